@@ -1,0 +1,176 @@
+"""The values that travel between the steps: frozen, with arrays inside, and free of behaviour.
+
+A task's candidates are numbered through: query by query, each query's candidates in the file's order. Every array
+"per candidate" follows that numbering.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Role = Literal["query", "document"]
+Layout = Literal["cmteb", "mteb"]
+QrelsDict = Mapping[str, Mapping[str, int]]
+RunDict = Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A query; several texts where the dataset lists several, of which the best-scoring one counts."""
+
+    query_id: str
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A document offered for one query, with its graded relevance (0: irrelevant)."""
+
+    doc_id: str
+    text: str
+    gain: int
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One query and the candidates to rank for it.
+
+    `unretrieved_gains` are the gains of relevant documents that the qrels name but that are not among the candidates;
+    protocols that count them as missed (mteb-v2) need them.
+    """
+
+    query: Query
+    candidates: tuple[Candidate, ...]
+    unretrieved_gains: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that validation noticed: `error` stops the load, `warning` and `note` are told and kept."""
+
+    severity: Literal["error", "warning", "note"]
+    message: str
+    file: str = ""
+    row: int | None = None
+    column: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskStatistics:
+    """Sizes of a task as loaded, before any protocol drops a query. Characters are Unicode code points."""
+
+    queries: int
+    pairs: int
+    positives: int
+    queries_without_positives: int
+    queries_without_negatives: int
+    query_characters: int
+    document_characters: int
+    unique_queries: int
+    unique_documents: int
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A reranking dataset, validated and in memory."""
+
+    name: str
+    mteb_name: str
+    split: str
+    languages: tuple[str, ...]
+    layout: Layout
+    source: str
+    revision: str
+    requests: tuple[Request, ...]
+    fingerprint: str
+    statistics: TaskStatistics
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """Which weights were run: everything that names a result's folder.
+
+    `hub_id` is `organisation/name`, or `local/NAME`; `revision` is a commit, or for local weights the first 12 hex digits
+    of their hash; `weights_hash` is empty where there are no weights.
+    """
+
+    name: str
+    hub_id: str
+    revision: str
+    kind: str
+    weights_hash: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a run cost. `latencies` are seconds to score one query's candidates, where that was measured."""
+
+    seconds: float
+    items: int
+    items_from_store: int = 0
+    tokens: int = 0
+    padding_tokens: int = 0
+    truncated_items: int = 0
+    latencies: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One model's scores for one task, per candidate: float32 scores, tokens the model read, whether text was cut."""
+
+    scores: NDArray[np.float32]
+    usage: Usage
+    tokens: NDArray[np.int32] | None = None
+    truncated: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TieRange:
+    """What ties can do to a mean: its expectation over random tie-breaking, and the lowest and highest order's value."""
+
+    expected: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class QueryScores:
+    """Metric values of a run: fractions. Per query (`values[metric]`, NaN where the protocol drops the query) and means."""
+
+    query_ids: tuple[str, ...]
+    values: Mapping[str, NDArray[np.float64]]
+    means: Mapping[str, float]
+    ties: Mapping[str, TieRange]
+    tie_values: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One model on one task: what the files hold and what Python users get.
+
+    `scores`, `intervals` (95 %) and `ties` are fractions by metric name; `queries` has one row per query, `candidates`
+    one per candidate (columns as in the result files).
+    """
+
+    model: ModelIdentity
+    task: Task
+    protocol: str
+    main_score: str
+    scores: Mapping[str, float]
+    intervals: Mapping[str, tuple[float, float]]
+    ties: Mapping[str, TieRange]
+    queries: pd.DataFrame
+    candidates: pd.DataFrame
+    usage: Usage
+    backend: Mapping[str, Any]
+    config: Mapping[str, Any]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
