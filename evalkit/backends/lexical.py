@@ -1,0 +1,65 @@
+"""BM25 over Chinese (and any other) words: jieba cuts, bm25s scores."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import bm25s
+import jieba
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.models.interfaces import LoadedModel, Runtime
+from evalkit.models.settings import ModelSettings
+from evalkit.records import ModelIdentity, Task
+
+jieba.setLogLevel(logging.WARNING)
+K1, B = 1.5, 0.75
+
+
+@dataclass(frozen=True)
+class BM25:
+    """A TaskScorer: Lucene's BM25, its statistics taken over the task's unique candidate texts."""
+
+    k1: float = K1
+    b: float = B
+
+    def score_task(self, task: Task) -> NDArray[np.float32]:
+        documents: dict[str, int] = {}
+        for request in task.requests:
+            for candidate in request.candidates:
+                documents.setdefault(candidate.text, len(documents))
+        index = bm25s.BM25(k1=self.k1, b=self.b, method="lucene")
+        index.index([words(text) for text in documents], show_progress=False)
+        scores = []
+        for request in task.requests:
+            rows = [documents[candidate.text] for candidate in request.candidates]
+            scores.append(
+                np.max([_all_scores(index, text, len(documents))[rows] for text in request.query.texts], axis=0)
+            )
+        return np.concatenate(scores).astype(np.float32)
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, in lower case, without white space and punctuation."""
+    return [word for word in jieba.cut(text.lower()) if any(character.isalnum() for character in word)]
+
+
+def _all_scores(index: bm25s.BM25, query: str, documents: int) -> NDArray[np.float32]:
+    known = [word for word in words(query) if word in index.vocab_dict]
+    if not known:
+        return np.zeros(documents, np.float32)
+    scores: NDArray[np.float32] = index.get_scores(known)
+    return scores
+
+
+def load(settings: ModelSettings, runtime: Runtime) -> LoadedModel:
+    """BM25 has no weights to load; its version is its revision."""
+    del runtime
+    revision = f"bm25s-{version('bm25s')}"
+    identity = ModelIdentity(settings.name, f"local/{settings.name}", revision, settings.kind)
+    return LoadedModel(
+        BM25(), identity, {"name": "lexical", "k1": K1, "b": B, "tokenizer": f"jieba-{version('jieba')}"}
+    )

@@ -1,0 +1,66 @@
+"""Where the configuration files are, and how one option is read without Hydra.
+
+Each file `configs/GROUP/NAME.yaml` is a plain mapping. Its `defaults` list is for Hydra, which merges the file over the
+group's base option; here the settings classes supply those defaults.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from evalkit.errors import EvalkitError
+
+
+@cache
+def configs_dir() -> Path:
+    """The packaged `configs/` of an installed wheel, else the repository's."""
+    packaged = Path(__file__).parent / "configs"
+    return packaged if packaged.is_dir() else Path(__file__).parent.parent / "configs"
+
+
+def option_names(group: str) -> tuple[str, ...]:
+    """The options of a configuration group, by file name, sorted."""
+    return tuple(sorted(path.stem for path in (configs_dir() / group).glob("*.yaml")))
+
+
+def read_option(group: str, name: str) -> dict[str, Any]:
+    """The mapping in `configs/GROUP/NAME.yaml`, without its `defaults` list.
+
+    Raises EvalkitError, naming the nearest options, where there is no such file.
+    """
+    path = configs_dir() / group / f"{name}.yaml"
+    if not path.is_file():
+        raise unknown_name(group, name, option_names(group))
+    content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    content.pop("defaults", None)
+    return content
+
+
+def nearest(name: str, known: Iterable[str]) -> list[str]:
+    """At most three known names that resemble `name`, whatever the case."""
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    return [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.45)]
+
+
+def unknown_name(what: str, name: str, known: Iterable[str]) -> EvalkitError:
+    """The error for a name that nothing has: it offers the nearest right ones."""
+    known = tuple(known)
+    close = nearest(name, known)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
+    return EvalkitError(f"there is no {what} {name!r}; {hint}")
+
+
+def settings_error(what: str, error: ValidationError) -> EvalkitError:
+    """A pydantic error as one line: the field, what it holds, what it should hold."""
+    problems = [
+        f"{what}.{'.'.join(str(part) for part in problem['loc'])}={problem['input']!r}: {problem['msg']}"
+        for problem in error.errors()
+    ]
+    return EvalkitError("; ".join(problems))

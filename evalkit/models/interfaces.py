@@ -1,0 +1,90 @@
+"""What the engine sees of a model. A backend's `load` returns one of these."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.records import ModelIdentity, Role, Task
+
+
+@runtime_checkable
+class PairScorer(Protocol):
+    """Scores (query, document) pairs: float32, shape (pairs,), in the order given."""
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]: ...
+
+
+@runtime_checkable
+class TextEmbedder(Protocol):
+    """Embeds texts in a role: float32, shape (texts, dimensions), in the order given."""
+
+    def embed(self, texts: Sequence[str], role: Role) -> NDArray[np.float32]: ...
+
+
+@runtime_checkable
+class TaskScorer(Protocol):
+    """Scores a whole task at once: float32 per candidate. For what needs the corpus (BM25) or the labels (an oracle)."""
+
+    def score_task(self, task: Task) -> NDArray[np.float32]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedText:
+    """A text's token ids without special tokens, at most as many as a network can read, and how many there were."""
+
+    token_ids: NDArray[np.int32]
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """One network input after truncation: token ids with special tokens, segment ids, and whether text was cut."""
+
+    token_ids: NDArray[np.int32]
+    type_ids: NDArray[np.int32] | None
+    truncated: bool
+
+
+@runtime_checkable
+class LocalNetwork(Protocol):
+    """A network in this process: it tokenises, and runs one prepared batch.
+
+    `tokenize` puts the role's prompt before each text and gives token ids without special tokens; `encode_pair` (cross-encoders) or `encode_text`
+    (embedders) cuts them to length and adds the special tokens; `run` gives logits of shape (inputs,) or vectors of shape
+    (inputs, dimensions), float32. A batch's inputs times its longest length should stay within `batch_tokens`.
+    """
+
+    batch_tokens: int
+
+    def tokenize(self, texts: Sequence[str], role: Role) -> list[TokenizedText]: ...
+    def encode_pair(self, query: TokenizedText, document: TokenizedText) -> Encoding: ...
+    def encode_text(self, text: TokenizedText) -> Encoding: ...
+    def run(self, batch: Sequence[Encoding]) -> NDArray[np.float32]: ...
+
+
+Scorer = PairScorer | TextEmbedder | TaskScorer | LocalNetwork
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """Where and how precisely a model runs. `device` and `threads` are chosen by the backend where they are None."""
+
+    device: str | None = None
+    dtype: str = "fp32"
+    threads: int | None = None
+    seed: int = 42
+    offline: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A scorer that is ready, the weights that it runs, and what the backend says of itself (device, dtype, kernels)."""
+
+    scorer: Scorer
+    identity: ModelIdentity
+    description: dict[str, object]

@@ -1,0 +1,70 @@
+"""What a model is: weights, and the recipe that turns texts into a network's input and its output into a score."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from evalkit.configuration import read_option, settings_error, unknown_name
+
+Kind = Literal["cross-encoder", "embedder", "lexical", "baseline", "run"]
+Pooling = Literal["cls", "mean", "last"]
+Truncation = Literal["longest_first", "only_second"]
+Similarity = Literal["cosine", "dot"]
+
+
+class ModelSettings(BaseModel):
+    """The content of `configs/model/NAME.yaml`.
+
+    `recipes` holds variants, by name, of the fields of this file; `recipe` says which one is in force. `backends` lists
+    the only systems that can run the model, where not every backend of its kind can. `parameters` is in millions.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    name: str = ""
+    kind: Kind = "cross-encoder"
+    hub_id: str | None = None
+    revision: str | None = None
+    path: str | None = None
+    parameters: float | None = None
+    backends: tuple[str, ...] = ()
+
+    max_length: int | None = None
+    truncation: Truncation = "longest_first"
+    query_prompt: str = ""
+    document_prompt: str = ""
+    pooling: Pooling = "cls"
+    similarity: Similarity = "cosine"
+    recipe: str | None = None
+    recipes: dict[str, dict[str, Any]] = {}
+
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
+
+
+def default_settings() -> dict[str, Any]:
+    """Every field with its default, as plain values: the base that a model's file is merged over."""
+    return ModelSettings().model_dump(mode="json")
+
+
+def model_settings(fields: dict[str, Any]) -> ModelSettings:
+    """Check the fields and put the chosen recipe in force.
+
+    Raises EvalkitError for an unknown field, a wrong type, or a recipe that the model does not have.
+    """
+    try:
+        settings = ModelSettings(**fields)
+        if settings.recipe is None:
+            return settings
+        if settings.recipe not in settings.recipes:
+            raise unknown_name(f"recipe of {settings.name}", settings.recipe, settings.recipes)
+        return ModelSettings(**{**fields, **settings.recipes[settings.recipe]})
+    except ValidationError as error:
+        raise settings_error("model", error) from error
+
+
+def read_model(name: str) -> ModelSettings:
+    """The settings in `configs/model/NAME.yaml`."""
+    return model_settings(read_option("model", name))

@@ -1,0 +1,206 @@
+"""Network inputs, token for token as the tokenizer itself would make them, but with each text tokenised only once.
+
+A tokenizer encodes the two texts of a pair on their own and only then cuts them and puts special tokens around them. So
+the pieces can be kept apart and joined here, which saves tokenising a document again for each query. That the joined
+input equals the tokenizer's own is not assumed: `InputBuilder.create` compares them on probes and refuses to go on where they differ.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.models.interfaces import Encoding, TokenizedText
+from evalkit.errors import EvalkitError
+from evalkit.models.settings import ModelSettings, Truncation
+from evalkit.records import Role
+
+PROBE = "阿尔茨海默病 is not 感冒，need 3 doctors！"
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """The special tokens around one text (one gap fewer than two texts have), with the segment id of each part."""
+
+    special: tuple[tuple[int, ...], ...]
+    special_types: tuple[tuple[int, ...], ...]
+    text_types: tuple[int, ...]
+
+    @property
+    def special_tokens(self) -> int:
+        """How many tokens the template adds."""
+        return sum(len(part) for part in self.special)
+
+    def fill(self, texts: Sequence[NDArray[np.int32]], with_types: bool, truncated: bool) -> Encoding:
+        """Put the special tokens around the texts."""
+        parts: list[Any] = [self.special[0]]
+        types: list[Any] = [self.special_types[0]]
+        for text, kind, after, after_types in zip(
+            texts, self.text_types, self.special[1:], self.special_types[1:], strict=True
+        ):
+            parts += [text, after]
+            types += [np.full(len(text), kind), after_types]
+        token_ids = np.concatenate([np.asarray(part, np.int32) for part in parts])
+        type_ids = np.concatenate([np.asarray(part, np.int32) for part in types]) if with_types else None
+        return Encoding(token_ids, type_ids, truncated)
+
+
+@dataclass(frozen=True)
+class InputBuilder:
+    """Builds a recipe's network inputs with a Hugging Face tokenizer.
+
+    `single` and `pair` are the tokenizer's templates; `pair` is None where it can't encode pairs.
+    """
+
+    tokenizer: Any
+    query_prompt: str
+    document_prompt: str
+    max_length: int
+    truncation: Truncation
+    single: Template
+    pair: Template | None
+    with_types: bool
+    keep_left: bool
+
+    @classmethod
+    def create(cls, tokenizer: Any, settings: ModelSettings, longest: int | None) -> InputBuilder:
+        """Read the tokenizer's templates off it, and compare the inputs built here with its own.
+
+        `longest` is the most tokens that the network has positions for. Raises EvalkitError where max_length exceeds it
+        or the tokenizer does something that a template can't say.
+        """
+        limits = [limit for limit in (settings.max_length, longest, tokenizer.model_max_length) if limit]
+        max_length = min(limits)
+        if settings.max_length and max_length < settings.max_length:
+            raise EvalkitError(
+                f"model.max_length={settings.max_length} is more than {settings.name} can read: at most {max_length} tokens"
+            )
+        builder = cls(
+            tokenizer=tokenizer,
+            query_prompt=settings.query_prompt,
+            document_prompt=settings.document_prompt,
+            max_length=max_length,
+            truncation=settings.truncation,
+            single=_template(tokenizer, 1),
+            pair=_template(tokenizer, 2) if settings.kind == "cross-encoder" else None,
+            with_types="token_type_ids" in tokenizer.model_input_names,
+            keep_left=tokenizer.truncation_side == "right",
+        )
+        builder._check_probes()
+        return builder
+
+    def tokenize(self, texts: Sequence[str], role: Role) -> list[TokenizedText]:
+        """Token ids of each text behind its role's prompt, without special tokens."""
+        prompt = self.query_prompt if role == "query" else self.document_prompt
+        encoded = self.tokenizer(
+            [prompt + text for text in texts],
+            add_special_tokens=False,
+            truncation=False,
+            padding=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )["input_ids"]
+        return [TokenizedText(self._cut(np.asarray(ids, np.int32), self.max_length), len(ids)) for ids in encoded]
+
+    def encode_text(self, text: TokenizedText) -> Encoding:
+        """One text, cut to length, with its special tokens."""
+        room = self.max_length - self.single.special_tokens
+        return self.single.fill([self._cut(text.token_ids, room)], self.with_types, text.length > room)
+
+    def encode_pair(self, query: TokenizedText, document: TokenizedText) -> Encoding:
+        """A pair, cut to length by the recipe's truncation, with its special tokens."""
+        if self.pair is None:
+            raise TypeError("this recipe does not encode pairs")
+        room = self.max_length - self.pair.special_tokens
+        if self.truncation == "longest_first":
+            lengths = longest_first(query.length, document.length, room)
+        else:
+            lengths = only_second(query.length, document.length, room, self.max_length)
+        texts = [self._cut(text.token_ids, length) for text, length in zip((query, document), lengths, strict=True)]
+        return self.pair.fill(texts, self.with_types, lengths != (query.length, document.length))
+
+    def _cut(self, token_ids: NDArray[np.int32], length: int) -> NDArray[np.int32]:
+        return token_ids[:length] if self.keep_left else token_ids[max(len(token_ids) - length, 0) :]
+
+    def _check_probes(self) -> None:
+        """Compare with the tokenizer itself, on texts that fit and on texts that must be cut."""
+        texts = [PROBE[:4], PROBE, PROBE * (1 + self.max_length // 8)]
+        queries, documents = self.tokenize(texts, "query"), self.tokenize(texts, "document")
+        if self.pair is None:
+            found = [self.encode_text(document) for document in documents]
+            expected = self._reference([self.document_prompt + text for text in texts], None)
+        else:
+            whole = self.max_length * 3 // 4  # only_second also cuts longer queries, which no tokenizer does by itself
+            chosen = [
+                (q, d)
+                for q, d in itertools.product(range(3), repeat=2)
+                if self.truncation == "longest_first" or queries[q].length <= whole
+            ]
+            found = [self.encode_pair(queries[q], documents[d]) for q, d in chosen]
+            expected = self._reference(
+                [self.query_prompt + texts[q] for q, _ in chosen], [self.document_prompt + texts[d] for _, d in chosen]
+            )
+        for ours, theirs in zip(found, expected["input_ids"], strict=True):
+            if ours.token_ids.tolist() != list(theirs):
+                raise EvalkitError(
+                    f"the tokenizer {type(self.tokenizer).__name__} builds inputs that differ from evalkit's "
+                    f"({list(theirs)[:12]}… against {ours.token_ids.tolist()[:12]}…); it can't be used with this recipe"
+                )
+
+    def _reference(self, first: list[str], second: list[str] | None) -> Any:
+        truncation = True if second is None else self.truncation
+        return self.tokenizer(
+            first, second, truncation=truncation, max_length=self.max_length, padding=False, verbose=False
+        )
+
+
+def longest_first(query: int, document: int, room: int) -> tuple[int, int]:
+    """Lengths after Hugging Face's `longest_first`: the longer text gives way until both are equally long.
+
+    The tokenizers library gives an odd token left over to the text that was the longer one (the second, where equal).
+    """
+    if query + document <= room:
+        return query, document
+    shorter, longer = min(query, document), max(query, document)
+    longer = max(shorter, room - shorter) if shorter <= room else shorter
+    if shorter + longer > room:
+        shorter = room // 2
+        longer = shorter + room % 2
+    return (longer, shorter) if query > document else (shorter, longer)
+
+
+def only_second(query: int, document: int, room: int, max_length: int) -> tuple[int, int]:
+    """Lengths as FlagEmbedding cuts them since 2024: the query to 3/4 of max_length, then the document to what is left."""
+    query = min(query, max_length * 3 // 4)
+    return query, min(document, max(room - query, 0))
+
+
+def _template(tokenizer: Any, texts: int) -> Template:
+    """Find the special tokens that the tokenizer puts around `texts` texts."""
+    words = ("hello", "world 2")[:texts]
+    plain = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in words]
+    encoded = tokenizer(*words, return_token_type_ids=True)
+    token_ids, type_ids = list(encoded["input_ids"]), list(encoded["token_type_ids"])
+    special, special_types, text_types = [], [], []
+    start = 0
+    for ids in plain:
+        at = next((i for i in range(start, len(token_ids)) if token_ids[i : i + len(ids)] == ids), None)
+        if at is None:
+            raise EvalkitError(
+                f"the tokenizer {type(tokenizer).__name__} changes a text's tokens when it adds special ones"
+            )
+        special.append(tuple(token_ids[start:at]))
+        special_types.append(tuple(type_ids[start:at]))
+        text_types.append(type_ids[at])
+        start = at + len(ids)
+    return Template(
+        special=(*special, tuple(token_ids[start:])),
+        special_types=(*special_types, tuple(type_ids[start:])),
+        text_types=tuple(text_types),
+    )

@@ -1,0 +1,113 @@
+"""Finds a model's files, on the Hub or in a folder, and names them by their content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from evalkit.errors import EvalkitError
+from evalkit.models.settings import ModelSettings
+from evalkit.records import ModelIdentity
+
+SAFE_WEIGHTS = "*.safetensors"
+PICKLED_WEIGHTS = "*.bin"
+TEXT_FILES = ("*.json", "*.txt", "*.model")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """A model's folder on this machine, and the identity that its results carry."""
+
+    folder: Path
+    identity: ModelIdentity
+
+
+def find_model(settings: ModelSettings, *, offline: bool) -> ModelFiles:
+    """The folder of `model.path`, or a snapshot of `model.hub_id` at its revision.
+
+    Raises EvalkitError where neither is given, the files can't be had, or the weights are not safetensors.
+    """
+    folder = _local_folder(settings) if settings.path else _hub_snapshot(settings, offline)
+    weights = weight_files(folder, settings.allow_pickle)
+    if not weights:
+        pickled = sorted(path.name for path in folder.glob(PICKLED_WEIGHTS))
+        advice = (
+            f"only {', '.join(pickled)}, which can run code when loaded; if you trust its author: model.allow_pickle=true"
+            if pickled
+            else "no weights at all; is this the folder of a Hugging Face model?"
+        )
+        raise EvalkitError(f"{folder} has no *.safetensors: {advice}")
+    digest = hash_files(folder, weights)
+    if settings.path:
+        hub_id, revision = f"local/{folder.resolve().name}", digest[:12]
+    else:
+        hub_id, revision = str(settings.hub_id), folder.name
+    return ModelFiles(folder, ModelIdentity(settings.name, hub_id, revision, settings.kind, digest))
+
+
+def weight_files(folder: Path, allow_pickle: bool) -> list[Path]:
+    """The weight files that loading will read: safetensors, or pickles where those are allowed and alone."""
+    safe = sorted(folder.glob(SAFE_WEIGHTS))
+    return safe or (sorted(folder.glob(PICKLED_WEIGHTS)) if allow_pickle else [])
+
+
+def hash_files(folder: Path, files: list[Path]) -> str:
+    """Sha256 over the files' names (relative to the folder) and contents, as hex."""
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as stream:
+            content = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest.update(f"{path.relative_to(folder)}\0{content}\n".encode())
+    return digest.hexdigest()
+
+
+def read_config(folder: Path) -> dict[str, object]:
+    """The model's config.json."""
+    try:
+        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise EvalkitError(f"{folder} has no config.json: is this the folder of a Hugging Face model?") from None
+    except ValueError as error:
+        raise EvalkitError(f"{folder / 'config.json'} is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise EvalkitError(f"{folder / 'config.json'} holds a {type(content).__name__}, not an object")
+    return content
+
+
+def _local_folder(settings: ModelSettings) -> Path:
+    folder = Path(str(settings.path)).expanduser()
+    if not folder.is_dir():
+        raise EvalkitError(f"model.path={settings.path}: there is no such folder")
+    return folder
+
+
+def _hub_snapshot(settings: ModelSettings, offline: bool) -> Path:
+    if not settings.hub_id:
+        raise EvalkitError(
+            f"model={settings.name} needs model.path=FOLDER, the folder with its config.json and weights"
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    patterns = [*TEXT_FILES, SAFE_WEIGHTS]
+    patterns += [PICKLED_WEIGHTS] if settings.allow_pickle else []
+    patterns += ["*.py"] if settings.trust_remote_code else []
+    what = f"{settings.hub_id} at revision {settings.revision or 'main'}"
+    try:
+        folder = snapshot_download(
+            settings.hub_id,
+            revision=settings.revision,
+            allow_patterns=patterns,
+            ignore_patterns=["onnx/*", "openvino/*"],
+            local_files_only=offline,
+        )
+    except LocalEntryNotFoundError as error:
+        raise EvalkitError(
+            f"{what} is not in the Hub cache and the Hub can't be reached; download it on a machine that reaches the Hub, set "
+            "HF_ENDPOINT to a mirror, or name a folder: model=local-cross-encoder (or local-embedder) model.path=FOLDER"
+        ) from error
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise EvalkitError(f"{what} can't be downloaded: {str(error).splitlines()[0]}") from error
+    return Path(folder)

@@ -1,0 +1,58 @@
+"""The unique work of a task: each distinct pair, or each distinct text in its role, once.
+
+Texts are numbered in order of their first appearance, so that work follows the task's order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.records import Task
+
+
+@dataclass(frozen=True, slots=True)
+class TaskTexts:
+    """A task's distinct texts, and which of them meet.
+
+    `meetings` has one row (query text, document text) for each text of a query and each of its candidates; rows that
+    belong to one candidate stand together and start at `starts` (one start per candidate).
+    """
+
+    queries: tuple[str, ...]
+    documents: tuple[str, ...]
+    meetings: NDArray[np.int64]
+    starts: NDArray[np.int64]
+
+
+def task_texts(task: Task) -> TaskTexts:
+    """Number the task's texts."""
+    queries: dict[str, int] = {}
+    documents: dict[str, int] = {}
+    meetings: list[tuple[int, int]] = []
+    starts: list[int] = []
+    for request in task.requests:
+        variants = [queries.setdefault(text, len(queries)) for text in request.query.texts]
+        for candidate in request.candidates:
+            document = documents.setdefault(candidate.text, len(documents))
+            starts.append(len(meetings))
+            meetings.extend((query, document) for query in variants)
+    return TaskTexts(
+        tuple(queries), tuple(documents), np.array(meetings, np.int64).reshape(-1, 2), np.array(starts, np.int64)
+    )
+
+
+def unique_pairs(texts: TaskTexts) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The distinct pairs, shape (pairs, 2), and for each meeting the number of its pair."""
+    keys = texts.meetings[:, 0] * len(texts.documents) + texts.meetings[:, 1]
+    distinct, meeting_pairs = np.unique(keys, return_inverse=True)
+    return np.stack([distinct // len(texts.documents), distinct % len(texts.documents)], axis=1), meeting_pairs
+
+
+def best_of_variants(values: NDArray[np.float32], starts: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
+    """Per candidate the highest of its meetings' scores: a query of several texts scores by its best one."""
+    best: NDArray[np.float32] = np.maximum.reduceat(values, starts)
+    return best

@@ -1,0 +1,50 @@
+"""Progress of long work on stderr: a bar with rate and time left on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+LINE_SECONDS = 15.0
+Advance = Callable[[int], None]
+logger = logging.getLogger("evalkit")
+
+
+@contextmanager
+def progress(what: str, total: int, unit: str) -> Iterator[Advance]:
+    """Yields a function that is told how many more items are done."""
+    if sys.stderr.isatty():
+        with _bar(what, total, unit) as advance:
+            yield advance
+    else:
+        yield _lines(what, total, unit)
+
+
+@contextmanager
+def _bar(what: str, total: int, unit: str) -> Iterator[Advance]:
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc=what, unit=unit, dynamic_ncols=True, leave=False, smoothing=0.1) as bar:
+        yield lambda done: (bar.update(done), None)[1]
+
+
+def _lines(what: str, total: int, unit: str) -> Advance:
+    started = told = time.monotonic()
+    count = 0
+
+    def advance(done: int) -> None:
+        nonlocal count, told
+        count += done
+        now = time.monotonic()
+        if now - told >= LINE_SECONDS and count < total:
+            told = now
+            rate = count / (now - started)
+            logger.info(
+                "%s: %d of %d %ss (%.0f %%), %.1f per second, %.0f s left",
+                what, count, total, unit, 100 * count / total, rate, (total - count) / rate,
+            )  # fmt: skip
+
+    return advance
