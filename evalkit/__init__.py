@@ -1,3 +1,41 @@
-"""Re-runs, checks and extends the C-MTEB reranking benchmark."""
+"""Re-runs, checks and extends the C-MTEB reranking benchmark.
+
+>>> task = evalkit.load_task("T2Reranking")  # or evalkit.load_task(path="data/")
+>>> model = evalkit.load_model("bge-reranker-base")
+>>> result = evalkit.evaluate(model, task)
+>>> result.scores["map"], result.intervals["map"]  # fractions
+>>> evalkit.metrics.score_run(run, qrels, protocol="cmteb-v1")  # scores made elsewhere
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from evalkit import metrics
+    from evalkit.errors import EvalkitError
+    from evalkit.evaluation import Model, evaluate, load_model, load_task
+    from evalkit.records import Result, Task
 
 __version__ = "0.1.0"
+
+_PLACES = {
+    "EvalkitError": "evalkit.errors",
+    "Model": "evalkit.evaluation",
+    "Result": "evalkit.records",
+    "Task": "evalkit.records",
+    "evaluate": "evalkit.evaluation",
+    "load_model": "evalkit.evaluation",
+    "load_task": "evalkit.evaluation",
+}
+__all__ = ["EvalkitError", "Model", "Result", "Task", "evaluate", "load_model", "load_task", "metrics"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that `import evalkit` costs nothing."""
+    if name == "metrics":
+        return importlib.import_module("evalkit.metrics")
+    if name in _PLACES:
+        return getattr(importlib.import_module(_PLACES[name]), name)
+    raise AttributeError(f"module 'evalkit' has no attribute {name!r}")

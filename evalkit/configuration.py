@@ -38,8 +38,14 @@ def read_option(group: str, name: str) -> dict[str, Any]:
     path = configs_dir() / group / f"{name}.yaml"
     if not path.is_file():
         raise unknown_name(group, name, option_names(group))
-    content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    content = dict(_parse(path))
     content.pop("defaults", None)
+    return content
+
+
+@cache
+def _parse(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     return content
 
 

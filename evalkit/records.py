@@ -80,7 +80,7 @@ class TaskStatistics:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A reranking dataset, validated and in memory."""
+    """A reranking dataset, validated and in memory; `limit` is the number of queries that it was cut to, if it was."""
 
     name: str
     mteb_name: str
@@ -93,6 +93,7 @@ class Task:
     fingerprint: str
     statistics: TaskStatistics
     findings: tuple[Finding, ...] = ()
+    limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,12 +54,14 @@ class Encoding:
 class LocalNetwork(Protocol):
     """A network in this process: it tokenises, and runs one prepared batch.
 
-    `tokenize` puts the role's prompt before each text and gives token ids without special tokens; `encode_pair` (cross-encoders) or `encode_text`
-    (embedders) cuts them to length and adds the special tokens; `run` gives logits of shape (inputs,) or vectors of shape
-    (inputs, dimensions), float32. A batch's inputs times its longest length should stay within `batch_tokens`.
+    `tokenize` puts the role's prompt before each text and gives token ids without special tokens; `encode_pair`
+    (cross-encoders) or `encode_text` (embedders) cuts them to length and adds the special tokens; `run` gives logits of
+    shape (inputs,) or vectors of shape (inputs, dimensions), float32. A batch's inputs times its longest length should
+    stay within `batch_tokens`.
     """
 
-    batch_tokens: int
+    @property
+    def batch_tokens(self) -> int: ...
 
     def tokenize(self, texts: Sequence[str], role: Role) -> list[TokenizedText]: ...
     def encode_pair(self, query: TokenizedText, document: TokenizedText) -> Encoding: ...

@@ -1,8 +1,9 @@
 """Network inputs, token for token as the tokenizer itself would make them, but with each text tokenised only once.
 
-A tokenizer encodes the two texts of a pair on their own and only then cuts them and puts special tokens around them. So
-the pieces can be kept apart and joined here, which saves tokenising a document again for each query. That the joined
-input equals the tokenizer's own is not assumed: `InputBuilder.create` compares them on probes and refuses to go on where they differ.
+A tokenizer encodes the two texts of a pair on their own and only then cuts them and puts special tokens around them.
+So the pieces can be kept apart and joined here, which saves tokenising a document again for each query. That the joined
+input equals the tokenizer's own is not assumed: `InputBuilder.create` compares them on probes and refuses to go on where
+they differ.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.models.interfaces import Encoding, TokenizedText
 from evalkit.errors import EvalkitError
+from evalkit.models.interfaces import Encoding, TokenizedText
 from evalkit.models.settings import ModelSettings, Truncation
 from evalkit.records import Role
 

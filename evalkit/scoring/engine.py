@@ -157,8 +157,8 @@ def _refuse_non_finite(values: NDArray[np.float32], name: Callable[[int], str]) 
     if not finite.all():
         item = int(np.argmin(finite))
         raise EvalkitError(
-            f"the model's output is not a finite number for {int((~finite).sum())} of {len(values)} items, the first: {name(item)}. "
-            "NaN weights, or overflow in fp16: try dtype=bf16 or dtype=fp32"
+            f"the model's output is not a finite number for {int((~finite).sum())} of {len(values)} items, the first: "
+            f"{name(item)}. NaN weights, or overflow in fp16: try dtype=bf16 or dtype=fp32"
         )
 
 

@@ -25,10 +25,25 @@ def progress(what: str, total: int, unit: str) -> Iterator[Advance]:
 
 @contextmanager
 def _bar(what: str, total: int, unit: str) -> Iterator[Advance]:
-    from tqdm import tqdm
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    with tqdm(total=total, desc=what, unit=unit, dynamic_ncols=True, leave=False, smoothing=0.1) as bar:
-        yield lambda done: (bar.update(done), None)[1]
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        bar = bars.add_task(what, total=total, rate="")
+
+        def advance(done: int) -> None:
+            bars.advance(bar, done)
+            speed = bars.tasks[0].speed
+            bars.update(bar, rate=f"{speed:.1f} {unit}s/s" if speed else "")
+
+        yield advance
 
 
 def _lines(what: str, total: int, unit: str) -> Advance:

@@ -1,0 +1,96 @@
+"""The commands, and the only place that knows Hydra, which configures `run`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from evalkit import __version__
+from evalkit.errors import EvalkitError
+
+RUN = "run"
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+def run_command_line(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code: 0 done, 1 a check failed, 2 wrong usage or input, 130 interrupted."""
+    _send_messages_to_stderr()
+    try:
+        return _run_command(list(arguments))
+    except EvalkitError as error:
+        _say(str(error))
+        return 2
+    except KeyboardInterrupt:
+        _say("interrupted; the results that were finished are kept")
+        return 130
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if os.environ.get("EVALKIT_DEBUG"):
+            raise
+        _say(
+            f"this is a bug in evalkit: {type(error).__name__}: {error}; EVALKIT_DEBUG=1 shows where, please report it"
+        )
+        return 2
+
+
+def _run_command(arguments: list[str]) -> int:
+    import click
+
+    commands = {command.name for command in app.registered_commands}
+    named = bool(arguments) and arguments[0] in commands | {"--help", "-h", "--version"}
+    if not named or arguments[0] == RUN:
+        from evalkit.hydra_run import run_with_hydra
+
+        return run_with_hydra(arguments[1:] if named else arguments)
+    try:
+        code = typer.main.get_command(app).main(arguments, prog_name="evalkit", standalone_mode=False)
+    except click.ClickException as error:
+        raise EvalkitError(f"{error.format_message()} See evalkit {arguments[0]} --help") from error
+    return int(code or 0)
+
+
+def _send_messages_to_stderr() -> None:
+    logger = logging.getLogger("evalkit")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.handlers = [handler]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # each retry of an unreachable Hub is told otherwise
+
+
+def _say(message: str) -> None:
+    typer.echo(f"evalkit: {' '.join(message.split())}", err=True)
+
+
+@app.callback(
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["--help", "-h"]},
+    epilog="Without a command evalkit runs: evalkit task=T2Reranking model=bge-reranker-base. See evalkit run --help",
+)
+def main(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+    """Re-run, check and extend the C-MTEB reranking benchmark."""
+    if version:
+        typer.echo(__version__)
+
+
+@app.command(RUN)
+def run() -> None:
+    """Evaluate a model on a task (the default): evalkit [run] task=NAME model=NAME [key=value …]."""
+
+
+@app.command("list")
+def list_names(
+    what: Annotated[str, typer.Argument(help="models, tasks, backends or protocols; without it, all of them")] = "",
+) -> None:
+    """Show the models, tasks, backends and protocols there are."""
+    from evalkit.listing import print_lists
+
+    print_lists(what)

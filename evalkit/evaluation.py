@@ -1,0 +1,174 @@
+"""The way of the data, from a model and a task to a result: what the commands call, and Python users too."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from evalkit import provenance
+from evalkit.backends import choose_backend
+from evalkit.backends import load_model as load_with_backend
+from evalkit.errors import EvalkitError
+from evalkit.metrics import PROTOCOLS, CandidateLists, find_protocol, lists_of_task, query_table, score_lists
+from evalkit.models.interfaces import LoadedModel, Runtime
+from evalkit.models.settings import ModelSettings, model_settings, read_model
+from evalkit.records import QueryScores, Result, Run, Task
+from evalkit.scoring.engine import score_task
+from evalkit.statistics import bootstrap_intervals
+from evalkit.tasks import load_task as load_task_of_settings
+from evalkit.tasks.settings import TaskSettings, read_settings
+
+DTYPES = ("fp32", "bf16", "fp16")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model and the backend that runs it. The weights are loaded when they are first needed."""
+
+    settings: ModelSettings
+    backend: str
+    runtime: Runtime
+
+    @cached_property
+    def loaded(self) -> LoadedModel:
+        """The scorer, once its weights are in memory."""
+        return load_with_backend(choose_backend(self.backend, self.settings), self.settings, self.runtime)
+
+
+def load_model(
+    name: str,
+    *,
+    backend: str = "auto",
+    device: str | None = None,
+    dtype: str = "fp32",
+    threads: int | None = None,
+    seed: int = 42,
+    offline: bool = False,
+    **recipe: Any,
+) -> Model:
+    """Choose a model by name, and what runs it.
+
+    `recipe` overrides fields of the model's settings: `path`, `revision`, `pooling`, `query_prompt`, `max_length`, …
+    Raises EvalkitError for unknown names and for a backend that can't run the model, before any weights load.
+    """
+    own = read_model(name).model_dump()
+    settings = model_settings({**own, **recipe})
+    return build_model(settings, backend, Runtime(device, dtype, threads, seed, offline))
+
+
+def build_model(settings: ModelSettings, backend: str, runtime: Runtime) -> Model:
+    """Check that the backend can run the model with that precision. Raises EvalkitError where it can't."""
+    if runtime.dtype not in DTYPES:
+        raise EvalkitError(f"dtype={runtime.dtype} is none of {', '.join(DTYPES)}")
+    if runtime.threads is not None and runtime.threads < 1:
+        raise EvalkitError(f"runner.threads={runtime.threads}: at least 1, or null for the backend's own choice")
+    choose_backend(backend, settings)
+    return Model(settings, backend, runtime)
+
+
+def load_task(
+    name: str | None = None,
+    *,
+    path: str | None = None,
+    limit: int | None = None,
+    offline: bool = False,
+    **settings: Any,
+) -> Task:
+    """Load a task by name, or one of your own from a file or folder: `load_task(path="data/")`.
+
+    `settings` overrides fields of the task's settings: `source`, `split`, … Raises EvalkitError where the data are not
+    to be had or not valid, and for a suite, whose tasks are loaded one by one.
+    """
+    own = read_settings(name or "local")
+    if own.suite:
+        raise EvalkitError(f"{name} is a suite; load one of its tasks: {', '.join(own.suite)}")
+    chosen = TaskSettings.from_mapping({**own.model_dump(), **settings, "path": path})
+    return load_task_of_settings(chosen, limit=limit, offline=offline)
+
+
+def evaluate(
+    model: Model,
+    task: Task,
+    *,
+    protocol: str = "cmteb-v1",
+    seed: int = 42,
+    texts: bool = False,
+    config: dict[str, Any] | None = None,
+) -> Result:
+    """Score a task with a model and judge the scores by every protocol; `protocol` says which one leads.
+
+    `texts` puts the texts into the result's tables. `config` is what the result records as its configuration; without
+    it, the settings at hand. Raises EvalkitError
+    where the model can't be loaded, its output is not finite, or the protocol can score none of the queries.
+    """
+    leading = find_protocol(protocol)
+    run = score_task(model.loaded.scorer, model.settings, task)
+    lists = lists_of_task(task, run.scores)
+    judged = {name: score_lists(lists, PROTOCOLS[name]) for name in PROTOCOLS}
+    values = {metric: column for scores in judged.values() for metric, column in scores.values.items()}
+    intervals = bootstrap_intervals(np.column_stack(list(values.values())), seed=seed)
+    return Result(
+        model=model.loaded.identity,
+        task=task,
+        protocol=leading.name,
+        main_score=leading.main_score,
+        scores={metric: mean for scores in judged.values() for metric, mean in scores.means.items()},
+        intervals={metric: (float(low), float(high)) for metric, (low, high) in zip(values, intervals, strict=True)},
+        ties={metric: ties for scores in judged.values() for metric, ties in scores.ties.items()},
+        queries=_query_table(task, run, lists, judged, texts),
+        candidates=_candidate_table(task, run, texts),
+        usage=run.usage,
+        backend=model.loaded.description,
+        config=config or _configuration(model, task, leading.name, seed),
+        provenance=provenance.collect(),
+    )
+
+
+def _query_table(
+    task: Task, run: Run, lists: CandidateLists, judged: dict[str, QueryScores], texts: bool
+) -> pd.DataFrame:
+    """One row per query: counts, AP and RR of cmteb-v1 with what ties can do to them, mteb-v2's values, truncation."""
+    v1, v2 = judged["cmteb-v1"], judged["mteb-v2"]
+    table = query_table(lists, v1).rename(columns={"map": "ap", "mrr": "rr"})
+    if texts:
+        table.insert(1, "query", [" | ".join(request.query.texts) for request in task.requests])
+    for column, metric in (("ap", "map"), ("rr", "mrr")):
+        for part, amounts in zip(("expected", "low", "high"), v1.tie_values[metric], strict=True):
+            table[f"{column}_{part}"] = amounts
+    table = pd.concat([table, pd.DataFrame(dict(v2.values))], axis=1)
+    if run.truncated is not None:
+        sums = np.concatenate([[0], np.cumsum(run.truncated)])
+        table["truncated_pairs"] = sums[lists.offsets[1:]] - sums[lists.offsets[:-1]]
+    return table
+
+
+def _candidate_table(task: Task, run: Run, texts: bool) -> pd.DataFrame:
+    """One row per candidate: query_id, doc_id, label, score, and where the model counted them tokens and truncated."""
+    rows = [(request.query.query_id, candidate) for request in task.requests for candidate in request.candidates]
+    columns: dict[str, Any] = {
+        "query_id": [query_id for query_id, _ in rows],
+        "doc_id": [candidate.doc_id for _, candidate in rows],
+        "label": np.array([candidate.gain for _, candidate in rows], np.int64),
+        "score": run.scores,
+    }
+    if run.tokens is not None:
+        columns |= {"tokens": run.tokens, "truncated": run.truncated}
+    if texts:
+        columns["text"] = [candidate.text for _, candidate in rows]
+    return pd.DataFrame(columns)
+
+
+def _configuration(model: Model, task: Task, protocol: str, seed: int) -> dict[str, Any]:
+    return {
+        "model": model.settings.model_dump(mode="json"),
+        "task": {"name": task.name, "source": task.source, "split": task.split},
+        "backend": model.backend,
+        "runtime": asdict(model.runtime),
+        "protocol": protocol,
+        "limit": task.limit,
+        "seed": seed,
+    }

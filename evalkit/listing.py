@@ -1,0 +1,83 @@
+"""`evalkit list`: the models, tasks, backends and protocols there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.table import Table
+
+from evalkit.backends import backends_for, read_backend
+from evalkit.configuration import option_names, read_option, unknown_name
+from evalkit.models.settings import read_model
+from evalkit.tasks.settings import read_settings, task_names
+
+WIDE = 200
+
+
+def print_lists(what: str) -> None:
+    """Print one of the lists, or all. Raises EvalkitError for a list that is not there."""
+    if what and what not in LISTS:
+        raise unknown_name("list", what, LISTS)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDE)
+    for name in [what] if what else LISTS:
+        console.print(LISTS[name]())
+
+
+def model_table() -> Table:
+    """One row per model: kind, size, Hub id, recipes and the backends that can run it."""
+    table = _table("models", "model", "kind", "parameters", "Hub id", "recipes", "backends")
+    for name in option_names("model"):
+        model = read_model(name)
+        size = f"{model.parameters:.0f} M" if model.parameters else ""
+        recipes = ", ".join(model.recipes)
+        table.add_row(name, model.kind, size, model.hub_id or "", recipes, ", ".join(backends_for(model)))
+    return table
+
+
+def task_table() -> Table:
+    """One row per task or suite: what it is and where it comes from."""
+    table = _table("tasks", "task", "what", "from")
+    for name in task_names():
+        task = read_settings(name)
+        place = (
+            task.cmteb.repo if task.cmteb else "bundled" if task.bundled else ", ".join(task.suite) or "task.path=PATH"
+        )
+        same = f"the same as {task.name}" if task.name != name else task.description
+        table.add_row(name, same, place)
+    return table
+
+
+def backend_table() -> Table:
+    """One row per backend: the kinds of model that it runs."""
+    table = _table("backends", "backend", "runs")
+    for name in option_names("backend"):
+        kinds = read_backend(name).kinds
+        named = [model for model in option_names("model") if name in read_model(model).backends]
+        table.add_row(name, ", ".join([*kinds, *named]) or "the first backend that can run the model")
+    return table
+
+
+def protocol_table() -> Table:
+    """One row per protocol: what it is."""
+    table = _table("protocols", "protocol", "what")
+    for name in option_names("protocol"):
+        table.add_row(name, read_option("protocol", name)["description"])
+    return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+LISTS: dict[str, Callable[[], Table]] = {
+    "models": model_table,
+    "tasks": task_table,
+    "backends": backend_table,
+    "protocols": protocol_table,
+}

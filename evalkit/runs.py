@@ -1,0 +1,96 @@
+"""One `run`: its tasks checked before any weights load, its results written as each is done."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+from evalkit.errors import EvalkitError
+from evalkit.evaluation import Model, build_model, evaluate
+from evalkit.metrics import find_protocol
+from evalkit.models.interfaces import Runtime
+from evalkit.models.settings import ModelSettings
+from evalkit.records import Result, Task
+from evalkit.results import result_folder, write_result
+from evalkit.tasks import load_task, suite_settings
+from evalkit.tasks.settings import TaskSettings
+
+logger = logging.getLogger("evalkit")
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """All that a run is told. `deviations` are the settings that differ from the model's and the task's own."""
+
+    task: TaskSettings
+    model: ModelSettings
+    backend: str
+    runtime: Runtime
+    protocol: str
+    limit: int | None
+    texts: bool
+    results_dir: Path
+    deviations: Mapping[str, Any]
+    config: Mapping[str, Any]
+
+
+def run(settings: RunSettings) -> list[tuple[Result, Path]]:
+    """Evaluate the model on the task, or on each task of the suite, and write the results.
+
+    Raises EvalkitError for whatever is wrong: settings first, then data, then weights.
+    """
+    find_protocol(settings.protocol)
+    _refuse_unwritable(settings.results_dir)
+    model = _model(_Hashable(settings.model), settings.backend, settings.runtime)
+    tasks = [_task(task, settings.limit, settings.runtime.offline) for task in suite_settings(settings.task)]
+    done = []
+    for task in tasks:
+        logger.info("%s: %d queries, %d pairs", task.name, task.statistics.queries, task.statistics.pairs)
+        result = evaluate(
+            model,
+            task,
+            protocol=settings.protocol,
+            seed=settings.runtime.seed,
+            texts=settings.texts,
+            config=dict(settings.config),
+        )
+        folder = result_folder(settings.results_dir, result.model, settings.deviations)
+        done.append((result, write_result(result, folder)))
+    return done
+
+
+@dataclass(frozen=True)
+class _Hashable:
+    """Settings that hold dictionaries, made usable as a cache key by their JSON."""
+
+    settings: ModelSettings
+
+    def __hash__(self) -> int:
+        return hash(self.settings.model_dump_json())
+
+
+@lru_cache(maxsize=1)
+def _model(settings: _Hashable, backend: str, runtime: Runtime) -> Model:
+    """The model; a sweep that names the same one again finds it loaded."""
+    return build_model(settings.settings, backend, runtime)
+
+
+@cache
+def _task(settings: TaskSettings, limit: int | None, offline: bool) -> Task:
+    """The task; a sweep over models loads it once."""
+    return load_task(settings, limit=limit, offline=offline)
+
+
+def _refuse_unwritable(folder: Path) -> None:
+    """Better before the scoring than after it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".evalkit-write-test"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise EvalkitError(f"results_dir={folder} can't be written: {error.strerror}; choose another folder") from error
