@@ -1,0 +1,86 @@
+"""What is measured: one pure function per metric, from rankings to one value per query.
+
+Each takes a `Ranking` and a cutoff (a rank; `WHOLE_LIST` for none) and gives float64 values in [0, 1], one per query.
+A query with nothing relevant gets 0. Unless said otherwise the definitions are trec_eval's
+(github.com/usnistgov/trec_eval), whose name for the measure is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.metrics.ranking import Floats, Integers, Ranking, sums
+
+Formula = Callable[[Ranking, int], Floats]
+
+WHOLE_LIST = int(np.iinfo(np.int64).max)
+
+
+def average_precision(ranking: Ranking, cutoff: int) -> Floats:
+    """Mean precision at the relevant documents; one that is missed, or ranks below the cutoff, adds 0 (`map_cut`)."""
+    hits = retrieved_relevant(ranking, cutoff)
+    return ratio(ranking.per_query(np.where(hits, ranking.precisions, 0.0)), ranking.judgements.n_relevant)
+
+
+def threshold_average_precision(ranking: Ranking, cutoff: int) -> Floats:
+    """Average precision with tied documents retrieved together, as scikit-learn's `average_precision_score` has it.
+
+    Precision is taken at the end of each group of ties. This is no order's average precision: it may lie above the best
+    order's. Documents below the cutoff add 0.
+    """
+    hits = retrieved_relevant(ranking, cutoff)
+    ties = ranking.ties
+    precisions = (ties.relevant_before + ties.relevant) / (ties.before + ties.sizes)
+    return ratio(ranking.per_query(np.where(hits, precisions, 0.0)), ranking.judgements.n_relevant)
+
+
+def reciprocal_rank(ranking: Ranking, cutoff: int) -> Floats:
+    """1 / rank of the first relevant document, or 0 if it ranks below the cutoff."""
+    firsts = retrieved_relevant(ranking, cutoff) & (ranking.relevant_so_far == 1)
+    return ranking.per_query(np.where(firsts, 1.0 / ranking.ranks, 0.0))
+
+
+def hit_rate(ranking: Ranking, cutoff: int) -> Floats:
+    """1 if any relevant document ranks at or above the cutoff, else 0 (`success`)."""
+    firsts = retrieved_relevant(ranking, cutoff) & (ranking.relevant_so_far == 1)
+    return ranking.per_query(firsts.astype(np.float64))
+
+
+def recall(ranking: Ranking, cutoff: int) -> Floats:
+    """Part of the relevant documents that rank at or above the cutoff (`recall`)."""
+    hits = retrieved_relevant(ranking, cutoff)
+    return ratio(ranking.per_query(hits.astype(np.float64)), ranking.judgements.n_relevant)
+
+
+def precision(ranking: Ranking, cutoff: int) -> Floats:
+    """Relevant documents at or above the cutoff, divided by the cutoff, however short the list (`P`)."""
+    return ranking.per_query(retrieved_relevant(ranking, cutoff).astype(np.float64)) / cutoff
+
+
+def ndcg(ranking: Ranking, cutoff: int) -> Floats:
+    """Gain discounted by log2(rank + 1), as part of what the ideal order of all judged documents gets (`ndcg_cut`).
+
+    Järvelin and Kekäläinen 2002 in trec_eval's form: the gain is the grade itself.
+    """
+    gains = np.where(retrieved_relevant(ranking, cutoff), ranking.gains / ranking.discounts, 0.0)
+    return ratio(ranking.per_query(gains), ideal_gain(ranking, cutoff))
+
+
+def ideal_gain(ranking: Ranking, cutoff: int) -> Floats:
+    """Sum the discounted gains of the ideal order, per query."""
+    ideal = ranking.judgements
+    amounts = np.where(ideal.ranks <= cutoff, ideal.gains / ideal.discounts, 0.0)
+    return sums(ideal.owners, amounts, ideal.n_queries)
+
+
+def retrieved_relevant(ranking: Ranking, cutoff: int) -> NDArray[np.bool_]:
+    """Which candidates are relevant and rank at or above the cutoff."""
+    return ranking.relevant & (ranking.ranks <= cutoff)
+
+
+def ratio(amounts: Floats, totals: Integers | Floats) -> Floats:
+    """Amounts divided by totals; 0 where the total is 0."""
+    return np.divide(amounts, totals, out=np.zeros(len(amounts)), where=totals > 0)

@@ -1,0 +1,92 @@
+"""How sure a mean over queries is: bootstrap intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri
+
+Floats = NDArray[np.float64]
+
+_CELLS_AT_ONCE = 2_000_000  # resample × query; some 50 MB in all
+
+
+def bootstrap_intervals(values: Floats, *, seed: int, n_resamples: int = 10_000, level: float = 0.95) -> Floats:
+    """Intervals for the mean over queries of each metric, by the BCa bootstrap (Efron 1987).
+
+    `values` is float64[n_queries, n_metrics], NaN where a metric does not have the query. Gives float64[n_metrics, 2]:
+    low and high. Metrics that have the same queries share the resamples, and a metric's interval does not depend on
+    what stands beside it. A metric whose values are all equal, or that has one query, gets (value, value); one that has
+    no query gets NaN.
+    """
+    intervals = np.full((values.shape[1], 2), np.nan)
+    present = ~np.isnan(values)
+    for pattern in np.unique(present, axis=1).T:
+        columns = np.flatnonzero((present == pattern[:, None]).all(axis=0))
+        if pattern.any():
+            kept = values[np.ix_(pattern, columns)]
+            intervals[columns] = _bca_intervals(kept, resampled_deviations(kept, seed, n_resamples), level)
+    return intervals
+
+
+def resampled_deviations(values: Floats, seed: int, n_resamples: int) -> Floats:
+    """Means of resamples less the mean: float64[n_resamples, n_metrics], of values float64[n_queries, n_metrics].
+
+    A resample is a vector of how often it has each query, so that a product of matrices takes all means at once. The
+    values enter in fixed point: then each sum is exact, and the same for any order of addition, threads or processor.
+    """
+    centred = values - _means(values)
+    _, exponents = np.frexp(np.abs(centred).max(axis=0))
+    units = np.ldexp(1.0, exponents - _exact_bits(len(values)))
+    fixed = np.rint(centred / units)
+    parts = [counts @ fixed for counts in _resample_counts(len(values), seed, n_resamples)]
+    deviations: Floats = np.concatenate(parts) * (units / len(values))
+    return deviations
+
+
+def _resample_counts(n: int, seed: int, n_resamples: int) -> Iterator[Floats]:
+    """How often each of n queries is drawn, resample by resample: float64[some, n] at a time."""
+    generator = np.random.default_rng(seed)
+    rows = max(1, _CELLS_AT_ONCE // n)
+    for start in range(0, n_resamples, rows):
+        size = min(rows, n_resamples - start)
+        cells = generator.integers(0, n, size=(size, n)) + n * np.arange(size)[:, None]
+        yield np.bincount(cells.ravel(), minlength=size * n).reshape(size, n).astype(np.float64)
+
+
+def _means(values: Floats) -> Floats:
+    """Mean of each column, the same whatever stands beside it."""
+    means: Floats = np.ascontiguousarray(values.T).mean(axis=1)
+    return means
+
+
+def _exact_bits(n: int) -> int:
+    """How many bits n values may have for every sum of n of them to be exact in float64."""
+    return 52 - n.bit_length()
+
+
+def _bca_intervals(values: Floats, deviations: Floats, level: float) -> Floats:
+    means = _means(values)
+    spreads = np.ptp(values, axis=0)
+    intervals = np.repeat(values[:1].T, 2, axis=1)
+    for column in np.flatnonzero(spreads > 0):
+        noise = float(np.ldexp(2 * np.abs(values[:, column]).max(), -_exact_bits(len(values))))
+        levels = _bca_levels(values[:, column] - means[column], deviations[:, column], noise, level)
+        intervals[column] = means[column] + np.quantile(deviations[:, column], levels)
+    # no mean lies outside the values, and rounding must not make it seem so
+    return np.clip(intervals, values.min(axis=0)[:, None], values.max(axis=0)[:, None])
+
+
+def _bca_levels(centred: Floats, deviations: Floats, noise: float, level: float) -> Floats:
+    """Say which two quantiles of the resampled means to take: corrected for bias and acceleration."""
+    # resamples whose mean is the sample's own count half; rounding must not decide on which side they lie
+    below = np.mean(deviations < -noise) + 0.5 * np.mean(np.abs(deviations) <= noise)
+    half_a_resample = 0.5 / len(deviations)
+    bias: float = ndtri(np.clip(below, half_a_resample, 1 - half_a_resample))
+    # the jackknife's skewness, which for a mean is that of the values
+    acceleration = (centred**3).sum() / (6 * (centred**2).sum() ** 1.5)
+    tails = bias + ndtri(np.array([(1 - level) / 2, (1 + level) / 2]))
+    quantiles: Floats = ndtr(bias + tails / (1 - acceleration * tails))
+    return quantiles
