@@ -1,0 +1,250 @@
+"""The table that a run ends with: what was measured, beside what was published."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from evalkit import published
+from evalkit.published import PublishedFigure
+from evalkit.records import Result, TieRange
+from evalkit.results import count_queries, pairs_per_second
+
+# per protocol: the metrics that lead it, and their column's titles
+_METRICS = {"cmteb-v1": ("map", "mrr"), "mteb-v2": ("map_at_1000", "mrr_at_10")}
+_TITLES = {"cmteb-v1": ("MAP", "MRR"), "mteb-v2": ("MAP@1000", "MRR@10")}
+_WIDEST = 10_000
+_GAP = 2
+_NARROWEST_NAME = 12
+_WITHIN_NOISE = "~"
+_SHOWN_DISAGREEMENTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A row's cells as text; empty where there is nothing to say."""
+
+    model: str
+    task: str
+    protocol: str
+    map: str
+    mrr: str
+    interval: str = ""
+    ties: str = ""
+    published: str = ""
+    difference: Text = field(default_factory=Text)
+    is_average: bool = False
+
+
+def summary_table(results: Sequence[Result]) -> Table:
+    """One row per result, in percent, and an average per model that ran two tasks or more.
+
+    A tie range stands where the order of tied documents can move a printed digit, and a published MAP, with its origin,
+    where there is one. Columns that would be empty throughout are left out.
+    """
+    rows = [row for group in _by_model(results) for row in _group_rows(group)]
+    protocols = sorted({row.protocol for row in rows})
+    map_title, mrr_title = _TITLES[protocols[0]] if len(protocols) == 1 else ("MAP", "MRR")
+    columns: list[tuple[str, list[str | Text]]] = [
+        ("model", [row.model for row in rows]),
+        ("task", [row.task for row in rows]),
+        ("protocol", [row.protocol if len(protocols) > 1 else "" for row in rows]),
+        (map_title, [row.map for row in rows]),
+        (mrr_title, [row.mrr for row in rows]),
+        ("95 % interval", [row.interval for row in rows]),
+        ("ties", [row.ties for row in rows]),
+        ("published", [row.published for row in rows]),
+        ("difference", [row.difference for row in rows]),
+    ]
+    shown = [(title, cells) for title, cells in columns if any(cells)]
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), caption_justify="left")
+    for title, cells in shown:
+        _add_column(table, title, cells)
+    for row, texts in zip(rows, zip(*(cells for _, cells in shown), strict=True), strict=True):
+        # a Text shows brackets in a name; a plain string would be read as markup
+        table.add_row(
+            *(Text(text) if isinstance(text, str) else text for text in texts), style="bold" if row.is_average else None
+        )
+    if any(str(row.difference).endswith(_WITHIN_NOISE) for row in rows):
+        bound = f"at most {published.NOISE_POINTS} points from the published figure"
+        table.caption = f"{_WITHIN_NOISE} within noise: {bound}"
+    return table
+
+
+def print_summary(results: Sequence[Result], console: Console, paths: Sequence[Path] = ()) -> None:
+    """Print the table and, per result, what it rests on; `paths` are the results' files, in the same order.
+
+    The table is never cut: where no terminal sets the width it takes what it needs.
+    """
+    table = summary_table(results)
+    _print_whole(table, console)
+    console.print()
+    for line in (*_result_lines(results, paths), *_disagreement_lines(results)):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def _add_column(table: Table, title: str, cells: Sequence[str | Text]) -> None:
+    """Add a column whose figures never break; names may, where a terminal is narrow."""
+    widest = max(cell_len(line) for cell in (title, *cells) for line in str(cell).split("\n"))
+    is_name = title in ("model", "task")
+    table.add_column(
+        title,
+        justify="left" if is_name or title in ("protocol", "difference") else "right",
+        no_wrap=not is_name,
+        overflow="fold",
+        min_width=min(widest, _NARROWEST_NAME) if is_name else widest,
+    )
+
+
+def _print_whole(table: Table, console: Console) -> None:
+    width = console.width
+    if console.is_terminal:
+        needed = max(width, sum((column.min_width or 0) + _GAP for column in table.columns) - _GAP)
+    else:
+        needed = Measurement.get(console, console.options.update(max_width=_WIDEST), table).maximum
+    try:
+        console.width = needed
+        console.print(table)
+    finally:
+        console.width = width
+
+
+def _by_model(results: Iterable[Result]) -> list[list[Result]]:
+    """Group the results whose average would be one system's, in order of appearance."""
+    groups: dict[tuple[object, ...], list[Result]] = {}
+    for result in results:
+        backend = str(sorted(result.backend.items()))
+        groups.setdefault((result.model, result.protocol, backend, _limit(result)), []).append(result)
+    return list(groups.values())
+
+
+def _group_rows(group: Sequence[Result]) -> list[_Row]:
+    rows = [_result_row(result) for result in group]
+    if len({result.task.name for result in group}) == len(group) >= 2:
+        rows.append(_average_row(group))
+    return rows
+
+
+def _result_row(result: Result) -> _Row:
+    map_name, mrr_name = _METRICS[result.protocol]
+    figure = published.preferred(result.model.hub_id, result.task.name, map_name, result.protocol)
+    return _Row(
+        model=result.model.name,
+        task=result.task.name,
+        protocol=result.protocol,
+        map=_percent(result.scores[map_name]),
+        mrr=_percent(result.scores[mrr_name]),
+        interval=_range(*result.intervals[map_name]) if map_name in result.intervals else "",
+        ties=_tie_ranges({"MAP": result.ties.get(map_name), "MRR": result.ties.get(mrr_name)}),
+        published=_published(figure),
+        difference=_difference(result.scores[map_name], figure, limited=_limit(result) is not None),
+    )
+
+
+def _average_row(group: Sequence[Result]) -> _Row:
+    first = group[0]
+    map_name, mrr_name = _METRICS[first.protocol]
+    mean_map, mean_mrr = (
+        math.fsum(result.scores[name] for result in group) / len(group) for name in (map_name, mrr_name)
+    )
+    tasks = [result.task.name for result in group]
+    figure = published.find_average(first.model.hub_id, tasks, map_name, first.protocol)
+    return _Row(
+        model=first.model.name,
+        task=f"average of {len(group)}",
+        protocol=first.protocol,
+        map=_percent(mean_map),
+        mrr=_percent(mean_mrr),
+        published=_published(figure),
+        difference=_difference(mean_map, figure, limited=_limit(first) is not None),
+        is_average=True,
+    )
+
+
+def _limit(result: Result) -> object:
+    return result.config.get("limit") if result.task.limit is None else result.task.limit
+
+
+def _percent(value: float) -> str:
+    return f"{value * 100:.2f}" if math.isfinite(value) else "n/a"
+
+
+def _range(low: float, high: float) -> str:
+    return f"{_percent(low)}–{_percent(high)}"
+
+
+def _tie_ranges(ties: Mapping[str, TieRange | None]) -> str:
+    """Write a line per metric of which ties can move a printed digit."""
+    return "\n".join(
+        f"{name} {_range(tie.low, tie.high)}"
+        for name, tie in ties.items()
+        if tie and _percent(tie.low) != _percent(tie.high)
+    )
+
+
+def _published(figure: PublishedFigure | None) -> str:
+    return f"{_percent(figure.value)} {published.origin(figure)}" if figure else ""
+
+
+def _difference(value: float, figure: PublishedFigure | None, limited: bool) -> Text:
+    if figure is None or not math.isfinite(value):
+        return Text()
+    if limited:
+        return Text("n/a (limit)", style="dim")
+    points = (value - figure.value) * 100
+    # three decimals where two would read as the bound that is exceeded
+    within = abs(points) <= published.NOISE_POINTS + 1e-9
+    decimals = 2 if within or round(abs(points), 2) > published.NOISE_POINTS else 3
+    shown = f"{round(points, decimals) + 0.0:+.{decimals}f}"  # + 0.0 makes -0.0 positive
+    return Text(f"{shown} {_WITHIN_NOISE}", style="green") if within else Text(shown, style="yellow")
+
+
+def _result_lines(results: Sequence[Result], paths: Sequence[Path]) -> list[str]:
+    lines = []
+    for number, result in enumerate(results):
+        scored, dropped = count_queries(result)
+        facts = [f"{scored:,} queries scored, {dropped:,} dropped", f"{len(result.candidates):,} pairs"]
+        rate = pairs_per_second(result)
+        if rate is not None:
+            facts[-1] += f" at {rate:,.0f} pairs/s"
+        truncated = _truncated_share(result)
+        if truncated is not None:
+            facts.append(f"{truncated * 100:.1f} % truncated")
+        if number < len(paths):
+            facts.append(str(paths[number]))
+        lines.append(f"{result.model.name} on {result.task.name}: {'; '.join(facts)}")
+    return lines
+
+
+def _truncated_share(result: Result) -> float | None:
+    if "truncated" not in result.candidates or not result.candidates["truncated"].notna().any():
+        return None
+    return float(result.candidates["truncated"].mean())
+
+
+def _disagreement_lines(results: Sequence[Result]) -> list[str]:
+    lines: dict[str, None] = {}
+    for result in results:
+        metric = _METRICS[result.protocol][0]
+        figures = published.find(result.model.hub_id, result.task.name, metric, result.protocol)
+        others = published.disagreeing(figures)
+        if others:
+            named = [
+                f"{_percent(figure.value)} ({published.origin(figure)})" for figure in others[:_SHOWN_DISAGREEMENTS]
+            ]
+            more = f" and {len(others) - len(named)} more" if len(others) > len(named) else ""
+            line = (
+                f"{result.model.name} on {result.task.name}: {len(others)} of {len(figures)} published figures disagree with "
+                f"{_published(figures[0])}: {', '.join(named)}{more}"
+            )
+            lines[line] = None
+    return list(lines)

@@ -1,0 +1,90 @@
+"""Where results lie: the folder of a model's results, and the results in a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from evalkit.errors import EvalkitError
+from evalkit.records import ModelIdentity
+
+MODEL_FILE = "model_meta.json"
+EXPERIMENTS = "experiments"
+NO_REVISION = "no_revision_available"
+
+_PLAIN_NAME = re.compile(r"[a-z][a-z0-9_.]*")
+_PLAIN_VALUE = re.compile(r"[a-z0-9.+]*[a-z0-9+]")
+_LONGEST_VALUE = 32
+_LONGEST_SLUG = 120
+
+
+def result_folder(results_dir: Path, identity: ModelIdentity, deviations: Mapping[str, object]) -> Path:
+    """Name the folder of a model's results: `<org>__<model>/<revision>/`.
+
+    Where settings deviate from the model's and the task's own it is `experiments/<slug>/` below that, so that a smoke
+    run never replaces a real one. `deviations` holds these settings, by name.
+    """
+    model = file_name(identity.hub_id.replace("/", "__"))
+    folder = results_dir / model / file_name(identity.revision or NO_REVISION)
+    return folder / EXPERIMENTS / experiment_slug(deviations) if deviations else folder
+
+
+def experiment_slug(deviations: Mapping[str, object]) -> str:
+    """Name a folder after settings: `dtype-bf16_limit-5`, with a hash where the words alone could mean other settings."""
+    settings = {name: deviations[name] for name in sorted(deviations)}
+    texts = {
+        name: value if isinstance(value, str) else json.dumps(value, default=str) for name, value in settings.items()
+    }
+    readable = "_".join(f"{_words(name)}-{_words(text)[:_LONGEST_VALUE]}" for name, text in texts.items())
+    if len(readable) <= _LONGEST_SLUG and all(_speaks_for_itself(name, settings[name], texts[name]) for name in texts):
+        return readable
+    digest = hashlib.sha256(json.dumps(settings, default=str).encode()).hexdigest()[:10]
+    return f"{readable[:_LONGEST_SLUG]}_{digest}"
+
+
+def file_name(name: str) -> str:
+    """Replace what some file system can't hold in a name."""
+    safe = re.sub(r'[<>:"/\\|?*\x00-\x1f\s]', "_", name).rstrip(".")
+    return safe or "_"
+
+
+def find_results(paths: Iterable[Path]) -> list[Path]:
+    """List the JSON files of results among files and folders, searched to any depth; each once, sorted within a folder.
+
+    In a folder a result is a JSON file beside a `model_meta.json`. Raises EvalkitError for a path that does not exist
+    and for a folder without results.
+    """
+    found: dict[Path, None] = {}
+    for path in paths:
+        if path.is_dir():
+            found.update(dict.fromkeys(_results_below(path)))
+        elif path.is_file():
+            found[path] = None
+        else:
+            raise EvalkitError(f"{path} does not exist; give result files or folders")
+    return list(found)
+
+
+def _results_below(folder: Path) -> list[Path]:
+    found = [
+        path
+        for path in sorted(folder.rglob("*.json"))
+        if path.name != MODEL_FILE and path.with_name(MODEL_FILE).is_file()
+    ]
+    if not found:
+        raise EvalkitError(f"no results in {folder}: no JSON file lies beside a {MODEL_FILE}; give a results folder")
+    return found
+
+
+def _words(text: str) -> str:
+    return re.sub(r"[^a-z0-9_.+]+", "-", text.lower()).strip("-.") or "-"
+
+
+def _speaks_for_itself(name: str, value: object, text: str) -> bool:
+    """Tell whether `name-text` can be told apart within a slug and stands for no other value, on any file system."""
+    if not (_PLAIN_NAME.fullmatch(name) and _PLAIN_VALUE.fullmatch(text) and len(text) <= _LONGEST_VALUE):
+        return False
+    return not isinstance(value, str) or (text[0].isalpha() and text not in ("true", "false", "null"))

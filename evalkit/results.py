@@ -1,0 +1,284 @@
+"""The files of a result: `<Task>.json`, which mteb reads too, and the tables of its queries and candidates.
+
+The JSON is mteb's `TaskResult` and, under `evalkit`, what mteb has no place for. Equal results have equal files but for
+what only the course of one execution decides, which stands under the keys of `TIMING_KEYS`.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import json
+import math
+import os
+import uuid
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evalkit.errors import EvalkitError
+from evalkit.records import ModelIdentity, Result, Usage
+from evalkit.result_folders import EXPERIMENTS, MODEL_FILE, NO_REVISION, file_name, find_results, result_folder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "TIMING_KEYS",
+    "count_queries",
+    "find_results",
+    "pairs_per_second",
+    "read_result",
+    "result_folder",
+    "result_json",
+    "without_timings",
+    "write_result",
+]
+
+SCHEMA_VERSION = 1
+
+TIMING_KEYS = (("evaluation_time",), ("evalkit", "timing"), ("evalkit", "provenance", "timestamp"))
+"""Where the JSON holds times, and what else differs between a run and its repetition (what the store already had)."""
+
+_JSON_TYPES: Mapping[type, str] = {str: "string", int: "integer", dict: "object"}
+_FIELDS = {"task_name": str, "dataset_revision": str, "scores": dict, "evalkit": dict}
+_OWN_FIELDS = {"schema_version": int, "protocol": str, "main_score": str, "model": dict, "task": dict, "config": dict}
+_TEXT_COLUMNS = ("query", "text")
+_MODEL_TYPES = {
+    "cross-encoder": "cross-encoder",
+    "llm-reranker": "cross-encoder",
+    "layerwise-reranker": "cross-encoder",
+    "lexical": "sparse",
+    "bge-m3": "hybrid",
+}
+
+
+def write_result(result: Result, folder: Path, with_texts: bool = False) -> Path:
+    """Write a result's files into `folder` and return the JSON's path.
+
+    Each file replaces its older self as a whole, and the JSON comes last, after the older one is gone: where it lies,
+    the tables beside it are its own. Texts of queries and documents are written only `with_texts`.
+
+    Raises EvalkitError where the folder can't be written.
+    """
+    name = file_name(result.task.mteb_name)
+    path = folder / f"{name}.json"
+    contents = {
+        folder / f"{name}.queries.parquet": _parquet(result.queries, with_texts),
+        folder / f"{name}.run.parquet": _parquet(result.candidates, with_texts),
+        folder / MODEL_FILE: _json_bytes(_model_meta(result.model, folder)),
+        path: _json_bytes(result_json(result)),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _replace_files(contents, last=path)
+    except OSError as error:
+        raise EvalkitError(
+            f"cannot write the result to {folder} ({error.strerror or error}); mend that, or choose another folder with "
+            "results_dir=DIR"
+        ) from error
+    return path
+
+
+def result_json(result: Result) -> dict[str, Any]:
+    """Give a result as its JSON file holds it, with null for NaN and infinities."""
+    scores = {
+        "hf_subset": "default",
+        "languages": result.task.languages,
+        "main_score": result.scores[result.main_score],
+        **result.scores,
+    }
+    content: dict[str, Any] = _plain(
+        {
+            "dataset_revision": result.task.revision or "unpinned",
+            "task_name": result.task.mteb_name,
+            "mteb_version": importlib.metadata.version("mteb"),
+            "evaluation_time": result.usage.seconds,
+            "kg_co2_emissions": None,
+            "scores": {result.task.split: [scores]},
+            "evalkit": _own_block(result),
+        }
+    )
+    return content
+
+
+def count_queries(result: Result) -> tuple[int, int]:
+    """Count the queries that have a value under the leading protocol, and those that it drops."""
+    column = "ap" if result.main_score == "map" else result.main_score
+    scored = int(result.queries[column].notna().sum())
+    return scored, len(result.queries) - scored
+
+
+def pairs_per_second(result: Result) -> float | None:
+    """Give the candidates scored per second, without what the store already had; None where nothing was scored."""
+    usage: Usage = result.usage
+    if not usage.seconds or usage.items <= usage.items_from_store:
+        return None
+    return len(result.candidates) * (1 - usage.items_from_store / usage.items) / usage.seconds
+
+
+def without_timings(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy a result's JSON without what stands under `TIMING_KEYS`: equal for equal results."""
+    rest = deepcopy(dict(content))
+    for *parents, key in TIMING_KEYS:
+        holder = rest
+        for parent in parents:
+            holder = holder.get(parent, {})
+        holder.pop(key, None)
+    return rest
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Read a result's JSON file.
+
+    Raises EvalkitError where the file is missing, is not JSON, or is not a result of this version of evalkit.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except OSError as error:
+        raise EvalkitError(f"cannot read {path} ({error.strerror}); give a result's JSON file") from error
+    except ValueError as error:
+        raise EvalkitError(f"{path} is not valid JSON ({error}); run the evaluation again") from error
+    _check_shape(content, path)
+    checked: dict[str, Any] = content
+    return checked
+
+
+def _check_shape(content: object, path: Path) -> None:
+    if not isinstance(content, dict):
+        raise EvalkitError(f"{path} is no result: it holds a {type(content).__name__}, not an object")
+    _check_fields(content, "", _FIELDS, path)
+    own = content["evalkit"]
+    _check_fields(own, "evalkit.", _OWN_FIELDS, path)
+    if own["schema_version"] != SCHEMA_VERSION:
+        raise EvalkitError(
+            f"{path} has evalkit.schema_version {own['schema_version']}, this evalkit reads {SCHEMA_VERSION}; "
+            "use the version of evalkit that wrote it, or run the evaluation again"
+        )
+
+
+def _check_fields(holder: Mapping[str, Any], prefix: str, expected: Mapping[str, type], path: Path) -> None:
+    for name, kind in expected.items():
+        if not isinstance(holder.get(name), kind):
+            state = f"is no {_JSON_TYPES[kind]}" if name in holder else "is missing"
+            raise EvalkitError(f"{path} is no result of evalkit: {prefix}{name} {state}; run the evaluation again")
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _own_block(result: Result) -> dict[str, Any]:
+    scored, dropped = count_queries(result)
+    task_fields = [field.name for field in fields(result.task) if field.name != "requests"]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "protocol": result.protocol,
+        "main_score": result.main_score,
+        "model": result.model,
+        "task": {name: getattr(result.task, name) for name in task_fields},
+        "queries": {"scored": scored, "dropped": dropped},
+        "intervals": result.intervals,
+        "ties": result.ties,
+        "usage": {name: getattr(result.usage, name) for name in ("items", "tokens", "truncated_items")},
+        "timing": _timing(result),
+        "backend": result.backend,
+        "config": result.config,
+        "provenance": result.provenance,
+    }
+
+
+def _timing(result: Result) -> dict[str, Any]:
+    usage = result.usage
+    percentiles = {f"p{q}": float(np.percentile(usage.latencies, q)) for q in (50, 95)} if usage.latencies else None
+    return {
+        "seconds": usage.seconds,
+        "pairs_per_second": pairs_per_second(result),
+        "items_from_store": usage.items_from_store,
+        "padding_tokens": usage.padding_tokens,
+        "latency_seconds": percentiles,
+    }
+
+
+def _model_meta(identity: ModelIdentity, folder: Path) -> dict[str, Any]:
+    """Describe a model as mteb wants it beside results; `experiment_kwargs` is how mteb keeps experiments apart."""
+    unknown = (
+        "loader",
+        "release_date",
+        "languages",
+        "n_parameters",
+        "memory_usage_mb",
+        "max_tokens",
+        "embed_dim",
+        "license",
+        "open_weights",
+        "public_training_code",
+        "public_training_data",
+        "similarity_fn_name",
+        "use_instructions",
+        "training_datasets",
+    )
+    experiment = folder.name if folder.parent.name == EXPERIMENTS else None
+    return {
+        **dict.fromkeys(unknown),
+        "name": identity.hub_id,
+        "revision": identity.revision or NO_REVISION,
+        "framework": [],
+        "model_type": [_MODEL_TYPES.get(identity.kind, "dense")],
+        "experiment_kwargs": {"settings": experiment} if experiment else None,
+    }
+
+
+def _replace_files(contents: Mapping[Path, bytes], last: Path) -> None:
+    """Put all files in place, none of them half: they are complete on disk before the first is renamed."""
+    temporary = {path: path.with_name(f".{uuid.uuid4().hex}.tmp") for path in contents}
+    try:
+        for path, content in contents.items():
+            with temporary[path].open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        last.unlink(missing_ok=True)
+        for path in contents:
+            temporary[path].replace(path)
+    finally:
+        for path in temporary.values():
+            path.unlink(missing_ok=True)
+
+
+def _parquet(table: pd.DataFrame, with_texts: bool) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kept = table if with_texts else table.drop(columns=[name for name in _TEXT_COLUMNS if name in table.columns])
+    # pandas' own metadata names its version, and equal tables should be equal files
+    arrow = pa.Table.from_pandas(kept, preserve_index=False).replace_schema_metadata(None)
+    sink = io.BytesIO()
+    pq.write_table(arrow, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def _json_bytes(content: Mapping[str, Any]) -> bytes:
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=2, sort_keys=True) + "\n"
+    # an undecodable byte of a file name is a lone surrogate, which UTF-8 can't hold and a JSON escape can
+    return text.encode("utf-8", errors="backslashreplace")
+
+
+def _plain(value: Any) -> Any:
+    """Convert a value to JSON's types."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, str | int) else str(value)
