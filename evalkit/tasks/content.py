@@ -1,0 +1,82 @@
+"""What a task amounts to: its sizes, its fingerprint, and how it differs from the published dataset."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+from evalkit.records import Request, Task, TaskStatistics
+
+_PUBLISHED = Path(__file__).parent / "published_statistics.json"
+
+
+def has_both(request: Request) -> bool:
+    """Whether a query has positive and negative candidates, without which cmteb-v1 leaves it out."""
+    return any(c.gain > 0 for c in request.candidates) and any(c.gain == 0 for c in request.candidates)
+
+
+def task_statistics(requests: Iterable[Request]) -> TaskStatistics:
+    """Sizes of the requests. A document offered for several queries counts each time, except in `unique_documents`."""
+    requests = tuple(requests)
+    candidates = [candidate for request in requests for candidate in request.candidates]
+    positives = [sum(candidate.gain > 0 for candidate in request.candidates) for request in requests]
+    queries = [text for request in requests for text in request.query.texts]
+    return TaskStatistics(
+        queries=len(requests),
+        pairs=len(candidates),
+        positives=sum(positives),
+        queries_without_positives=positives.count(0),
+        queries_without_negatives=sum(
+            len(request.candidates) == number for request, number in zip(requests, positives, strict=True)
+        ),
+        query_characters=sum(map(len, queries)),
+        document_characters=sum(len(candidate.text) for candidate in candidates),
+        unique_queries=len({request.query.texts for request in requests}),
+        unique_documents=len({candidate.text for candidate in candidates}),
+    )
+
+
+def fingerprint(requests: Iterable[Request]) -> str:
+    """SHA-256, in hex, of the texts, gains and missed gains in their order.
+
+    Ids are no part of it: the same data has one fingerprint in either layout and any file type, as long as candidates
+    stand in the same order.
+    """
+    digest = hashlib.sha256()
+    for request in requests:
+        header = [len(request.query.texts), len(request.candidates), *request.unretrieved_gains]
+        parts = [json.dumps(header).encode(), *map(_prefixed, request.query.texts)]
+        parts += [b"%d;%b" % (candidate.gain, _prefixed(candidate.text)) for candidate in request.candidates]
+        digest.update(b"".join(parts))
+    return digest.hexdigest()
+
+
+def _prefixed(text: str) -> bytes:
+    encoded = text.encode()
+    return b"%d:%b" % (len(encoded), encoded)
+
+
+def compare_with_published(task: Task) -> tuple[str, ...]:
+    """How a whole task differs from the dataset statistics that mteb publishes for it, a phrase per figure.
+
+    Compared are the queries that have positives and negatives, since mteb's copies hold no others. Empty where nothing
+    differs, and where nothing is published for the task.
+    """
+    published = _published_statistics().get(task.mteb_name)
+    if published is None:
+        return ()
+    loaded = task_statistics(request for request in task.requests if has_both(request))
+    return tuple(
+        f"{name.replace('_', ' ')} {getattr(loaded, name):,} instead of {value:,}"
+        for name, value in published.items()
+        if getattr(loaded, name) != value
+    )
+
+
+@cache
+def _published_statistics() -> dict[str, dict[str, int]]:
+    statistics: dict[str, dict[str, int]] = json.loads(_PUBLISHED.read_text(encoding="utf-8"))
+    return statistics

@@ -1,0 +1,176 @@
+"""mteb 2's layout: corpus, queries, qrels and top_ranked, tied together by ids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from evalkit.records import Candidate, Query, Request
+from evalkit.tasks.findings import Cell, FindingLog, described
+from evalkit.tasks.tables import Row, Table
+from evalkit.tasks.texts import TextReader, identifier, require_columns, require_rows
+
+Texts = dict[str, tuple[str, ...]]
+Gains = dict[str, dict[str, int]]
+Ranked = Mapping[str, list[str]]
+
+
+def requests_from_parts(parts: Mapping[str, tuple[Table, ...]], log: FindingLog) -> tuple[Request, ...]:
+    """The requests of a dataset in mteb 2's layout, in the order of `queries` and `top_ranked`.
+
+    A document is its title, a space and its text, stripped. Queries that the qrels do not name are left out, as mteb
+    does. Without `top_ranked` a query's candidates are the documents that its qrels name. A relevant document that is
+    not among the candidates goes to `unretrieved_gains`. A document that top_ranked lists twice for a query is one
+    candidate.
+    """
+    _require(parts, log)
+    reader = TextReader(log)
+    corpus, _ = _read_texts(parts["corpus"], _document_reader(reader), log)
+    queries, query_places = _read_texts(parts["queries"], _query_reader(reader), log)
+    gains = _read_gains(parts["qrels"], queries, corpus, log)
+    ranked = (
+        _read_ranked(parts["top_ranked"], queries, corpus, log) if "top_ranked" in parts else _judged(parts, gains, log)
+    )
+    log.raise_errors()
+    requests = []
+    for query_id, texts in queries.items():
+        if query_id not in gains:
+            log.add("note", "query that the qrels do not name: left out", query_places[query_id])
+            continue
+        requests.append(_request(Query(query_id, texts), corpus, gains[query_id], ranked.get(query_id, [])))
+        _note_oddities(requests[-1], query_places[query_id], log)
+    return tuple(requests)
+
+
+def _require(parts: Mapping[str, tuple[Table, ...]], log: FindingLog) -> None:
+    columns = {
+        "corpus": ("id|_id", "text"),
+        "queries": ("id|_id", "text"),
+        "qrels": ("query-id", "corpus-id", "score"),
+        "top_ranked": ("query-id", "corpus-ids"),
+    }
+    for name, tables in parts.items():
+        for table in tables:
+            require_columns(table, columns[name], log)
+        require_rows(tables, log)
+    for table in parts["queries"]:
+        if "instruction" in table.columns:
+            log.add(
+                "warning", "instructions are not read: queries go without them", Cell(table.file, None, "instruction")
+            )
+    log.raise_errors()
+
+
+def _rows(tables: tuple[Table, ...]) -> Iterator[tuple[Row, Cell]]:
+    for table in tables:
+        for number, row in zip(table.numbers, table.rows, strict=True):
+            yield row, Cell(table.file, number)
+
+
+def _read_texts(
+    tables: tuple[Table, ...], read: Callable[[Row, Cell], tuple[str, ...]], log: FindingLog
+) -> tuple[Texts, dict[str, Cell]]:
+    texts: Texts = {}
+    places: dict[str, Cell] = {}
+    for row, cell in _rows(tables):
+        column = "id" if "id" in row else "_id"
+        text_id = identifier(row.get(column), cell._replace(column=column), log)
+        if text_id in texts:
+            log.add("error", f"id {text_id!r} is given twice; ids must differ", cell._replace(column=column))
+        texts[text_id], places[text_id] = read(row, cell), cell
+    return texts, places
+
+
+def _document_reader(reader: TextReader) -> Callable[[Row, Cell], tuple[str, ...]]:
+    def read(row: Row, cell: Cell) -> tuple[str, ...]:
+        title, text = row.get("title"), row.get("text")
+        if isinstance(text, str):
+            # a null title is none; one that is no text is reported as such
+            title = "" if title is None else reader.text(title, cell._replace(column="title")) if title != "" else title
+            text = f"{title} {text}".strip()
+        return (reader.text(text, cell._replace(column="text")),)
+
+    return read
+
+
+def _query_reader(reader: TextReader) -> Callable[[Row, Cell], tuple[str, ...]]:
+    return lambda row, cell: reader.query(row.get("text"), cell._replace(column="text"))
+
+
+def _known(value: Any, known: Mapping[str, Any], what: str, cell: Cell, log: FindingLog) -> str:
+    """An id that must name a row of another part."""
+    found = identifier(value, cell, log)
+    if found and found not in known:
+        log.add("error", f"{found!r} names no {what}; add it to the {what} rows, or remove this row", cell)
+    return found
+
+
+def _read_gains(tables: tuple[Table, ...], queries: Texts, corpus: Texts, log: FindingLog) -> Gains:
+    gains: Gains = {}
+    for row, cell in _rows(tables):
+        query_id = _known(row.get("query-id"), queries, "queries", cell._replace(column="query-id"), log)
+        doc_id = _known(row.get("corpus-id"), corpus, "corpus", cell._replace(column="corpus-id"), log)
+        judged = gains.setdefault(query_id, {})
+        if doc_id in judged:
+            log.add("warning", "judgement given twice for a query and document: the last one counts", cell)
+        judged[doc_id] = _gain(row.get("score"), cell._replace(column="score"), log)
+    return gains
+
+
+def _gain(value: Any, cell: Cell, log: FindingLog) -> int:
+    try:
+        number = float("nan") if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = float("nan")
+    if not number.is_integer():
+        log.add("error", f"{described(value)} where a whole number is due", cell)
+        return 0
+    if number < 0:
+        log.add("error", f"negative relevance {number:.0f}; write 0 for what is irrelevant", cell)
+    return int(number)
+
+
+def _read_ranked(tables: tuple[Table, ...], queries: Texts, corpus: Texts, log: FindingLog) -> Ranked:
+    ranked: dict[str, list[str]] = {}
+    for row, cell in _rows(tables):
+        query_cell, list_cell = cell._replace(column="query-id"), cell._replace(column="corpus-ids")
+        query_id = _known(row.get("query-id"), queries, "queries", query_cell, log)
+        if query_id in ranked:
+            log.add("error", f"query {query_id!r} is given twice; ids must differ", query_cell)
+        listed = row.get("corpus-ids")
+        if not isinstance(listed, list):
+            log.add("error", f"{described(listed)} where a list of ids is due", list_cell)
+            listed = []
+        doc_ids = [_known(doc_id, corpus, "corpus", list_cell, log) for doc_id in listed]
+        ranked[query_id] = list(dict.fromkeys(doc_ids))
+        if len(ranked[query_id]) < len(doc_ids):
+            log.add("note", "document listed twice for a query: taken once", list_cell)
+    return ranked
+
+
+def _judged(parts: Mapping[str, tuple[Table, ...]], gains: Gains, log: FindingLog) -> Ranked:
+    message = "there is no top_ranked: each query's candidates are the documents that its qrels name"
+    log.add("note", message, Cell(parts["qrels"][0].file))
+    return {query_id: list(judged) for query_id, judged in gains.items()}
+
+
+def _request(query: Query, corpus: Texts, gains: Mapping[str, int], doc_ids: list[str]) -> Request:
+    candidates = tuple(Candidate(doc_id, corpus[doc_id][0], gains.get(doc_id, 0)) for doc_id in doc_ids)
+    offered = set(doc_ids)
+    missed = tuple(gain for doc_id, gain in gains.items() if gain > 0 and doc_id not in offered)
+    return Request(query, candidates, missed)
+
+
+def _note_oddities(request: Request, cell: Cell, log: FindingLog) -> None:
+    positives = [candidate.text for candidate in request.candidates if candidate.gain > 0]
+    negatives = [candidate.text for candidate in request.candidates if candidate.gain == 0]
+    if not request.candidates:
+        log.add("warning", "query without candidates: it scores 0 in mteb-v2, cmteb-v1 leaves it out", cell)
+    else:
+        for name, texts in (("positives", positives), ("negatives", negatives)):
+            if not texts:
+                log.add("note", f"query without {name} among its candidates: cmteb-v1 leaves it out", cell)
+    if len(set(positives)) + len(set(negatives)) < len(request.candidates):
+        log.add("note", "query with duplicate candidates: all are kept", cell)
+    if not set(positives).isdisjoint(negatives):
+        log.add("warning", "query with a text that is both positive and negative", cell)

@@ -1,0 +1,99 @@
+"""What a task's YAML file holds, and how it is read without Hydra."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from evalkit.configuration import configs_dir, option_names, settings_error, unknown_name
+from evalkit.errors import EvalkitError
+
+
+class HubLocation(BaseModel):
+    """A dataset repository on the Hub, and the commit to take (None: its newest)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    repo: str = Field(min_length=1)
+    revision: str | None = None
+
+
+class TaskSettings(BaseModel):
+    """One task, or with `suite` a list of tasks that run together.
+
+    `source` chooses between the two Hub locations, which also say the layout; `path` (a file or folder) or `bundled`
+    (a file of the package) replaces both. Where `mteb_name` is empty, the task is named after its path.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(min_length=1)
+    mteb_name: str = ""
+    description: str = ""
+    split: str = Field(default="test", min_length=1)
+    languages: tuple[str, ...] = ()
+    source: Literal["cmteb", "mteb"] = "cmteb"
+    cmteb: HubLocation | None = None
+    mteb: HubLocation | None = None
+    path: str | None = Field(default=None, min_length=1)
+    bundled: str | None = None
+    suite: tuple[str, ...] = ()
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Every field with its default, as plain containers: what a YAML file is merged over."""
+        return cls.model_construct(name="").model_dump(mode="json")
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> Self:
+        """Check a mapping; EvalkitError in one line names the field that is wrong."""
+        try:
+            return cls.model_validate(dict(mapping))
+        except ValidationError as error:
+            raise settings_error("task", error) from error
+
+
+def task_names() -> tuple[str, ...]:
+    """Every task and suite that has a YAML file, sorted."""
+    return option_names("task")
+
+
+def read_settings(name: str, folder: Path | None = None) -> TaskSettings:
+    """The settings in `task/NAME.yaml` of a configs folder (default: evalkit's own).
+
+    Raises EvalkitError, naming the nearest tasks, where there is no such file.
+    """
+    return TaskSettings.from_mapping(_merged(name, (folder or configs_dir()) / "task"))
+
+
+def suite_settings(suite: TaskSettings, folder: Path | None = None) -> tuple[TaskSettings, ...]:
+    """The tasks of a suite in its order, taken from the suite's `source`; a single task stands for itself."""
+    if not suite.suite:
+        return (suite,)
+    tasks = (read_settings(name, folder) for name in suite.suite)
+    return tuple(task.model_copy(update={"source": suite.source}) for task in tasks)
+
+
+def _merged(name: str, folder: Path) -> dict[str, Any]:
+    """A file's mapping over those of the files that its `defaults` name: an alias names the file it stands for.
+
+    `base` is left out, since it holds the defaults of TaskSettings.
+    """
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        raise unknown_name("task", name, sorted(file.stem for file in folder.glob("*.yaml")))
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise EvalkitError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise EvalkitError(f"{path} must hold a mapping such as `name: {name}`")
+    merged: dict[str, Any] = {}
+    for default in content.pop("defaults", ()):
+        if default not in ("base", "_self_"):
+            merged |= _merged(default, folder)
+    return merged | content

@@ -1,0 +1,72 @@
+"""Checks of single cells, shared by both layouts. Each returns a usable value even where it notes an error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from evalkit.tasks.findings import Cell, FindingLog, described
+from evalkit.tasks.tables import Table
+
+
+class TextReader:
+    """Reads texts out of cells; equal texts become one string in memory, however often the dataset repeats them."""
+
+    def __init__(self, log: FindingLog) -> None:
+        self._log = log
+        self._known: dict[str, str] = {}
+
+    def text(self, value: Any, cell: Cell) -> str:
+        """A text; notes what is not text (error) and what has no characters but white space (warning)."""
+        if not isinstance(value, str):
+            self._log.add("error", f"{described(value)} where a text is due", cell)
+            return ""
+        if value not in self._known and not _is_encodable(value):
+            self._log.add("error", f"{described(value)} holds half a surrogate pair, which is no character", cell)
+            return ""
+        if not value or value.isspace():
+            self._log.add("warning", "empty text", cell)
+        return self._known.setdefault(value, value)
+
+    def texts(self, value: Any, cell: Cell) -> tuple[str, ...]:
+        """A list of texts."""
+        if not isinstance(value, list):
+            self._log.add("error", f"{described(value)} where a list of texts is due", cell)
+            return ()
+        return tuple(self.text(item, cell) for item in value)
+
+    def query(self, value: Any, cell: Cell) -> tuple[str, ...]:
+        """A text, or a list of them with at least one."""
+        if isinstance(value, list) and value:
+            return self.texts(value, cell)
+        return (self.text(value, cell),)
+
+
+def identifier(value: Any, cell: Cell, log: FindingLog) -> str:
+    """An id as text; whole numbers are taken as mteb takes them."""
+    if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
+        log.add("error", f"{described(value)} where an id is due", cell)
+        return ""
+    return str(value)
+
+
+def require_columns(table: Table, columns: tuple[str, ...], log: FindingLog) -> None:
+    """Note an error for each column that a table lacks; `a|b` stands for either name."""
+    found = ", ".join(table.columns) or "none"
+    for column in columns:
+        if not set(column.split("|")) & set(table.columns):
+            name = column.replace("|", " or ")
+            log.add("error", f"there is no column {name}; the columns are: {found}", Cell(table.file))
+
+
+def require_rows(tables: tuple[Table, ...], log: FindingLog) -> None:
+    """Note an error where a part of the dataset has no rows at all."""
+    if not any(table.rows for table in tables):
+        log.add("error", "there are no rows", Cell(tables[0].file))
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

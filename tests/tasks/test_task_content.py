@@ -1,0 +1,140 @@
+"""Statistics, fingerprint, and the comparison with the published statistics."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import logging
+import time
+from dataclasses import replace
+
+import pytest
+from task_files import LIST_ROWS, ROWS, load, local_settings, mteb_parts, write_jsonl, write_parquet, write_parts
+
+from evalkit.records import Candidate, Query, Request, Task, TaskStatistics
+from evalkit.tasks import compare_with_published, load_task, read_settings, task_statistics
+from evalkit.tasks.content import fingerprint
+
+
+def test_statistics(tmp_path):
+    assert load(write_jsonl(tmp_path / "rows.jsonl", ROWS)).statistics == TaskStatistics(
+        queries=4,
+        pairs=11,
+        positives=5,
+        queries_without_positives=0,
+        queries_without_negatives=1,
+        query_characters=sum(len(row["query"]) for row in ROWS),
+        document_characters=sum(len(text) for row in ROWS for text in row["positive"] + row["negative"]),
+        unique_queries=4,
+        unique_documents=10,
+    )
+
+
+def test_statistics_count_each_text_of_a_query(tmp_path):
+    task = load(write_jsonl(tmp_path / "rows.jsonl", LIST_ROWS))
+    assert task.statistics.query_characters == sum(len(text) for row in LIST_ROWS for text in row["query"])
+    assert task.statistics.queries == 4
+
+
+def _changes():
+    def change(edit):
+        rows = copy.deepcopy(ROWS)
+        edit(rows)
+        return rows
+
+    yield "query text", change(lambda rows: rows[0].update(query="感冒发烧怎么办？"))
+    yield "document text", change(lambda rows: rows[0]["negative"].__setitem__(0, "苹果\u2028是水果 "))
+    yield "document order", change(lambda rows: rows[2]["negative"].reverse())
+    yield "query order", change(lambda rows: rows.reverse())
+    yield "label", change(lambda rows: rows[2]["positive"].append(rows[2]["negative"].pop(0)))
+    yield "a document more", change(lambda rows: rows[3]["negative"].append("x"))
+    yield "a document less", change(lambda rows: rows[3]["negative"].clear())
+    yield "a query less", change(lambda rows: rows.pop(1))
+    yield "query split in two texts", change(lambda rows: rows[3].update(query=["001", "23"]))
+    yield "texts joined", change(lambda rows: rows[2].update(negative=["a peara whale", "NA"]))
+
+
+@pytest.mark.parametrize(("what", "rows"), _changes(), ids=lambda value: value if isinstance(value, str) else "")
+def test_fingerprint_changes_with(what, rows, tmp_path):
+    before = load(write_jsonl(tmp_path / "before.jsonl", ROWS))
+    after = load(write_jsonl(tmp_path / "after.jsonl", rows))
+    assert len(before.fingerprint) == len(hashlib.sha256().hexdigest())
+    assert before.fingerprint != after.fingerprint
+
+
+def test_fingerprint_changes_with_grades_and_missed_documents(tmp_path):
+    parts = mteb_parts(ROWS)
+    fingerprints = {load(write_parts(tmp_path / "0", parts)).fingerprint}
+    parts["qrels"][0]["score"] = 2
+    fingerprints.add(load(write_parts(tmp_path / "1", parts)).fingerprint)
+    parts["corpus"].append({"id": "missed", "text": "missed"})
+    parts["qrels"].append({"query-id": "dev_query0", "corpus-id": "missed", "score": 1})
+    fingerprints.add(load(write_parts(tmp_path / "2", parts)).fingerprint)
+    assert len(fingerprints) == 3
+
+
+def test_fingerprint_is_the_same_tomorrow():
+    request = Request(Query("q", ("问题",)), (Candidate("a", "文", 1), Candidate("b", "b", 0)), (2,))
+    expected = hashlib.sha256("[1, 2, 2]6:问题1;3:文0;1:b".encode()).hexdigest()
+    assert fingerprint([request]) == expected
+
+
+def _published_size(name: str, positives: int = 1931) -> Task:
+    """A task with the numbers that mteb publishes for CMedQAv1: 1000 queries, 100 candidates each, 55,717 characters…"""
+    requests = []
+    for i in range(1000):
+        query = "q" * (55 if i else 55 + 717)
+        texts = ["d" * (106 if i or j else 106 + 63_992) for j in range(100)]
+        gains = [int(j == 0 or (j == 1 and i < positives - 1000)) for j in range(100)]
+        candidates = tuple(
+            Candidate(f"{i}-{j}", text, gain) for j, (text, gain) in enumerate(zip(texts, gains, strict=True))
+        )
+        requests.append(Request(Query(str(i), (query,)), candidates))
+    statistics = task_statistics(requests)
+    return Task("CMedQAv1", name, "test", (), "cmteb", "hub", "unpinned", tuple(requests), "", statistics)
+
+
+def test_published_figures():
+    task = _published_size("CMedQAv1-reranking")
+    assert compare_with_published(task) == (
+        "unique queries 2 instead of 999",
+        "unique documents 2 instead of 62,326",
+    )
+    dropped = Request(Query("more", ("no candidates",)), ())
+    assert compare_with_published(replace(task, requests=(*task.requests, dropped))) == compare_with_published(task)
+    fewer = compare_with_published(_published_size("CMedQAv1-reranking", positives=1930))
+    assert fewer[0] == "positives 1,930 instead of 1,931"
+    assert compare_with_published(replace(task, mteb_name="unheard-of")) == ()
+
+
+def test_differences_are_told_once_and_kept(tmp_path, caplog):
+    path = str(write_jsonl(tmp_path / "rows.jsonl", ROWS))
+    settings = read_settings("T2Reranking").model_copy(update={"path": path})
+    with caplog.at_level(logging.WARNING, "evalkit"):
+        task = load_task(settings)
+    assert task.name == "T2Reranking"
+    (record,) = [record for record in caplog.records if "published" in record.message]
+    for figure in ("queries 3 instead of 5,908", "pairs 10 instead of 97,422", "positives 4 instead of 44,444"):
+        assert figure in record.message
+    assert any("published" in finding.message for finding in task.findings)
+    caplog.clear()
+    limited = load_task(settings, limit=1)
+    assert not any("published" in finding.message for finding in limited.findings)
+    named = write_jsonl(tmp_path / "T2Reranking.jsonl", ROWS)
+    assert not any("published" in finding.message for finding in load_task(local_settings(named)).findings)
+
+
+def test_a_hundred_thousand_pairs_load_in_seconds(tmp_path):
+    rows = [
+        {
+            "query": f"问题{i}",
+            "positive": [f"答案{i}" * 60],
+            "negative": [f"段落{(i * 7 + j) % 60_000}" * 30 for j in range(99)],
+        }
+        for i in range(1000)
+    ]
+    path = write_parquet(tmp_path / "rows.parquet", rows)
+    start = time.perf_counter()
+    task = load(path)
+    assert time.perf_counter() - start < 8
+    assert task.statistics.pairs == 100_000
