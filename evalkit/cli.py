@@ -41,8 +41,6 @@ def run_command_line(arguments: Sequence[str]) -> int:
 
 
 def _run_command(arguments: list[str]) -> int:
-    import click
-
     commands = {command.name for command in app.registered_commands}
     named = bool(arguments) and arguments[0] in commands | {"--help", "-h", "--version"}
     if not named or arguments[0] == RUN:
@@ -51,7 +49,10 @@ def _run_command(arguments: list[str]) -> int:
         return run_with_hydra(arguments[1:] if named else arguments)
     try:
         code = typer.main.get_command(app).main(arguments, prog_name="evalkit", standalone_mode=False)
-    except click.ClickException as error:
+    except Exception as error:
+        # click's usage errors, of which some releases of typer have a class of their own
+        if not hasattr(error, "format_message"):
+            raise
         raise EvalkitError(f"{error.format_message()} See evalkit {arguments[0]} --help") from error
     return int(code or 0)
 

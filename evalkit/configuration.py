@@ -10,12 +10,15 @@ import difflib
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import ValidationError
 
 from evalkit.errors import EvalkitError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 
 @cache
@@ -59,14 +62,19 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> EvalkitError:
     """The error for a name that nothing has: it offers the nearest right ones."""
     known = tuple(known)
     close = nearest(name, known)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
+    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known) or 'none'}"
     return EvalkitError(f"there is no {what} {name!r}; {hint}")
 
 
 def settings_error(what: str, error: ValidationError) -> EvalkitError:
-    """A pydantic error as one line: the field, what it holds, what it should hold."""
-    problems = [
-        f"{what}.{'.'.join(str(part) for part in problem['loc'])}={problem['input']!r}: {problem['msg']}"
-        for problem in error.errors()
-    ]
-    return EvalkitError("; ".join(problems))
+    """A pydantic error as one line: the field (of `what`), what it holds, what it should hold."""
+    return EvalkitError("; ".join(_problem(what, problem) for problem in error.errors()))
+
+
+def _problem(what: str, problem: ErrorDetails) -> str:
+    name = ".".join(str(part) for part in (what, *problem["loc"]) if part != "")
+    if problem["type"] == "missing":
+        return f"{name} is missing: it was deleted, but a run needs it"
+    if problem["type"] == "extra_forbidden":
+        return f"there is no setting {name!r}; evalkit run --help shows all"
+    return f"{name}={problem['input']!r}: {problem['msg']}"

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from evalkit import provenance
-from evalkit.backends import choose_backend
-from evalkit.backends import load_model as load_with_backend
+from evalkit.backends import check_backend, prepare_model
+from evalkit.cache import cache_folder
 from evalkit.errors import EvalkitError
 from evalkit.metrics import PROTOCOLS, CandidateLists, find_protocol, lists_of_task, query_table, score_lists
-from evalkit.models.interfaces import LoadedModel, Runtime
+from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings, model_settings, read_model
 from evalkit.records import QueryScores, Result, Run, Task
-from evalkit.scoring.engine import score_task
+from evalkit.scoring.engine import ScoreMemory, score_task
+from evalkit.scoring.store import open_store
 from evalkit.statistics import bootstrap_intervals
 from evalkit.tasks import load_task as load_task_of_settings
 from evalkit.tasks.settings import TaskSettings, read_settings
 
-DTYPES = ("fp32", "bf16", "fp16")
+Cache = Literal["on", "off", "refresh"]
 
 
 @dataclass(frozen=True)
@@ -34,9 +38,9 @@ class Model:
     runtime: Runtime
 
     @cached_property
-    def loaded(self) -> LoadedModel:
-        """The scorer, once its weights are in memory."""
-        return load_with_backend(choose_backend(self.backend, self.settings), self.settings, self.runtime)
+    def runnable(self) -> RunnableModel:
+        """The model as its backend found it."""
+        return prepare_model(self.backend, self.settings, self.runtime)
 
 
 def load_model(
@@ -48,25 +52,25 @@ def load_model(
     threads: int | None = None,
     seed: int = 42,
     offline: bool = False,
+    cache_dir: Path | None = None,
     **recipe: Any,
 ) -> Model:
     """Choose a model by name, and what runs it.
 
-    `recipe` overrides fields of the model's settings: `path`, `revision`, `pooling`, `query_prompt`, `max_length`, …
+    `cache_dir` is where scores and exported networks are kept (None: the user's cache folder). `recipe` overrides fields of
+    the model's settings: `path`, `revision`, `pooling`, `query_prompt`, `max_length`, …
     Raises EvalkitError for unknown names and for a backend that can't run the model, before any weights load.
     """
     own = read_model(name).model_dump()
     settings = model_settings({**own, **recipe})
-    return build_model(settings, backend, Runtime(device, dtype, threads, seed, offline))
+    return build_model(settings, backend, Runtime(device, dtype, threads, seed, offline, cache_dir))
 
 
 def build_model(settings: ModelSettings, backend: str, runtime: Runtime) -> Model:
     """Check that the backend can run the model with that precision. Raises EvalkitError where it can't."""
-    if runtime.dtype not in DTYPES:
-        raise EvalkitError(f"dtype={runtime.dtype} is none of {', '.join(DTYPES)}")
     if runtime.threads is not None and runtime.threads < 1:
         raise EvalkitError(f"runner.threads={runtime.threads}: at least 1, or null for the backend's own choice")
-    choose_backend(backend, settings)
+    check_backend(backend, settings, runtime.dtype)
     return Model(settings, backend, runtime)
 
 
@@ -97,22 +101,25 @@ def evaluate(
     protocol: str = "cmteb-v1",
     seed: int = 42,
     texts: bool = False,
+    cache: Cache = "on",
     config: dict[str, Any] | None = None,
 ) -> Result:
     """Score a task with a model and judge the scores by every protocol; `protocol` says which one leads.
 
-    `texts` puts the texts into the result's tables. `config` is what the result records as its configuration; without
-    it, the settings at hand. Raises EvalkitError
-    where the model can't be loaded, its output is not finite, or the protocol can score none of the queries.
+    `cache` says whether scores are taken from and kept in the store; with `refresh` they are made again. `texts` puts the
+    texts into the result's tables. `config` is what the result records as its configuration; without it, the settings at
+    hand. Raises EvalkitError where the model can't be loaded, its output is not finite, or the protocol can score none of
+    the queries.
     """
     leading = find_protocol(protocol)
-    run = score_task(model.loaded.scorer, model.settings, task)
+    with _score_memory(model, cache) as kept:
+        run = score_task(model.runnable, model.settings, task, kept)
     lists = lists_of_task(task, run.scores)
     judged = {name: score_lists(lists, PROTOCOLS[name]) for name in PROTOCOLS}
     values = {metric: column for scores in judged.values() for metric, column in scores.values.items()}
     intervals = bootstrap_intervals(np.column_stack(list(values.values())), seed=seed)
     return Result(
-        model=model.loaded.identity,
+        model=model.runnable.identity,
         task=task,
         protocol=leading.name,
         main_score=leading.main_score,
@@ -122,10 +129,20 @@ def evaluate(
         queries=_query_table(task, run, lists, judged, texts),
         candidates=_candidate_table(task, run, texts),
         usage=run.usage,
-        backend=model.loaded.description,
+        backend=model.runnable.description,
         config=config or _configuration(model, task, leading.name, seed),
         provenance=provenance.collect(),
     )
+
+
+@contextmanager
+def _score_memory(model: Model, cache: Cache) -> Iterator[ScoreMemory]:
+    way = model.runnable.way
+    if cache == "off" or way is None:
+        yield ScoreMemory()
+        return
+    with closing(open_store(cache_folder(model.runtime.cache_dir), way)) as store:
+        yield ScoreMemory(store, refresh=cache == "refresh")
 
 
 def _query_table(

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn, Self
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -15,10 +15,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from evalkit import backends
-from evalkit.configuration import configs_dir, nearest, option_names, unknown_name
+from evalkit.configuration import configs_dir, nearest, option_names, settings_error, unknown_name
+from evalkit.console import OutputConsole
 from evalkit.errors import EvalkitError
 from evalkit.models import settings as models
 from evalkit.models.interfaces import Runtime
@@ -37,20 +38,68 @@ NEUTRAL = (
     "offline",
     "texts",
     "results_dir",
+    "cache",
+    "cache_dir",
     "protocol",
     "runner",
 )
 
 
+class Choice(BaseModel):
+    """An option of the groups backend and protocol: its name decides, the rest is its module's affair."""
+
+    name: str
+
+
+class RunnerSettings(BaseModel):
+    """The content of `configs/runner/NAME.yaml`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str
+    threads: int | None = Field(ge=1)
+
+
+class RunConfiguration(BaseModel):
+    """All of `configs/config.yaml` but Hydra's own part; tasks and models check theirs themselves."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    task: dict[str, Any]
+    model: dict[str, Any]
+    backend: Choice
+    protocol: Choice
+    runner: RunnerSettings
+    limit: int | None = Field(ge=1)
+    device: str | None
+    dtype: str
+    seed: int = Field(ge=0)
+    offline: bool
+    texts: bool
+    cache: Literal["on", "off", "refresh"]
+    cache_dir: str | None
+    results_dir: str = Field(min_length=1)
+
+    @classmethod
+    def from_mapping(cls, mapping: dict[str, Any]) -> Self:
+        """Check the composed configuration; EvalkitError in one line names what is wrong."""
+        try:
+            return cls.model_validate(mapping)
+        except ValidationError as error:
+            raise settings_error("", error) from error
+
+
 def run_with_hydra(arguments: list[str]) -> int:
     """Compose the configuration that the arguments ask for, run it (each of it, with -m), and print the summary."""
-    _register_bases()
+    register_bases()
     done: list[tuple[Result, Path]] = []
     failed: list[Exception] = []
 
     def job(config: DictConfig) -> None:
         try:
             _run(config, done)
+        except OmegaConfBaseException as error:
+            failed.append(EvalkitError(_explain(error)))
         except Exception as error:  # kept from Hydra, which would print it its own way; a sweep goes on
             failed.append(error)
 
@@ -59,9 +108,14 @@ def run_with_hydra(arguments: list[str]) -> int:
     sys.argv = ["evalkit", *_flags_first(quote_free_text(arguments))]
     try:
         hydra.main(version_base="1.3", config_path=str(configs_dir()), config_name="config")(job)()
+    except SystemExit as stop:  # Hydra's way to end --help
+        return int(stop.code or 0)
     except MissingConfigException as error:
         raise _missing_option(error) from error
-    except (HydraException, OmegaConfBaseException) as error:
+    except BrokenPipeError:
+        raise
+    except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
+        # the last two come of flags, such as two that exclude each other
         raise EvalkitError(_explain(error)) from error
     finally:
         _print_summary(done)
@@ -72,7 +126,7 @@ def run_with_hydra(arguments: list[str]) -> int:
     return 0
 
 
-def _register_bases() -> None:
+def register_bases() -> None:
     """Every field of a task, model or backend with its default: what the files of the group are merged over."""
     store = ConfigStore.instance()
     store.store(group="task", name="base", node=TaskSettings.defaults())
@@ -84,25 +138,25 @@ def _run(config: DictConfig, done: list[tuple[Result, Path]]) -> None:
     from evalkit.runs import RunSettings, run
 
     content: Any = OmegaConf.to_container(config, resolve=True)
+    checked = RunConfiguration.from_mapping(content)
+    cache_dir = Path(checked.cache_dir).expanduser() if checked.cache_dir else None
     settings = RunSettings(
-        task=TaskSettings.from_mapping(content["task"]),
-        model=models.model_settings(content["model"]),
-        backend=content["backend"]["name"],
+        task=TaskSettings.from_mapping(checked.task),
+        model=models.model_settings(checked.model),
+        backend=checked.backend.name,
         runtime=Runtime(
-            device=content["device"],
-            dtype=content["dtype"],
-            threads=content["runner"]["threads"],
-            seed=_whole_number("seed", content["seed"]),
-            offline=bool(content["offline"]),
+            checked.device, checked.dtype, checked.runner.threads, checked.seed, checked.offline, cache_dir
         ),
-        protocol=content["protocol"]["name"],
-        limit=None if content["limit"] is None else _whole_number("limit", content["limit"]),
-        texts=bool(content["texts"]),
-        results_dir=Path(content["results_dir"]).expanduser(),
+        protocol=checked.protocol.name,
+        limit=checked.limit,
+        texts=checked.texts,
+        cache=checked.cache,
+        results_dir=Path(checked.results_dir).expanduser(),
         deviations=deviations(content, _pristine()),
         config=content,
     )
-    done.extend(run(settings))
+    for finished in run(settings):  # one by one: what is done stays done, whatever the next task meets
+        done.append(finished)
 
 
 def deviations(content: dict[str, Any], pristine: dict[str, Any]) -> dict[str, Any]:
@@ -131,17 +185,11 @@ def _flat(content: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield name, value
 
 
-def _whole_number(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise EvalkitError(f"{name}={value} is not a whole number")
-    return value
-
-
 def _print_summary(done: list[tuple[Result, Path]]) -> None:
     if done:
         from evalkit.report.summary import print_summary
 
-        print_summary([result for result, _ in done], Console(), paths=[path for _, path in done])
+        print_summary([result for result, _ in done], OutputConsole(), paths=[path for _, path in done])
 
 
 def _flags_first(arguments: list[str]) -> list[str]:
@@ -166,12 +214,15 @@ def _flags_first(arguments: list[str]) -> list[str]:
 
 def _missing_option(error: MissingConfigException) -> EvalkitError:
     group, _, name = (error.missing_cfg_file or "").rpartition("/")
-    return unknown_name(group or "configuration", name, error.options or option_names(group))
+    options = [option for option in error.options or option_names(group) if option != "base"]
+    return unknown_name(group or "configuration", name, options)
 
 
 def _explain(error: Exception) -> str:
     """Hydra's message as one line, with the nearest right name where a key is unknown."""
     text = " ".join(str(error).partition("See https://")[0].split())
+    if text.startswith("Config group override must be"):
+        return f"{', '.join(GROUPS[:-1])} each need a name, as in task=demo; evalkit list shows them"
     unknown = re.search(r"Could not override '([^']+)'|In '[^']*': ", text)
     if unknown is None or unknown.group(1) is None:
         return text

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rich.console import Console
 from rich.table import Table
 
-from evalkit.backends import backends_for, read_backend
+from evalkit.backends import AUTO, backends_for, is_installed, read_backend
 from evalkit.configuration import option_names, read_option, unknown_name
+from evalkit.console import OutputConsole
 from evalkit.models.settings import read_model
 from evalkit.tasks.settings import read_settings, task_names
 
@@ -19,9 +19,9 @@ def print_lists(what: str) -> None:
     """Print one of the lists, or all. Raises EvalkitError for a list that is not there."""
     if what and what not in LISTS:
         raise unknown_name("list", what, LISTS)
-    console = Console()
+    console = OutputConsole()
     if not console.is_terminal:
-        console = Console(width=WIDE)
+        console = OutputConsole(width=WIDE)
     for name in [what] if what else LISTS:
         console.print(LISTS[name]())
 
@@ -51,12 +51,14 @@ def task_table() -> Table:
 
 
 def backend_table() -> Table:
-    """One row per backend: the kinds of model that it runs."""
-    table = _table("backends", "backend", "runs")
+    """One row per backend: the kinds of model that it runs, and in which precisions."""
+    table = _table("backends", "backend", "runs", "dtype", "installed")
     for name in option_names("backend"):
-        kinds = read_backend(name).kinds
+        backend = read_backend(name)
         named = [model for model in option_names("model") if name in read_model(model).backends]
-        table.add_row(name, ", ".join([*kinds, *named]) or "the first backend that can run the model")
+        runs = ", ".join([*backend.kinds, *named]) or "torch, or on a CPU the fastest that agrees with it"
+        installed = "yes" if is_installed(backend) else f'pip install "evalkit-reranking[{name}]"'
+        table.add_row(name, runs, ", ".join(backend.dtypes) if name != AUTO else "", installed)
     return table
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 
 FREE_TEXT = re.compile(r"^(\+{0,2}[\w./@-]*(?:path|prompt|_dir))=(.*)$", re.DOTALL)
+QUOTED = r"""(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")"""
+# one of the values that commas separate in a multirun; a comma within quotes separates nothing
+SWEPT = re.compile(rf"({QUOTED}(?=,|$)|[^,]*)(?:,|$)", re.DOTALL)
 NULL = "null"
 
 
@@ -22,14 +25,13 @@ def _quote_override(argument: str, multirun: bool) -> str:
     if match is None or argument.startswith("--"):
         return argument
     key, value = match.groups()
-    if value == NULL or _is_quoted(value):
-        return argument
-    values = value.split(",") if multirun else [value]
-    return f"{key}={','.join(quoted(part) for part in values)}"
+    values = SWEPT.findall(f"{value},")[:-1] if multirun else [value]
+    return f"{key}={','.join(map(_quoted_once, values))}"
 
 
-def _is_quoted(value: str) -> bool:
-    return len(value) >= 2 and value[0] == value[-1] and value[0] in "'\""
+def _quoted_once(value: str) -> str:
+    already = value == NULL or re.fullmatch(QUOTED, value, re.DOTALL)
+    return value if already else quoted(value)
 
 
 def quoted(value: str) -> str:

@@ -50,7 +50,7 @@ def collect() -> dict[str, Any]:
         "platform": platform.platform(),
         "packages": _package_versions(),
         "hardware": {
-            "processor": _processor(),
+            "processor": processor_name(),
             "cores": os.cpu_count(),
             "memory_bytes": _memory_bytes(),
             "accelerators": _accelerators(),
@@ -100,7 +100,8 @@ def _package_versions() -> dict[str, str]:
     return versions
 
 
-def _processor() -> str:
+def processor_name() -> str:
+    """Name the processor, as the machine does."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 from evalkit.errors import EvalkitError
-from evalkit.evaluation import Model, build_model, evaluate
+from evalkit.evaluation import Cache, Model, build_model, evaluate
 from evalkit.metrics import find_protocol
 from evalkit.models.interfaces import Runtime
 from evalkit.models.settings import ModelSettings
@@ -33,13 +33,14 @@ class RunSettings:
     protocol: str
     limit: int | None
     texts: bool
+    cache: Cache
     results_dir: Path
     deviations: Mapping[str, Any]
     config: Mapping[str, Any]
 
 
-def run(settings: RunSettings) -> list[tuple[Result, Path]]:
-    """Evaluate the model on the task, or on each task of the suite, and write the results.
+def run(settings: RunSettings) -> Iterator[tuple[Result, Path]]:
+    """Evaluate the model on the task, or on each task of the suite; yield each result as soon as its file is written.
 
     Raises EvalkitError for whatever is wrong: settings first, then data, then weights.
     """
@@ -47,7 +48,6 @@ def run(settings: RunSettings) -> list[tuple[Result, Path]]:
     _refuse_unwritable(settings.results_dir)
     model = _model(_Hashable(settings.model), settings.backend, settings.runtime)
     tasks = [_task(task, settings.limit, settings.runtime.offline) for task in suite_settings(settings.task)]
-    done = []
     for task in tasks:
         logger.info("%s: %d queries, %d pairs", task.name, task.statistics.queries, task.statistics.pairs)
         result = evaluate(
@@ -56,11 +56,11 @@ def run(settings: RunSettings) -> list[tuple[Result, Path]]:
             protocol=settings.protocol,
             seed=settings.runtime.seed,
             texts=settings.texts,
+            cache=settings.cache,
             config=dict(settings.config),
         )
         folder = result_folder(settings.results_dir, result.model, settings.deviations)
-        done.append((result, write_result(result, folder)))
-    return done
+        yield result, write_result(result, folder, with_texts=settings.texts)
 
 
 @dataclass(frozen=True)

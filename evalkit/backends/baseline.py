@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.models.interfaces import LoadedModel, Runtime, TaskScorer
+from evalkit.models.interfaces import RunnableModel, Runtime, TaskScorer
 from evalkit.models.settings import ModelSettings
 from evalkit.records import ModelIdentity, Task
 
@@ -53,7 +53,7 @@ class Reversed:
         return -gains(task)
 
 
-def load(settings: ModelSettings, runtime: Runtime) -> LoadedModel:
+def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
     """The baseline of that name."""
     scorers: dict[str, TaskScorer] = {
         "constant": Constant(),
@@ -62,4 +62,4 @@ def load(settings: ModelSettings, runtime: Runtime) -> LoadedModel:
         "reversed": Reversed(),
     }
     identity = ModelIdentity(settings.name, f"local/{settings.name}", "builtin", settings.kind)
-    return LoadedModel(scorers[settings.name], identity, {"name": "baseline"})
+    return RunnableModel(identity, {"name": "baseline"}, None, lambda: scorers[settings.name])

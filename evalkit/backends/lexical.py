@@ -11,7 +11,7 @@ import jieba
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.models.interfaces import LoadedModel, Runtime
+from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
 from evalkit.records import ModelIdentity, Task
 
@@ -31,8 +31,11 @@ class BM25:
         for request in task.requests:
             for candidate in request.candidates:
                 documents.setdefault(candidate.text, len(documents))
+        corpus = [words(text) for text in documents]
+        if not any(corpus):  # nothing but punctuation: nothing to index
+            return np.zeros(task.statistics.pairs, np.float32)
         index = bm25s.BM25(k1=self.k1, b=self.b, method="lucene")
-        index.index([words(text) for text in documents], show_progress=False)
+        index.index(corpus, show_progress=False)
         scores = []
         for request in task.requests:
             rows = [documents[candidate.text] for candidate in request.candidates]
@@ -55,11 +58,10 @@ def _all_scores(index: bm25s.BM25, query: str, documents: int) -> NDArray[np.flo
     return scores
 
 
-def load(settings: ModelSettings, runtime: Runtime) -> LoadedModel:
+def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
     """BM25 has no weights to load; its version is its revision."""
     del runtime
     revision = f"bm25s-{version('bm25s')}"
     identity = ModelIdentity(settings.name, f"local/{settings.name}", revision, settings.kind)
-    return LoadedModel(
-        BM25(), identity, {"name": "lexical", "k1": K1, "b": B, "tokenizer": f"jieba-{version('jieba')}"}
-    )
+    description = {"name": "lexical", "k1": K1, "b": B, "tokenizer": f"jieba-{version('jieba')}"}
+    return RunnableModel(identity, description, None, BM25)

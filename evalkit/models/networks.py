@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 
 from evalkit.errors import EvalkitError
 from evalkit.models.settings import ModelSettings, Pooling
+from evalkit.models.tokenization import InputBuilder
 from evalkit.models.weights import read_config
 
 
@@ -64,12 +65,27 @@ def pool(hidden: torch.Tensor, attention_mask: torch.Tensor, pooling: Pooling) -
     return hidden[torch.arange(hidden.shape[0], device=hidden.device), last]
 
 
+def load_inputs(settings: ModelSettings, folder: Path) -> InputBuilder:
+    """What builds the recipe's inputs with the model's own tokenizer."""
+    return InputBuilder.create(load_tokenizer(settings, folder), settings, position_limit(settings, folder))
+
+
 def load_tokenizer(settings: ModelSettings, folder: Path) -> Any:
-    """The model's own tokenizer."""
-    try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise EvalkitError(f"{folder}: the tokenizer can't be loaded: {_first_line(error)}") from error
+    """The model's own tokenizer.
+
+    Raises EvalkitError where its files are damaged or missing: transformers may then make one up that knows no words.
+    """
+    with _told_as(f"{folder}: the tokenizer can't be loaded"):
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise EvalkitError(
+            f"{folder} has no tokenizer (tokenizer.json or a vocabulary): copy it from the model's origin"
+        )
+    if tokenizer.pad_token_id is None:
+        raise EvalkitError(
+            f"{folder}: the tokenizer has no padding token; name one as pad_token in tokenizer_config.json"
+        )
+    return tokenizer
 
 
 def load_network(settings: ModelSettings, folder: Path) -> CrossEncoderNetwork | EmbedderNetwork:
@@ -83,6 +99,7 @@ def load_network(settings: ModelSettings, folder: Path) -> CrossEncoderNetwork |
     network, report = _load(auto, settings, folder)
     _refuse_incomplete(settings, folder, report)
     if settings.kind == "cross-encoder":
+        _refuse_labels(settings, network.config.num_labels)  # two where config.json is silent
         return CrossEncoderNetwork(network).eval()
     return EmbedderNetwork(network, settings.pooling, settings.similarity == "cosine").eval()
 
@@ -102,45 +119,41 @@ def refuse_wrong_kind(settings: ModelSettings, config: dict[str, Any]) -> None:
             f"{settings.name} is a {named}: as an embedder its scoring head would be dropped and its vectors mean nothing. "
             "If it is a reranker: model=local-cross-encoder (or kind: cross-encoder)"
         )
-    labels = len(config.get("id2label") or {}) or config.get("num_labels") or (None if classifier else 1)
-    if settings.kind == "cross-encoder" and labels not in (None, 1):
+    if settings.kind == "cross-encoder":
+        _refuse_labels(settings, len(config.get("id2label") or {}) or config.get("num_labels") or 1)
+
+
+def _refuse_labels(settings: ModelSettings, labels: int) -> None:
+    if labels != 1:
         raise EvalkitError(f"{settings.name} has {labels} labels; a cross-encoder for reranking has one score")
 
 
 def position_limit(settings: ModelSettings, folder: Path) -> int | None:
     """The most tokens that the network has positions for; None where its architecture has no such table."""
-    try:
+    with _told_as(str(folder / "config.json")):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
-        raise EvalkitError(f"{folder / 'config.json'}: {_first_line(error)}") from error
     positions: int | None = getattr(config, "max_position_embeddings", None)
     # RoBERTa and its kin count positions from the padding id + 1
     offset = config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet") else 0
     return positions - offset if positions else None
 
 
-def _load(auto: Any, settings: ModelSettings, folder: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
-    try:
-        with _quiet_transformers():
-            network, report = auto.from_pretrained(
-                folder,
-                use_safetensors=None if settings.allow_pickle else True,
-                trust_remote_code=settings.trust_remote_code,
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        raise EvalkitError(f"{folder}: the weights can't be loaded: {_first_line(error)}") from error
-    except Exception as error:  # safetensors raises its own bare Exception subclass for a damaged file
-        if type(error).__name__ != "SafetensorError":
-            raise
-        raise EvalkitError(f"{folder}: the weights are damaged: {_first_line(error)}") from error
+def _load(auto: Any, settings: ModelSettings, folder: Path) -> tuple[Any, dict[str, Any]]:
+    with quiet_transformers(), _told_as(f"{folder}: the weights can't be loaded"):
+        network, report = auto.from_pretrained(
+            folder,
+            use_safetensors=None if settings.allow_pickle else True,
+            trust_remote_code=settings.trust_remote_code,
+            ignore_mismatched_sizes=True,  # so that the report names them
+            output_loading_info=True,
+        )
     return network, report
 
 
 def _refuse_incomplete(settings: ModelSettings, folder: Path, report: dict[str, Any]) -> None:
-    mismatched = sorted(str(key) for key in report.get("mismatched_keys", ()))
+    mismatched = sorted(f"{name} {tuple(found)}, not {tuple(said)}" for name, found, said in report["mismatched_keys"])
     if mismatched:
-        raise EvalkitError(f"{folder}: weights of another shape than config.json says: {', '.join(mismatched[:3])}")
+        raise EvalkitError(f"{folder}: weights of another shape than config.json says: {'; '.join(mismatched[:3])}")
     missing = sorted(key for key in report["missing_keys"] if "position_ids" not in key)
     if settings.kind == "embedder":  # the pooler is not part of any recipe here
         missing = [key for key in missing if not key.startswith("pooler.")]
@@ -156,12 +169,21 @@ def _refuse_incomplete(settings: ModelSettings, folder: Path, report: dict[str, 
     )
 
 
+@contextmanager
+def _told_as(what: str) -> Iterator[None]:
+    """Whatever goes wrong in transformers with a user's files (it raises all kinds of exceptions), as one line."""
+    try:
+        yield
+    except Exception as error:
+        raise EvalkitError(f"{what}: {_first_line(error)}") from error
+
+
 def _first_line(error: BaseException) -> str:
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Transformers' loading report and progress bar: what matters of them is checked and told here."""
     logger = logging.getLogger("transformers")
     level, bars = logger.level, transformers.utils.logging.is_progress_bar_enabled()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
 from evalkit.configuration import read_option, settings_error, unknown_name
 
@@ -31,7 +31,7 @@ class ModelSettings(BaseModel):
     parameters: float | None = None
     backends: tuple[str, ...] = ()
 
-    max_length: int | None = None
+    max_length: PositiveInt | None = None
     truncation: Truncation = "longest_first"
     query_prompt: str = ""
     document_prompt: str = ""

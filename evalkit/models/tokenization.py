@@ -14,13 +14,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from evalkit.errors import EvalkitError
+from evalkit.models.batches import pad_batch
 from evalkit.models.interfaces import Encoding, TokenizedText
 from evalkit.models.settings import ModelSettings, Truncation
 from evalkit.records import Role
 
+LONGEST = 10_000_000  # tokenizers that know no limit say a number far beyond
 PROBE = "阿尔茨海默病 is not 感冒，need 3 doctors！"
 
 
@@ -92,11 +95,14 @@ class InputBuilder:
             with_types="token_type_ids" in tokenizer.model_input_names,
             keep_left=tokenizer.truncation_side == "right",
         )
+        builder._check_room(settings)
         builder._check_probes()
         return builder
 
     def tokenize(self, texts: Sequence[str], role: Role) -> list[TokenizedText]:
         """Token ids of each text behind its role's prompt, without special tokens."""
+        if not texts:  # not every tokenizer takes an empty list
+            return []
         prompt = self.query_prompt if role == "query" else self.document_prompt
         encoded = self.tokenizer(
             [prompt + text for text in texts],
@@ -126,8 +132,30 @@ class InputBuilder:
         texts = [self._cut(text.token_ids, length) for text, length in zip((query, document), lengths, strict=True)]
         return self.pair.fill(texts, self.with_types, lengths != (query.length, document.length))
 
+    def example(self) -> dict[str, torch.Tensor]:
+        """A padded batch of two inputs of different lengths, for what traces a network."""
+        texts = self.tokenize([PROBE, PROBE[:4]], "document")
+        encodings = [self.encode_text(text) if self.pair is None else self.encode_pair(text, text) for text in texts]
+        return {
+            name: torch.from_numpy(array) for name, array in pad_batch(encodings, self.tokenizer.pad_token_id).items()
+        }
+
     def _cut(self, token_ids: NDArray[np.int32], length: int) -> NDArray[np.int32]:
         return token_ids[:length] if self.keep_left else token_ids[max(len(token_ids) - length, 0) :]
+
+    def _check_room(self, settings: ModelSettings) -> None:
+        """Refuse a length that nothing bounds, or that special tokens (only_second: with 3/4 for the query) use up."""
+        if self.max_length > LONGEST:
+            raise EvalkitError(
+                f"neither {settings.name} nor its tokenizer says how long a text it can read: set model.max_length"
+            )
+        room = self.max_length - (self.pair or self.single).special_tokens
+        needed = self.max_length * 3 // 4 if self.pair and self.truncation == "only_second" else 2
+        if room < needed:
+            raise EvalkitError(
+                f"model.max_length={self.max_length} is too short: {self.max_length - room} special tokens leave no room for the "
+                "texts; take 16 or more"
+            )
 
     def _check_probes(self) -> None:
         """Compare with the tokenizer itself, on texts that fit and on texts that must be cut."""
@@ -156,6 +184,8 @@ class InputBuilder:
 
     def _reference(self, first: list[str], second: list[str] | None) -> Any:
         truncation = True if second is None else self.truncation
+        if not first:  # behind a long prompt every query is too long for only_second
+            return {"input_ids": []}
         return self.tokenizer(
             first, second, truncation=truncation, max_length=self.max_length, padding=False, verbose=False
         )

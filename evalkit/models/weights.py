@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,12 +25,12 @@ class ModelFiles:
     identity: ModelIdentity
 
 
-def find_model(settings: ModelSettings, *, offline: bool) -> ModelFiles:
-    """The folder of `model.path`, or a snapshot of `model.hub_id` at its revision.
+def find_model(settings: ModelSettings, *, offline: bool, also: Sequence[str] = ()) -> ModelFiles:
+    """The folder of `model.path`, or a snapshot of `model.hub_id` at its revision (with the files that `also` names).
 
     Raises EvalkitError where neither is given, the files can't be had, or the weights are not safetensors.
     """
-    folder = _local_folder(settings) if settings.path else _hub_snapshot(settings, offline)
+    folder = _local_folder(settings) if settings.path else _hub_snapshot(settings, offline, also)
     weights = weight_files(folder, settings.allow_pickle)
     if not weights:
         pickled = sorted(path.name for path in folder.glob(PICKLED_WEIGHTS))
@@ -45,6 +46,19 @@ def find_model(settings: ModelSettings, *, offline: bool) -> ModelFiles:
     else:
         hub_id, revision = str(settings.hub_id), folder.name
     return ModelFiles(folder, ModelIdentity(settings.name, hub_id, revision, settings.kind, digest))
+
+
+def way_of_scoring(settings: ModelSettings, files: ModelFiles, backend: Mapping[str, object]) -> dict[str, object]:
+    """All that can change a score: weights, architecture, tokenizer, recipe, and the backend's own description."""
+    recipe = ("kind", "max_length", "truncation", "query_prompt", "document_prompt", "pooling", "similarity")
+    texts = sorted(path for pattern in TEXT_FILES for path in files.folder.glob(pattern))
+    return {
+        "model": files.identity.hub_id,
+        "weights": files.identity.weights_hash,
+        "configuration": hash_files(files.folder, texts),
+        **settings.model_dump(mode="json", include=set(recipe)),
+        "backend": dict(backend),
+    }
 
 
 def weight_files(folder: Path, allow_pickle: bool) -> list[Path]:
@@ -83,7 +97,7 @@ def _local_folder(settings: ModelSettings) -> Path:
     return folder
 
 
-def _hub_snapshot(settings: ModelSettings, offline: bool) -> Path:
+def _hub_snapshot(settings: ModelSettings, offline: bool, also: Sequence[str]) -> Path:
     if not settings.hub_id:
         raise EvalkitError(
             f"model={settings.name} needs model.path=FOLDER, the folder with its config.json and weights"
@@ -91,7 +105,7 @@ def _hub_snapshot(settings: ModelSettings, offline: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    patterns = [*TEXT_FILES, SAFE_WEIGHTS]
+    patterns = [*TEXT_FILES, SAFE_WEIGHTS, *also]
     patterns += [PICKLED_WEIGHTS] if settings.allow_pickle else []
     patterns += ["*.py"] if settings.trust_remote_code else []
     what = f"{settings.hub_id} at revision {settings.revision or 'main'}"
@@ -100,7 +114,7 @@ def _hub_snapshot(settings: ModelSettings, offline: bool) -> Path:
             settings.hub_id,
             revision=settings.revision,
             allow_patterns=patterns,
-            ignore_patterns=["onnx/*", "openvino/*"],
+            ignore_patterns=[pattern for pattern in ("onnx/*", "openvino/*") if not also],
             local_files_only=offline,
         )
     except LocalEntryNotFoundError as error:

@@ -1,9 +1,9 @@
-"""Scores a task with a model: unique work once, the results back in the task's order."""
+"""Scores a task with a model: unique work once, what is stored not again, the results back in the task's order."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -11,74 +11,92 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.errors import EvalkitError
-from evalkit.models.interfaces import Encoding, LocalNetwork, PairScorer, Scorer, TaskScorer, TextEmbedder
+from evalkit.models.interfaces import LocalNetwork, PairScorer, RunnableModel, TaskScorer, TextEmbedder
 from evalkit.models.settings import ModelSettings
 from evalkit.records import Role, Run, Task, Usage
+from evalkit.scoring.execution import run_batches, run_chunks
 from evalkit.scoring.items import TaskTexts, best_of_variants, task_texts, unique_pairs
-from evalkit.scoring.plan import pack, pair_windows, text_windows
-from evalkit.scoring.progress import progress
+from evalkit.scoring.outputs import NOT_COUNTED, OutputTable
+from evalkit.scoring.plan import pair_windows, text_windows
+from evalkit.scoring.store import ScoreStore, item_key
 
-CHUNK = 256  # items per call of a scorer that batches by itself, between two steps of the progress bar
 SIMILARITY_ROWS = 8_192
 
 
 @dataclass(frozen=True, slots=True)
-class Outputs:
-    """Per item: the score or vector; from a local network also the tokens read and whether text was cut."""
+class ScoreMemory:
+    """Where scores are kept between runs; with `refresh` they are made again, and replace what is there."""
 
-    values: NDArray[np.float32]
-    tokens: NDArray[np.int32] | None = None
-    truncated: NDArray[np.bool_] | None = None
-    padded_tokens: int = 0
+    store: ScoreStore | None = None
+    refresh: bool = False
+
+    def table(self, keys: Sequence[bytes]) -> OutputTable:
+        """A table of these items, with what is stored of them."""
+        return OutputTable(keys, self.store, refresh=self.refresh)
 
 
-def score_task(scorer: Scorer, settings: ModelSettings, task: Task) -> Run:
-    """The model's score for every candidate of the task.
+NOWHERE = ScoreMemory()
+
+
+def score_task(model: RunnableModel, settings: ModelSettings, task: Task, kept: ScoreMemory = NOWHERE) -> Run:
+    """The model's score for every candidate of the task. Its weights are loaded only if a score is missing.
 
     Raises EvalkitError, naming the texts, where a score or vector is not finite.
     """
-    started = time.perf_counter()
-    if isinstance(scorer, TaskScorer):
-        scores = scorer.score_task(task)
-        _refuse_non_finite(scores, lambda item: f"candidate {item + 1} of task {task.name}")
+    if kept.store is None and isinstance(model.scorer, TaskScorer):
+        started = time.perf_counter()
+        scores = model.scorer.score_task(task)
+        if not np.isfinite(scores).all():
+            raise EvalkitError(
+                f"task {task.name}: the score of candidate {int(np.argmin(np.isfinite(scores))) + 1} is not finite"
+            )
         return Run(scores, Usage(time.perf_counter() - started, len(scores)))
     texts = task_texts(task)
     if settings.kind == "cross-encoder":
-        return _score_pairs(scorer, texts, started)
-    return _score_vectors(scorer, settings, texts, started)
+        return _score_pairs(model, task, texts, kept)
+    return _score_vectors(model, settings, task, texts, kept)
 
 
-def _score_pairs(scorer: Scorer, texts: TaskTexts, started: float) -> Run:
+def _score_pairs(model: RunnableModel, task: Task, texts: TaskTexts, kept: ScoreMemory) -> Run:
     pairs, meeting_pairs = unique_pairs(texts)
 
     def name(item: int) -> str:
         query, document = pairs[item]
         return f"query {_short(texts.queries[query])} with document {_short(texts.documents[document])}"
 
-    if isinstance(scorer, LocalNetwork):
-        outputs = _run_network(scorer, pair_windows(scorer, texts.queries, texts.documents, pairs), len(pairs), "pair")
-    else:
-        outputs = _score_in_chunks(cast(PairScorer, scorer), texts, pairs)
-    _refuse_non_finite(outputs.values, name)
-    first = meeting_pairs[texts.starts]
+    table = kept.table(
+        [item_key(texts.queries[query], texts.documents[document]) for query, document in pairs.tolist()]
+    )
+    if not table.complete:
+        scorer = model.scorer
+        if isinstance(scorer, LocalNetwork):
+            windows = pair_windows(scorer, texts.queries, texts.documents, pairs, table.lacks)
+            run_batches(scorer, windows, table, "pair", name)
+        else:
+            chosen = [(texts.queries[query], texts.documents[document]) for query, document in pairs.tolist()]
+            run_chunks(cast(PairScorer, scorer).score, chosen, table, "pair", name)
+    tokens, truncated = _counts(table, meeting_pairs[texts.starts])
     return Run(
-        scores=best_of_variants(outputs.values[meeting_pairs], texts.starts),
-        usage=_usage(started, [outputs]),
-        tokens=None if outputs.tokens is None else outputs.tokens[first],
-        truncated=None if outputs.truncated is None else outputs.truncated[first],
+        scores=best_of_variants(table.values[meeting_pairs], texts.starts),
+        usage=_usage([table], _latencies(task, table.seconds[meeting_pairs], texts.starts)),
+        tokens=tokens,
+        truncated=truncated,
     )
 
 
-def _score_vectors(scorer: Scorer, settings: ModelSettings, texts: TaskTexts, started: float) -> Run:
-    queries = _embed(scorer, texts.queries, "query")
-    documents = _embed(scorer, texts.documents, "document")
+def _score_vectors(
+    model: RunnableModel, settings: ModelSettings, task: Task, texts: TaskTexts, kept: ScoreMemory
+) -> Run:
+    queries = _embed(model, texts.queries, "query", kept)
+    documents = _embed(model, texts.documents, "document", kept)
     scores = similarities(queries.values, documents.values, texts.meetings, cosine=settings.similarity == "cosine")
-    of_candidate = texts.meetings[texts.starts, 1]
+    tokens, truncated = _counts(documents, texts.meetings[texts.starts, 1])
+    seconds = documents.seconds[texts.meetings[:, 1]]
     return Run(
         scores=best_of_variants(scores, texts.starts),
-        usage=_usage(started, [queries, documents]),
-        tokens=None if documents.tokens is None else documents.tokens[of_candidate],
-        truncated=None if documents.truncated is None else documents.truncated[of_candidate],
+        usage=_usage([queries, documents], _latencies(task, seconds, texts.starts)),
+        tokens=tokens,
+        truncated=truncated,
     )
 
 
@@ -97,69 +115,51 @@ def similarities(
     return scores
 
 
-def _embed(scorer: Scorer, texts: Sequence[str], role: Role) -> Outputs:
+def _embed(model: RunnableModel, texts: Sequence[str], role: Role, kept: ScoreMemory) -> OutputTable:
     unit = "query" if role == "query" else "document"
-    if isinstance(scorer, LocalNetwork):
-        outputs = _run_network(scorer, text_windows(scorer, texts, role), len(texts), unit)
-    else:
-        embedder = cast(TextEmbedder, scorer)
-        with progress("embedding", len(texts), unit) as advance:
-            chunks = []
-            for start in range(0, len(texts), CHUNK):
-                chunks.append(embedder.embed(texts[start : start + CHUNK], role))
-                advance(len(chunks[-1]))
-        outputs = Outputs(np.concatenate(chunks))
-    _refuse_non_finite(outputs.values, lambda item: f"{unit} {_short(texts[item])}")
-    return outputs
+
+    def name(item: int) -> str:
+        return f"{unit} {_short(texts[item])}"
+
+    table = kept.table([item_key(role, text) for text in texts])
+    if not table.complete:
+        scorer = model.scorer
+        if isinstance(scorer, LocalNetwork):
+            run_batches(scorer, text_windows(scorer, texts, role, table.lacks), table, unit, name)
+        else:
+            embedder = cast(TextEmbedder, scorer)
+            run_chunks(lambda chunk: embedder.embed(chunk, role), texts, table, unit, name)
+    return table
 
 
-def _score_in_chunks(scorer: PairScorer, texts: TaskTexts, pairs: NDArray[np.int64]) -> Outputs:
-    with progress("scoring", len(pairs), "pair") as advance:
-        chunks = []
-        for start in range(0, len(pairs), CHUNK):
-            chunk = [(texts.queries[q], texts.documents[d]) for q, d in pairs[start : start + CHUNK].tolist()]
-            chunks.append(scorer.score(chunk))
-            advance(len(chunk))
-    return Outputs(np.concatenate(chunks))
+def _counts(
+    table: OutputTable, items: NDArray[np.int64]
+) -> tuple[NDArray[np.int32], NDArray[np.bool_]] | tuple[None, None]:
+    """Tokens and truncation per candidate, where the scorer counts them."""
+    if (table.tokens == NOT_COUNTED).any():
+        return None, None
+    return table.tokens[items], table.truncated[items]
 
 
-def _run_network(network: LocalNetwork, windows: Iterator[list[Encoding]], total: int, unit: str) -> Outputs:
-    values: NDArray[np.float32] | None = None
-    tokens, truncated, padded, first = np.zeros(total, np.int32), np.zeros(total, np.bool_), 0, 0
-    with progress("scoring" if unit == "pair" else "embedding", total, unit) as advance:
-        for window in windows:
-            for batch in pack(window, first, network.batch_tokens):
-                outputs = network.run(batch.encodings)
-                if values is None:
-                    values = np.empty((total, *outputs.shape[1:]), np.float32)
-                values[batch.items] = outputs
-                tokens[batch.items] = [len(encoding.token_ids) for encoding in batch.encodings]
-                truncated[batch.items] = [encoding.truncated for encoding in batch.encodings]
-                padded += batch.padded_tokens
-                advance(len(batch.items))
-            first += len(window)
-    return Outputs(np.empty(0, np.float32) if values is None else values, tokens, truncated, padded)
+def _latencies(task: Task, seconds: NDArray[np.float64], starts: NDArray[np.int64]) -> tuple[float, ...]:
+    """Per query that was scored whole, the machine time that its candidates took (documents only, for an embedder)."""
+    per_candidate = np.add.reduceat(seconds, starts)
+    candidates = np.array([len(request.candidates) for request in task.requests])
+    offsets = np.concatenate([[0], np.cumsum(candidates)])[:-1][candidates > 0]
+    per_query = np.add.reduceat(per_candidate, offsets)
+    return tuple(per_query[np.isfinite(per_query)].tolist())
 
 
-def _usage(started: float, outputs: Sequence[Outputs]) -> Usage:
-    tokens = sum(int(part.tokens.sum()) for part in outputs if part.tokens is not None)
+def _usage(tables: Sequence[OutputTable], latencies: tuple[float, ...]) -> Usage:
     return Usage(
-        seconds=time.perf_counter() - started,
-        items=sum(len(part.values) for part in outputs),
-        tokens=tokens,
-        padding_tokens=sum(part.padded_tokens for part in outputs) - tokens,
-        truncated_items=sum(int(part.truncated.sum()) for part in outputs if part.truncated is not None),
+        seconds=sum(table.elapsed for table in tables),
+        items=sum(len(table.known) for table in tables),
+        items_from_store=sum(table.from_store for table in tables),
+        tokens=sum(int(table.tokens[table.tokens > 0].sum()) for table in tables),
+        padding_tokens=sum(table.padding_tokens for table in tables),
+        truncated_items=sum(int(table.truncated.sum()) for table in tables),
+        latencies=latencies,
     )
-
-
-def _refuse_non_finite(values: NDArray[np.float32], name: Callable[[int], str]) -> None:
-    finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
-    if not finite.all():
-        item = int(np.argmin(finite))
-        raise EvalkitError(
-            f"the model's output is not a finite number for {int((~finite).sum())} of {len(values)} items, the first: "
-            f"{name(item)}. NaN weights, or overflow in fp16: try dtype=bf16 or dtype=fp32"
-        )
 
 
 def _short(text: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,7 @@ from evalkit.models.interfaces import Encoding, LocalNetwork, TokenizedText
 from evalkit.records import Role
 
 WINDOW_ITEMS = 4_096
-Prepared = TypeVar("Prepared")
+Lacks = Callable[[slice], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,38 +37,54 @@ class Batch:
         return len(self.encodings) * max(len(encoding.token_ids) for encoding in self.encodings)
 
 
-def pair_windows(
-    network: LocalNetwork, queries: Sequence[str], documents: Sequence[str], pairs: NDArray[np.int64]
-) -> Iterator[list[Encoding]]:
-    """Encodings of the pairs, window by window. Each text is tokenised once, and forgotten after its last pair."""
-    last_use = {column: np.zeros(len(texts), np.int64) for column, texts in enumerate((queries, documents))}
-    numbers = np.arange(len(pairs))
-    for column, uses in last_use.items():
-        np.maximum.at(uses, pairs[:, column], numbers)
-    known: tuple[dict[int, TokenizedText], dict[int, TokenizedText]] = ({}, {})
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The encodings of consecutive items, the first of which has the number `start`."""
 
-    def prepare(start: int) -> list[Encoding]:
+    start: int
+    encodings: list[Encoding]
+
+
+def pair_windows(
+    network: LocalNetwork, queries: Sequence[str], documents: Sequence[str], pairs: NDArray[np.int64], lacks: Lacks
+) -> Iterator[Window]:
+    """The windows of pairs that lack an output. Each text is tokenised once, and forgotten after its last pair.
+
+    A window is encoded whole even if it lacks one output: its batches then have the shapes that they always have.
+    """
+    last_use = [np.zeros(len(texts), np.int64) for texts in (queries, documents)]
+    for column, uses in enumerate(last_use):
+        np.maximum.at(uses, pairs[:, column], np.arange(len(pairs)))
+    known: list[dict[int, TokenizedText]] = [{}, {}]
+    sides: tuple[tuple[Sequence[str], Role], ...] = ((queries, "query"), (documents, "document"))
+
+    def prepare(start: int) -> Window | None:
         window = pairs[start : start + WINDOW_ITEMS]
-        sides: tuple[tuple[Sequence[str], Role], ...] = ((queries, "query"), (documents, "document"))
-        for column, (texts, role) in enumerate(sides):
-            new = [int(text) for text in dict.fromkeys(window[:, column].tolist()) if text not in known[column]]
-            known[column].update(zip(new, network.tokenize([texts[text] for text in new], role), strict=True))
-        encodings = [network.encode_pair(known[0][query], known[1][document]) for query, document in window.tolist()]
-        for column in (0, 1):
+        encodings = None
+        if lacks(slice(start, start + WINDOW_ITEMS)):
+            for column, (texts, role) in enumerate(sides):
+                new = [text for text in dict.fromkeys(window[:, column].tolist()) if text not in known[column]]
+                known[column].update(zip(new, network.tokenize([texts[text] for text in new], role), strict=True))
+            encodings = [
+                network.encode_pair(known[0][query], known[1][document]) for query, document in window.tolist()
+            ]
+        for column, uses in enumerate(last_use):
             for text in np.unique(window[:, column]).tolist():
-                if last_use[column][text] < start + WINDOW_ITEMS:
-                    del known[column][text]
-        return encodings
+                if uses[text] < start + WINDOW_ITEMS:
+                    known[column].pop(text, None)
+        return None if encodings is None else Window(start, encodings)
 
     return _ahead(prepare, range(0, len(pairs), WINDOW_ITEMS))
 
 
-def text_windows(network: LocalNetwork, texts: Sequence[str], role: Role) -> Iterator[list[Encoding]]:
-    """Encodings of the texts, window by window."""
+def text_windows(network: LocalNetwork, texts: Sequence[str], role: Role, lacks: Lacks) -> Iterator[Window]:
+    """The windows of texts that lack an output."""
 
-    def prepare(start: int) -> list[Encoding]:
+    def prepare(start: int) -> Window | None:
+        if not lacks(slice(start, start + WINDOW_ITEMS)):
+            return None
         window = network.tokenize(texts[start : start + WINDOW_ITEMS], role)
-        return [network.encode_text(text) for text in window]
+        return Window(start, [network.encode_text(text) for text in window])
 
     return _ahead(prepare, range(0, len(texts), WINDOW_ITEMS))
 
@@ -86,15 +101,15 @@ def pack(encodings: Sequence[Encoding], first_item: int, batch_tokens: int) -> I
         start += size
 
 
-def _ahead(prepare: Callable[[int], Prepared], starts: Sequence[int]) -> Iterator[Prepared]:
+def _ahead(prepare: Callable[[int], Window | None], starts: Sequence[int]) -> Iterator[Window]:
     """`prepare` each window in a thread of its own, one window ahead of its use."""
     with ThreadPoolExecutor(1) as pool:
         upcoming = [pool.submit(prepare, start) for start in starts[:1]]
         for start in [*starts[1:], None]:
-            current = upcoming.pop()
+            if not upcoming:
+                return
+            window = upcoming.pop().result()
             if start is not None:
-                window = current.result()
                 upcoming.append(pool.submit(prepare, start))
+            if window is not None:
                 yield window
-            else:
-                yield current.result()

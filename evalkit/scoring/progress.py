@@ -14,17 +14,17 @@ logger = logging.getLogger("evalkit")
 
 
 @contextmanager
-def progress(what: str, total: int, unit: str) -> Iterator[Advance]:
-    """Yields a function that is told how many more items are done."""
+def progress(what: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
+    """Yields a function that is told how many more items are done; `done` of them are from the start."""
     if sys.stderr.isatty():
-        with _bar(what, total, unit) as advance:
+        with _bar(what, total, unit, done) as advance:
             yield advance
     else:
-        yield _lines(what, total, unit)
+        yield _lines(what, total, unit, done)
 
 
 @contextmanager
-def _bar(what: str, total: int, unit: str) -> Iterator[Advance]:
+def _bar(what: str, total: int, unit: str, already: int) -> Iterator[Advance]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -36,7 +36,7 @@ def _bar(what: str, total: int, unit: str) -> Iterator[Advance]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        bar = bars.add_task(what, total=total, rate="")
+        bar = bars.add_task(what, total=total, completed=already, rate="")
 
         def advance(done: int) -> None:
             bars.advance(bar, done)
@@ -46,9 +46,9 @@ def _bar(what: str, total: int, unit: str) -> Iterator[Advance]:
         yield advance
 
 
-def _lines(what: str, total: int, unit: str) -> Advance:
+def _lines(what: str, total: int, unit: str, already: int) -> Advance:
     started = told = time.monotonic()
-    count = 0
+    count = already
 
     def advance(done: int) -> None:
         nonlocal count, told
@@ -56,7 +56,7 @@ def _lines(what: str, total: int, unit: str) -> Advance:
         now = time.monotonic()
         if now - told >= LINE_SECONDS and count < total:
             told = now
-            rate = count / (now - started)
+            rate = (count - already) / (now - started)
             logger.info(
                 "%s: %d of %d %ss (%.0f %%), %.1f per second, %.0f s left",
                 what, count, total, unit, 100 * count / total, rate, (total - count) / rate,

@@ -1,0 +1,147 @@
+"""Chooses the backend: on an accelerator torch; on a CPU the fastest one installed whose scores equal torch's in fp32.
+
+The verdict is remembered for these weights, recipe, package versions and processor, so that the choice repeats.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.backends import ALONE, backends_for, is_installed, prepare_model, read_backend
+from evalkit.cache import cache_folder
+from evalkit.errors import EvalkitError
+from evalkit.models.interfaces import LocalNetwork, RunnableModel, Runtime
+from evalkit.models.settings import ModelSettings
+from evalkit.provenance import processor_name
+
+FASTEST_FIRST = ("openvino", "onnx", "torch")  # on a CPU
+TOLERANCE = 1e-3
+VERDICTS = "verdicts.json"
+PACKAGES = ("openvino", "onnxruntime", "torch", "transformers", "numpy")
+PROBE_TEXTS = (
+    "感冒了应该吃什么药？",
+    "How do I renew a passport that has expired?",
+    "苹果公司于1976年成立，总部位于加利福尼亚州库比蒂诺。",
+    "这种药一天三次，饭后服用；如果两天后仍然发烧，请及时就医。" * 4,
+    "Boil the noodles for four minutes, drain them, and toss them with sesame oil and soy sauce. " * 8,
+    "深度学习模型需要大量的数据和计算资源，训练一次往往要花上几天。" * 40,
+)
+logger = logging.getLogger("evalkit")
+
+
+class Verdict(NamedTuple):
+    """A backend's name, and why it was chosen."""
+
+    backend: str
+    why: str
+
+
+def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
+    """Choose a backend and let it find the model."""
+    verdict = choose(settings, runtime)
+    chosen = prepare_model(verdict.backend, settings, runtime)
+    if verdict.why:
+        logger.info("backend=auto takes %s: %s", *verdict)
+        return dataclasses.replace(chosen, description={**chosen.description, "why": verdict.why})
+    return chosen
+
+
+def choose(settings: ModelSettings, runtime: Runtime) -> Verdict:
+    """The backend for this model, here."""
+    able = backends_for(settings)
+    if "torch" not in able:
+        return Verdict(next(name for name in ALONE if name in able), "")
+    from evalkit.backends.torch import choose_device
+
+    device = choose_device(runtime.device)
+    if device.type != "cpu":
+        return Verdict("torch", f"the device is {device.type}")
+    candidates = [name for name in FASTEST_FIRST if name in able and _can(name, runtime.dtype)]
+    if not candidates:
+        raise EvalkitError(
+            f'dtype={runtime.dtype} on a CPU needs an extra: pip install "evalkit-reranking[openvino,onnx]"'
+        )
+    if runtime.dtype != "fp32" or candidates == ["torch"]:
+        return Verdict(candidates[0], f"the first one here that runs {runtime.dtype}")
+    return _remembered(settings, runtime, candidates)
+
+
+def _can(name: str, dtype: str) -> bool:
+    backend = read_backend(name)
+    return dtype in backend.dtypes and is_installed(backend)
+
+
+def _remembered(settings: ModelSettings, runtime: Runtime, candidates: list[str]) -> Verdict:
+    torch_model = prepare_model("torch", settings, runtime)
+    circumstances = [torch_model.way, candidates, {name: _version(name) for name in PACKAGES}, processor_name()]
+    key = hashlib.sha256(json.dumps(circumstances, sort_keys=True).encode()).hexdigest()
+    path = cache_folder(runtime.cache_dir) / VERDICTS
+    verdicts = _read(path)
+    if key in verdicts:
+        return Verdict(*verdicts[key])
+    verdict = _compare(settings, runtime, torch_model, candidates)
+    _write(path, {**_read(path), key: verdict})
+    return verdict
+
+
+def _compare(settings: ModelSettings, runtime: Runtime, torch_model: RunnableModel, candidates: list[str]) -> Verdict:
+    """The first candidate that agrees with torch on the probes; torch itself comes last, and does."""
+    expected = probe(torch_model, settings)
+    refused: list[str] = []
+    for name in candidates:
+        if name == "torch":
+            break
+        difference = float(np.abs(probe(prepare_model(name, settings, runtime), settings) - expected).max())
+        if difference <= TOLERANCE:
+            return Verdict(name, "; ".join([*refused, f"it agrees with torch fp32 to {difference:.0e} on a probe"]))
+        refused.append(f"{name} differs from torch fp32 by {difference:.0e} on a probe")
+    return Verdict("torch", "; ".join(refused))
+
+
+def probe(model: RunnableModel, settings: ModelSettings) -> NDArray[np.float32]:
+    """Logits or vectors of the probe texts, short and long, padded together."""
+    network = model.scorer
+    if not isinstance(network, LocalNetwork):
+        raise TypeError(f"{type(network).__name__} is not a local network")
+    documents = network.tokenize(PROBE_TEXTS, "document")
+    if settings.kind == "embedder":
+        return network.run([network.encode_text(text) for text in documents])
+    queries = network.tokenize(PROBE_TEXTS[:2], "query")
+    return network.run([network.encode_pair(query, document) for query in queries for document in documents])
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _read(path: Path) -> dict[str, list[str]]:
+    """What is remembered; nothing where the file is missing or damaged, since a verdict can be had again."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _write(path: Path, verdicts: Mapping[str, object]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{path.name}.{os.getpid()}")
+        temporary.write_text(json.dumps(verdicts, indent=1, ensure_ascii=False), encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:  # it costs a probe the next time, no more
+        logger.warning("the choice of backend can't be remembered in %s: %s", path, error.strerror)

@@ -1,0 +1,131 @@
+"""ONNX Runtime on the CPU: an ONNX file of the model's own, or one exported once into the cache; fp32 or int8.
+
+A cross-encoder's folder may hold `onnx/model.onnx`, which is then what runs. int8 means weights rounded to 8 bits and
+activations rounded as they come (dynamic quantisation), in the exported file.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.cache import cache_folder
+from evalkit.errors import EvalkitError
+from evalkit.models.interfaces import LocalNetwork, RunnableModel, Runtime
+from evalkit.models.settings import ModelSettings
+from evalkit.models.weights import ModelFiles, find_model, hash_files, way_of_scoring
+
+OWN_FILE = Path("onnx", "model.onnx")
+BATCH_TOKENS = 1_024
+OPSET = 17
+
+
+def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
+    """Find the model's files, and its own ONNX file if it has one."""
+    if runtime.device not in (None, "cpu"):
+        raise EvalkitError(f"device={runtime.device}: backend onnx runs on the CPU; backend=torch runs elsewhere")
+    files = find_model(settings, offline=runtime.offline, also=("onnx/model.onnx*",) if _may_have_own(settings) else ())
+    own = files.folder / OWN_FILE
+    description: dict[str, object] = {
+        "name": "onnx",
+        "device": "cpu",
+        "dtype": runtime.dtype,
+        "version": version("onnxruntime"),
+        "file": hash_files(files.folder, [own]) if _has_own(settings, files, runtime) else "exported",
+    }
+    return RunnableModel(
+        identity=files.identity,
+        description=description,
+        way=way_of_scoring(settings, files, description),
+        open=lambda: open_network(settings, files, runtime),
+    )
+
+
+def open_network(settings: ModelSettings, files: ModelFiles, runtime: Runtime) -> LocalNetwork:
+    """Open the ONNX file, with one session thread per running batch."""
+    import onnxruntime
+
+    from evalkit.models.local import TokenizedNetwork
+    from evalkit.models.networks import load_inputs, refuse_wrong_kind
+    from evalkit.models.weights import read_config
+
+    refuse_wrong_kind(settings, read_config(files.folder))
+    inputs = load_inputs(settings, files.folder)
+    path = files.folder / OWN_FILE if _has_own(settings, files, runtime) else exported_file(settings, files, runtime)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    names = {node.name for node in session.get_inputs()}
+
+    def forward(arrays: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
+        fed: dict[str, Any] = {name: array for name, array in arrays.items() if name in names}
+        output: NDArray[np.float32] = session.run(None, fed)[0]
+        return output[:, 0] if settings.kind == "cross-encoder" and output.ndim == 2 else output
+
+    return TokenizedNetwork(inputs, forward, BATCH_TOKENS, parallel=runtime.threads or os.cpu_count() or 1)
+
+
+def exported_file(settings: ModelSettings, files: ModelFiles, runtime: Runtime) -> Path:
+    """The model as an ONNX file in the cache, exported there if it is not yet; pooling and normalisation are inside."""
+    name = hash_files(files.folder, [files.folder / "config.json"])[:12] + files.identity.weights_hash[:20]
+    recipe = settings.pooling + "-" + settings.similarity if settings.kind == "embedder" else settings.kind
+    folder = cache_folder(runtime.cache_dir) / "onnx" / f"{name}-{recipe}"
+    path = folder / f"model-{runtime.dtype}.onnx"
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            made = Path(scratch, "fp32.onnx")
+            _export(settings, files, made)
+            if runtime.dtype == "int8":
+                made = _quantize(made)
+            made.replace(path)
+    return path
+
+
+def _export(settings: ModelSettings, files: ModelFiles, path: Path) -> None:
+    import torch
+
+    from evalkit.models.networks import load_inputs, load_network, quiet_transformers
+
+    example = load_inputs(settings, files.folder).example()
+    axes = {name: {0: "inputs", 1: "tokens"} for name in example} | {"output": {0: "inputs"}}
+    with warnings.catch_warnings(), quiet_transformers():
+        warnings.simplefilter(
+            "ignore"
+        )  # the tracer's remarks on transformers' code; the scores themselves are compared
+        torch.onnx.export(
+            load_network(settings, files.folder),
+            (),
+            str(path),
+            kwargs=dict(example),
+            input_names=list(example),
+            output_names=["output"],
+            dynamic_axes=axes,
+            opset_version=OPSET,
+            dynamo=False,
+        )
+
+
+def _quantize(path: Path) -> Path:
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantized = path.with_name("int8.onnx")
+    quantize_dynamic(path, quantized, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm"])
+    return quantized
+
+
+def _may_have_own(settings: ModelSettings) -> bool:
+    return settings.kind == "cross-encoder"
+
+
+def _has_own(settings: ModelSettings, files: ModelFiles, runtime: Runtime) -> bool:
+    return _may_have_own(settings) and runtime.dtype == "fp32" and (files.folder / OWN_FILE).is_file()

@@ -1,0 +1,78 @@
+"""OpenVINO on the CPU: the transformers network, converted in this process, in fp32 or bf16.
+
+One stream per thread: each thread runs batches of its own, which wastes less than sharing each batch's layers among threads.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import warnings
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.errors import EvalkitError
+from evalkit.models.interfaces import LocalNetwork, RunnableModel, Runtime
+from evalkit.models.settings import ModelSettings
+from evalkit.models.weights import ModelFiles, find_model, way_of_scoring
+
+# OpenVINO computes in bf16 by itself where the processor has it: say f32 where f32 is meant
+PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
+BATCH_TOKENS = 1_024
+
+
+def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
+    """Find the model's files; they are converted when the scorer is first used."""
+    if runtime.device not in (None, "cpu"):
+        raise EvalkitError(f"device={runtime.device}: backend openvino runs on the CPU; backend=torch runs elsewhere")
+    files = find_model(settings, offline=runtime.offline)
+    description = {"name": "openvino", "device": "cpu", "dtype": runtime.dtype, "version": version("openvino")}
+    return RunnableModel(
+        identity=files.identity,
+        description=description,
+        way=way_of_scoring(settings, files, description),
+        open=lambda: open_network(settings, files, runtime),
+    )
+
+
+def open_network(settings: ModelSettings, files: ModelFiles, runtime: Runtime) -> LocalNetwork:
+    """Convert the network and compile it, with as many streams as threads."""
+    import openvino
+
+    from evalkit.models.local import TokenizedNetwork
+    from evalkit.models.networks import load_inputs, load_network, quiet_transformers
+
+    inputs = load_inputs(settings, files.folder)
+    threads = runtime.threads or os.cpu_count() or 1
+    with warnings.catch_warnings(), quiet_transformers():
+        warnings.simplefilter(
+            "ignore"
+        )  # the tracer's remarks on transformers' code; the scores themselves are compared
+        converted = openvino.convert_model(load_network(settings, files.folder), example_input=inputs.example())
+    compiled = openvino.Core().compile_model(
+        converted,
+        "CPU",
+        {
+            "INFERENCE_PRECISION_HINT": PRECISIONS[runtime.dtype],
+            "PERFORMANCE_HINT": "THROUGHPUT",
+            "NUM_STREAMS": str(threads),
+            "INFERENCE_NUM_THREADS": str(threads),
+        },
+    )
+    requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    for _ in range(threads):
+        requests.put(compiled.create_infer_request())
+
+    def forward(arrays: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
+        request = requests.get()
+        try:
+            output: NDArray[np.float32] = np.array(request.infer(dict(arrays))[0])
+        finally:
+            requests.put(request)
+        return output
+
+    return TokenizedNetwork(inputs, forward, BATCH_TOKENS, parallel=threads)

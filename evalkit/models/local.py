@@ -1,0 +1,41 @@
+"""A network in this process: the recipe's inputs, and a function that runs padded batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.models.batches import pad_batch
+from evalkit.models.interfaces import Encoding, TokenizedText
+from evalkit.models.tokenization import InputBuilder
+from evalkit.records import Role
+
+Forward = Callable[[Mapping[str, NDArray[np.int64]]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class TokenizedNetwork:
+    """A LocalNetwork (see models/interfaces.py) out of the recipe's inputs and a backend's forward pass.
+
+    `forward` takes the arrays of `pad_batch` and gives logits or vectors; it must bear as many threads as `parallel` says.
+    """
+
+    inputs: InputBuilder
+    forward: Forward
+    batch_tokens: int
+    parallel: int = 1
+
+    def tokenize(self, texts: Sequence[str], role: Role) -> list[TokenizedText]:
+        return self.inputs.tokenize(texts, role)
+
+    def encode_pair(self, query: TokenizedText, document: TokenizedText) -> Encoding:
+        return self.inputs.encode_pair(query, document)
+
+    def encode_text(self, text: TokenizedText) -> Encoding:
+        return self.inputs.encode_text(text)
+
+    def run(self, batch: Sequence[Encoding]) -> NDArray[np.float32]:
+        return self.forward(pad_batch(batch, self.inputs.tokenizer.pad_token_id))

@@ -1,0 +1,145 @@
+"""Runs planned work on a scorer: batches in parallel, within the memory there is, each kept as soon as it is done."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.errors import EvalkitError
+from evalkit.models.interfaces import Encoding, LocalNetwork, OutOfMemoryError
+from evalkit.scoring.outputs import OutputTable
+from evalkit.scoring.plan import Batch, Window, pack
+from evalkit.scoring.progress import progress
+
+CHUNK = 256  # items per call of a scorer that batches by itself, between two steps of the progress bar
+Item = TypeVar("Item")
+Name = Callable[[int], str]
+logger = logging.getLogger("evalkit")
+
+
+def run_batches(network: LocalNetwork, windows: Iterable[Window], table: OutputTable, unit: str, name: Name) -> None:
+    """Run the windows' batches that lack an output, and put the outputs into the table.
+
+    Raises EvalkitError, naming the item, where one does not fit into memory alone or its output is not finite.
+    """
+    started = time.perf_counter()
+    memory = Memory()
+    with progress(
+        "scoring" if unit == "pair" else "embedding", len(table.known), unit, int(table.known.sum())
+    ) as advance:
+        batches = (
+            batch
+            for window in windows
+            for batch in pack(window.encodings, window.start, network.batch_tokens)
+            if table.lacks(batch.items)
+        )
+        for batch, outputs, seconds in _in_parallel(network, batches, memory, name):
+            _refuse_non_finite(outputs, batch.items, name)
+            lacking = int((~table.known[batch.items]).sum())
+            lengths = [len(encoding.token_ids) for encoding in batch.encodings]
+            table.add(batch.items, outputs, seconds, lengths, [encoding.truncated for encoding in batch.encodings])
+            table.padding_tokens += batch.padded_tokens - batch.tokens
+            advance(lacking)
+    table.elapsed += time.perf_counter() - started
+
+
+def run_chunks(
+    call: Callable[[Sequence[Item]], NDArray[np.float32]],
+    items: Sequence[Item],
+    table: OutputTable,
+    unit: str,
+    name: Name,
+) -> None:
+    """The same for a scorer that batches by itself: `call` with chunks of the items."""
+    with progress("scoring" if unit == "pair" else "embedding", len(items), unit, int(table.known.sum())) as advance:
+        for start in range(0, len(items), CHUNK):
+            numbers = np.arange(start, min(start + CHUNK, len(items)))
+            if not table.lacks(numbers):
+                continue
+            started = time.perf_counter()
+            outputs = call(items[start : start + CHUNK])
+            _refuse_non_finite(outputs, numbers, name)
+            lacking = int((~table.known[numbers]).sum())
+            table.add(numbers, outputs, time.perf_counter() - started)
+            table.elapsed += time.perf_counter() - started
+            advance(lacking)
+
+
+class Memory:
+    """What is known of the device's memory: the most padded tokens that a batch may have, once one did not fit."""
+
+    def __init__(self) -> None:
+        self.most_tokens: int | None = None
+
+    def run(self, network: LocalNetwork, encodings: Sequence[Encoding]) -> NDArray[np.float32]:
+        """Run a batch, in parts where it is too large. Raises OutOfMemoryError where one input alone is."""
+        longest = max(len(encoding.token_ids) for encoding in encodings)
+        size = len(encodings) if self.most_tokens is None else max(1, self.most_tokens // longest)
+        parts = [encodings[start : start + size] for start in range(0, len(encodings), size)]
+        return np.concatenate([self._run_part(network, part) for part in parts])
+
+    def _run_part(self, network: LocalNetwork, part: Sequence[Encoding]) -> NDArray[np.float32]:
+        try:
+            return network.run(part)
+        except OutOfMemoryError:
+            if len(part) == 1:
+                raise
+        tokens = len(part) * max(len(encoding.token_ids) for encoding in part)
+        self.most_tokens = tokens // 2
+        logger.warning("out of memory with %d tokens in a batch; going on with half as many", tokens)
+        return self.run(network, part)
+
+
+def _in_parallel(
+    network: LocalNetwork, batches: Iterator[Batch], memory: Memory, name: Name
+) -> Iterator[tuple[Batch, NDArray[np.float32], float]]:
+    """Each batch with its outputs and the seconds that it took of the machine, in the order in which they get done."""
+
+    def timed(batch: Batch) -> tuple[NDArray[np.float32], float]:
+        started = time.perf_counter()
+        outputs = memory.run(network, batch.encodings)
+        return outputs, (time.perf_counter() - started) / network.parallel
+
+    pool = ThreadPoolExecutor(network.parallel)
+    running: dict[Future[tuple[NDArray[np.float32], float]], Batch] = {}
+    try:
+        for batch in batches:
+            running[pool.submit(timed, batch)] = batch
+            if len(running) > network.parallel:  # one waits, so that no thread ever does
+                yield from _finished(running, name)
+        while running:
+            yield from _finished(running, name)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _finished(
+    running: dict[Future[tuple[NDArray[np.float32], float]], Batch], name: Name
+) -> Iterator[tuple[Batch, NDArray[np.float32], float]]:
+    done, _ = wait(running, return_when=FIRST_COMPLETED)
+    for future in done:
+        batch = running.pop(future)
+        try:
+            outputs, seconds = future.result()
+        except OutOfMemoryError as error:
+            longest = max(range(len(batch.items)), key=lambda row: len(batch.encodings[row].token_ids))
+            raise EvalkitError(
+                f"out of memory with one input alone, {name(int(batch.items[longest]))} ({len(batch.encodings[longest].token_ids)} "
+                f"tokens): {str(error).splitlines()[0]}; try a smaller model.max_length, dtype=fp16 or bf16, or device=cpu"
+            ) from error
+        yield batch, outputs, seconds
+
+
+def _refuse_non_finite(outputs: NDArray[np.float32], items: NDArray[np.int64], name: Name) -> None:
+    finite = np.isfinite(outputs).reshape(len(outputs), -1).all(axis=1)
+    if not finite.all():
+        raise EvalkitError(
+            f"the model's output is not a finite number for {name(int(items[np.argmin(finite)]))}: NaN in the weights, or an "
+            "overflow in fp16 (try dtype=bf16 or dtype=fp32)"
+        )
