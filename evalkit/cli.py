@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,7 +15,10 @@ from evalkit import __version__
 from evalkit.errors import EvalkitError
 
 RUN = "run"
+CacheDir = Annotated[Path | None, typer.Option(help="The folder of the store; without it, the user's cache.")]
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+cache_app = typer.Typer(rich_markup_mode=None, help="Show, check or clear the stored scores.")
+app.add_typer(cache_app, name="cache")
 
 
 def run_command_line(arguments: Sequence[str]) -> int:
@@ -41,7 +45,7 @@ def run_command_line(arguments: Sequence[str]) -> int:
 
 
 def _run_command(arguments: list[str]) -> int:
-    commands = {command.name for command in app.registered_commands}
+    commands = {command.name for command in app.registered_commands} | {group.name for group in app.registered_groups}
     named = bool(arguments) and arguments[0] in commands | {"--help", "-h", "--version"}
     if not named or arguments[0] == RUN:
         from evalkit.hydra_run import run_with_hydra
@@ -95,3 +99,31 @@ def list_names(
     from evalkit.listing import print_lists
 
     print_lists(what)
+
+
+@cache_app.command("info")
+def cache_info(cache_dir: CacheDir = None) -> None:
+    """Show what the store holds."""
+    from evalkit.store_command import print_info
+
+    print_info(cache_dir)
+
+
+@cache_app.command("verify")
+def cache_verify(cache_dir: CacheDir = None) -> int:
+    """Check every stored score; exit code 1 where some are damaged."""
+    from evalkit.store_command import print_verification
+
+    return print_verification(cache_dir)
+
+
+@cache_app.command("prune")
+def cache_prune(
+    model: Annotated[list[str] | None, typer.Option(help="Delete this model's scores (may be repeated).")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Delete all scores.")] = False,
+    cache_dir: CacheDir = None,
+) -> None:
+    """Delete stored scores."""
+    from evalkit.store_command import prune_store
+
+    prune_store(cache_dir, model or [], everything)

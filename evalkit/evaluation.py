@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -19,13 +19,15 @@ from evalkit.errors import EvalkitError
 from evalkit.metrics import PROTOCOLS, CandidateLists, find_protocol, lists_of_task, query_table, score_lists
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings, model_settings, read_model
-from evalkit.records import QueryScores, Result, Run, Task
+from evalkit.precision import compare_precisions, sample_of
+from evalkit.records import PrecisionCheck, QueryScores, Result, Run, Task
 from evalkit.scoring.engine import ScoreMemory, score_task
 from evalkit.scoring.store import open_store
 from evalkit.statistics import bootstrap_intervals
 from evalkit.tasks import load_task as load_task_of_settings
 from evalkit.tasks.settings import TaskSettings, read_settings
 
+FULL_PRECISION = "fp32"
 Cache = Literal["on", "off", "refresh"]
 
 
@@ -114,6 +116,7 @@ def evaluate(
     leading = find_protocol(protocol)
     with _score_memory(model, cache) as kept:
         run = score_task(model.runnable, model.settings, task, kept)
+    precision = None if model.runtime.dtype == FULL_PRECISION else _check_precision(model, task, run, cache)
     lists = lists_of_task(task, run.scores)
     judged = {name: score_lists(lists, PROTOCOLS[name]) for name in PROTOCOLS}
     values = {metric: column for scores in judged.values() for metric, column in scores.values.items()}
@@ -132,7 +135,17 @@ def evaluate(
         backend=model.runnable.description,
         config=config or _configuration(model, task, leading.name, seed),
         provenance=provenance.collect(),
+        precision=precision,
     )
+
+
+def _check_precision(model: Model, task: Task, run: Run, cache: Cache) -> PrecisionCheck:
+    """Score a sample in fp32 too, with the same backend."""
+    sample = sample_of(task)
+    full = replace(model, runtime=replace(model.runtime, dtype=FULL_PRECISION))
+    with _score_memory(full, cache) as kept:
+        expected = score_task(full.runnable, full.settings, sample, kept).scores
+    return compare_precisions(sample, run.scores[: len(expected)], expected, model.runtime.dtype)
 
 
 @contextmanager

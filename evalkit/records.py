@@ -154,6 +154,18 @@ class QueryScores:
     tie_values: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]]
 
 
+@dataclass(frozen=True, slots=True)
+class PrecisionCheck:
+    """What a low precision did to a sample of `pairs`, against fp32: scores, orders of two candidates, MAP (a fraction)."""
+
+    dtype: str
+    pairs: int
+    largest_difference: float
+    rank_flips: int
+    compared: int
+    map_difference: float
+
+
 @dataclass(frozen=True)
 class Result:
     """One model on one task: what the files hold and what Python users get.
@@ -175,3 +187,4 @@ class Result:
     backend: Mapping[str, Any]
     config: Mapping[str, Any]
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    precision: PrecisionCheck | None = None

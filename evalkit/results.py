@@ -36,6 +36,7 @@ __all__ = [
     "read_result",
     "result_folder",
     "result_json",
+    "tokens_per_second",
     "without_timings",
     "write_result",
 ]
@@ -122,6 +123,14 @@ def pairs_per_second(result: Result) -> float | None:
     return len(result.candidates) * (1 - usage.items_from_store / usage.items) / usage.seconds
 
 
+def tokens_per_second(result: Result) -> float | None:
+    """Give the tokens read per second, padding apart; None where nothing was scored or the scorer does not count them."""
+    usage: Usage = result.usage
+    if not usage.tokens or not usage.seconds or usage.items <= usage.items_from_store:
+        return None
+    return usage.tokens * (1 - usage.items_from_store / usage.items) / usage.seconds
+
+
 def without_timings(content: Mapping[str, Any]) -> dict[str, Any]:
     """Copy a result's JSON without what stands under `TIMING_KEYS`: equal for equal results."""
     rest = deepcopy(dict(content))
@@ -188,6 +197,7 @@ def _own_block(result: Result) -> dict[str, Any]:
         "usage": {name: getattr(result.usage, name) for name in ("items", "tokens", "truncated_items")},
         "timing": _timing(result),
         "backend": result.backend,
+        "precision": result.precision,
         "config": result.config,
         "provenance": result.provenance,
     }
@@ -199,6 +209,7 @@ def _timing(result: Result) -> dict[str, Any]:
     return {
         "seconds": usage.seconds,
         "pairs_per_second": pairs_per_second(result),
+        "tokens_per_second": tokens_per_second(result),
         "items_from_store": usage.items_from_store,
         "padding_tokens": usage.padding_tokens,
         "latency_seconds": percentiles,

@@ -151,9 +151,10 @@ def _load(auto: Any, settings: ModelSettings, folder: Path) -> tuple[Any, dict[s
 
 
 def _refuse_incomplete(settings: ModelSettings, folder: Path, report: dict[str, Any]) -> None:
-    mismatched = sorted(f"{name} {tuple(found)}, not {tuple(said)}" for name, found, said in report["mismatched_keys"])
+    # names in transformers 4.57, (name, shape, shape) before and since
+    mismatched = sorted(key if isinstance(key, str) else key[0] for key in report["mismatched_keys"])
     if mismatched:
-        raise EvalkitError(f"{folder}: weights of another shape than config.json says: {'; '.join(mismatched[:3])}")
+        raise EvalkitError(f"{folder}: weights of another shape than config.json says: {', '.join(mismatched[:3])}")
     missing = sorted(key for key in report["missing_keys"] if "position_ids" not in key)
     if settings.kind == "embedder":  # the pooler is not part of any recipe here
         missing = [key for key in missing if not key.startswith("pooler.")]

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
 from rich.console import Console
@@ -16,8 +17,8 @@ from rich.text import Text
 
 from evalkit import published
 from evalkit.published import PublishedFigure
-from evalkit.records import Result, TieRange
-from evalkit.results import count_queries, pairs_per_second
+from evalkit.records import PrecisionCheck, Result, TieRange
+from evalkit.results import count_queries, pairs_per_second, tokens_per_second
 
 # per protocol: the metrics that lead it, and their column's titles
 _METRICS = {"cmteb-v1": ("map", "mrr"), "mteb-v2": ("map_at_1000", "mrr_at_10")}
@@ -212,17 +213,42 @@ def _result_lines(results: Sequence[Result], paths: Sequence[Path]) -> list[str]
     lines = []
     for number, result in enumerate(results):
         scored, dropped = count_queries(result)
-        facts = [f"{scored:,} queries scored, {dropped:,} dropped", f"{len(result.candidates):,} pairs"]
-        rate = pairs_per_second(result)
-        if rate is not None:
-            facts[-1] += f" at {rate:,.0f} pairs/s"
+        facts = [f"{scored:,} queries scored, {dropped:,} dropped", *_speed(result)]
         truncated = _truncated_share(result)
         if truncated is not None:
             facts.append(f"{truncated * 100:.1f} % truncated")
         if number < len(paths):
             facts.append(str(paths[number]))
         lines.append(f"{result.model.name} on {result.task.name}: {'; '.join(facts)}")
+        if result.precision is not None:
+            lines.append(_precision_line(result.precision))
     return lines
+
+
+def _speed(result: Result) -> list[str]:
+    usage = result.usage
+    pairs = f"{len(result.candidates):,} pairs"
+    rate = pairs_per_second(result)
+    if usage.items_from_store:
+        pairs += (
+            ", all from the store" if rate is None else f", {usage.items_from_store / usage.items:.0%} from the store"
+        )
+    if rate is None:
+        return [pairs]
+    tokens = tokens_per_second(result)
+    facts = [f"{pairs} at {rate:,.0f} pairs/s" + (f", {tokens:,.0f} tokens/s" if tokens else "")]
+    if usage.latencies:
+        half, most = np.percentile(usage.latencies, (50, 95))
+        facts.append(f"a query's candidates take {half:.3g} s (p50), {most:.3g} s (p95)")
+    return facts
+
+
+def _precision_line(check: PrecisionCheck) -> str:
+    share = check.rank_flips / check.compared if check.compared else 0.0
+    return (
+        f"  {check.dtype} against fp32 on {check.pairs:,} pairs: scores differ by at most {check.largest_difference:.2g}, "
+        f"{check.rank_flips:,} rank flips ({share:.2%} of {check.compared:,}), MAP {check.map_difference * 100:+.2f}"
+    )
 
 
 def _truncated_share(result: Result) -> float | None:

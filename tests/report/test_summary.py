@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from evalkit.records import ModelIdentity, Result, Task, TaskStatistics, TieRange, Usage
+from evalkit.records import ModelIdentity, PrecisionCheck, Result, Task, TaskStatistics, TieRange, Usage
 from evalkit.report.summary import print_summary, summary_table
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -246,7 +246,20 @@ def test_a_line_per_result_says_what_it_rests_on() -> None:
 def test_what_was_not_measured_is_not_said() -> None:
     candidates = pd.DataFrame({"score": np.zeros(8, np.float32)})
     text = rendered([result(candidates=candidates, usage=Usage(seconds=0.2, items=8, items_from_store=8))])
-    assert text.endswith("bge-reranker-base on CMedQAv1: 3 queries scored, 1 dropped; 8 pairs\n")
+    assert text.endswith("bge-reranker-base on CMedQAv1: 3 queries scored, 1 dropped; 8 pairs, all from the store\n")
+
+
+def test_speed_latency_and_what_low_precision_cost_are_said() -> None:
+    usage = Usage(seconds=2.0, items=8, items_from_store=4, tokens=1000, latencies=(0.5, 1.5))
+    check = PrecisionCheck("bf16", 200, 0.0125, 3, 900, -0.0012)
+    text = rendered([result(usage=usage, precision=check)])
+    assert (
+        "8 pairs, 50% from the store at 2 pairs/s, 250 tokens/s; a query's candidates take 1 s (p50), 1.45 s (p95)"
+        in text
+    )
+    assert (
+        "  bf16 against fp32 on 200 pairs: scores differ by at most 0.013, 3 rank flips (0.33% of 900), MAP -0.12\n"
+    ) in text
 
 
 def test_names_are_printed_as_they_are() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import logging
-import time
 from dataclasses import replace
 
 import pytest
@@ -124,7 +123,7 @@ def test_differences_are_told_once_and_kept(tmp_path, caplog):
     assert not any("published" in finding.message for finding in load_task(local_settings(named)).findings)
 
 
-def test_a_hundred_thousand_pairs_load_in_seconds(tmp_path):
+def test_a_hundred_thousand_pairs_share_their_texts(tmp_path):
     rows = [
         {
             "query": f"问题{i}",
@@ -134,7 +133,7 @@ def test_a_hundred_thousand_pairs_load_in_seconds(tmp_path):
         for i in range(1000)
     ]
     path = write_parquet(tmp_path / "rows.parquet", rows)
-    start = time.perf_counter()
     task = load(path)
-    assert time.perf_counter() - start < 8
     assert task.statistics.pairs == 100_000
+    texts = [candidate.text for request in task.requests for candidate in request.candidates]
+    assert len({id(text) for text in texts}) == len(set(texts))

@@ -1,0 +1,99 @@
+"""`evalkit cache`: what the score store holds, whether it is whole, and how to be rid of it."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from rich.table import Table
+
+from evalkit.cache import cache_folder
+from evalkit.configuration import unknown_name
+from evalkit.console import OutputConsole
+from evalkit.errors import EvalkitError
+from evalkit.scoring.store import FILE_NAME, WayInfo, damaged_rows, prune, ways
+
+WIDE = 200
+MEBIBYTE = 2**20
+
+
+def print_info(chosen: Path | None) -> None:
+    """Print a row per way of scoring (a model, its recipe, backend and precision) in the store."""
+    folder = cache_folder(chosen)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for title in ("model", "weights", "backend", "dtype", "max_length", "scores", "MiB"):
+        table.add_column(
+            title, justify="right" if title in ("max_length", "scores", "MiB") else "left", overflow="fold"
+        )
+    for info in _ways(folder):
+        said = info.description
+        backend = said.get("backend")
+        system = backend if isinstance(backend, dict) else said
+        table.add_row(
+            _model(info),
+            str(said.get("weights", ""))[:12],
+            str(system.get("name", "")),
+            str(system.get("dtype", "")),
+            str(said.get("max_length") or ""),
+            f"{info.rows:,}",
+            f"{info.output_bytes / MEBIBYTE:.1f}",
+        )
+    console = OutputConsole()
+    if not console.is_terminal:
+        console = OutputConsole(width=WIDE)
+    path = folder / FILE_NAME
+    if not path.is_file():
+        console.print(f"no scores are stored in {folder}", highlight=False)
+        return
+    console.print(table)
+    console.print(f"{path}: {path.stat().st_size / MEBIBYTE:.1f} MiB", highlight=False, soft_wrap=True)
+
+
+def print_verification(chosen: Path | None) -> int:
+    """Check every row. Gives the exit code: 1 where something is damaged (it counts as missing, and is scored again)."""
+    folder = cache_folder(chosen)
+    if not (folder / FILE_NAME).is_file():
+        raise EvalkitError(f"no scores are stored in {folder}; name another folder with --cache-dir")
+    console = OutputConsole(soft_wrap=True, highlight=False)
+    try:
+        total, damaged = damaged_rows(folder)
+    except sqlite3.DatabaseError as error:
+        console.print(f"{folder / FILE_NAME} is damaged: {error}; the next run sets it aside and scores again")
+        return 1
+    console.print(f"{folder / FILE_NAME}: {total:,} scores, {damaged:,} damaged")
+    return 1 if damaged else 0
+
+
+def prune_store(chosen: Path | None, models: list[str], everything: bool) -> None:
+    """Delete the scores of some models, or of all. Raises EvalkitError for a model that has none."""
+    folder = cache_folder(chosen)
+    found = _ways(folder)
+    names = sorted({_model(info) for info in found})
+    if not models and not everything:
+        raise EvalkitError(f"say whose scores to delete: --model NAME or --all; stored: {', '.join(names) or 'none'}")
+    for name in models:
+        if name not in names:
+            raise unknown_name("stored model", name, names)
+    doomed = [info for info in found if everything or _model(info) in models]
+    if doomed:
+        prune(folder, [info.way for info in doomed])
+    aside = sorted(folder.glob(f"{FILE_NAME}.damaged-*")) if everything else []
+    for path in aside:
+        path.unlink()
+    rows = sum(info.rows for info in doomed)
+    OutputConsole(highlight=False).print(
+        f"deleted {rows:,} scores" + (f" and {len(aside)} files set aside" if aside else "")
+    )
+
+
+def _model(info: WayInfo) -> str:
+    return str(info.description.get("model", "")).removeprefix("local/")
+
+
+def _ways(folder: Path) -> list[WayInfo]:
+    try:
+        return ways(folder)
+    except sqlite3.DatabaseError as error:
+        raise EvalkitError(
+            f"{folder / FILE_NAME} is damaged: {error}; the next run sets it aside and scores again"
+        ) from error
