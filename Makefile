@@ -1,10 +1,11 @@
 # make run    installs what is missing into .venv and evaluates the demo; make run ARGS="task=… model=…"
 # make test   installs, lints, checks types and imports, and tests
+# make bench  times evalkit beside sentence-transformers, FlagEmbedding and mteb (some 40 minutes)
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: run test lint clean
+.PHONY: run test lint bench clean
 
 run: .venv/.installed
 	$(BIN)/python -m evalkit $(ARGS)
@@ -18,6 +19,10 @@ lint: .venv/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: .venv/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[bench]"
+	$(BIN)/python -m benchmarks $(ARGS)
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -177,7 +177,8 @@ def _pristine() -> dict[str, Any]:
 def _flat(content: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in content.items():
         name = prefix + key
-        if name in NEUTRAL or name == "backend.kinds":
+        # what a backend can do follows from its name
+        if name in NEUTRAL or (prefix == "backend." and key != "name"):
             continue
         if isinstance(value, dict) and key != "recipes":
             yield from _flat(value, f"{name}.")

@@ -12,6 +12,7 @@ from evalkit.configuration import unknown_name
 from evalkit.console import OutputConsole
 from evalkit.errors import EvalkitError
 from evalkit.scoring.store import FILE_NAME, WayInfo, damaged_rows, prune, ways
+from evalkit.scoring.store_file import is_damage, refusal, set_aside
 
 WIDE = 200
 MEBIBYTE = 2**20
@@ -58,7 +59,7 @@ def print_verification(chosen: Path | None) -> int:
     try:
         total, damaged = damaged_rows(folder)
     except sqlite3.DatabaseError as error:
-        console.print(f"{folder / FILE_NAME} is damaged: {error}; the next run sets it aside and scores again")
+        console.print(str(_told(folder, error)))
         return 1
     console.print(f"{folder / FILE_NAME}: {total:,} scores, {damaged:,} damaged")
     return 1 if damaged else 0
@@ -67,6 +68,7 @@ def print_verification(chosen: Path | None) -> int:
 def prune_store(chosen: Path | None, models: list[str], everything: bool) -> None:
     """Delete the scores of some models, or of all. Raises EvalkitError for a model that has none."""
     folder = cache_folder(chosen)
+    aside = _set_aside_files(folder) if everything else []
     found = _ways(folder)
     names = sorted({_model(info) for info in found})
     if not models and not everything:
@@ -75,14 +77,16 @@ def prune_store(chosen: Path | None, models: list[str], everything: bool) -> Non
         if name not in names:
             raise unknown_name("stored model", name, names)
     doomed = [info for info in found if everything or _model(info) in models]
-    if doomed:
-        prune(folder, [info.way for info in doomed])
-    aside = sorted(folder.glob(f"{FILE_NAME}.damaged-*")) if everything else []
+    if (folder / FILE_NAME).is_file():
+        try:
+            prune(folder, [info.way for info in doomed])
+        except sqlite3.DatabaseError as error:
+            raise _told(folder, error) from error
     for path in aside:
         path.unlink()
     rows = sum(info.rows for info in doomed)
     OutputConsole(highlight=False).print(
-        f"deleted {rows:,} scores" + (f" and {len(aside)} files set aside" if aside else "")
+        f"deleted {rows:,} scores" + (f" and {len(aside)} damaged files" if aside else "")
     )
 
 
@@ -90,10 +94,31 @@ def _model(info: WayInfo) -> str:
     return str(info.description.get("model", "")).removeprefix("local/")
 
 
+def _set_aside_files(folder: Path) -> list[Path]:
+    """The files that runs set aside, and the store's own where it is as broken."""
+    path = folder / FILE_NAME
+    try:
+        if path.is_file():
+            damaged_rows(folder)
+    except sqlite3.DatabaseError as error:
+        if not is_damage(error, path):
+            raise refusal(path, error) from error
+        set_aside(path, error)
+    return sorted(folder.glob(f"{FILE_NAME}.damaged-*"))
+
+
 def _ways(folder: Path) -> list[WayInfo]:
     try:
         return ways(folder)
     except sqlite3.DatabaseError as error:
-        raise EvalkitError(
-            f"{folder / FILE_NAME} is damaged: {error}; the next run sets it aside and scores again"
-        ) from error
+        raise _told(folder, error) from error
+
+
+def _told(folder: Path, error: sqlite3.DatabaseError) -> EvalkitError:
+    """The damage as one line; raises EvalkitError where the file is whole and circumstances are against it."""
+    path = folder / FILE_NAME
+    if not is_damage(error, path):
+        raise refusal(path, error) from error
+    return EvalkitError(
+        f"{path} is damaged: {error}; the next run sets it aside and scores again, evalkit cache prune --all deletes it"
+    )

@@ -176,7 +176,9 @@ def _told_as(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise EvalkitError(f"{what}: {_first_line(error)}") from error
+        code = "trust_remote_code" in str(error)  # code of the model's own, which transformers wants to run
+        advice = "; if you trust its author: model.trust_remote_code=true" if code else ""
+        raise EvalkitError(f"{what}: {_first_line(error)}{advice}") from error
 
 
 def _first_line(error: BaseException) -> str:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from evalkit.models.interfaces import Encoding, LocalNetwork, TokenizedText
 from evalkit.records import Role
 
-WINDOW_ITEMS = 4_096
+WINDOW_ITEMS = 2_048
 Lacks = Callable[[slice], bool]
 
 

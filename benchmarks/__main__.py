@@ -1,0 +1,236 @@
+"""`make bench`: evalkit beside the others, in one process, in turn; ratios with their spread, as table, JSON and plot."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+import numpy as np
+import torch
+
+from benchmarks import folders, systems, texts, whole_runs
+from benchmarks.limit import matmul_limits, network_flop
+from evalkit.provenance import collect
+
+HERE = Path(__file__).parent
+LAYERS, HIDDEN, INTERMEDIATE = 12, 768, 3_072  # bge-reranker-base
+
+
+def main() -> None:
+    """Measure what is asked for (all, without a choice) and write results.json, results.png and the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--pairs", type=int, default=160)
+    chosen = parser.parse_args()
+    path = HERE / "results.json"
+    found: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    for part in chosen.parts or PARTS:
+        found[part] = {"measured": datetime.now(UTC).isoformat(timespec="minutes"), **PARTS[part](chosen)}
+        found["machine"] = collect()["hardware"] | {"packages": collect()["packages"]}
+        path.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    table = render(found)
+    (HERE / "results.md").write_text(table, "utf-8")
+    print(table)
+    plot(found, HERE / "results.png")
+
+
+def cross_encoder(chosen: argparse.Namespace) -> dict[str, Any]:
+    """bge-reranker-base's architecture at full size, real pairs of some 300 tokens."""
+    folder = folders.full_reranker()
+    documents = texts.passages(chosen.pairs, 430, seed=1, spread=0.35)
+    pairs = [(document[:20], document[20:]) for document in documents]
+    flag = systems.FlagRerankerCall(folder, pairs)
+    calls: dict[str, systems.Scores] = {
+        "evalkit fp32": systems.evalkit_cross_encoder(folder, pairs, "openvino", "fp32"),
+        "evalkit bf16": systems.evalkit_cross_encoder(folder, pairs, "openvino", "bf16"),
+        "evalkit int8": systems.evalkit_cross_encoder(folder, pairs, "onnx", "int8"),
+        "evalkit fp32 (torch)": systems.evalkit_cross_encoder(folder, pairs, "torch", "fp32"),
+        "sentence-transformers fp32": systems.sentence_transformers_cross_encoder(folder, pairs, torch.float32),
+        "sentence-transformers bf16": systems.sentence_transformers_cross_encoder(folder, pairs, torch.bfloat16),
+        "FlagReranker fp32": flag,
+    }
+    seconds, outputs = alternate(calls, chosen.rounds)
+    seconds["FlagReranker fp32, without its probe"] = [
+        whole - probe
+        for whole, probe in zip(seconds["FlagReranker fp32"], flag.probe_seconds[-chosen.rounds :], strict=True)
+    ]
+    lengths = lengths_of(folder, pairs)
+    limits = matmul_limits()
+    flop = network_flop(lengths, LAYERS, HIDDEN, INTERMEDIATE)
+    part = {kind: flop / min(seconds[f"evalkit {kind}"]) / 1e9 / limits[kind] for kind in ("fp32", "bf16")}
+    median_part = {
+        kind: flop / statistics.median(seconds[f"evalkit {kind}"]) / 1e9 / limits[kind] for kind in ("fp32", "bf16")
+    }
+    expected = outputs["evalkit fp32 (torch)"]
+    return {
+        "pairs": len(pairs),
+        "tokens_per_pair": float(lengths.mean()),
+        "seconds": seconds,
+        "differences_from_torch_fp32": {name: float(np.abs(o - expected).max()) for name, o in outputs.items()},
+        "limit_gflops": limits,
+        "part_of_limit": {"median": median_part, "best": part},
+        "ratios": ratios(
+            seconds,
+            {
+                "fp32 / sentence-transformers fp32": ("evalkit fp32", "sentence-transformers fp32", 3.0),
+                "fp32 / FlagReranker fp32, whole call": ("evalkit fp32", "FlagReranker fp32", 7.0),
+                "fp32 / FlagReranker fp32, without its probe": (
+                    "evalkit fp32",
+                    "FlagReranker fp32, without its probe",
+                    3.5,
+                ),
+                "bf16 / sentence-transformers fp32": ("evalkit bf16", "sentence-transformers fp32", 5.5),
+                "bf16 / sentence-transformers bf16": ("evalkit bf16", "sentence-transformers bf16", 2.0),
+                "int8 / sentence-transformers fp32": ("evalkit int8", "sentence-transformers fp32", None),
+            },
+        ),
+    }
+
+
+def embedder(chosen: argparse.Namespace) -> dict[str, Any]:
+    """multilingual-e5-small, end to end: without duplicate texts, and with CMedQAv1's 38 % of repeated candidates."""
+    folder = folders.e5_small()
+    documents = texts.passages(620, 110, seed=2)
+    queries = texts.passages(120, 55, seed=3)
+    calls: dict[str, systems.Scores] = {}
+    for name, repeated in (("no duplicates", 0.0), ("38 % repeated", 0.38)):
+        task = systems.reranking_task(queries, documents, repeated)
+        calls[f"evalkit, {name}"] = systems.evalkit_embedder(folder, task, "openvino")
+        calls[f"mteb, {name}"] = systems.mteb_embedder(folder, task, texts.WORK / "predictions")
+    calls["evalkit vectors"] = systems.evalkit_encode(folder, documents, "openvino")
+    calls["sentence-transformers vectors"] = systems.encode_embedder(folder, documents)
+    seconds, outputs = alternate(calls, chosen.rounds)
+    return {
+        "documents": len(documents),
+        "seconds": seconds,
+        "differences": {
+            "vectors": float(np.abs(outputs["evalkit vectors"] - outputs["sentence-transformers vectors"]).max()),
+            "scores": float(np.abs(outputs["evalkit, no duplicates"] - outputs["mteb, no duplicates"]).max()),
+        },
+        "ratios": ratios(
+            seconds,
+            {
+                "embedder / mteb, no duplicates": ("evalkit, no duplicates", "mteb, no duplicates", 2.9),
+                "embedder / mteb, 38 % repeated": ("evalkit, 38 % repeated", "mteb, 38 % repeated", 4.5),
+                "vectors / SentenceTransformer.encode": ("evalkit vectors", "sentence-transformers vectors", None),
+            },
+        ),
+    }
+
+
+def processes(_: argparse.Namespace) -> dict[str, Any]:
+    """Whole processes: 97,422 pairs of T2-like text, and the commands that load no model."""
+    return whole_runs.measure()
+
+
+def alternate(calls: Mapping[str, systems.Scores], rounds: int) -> tuple[dict[str, list[float]], dict[str, np.ndarray]]:
+    """Call each system once per round, the order turned by one each time, after a round that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    outputs: dict[str, np.ndarray] = {}
+    names = list(calls)
+    for number in range(rounds + 1):
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            started = time.perf_counter()
+            outputs[name] = calls[name]()
+            taken = time.perf_counter() - started
+            if number:
+                seconds[name].append(taken)
+            print(f"round {number}: {name}: {taken:.2f} s", flush=True)
+    return seconds, outputs
+
+
+def ratios(seconds: Mapping[str, list[float]], wanted: Mapping[str, tuple[str, str, float | None]]) -> dict[str, Any]:
+    """How many times as fast, round by round: median, least, most, and what is aimed at."""
+    found = {}
+    for title, (ours, theirs, target) in wanted.items():
+        values = [slow / fast for fast, slow in zip(seconds[ours], seconds[theirs], strict=True)]
+        found[title] = {"median": statistics.median(values), "min": min(values), "max": max(values), "target": target}
+    return found
+
+
+def lengths_of(folder: Path, pairs: list[systems.Pair]) -> np.ndarray:
+    """Tokens of each pair after truncation to 512."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    encoded = tokenizer([q for q, _ in pairs], [d for _, d in pairs], truncation=True, max_length=512)["input_ids"]
+    return np.array([len(ids) for ids in encoded])
+
+
+def render(found: Mapping[str, Any]) -> str:
+    """The Markdown tables of what was measured."""
+    lines = [f"Processor: {found['machine']['processor']}, {found['machine']['cores']} cores.", ""]
+    lines += ["| evalkit / other | times as fast (median) | least to most | at least |", "|---|---:|---:|---:|"]
+    for part in ("cross_encoder", "embedder"):
+        for title, ratio in found.get(part, {}).get("ratios", {}).items():
+            target = "" if ratio["target"] is None else f"{ratio['target']:.1f} ×"
+            lines.append(f"| {title} | {ratio['median']:.2f} × | {ratio['min']:.2f} to {ratio['max']:.2f} | {target} |")
+    if "cross_encoder" in found:
+        limit = found["cross_encoder"]
+        lines += ["", "| precision | matrix product, best rate here | part reached, without padding (median; best) |"]
+        lines += ["|---|---:|---:|"]
+        for kind, rate in limit["limit_gflops"].items():
+            parts = limit["part_of_limit"]
+            lines.append(f"| {kind} | {rate:,.0f} GFLOP/s | {parts['median'][kind]:.0%}; {parts['best'][kind]:.0%} |")
+        lines += [
+            "",
+            "Largest difference of a score from torch fp32: " + differences(limit["differences_from_torch_fp32"]),
+        ]
+    if "embedder" in found:
+        lines += ["", "Largest difference from the other's output: " + differences(found["embedder"]["differences"])]
+    if "processes" in found:
+        lines += ["", "| whole process | measured | at most |", "|---|---:|---:|"]
+        lines += [f"| {row['what']} | {row['measured']} | {row['target']} |" for row in found["processes"]["rows"]]
+    return "\n".join(lines) + "\n"
+
+
+def differences(found: Mapping[str, float]) -> str:
+    """Names with their numbers, in a line."""
+    return ", ".join(f"{name} {value:.1e}" for name, value in found.items()) + "."
+
+
+def plot(found: Mapping[str, Any], path: Path) -> None:
+    """Bars of the ratios, with their spread and what is aimed at."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = [(t, r) for part in ("cross_encoder", "embedder") for t, r in found.get(part, {}).get("ratios", {}).items()]
+    if not rows:
+        return
+    figure, axes = pyplot.subplots(figsize=(9, 0.5 * len(rows) + 1))
+    places = range(len(rows))
+    medians = [ratio["median"] for _, ratio in rows]
+    spread = [[r["median"] - r["min"] for _, r in rows], [r["max"] - r["median"] for _, r in rows]]
+    axes.barh(places, medians, xerr=spread, color="#4878a8", capsize=3)
+    for place, (_, ratio) in enumerate(rows):
+        if ratio["target"]:
+            axes.plot([ratio["target"]] * 2, [place - 0.4, place + 0.4], color="black")
+    axes.axvline(1, color="grey", linewidth=0.8)
+    axes.set_yticks(places, [title for title, _ in rows])
+    axes.invert_yaxis()
+    axes.set_xlabel("times as fast as the other (bar: median of rounds; black line: at least)")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+    "cross_encoder": cross_encoder,
+    "embedder": embedder,
+    "processes": processes,
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""The systems that are compared, each as its documentation says and at its best. A system is a call from texts to scores."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from evalkit.evaluation import load_model
+from evalkit.records import Candidate, Query, Request, Task, TaskStatistics
+from evalkit.scoring.engine import score_task
+
+Pair = tuple[str, str]
+Scores = Callable[[], np.ndarray]
+
+
+def task_of_pairs(pairs: Sequence[Pair]) -> Task:
+    """A task with one query per pair; only its texts matter here."""
+    requests = tuple(
+        Request(Query(f"q{number}", (query,)), (Candidate(f"d{number}", document, 1),))
+        for number, (query, document) in enumerate(pairs)
+    )
+    return task_of(requests)
+
+
+def task_of(requests: tuple[Request, ...]) -> Task:
+    """A task around requests."""
+    pairs = sum(len(request.candidates) for request in requests)
+    statistics = TaskStatistics(len(requests), pairs, 0, 0, 0, 0, 0, 0, 0)
+    return Task("benchmark", "benchmark", "test", (), "cmteb", "", "", requests, "", statistics)
+
+
+def evalkit_cross_encoder(folder: Path, pairs: Sequence[Pair], backend: str, dtype: str) -> Scores:
+    """evalkit, from the task to scores in the task's order, without the store."""
+    model = load_model("local-cross-encoder", path=str(folder), backend=backend, dtype=dtype)
+    task = task_of_pairs(pairs)
+    _ = model.runnable.scorer
+    return lambda: score_task(model.runnable, model.settings, task).scores
+
+
+def sentence_transformers_cross_encoder(folder: Path, pairs: Sequence[Pair], dtype: torch.dtype) -> Scores:
+    """CrossEncoder.predict, which sorts by length itself; batches of 32, as documented."""
+    from sentence_transformers import CrossEncoder
+
+    model = CrossEncoder(str(folder), device="cpu", max_length=512, model_kwargs={"dtype": dtype})
+    return lambda: np.asarray(model.predict(list(pairs), activation_fn=torch.nn.Identity(), show_progress_bar=False))
+
+
+class FlagRerankerCall:
+    """FlagReranker.compute_score as documented (sorted, batches of 128, the first of which it runs twice as a probe)."""
+
+    def __init__(self, folder: Path, pairs: Sequence[Pair]) -> None:
+        from FlagEmbedding import FlagReranker
+
+        self._reranker = FlagReranker(str(folder), use_fp16=False, devices="cpu")
+        self._pairs = [list(pair) for pair in pairs]
+        self._calls: list[float] = []
+        self.probe_seconds: list[float] = []
+        forward = self._reranker.model.forward
+
+        def timed(*arguments: Any, **named: Any) -> Any:
+            started = time.perf_counter()
+            output = forward(*arguments, **named)
+            self._calls.append(time.perf_counter() - started)
+            return output
+
+        self._reranker.model.forward = timed
+
+    def __call__(self) -> np.ndarray:
+        self._calls.clear()
+        scores = np.asarray(self._reranker.compute_score(self._pairs, normalize=False))
+        self.probe_seconds.append(self._calls[0])
+        return scores
+
+
+def evalkit_embedder(folder: Path, task: Task, backend: str) -> Scores:
+    """Evalkit's evaluation of an embedder, from the task to its metrics, without the store."""
+    from evalkit import evaluate
+
+    model = load_model(
+        "local-embedder",
+        path=str(folder),
+        backend=backend,
+        pooling="mean",
+        query_prompt="query: ",
+        document_prompt="passage: ",
+    )
+    _ = model.runnable.scorer
+    return lambda: evaluate(model, task, cache="off").candidates["score"].to_numpy()
+
+
+def mteb_embedder(folder: Path, task: Task, work: Path) -> Scores:
+    """mteb.evaluate with a SentenceTransformer, on the same task in memory."""
+    import mteb
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(folder), device="cpu", prompts={"query": "query: ", "document": "passage: "})
+    number = 0
+
+    def call() -> np.ndarray:
+        nonlocal number
+        number += 1
+        predictions = work / f"mteb-{number}"
+        mteb.evaluate(
+            model,
+            _mteb_task(task),
+            cache=None,
+            prediction_folder=predictions,
+            show_progress_bar=False,
+            co2_tracker=False,
+        )
+        return _predictions(predictions, task)
+
+    return call
+
+
+def encode_embedder(folder: Path, texts: Sequence[str]) -> Scores:
+    """SentenceTransformer.encode of passages, as documented."""
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(folder), device="cpu")
+    return lambda: model.encode(list(texts), prompt="passage: ", show_progress_bar=False)
+
+
+def evalkit_encode(folder: Path, texts: Sequence[str], backend: str) -> Scores:
+    """Evalkit's vectors of the same passages."""
+    from evalkit.scoring.execution import run_batches
+    from evalkit.scoring.outputs import OutputTable
+    from evalkit.scoring.plan import text_windows
+    from evalkit.scoring.store import item_key
+
+    model = load_model("local-embedder", path=str(folder), backend=backend, pooling="mean", document_prompt="passage: ")
+    network = model.runnable.scorer
+
+    def call() -> np.ndarray:
+        table = OutputTable([item_key(text) for text in texts], None)
+        run_batches(network, text_windows(network, texts, "document", table.lacks), table, "document", str)
+        return table.values
+
+    return call
+
+
+def _mteb_task(task: Task) -> Any:
+    from datasets import Dataset
+    from mteb.abstasks.retrieval import AbsTaskRetrieval
+    from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
+    from mteb.abstasks.task_metadata import TaskMetadata
+
+    unknown = ("date", "domains", "task_subtypes", "license", "annotations_creators", "dialect", "sample_creation")
+
+    class InMemory(AbsTaskRetrieval):
+        metadata = TaskMetadata(
+            name="EvalkitBenchmark",
+            description="texts for timing",
+            reference=None,
+            type="Reranking",
+            category="t2t",
+            modalities=["text"],
+            dataset={"path": "local/none", "revision": "none"},
+            eval_splits=["test"],
+            eval_langs=["cmn-Hans"],
+            main_score="map_at_1000",
+            bibtex_citation=None,
+            **dict.fromkeys(unknown),
+        )
+
+        def load_data(self, **_: Any) -> None:
+            candidates = {c.doc_id: c.text for request in task.requests for c in request.candidates}
+            self.dataset = {
+                "default": {
+                    "test": RetrievalSplitData(
+                        corpus=Dataset.from_list(
+                            [{"id": key, "title": "", "text": text} for key, text in candidates.items()]
+                        ),
+                        queries=Dataset.from_list(
+                            [{"id": r.query.query_id, "text": r.query.texts[0]} for r in task.requests]
+                        ),
+                        relevant_docs={
+                            r.query.query_id: {c.doc_id: c.gain for c in r.candidates} for r in task.requests
+                        },
+                        top_ranked={r.query.query_id: [c.doc_id for c in r.candidates] for r in task.requests},
+                    )
+                }
+            }
+            self.data_loaded = True
+
+    return InMemory()
+
+
+def _predictions(folder: Path, task: Task) -> np.ndarray:
+    import json
+
+    content = json.loads(next(folder.rglob("*predictions.json")).read_text("utf-8"))
+    run = content["default"]["test"]
+    return np.array([run[r.query.query_id][c.doc_id] for r in task.requests for c in r.candidates], np.float32)
+
+
+def reranking_task(queries: Sequence[str], documents: Sequence[str], repeated: float, candidates: int = 10) -> Task:
+    """A task whose queries have `candidates` documents each, of which that share repeats a document of an earlier query."""
+    repeats = round(len(documents) * repeated / (1 - repeated))
+    texts = [*documents, *documents[:repeats]]
+    requests = []
+    for number, start in enumerate(range(0, len(texts) - candidates + 1, candidates)):
+        chosen = [
+            Candidate(f"d{start + i}", text, int(i == 0)) for i, text in enumerate(texts[start : start + candidates])
+        ]
+        requests.append(Request(Query(f"q{number}", (queries[number],)), tuple(chosen)))
+    return replace(task_of(tuple(requests)), mteb_name="EvalkitBenchmark")

@@ -1,0 +1,194 @@
+"""The store's file: how it is opened, how damage in it is found, and what then becomes of it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from filelock import FileLock
+
+from evalkit.errors import EvalkitError
+
+BUSY_SECONDS = 120.0
+_TABLES = (
+    "create table ways (way integer primary key, hash blob not null unique, description text not null)",
+    "create table outputs (way integer not null, key blob not null, output blob not null, tokens integer not null, "
+    "truncated integer not null, checksum integer not null, primary key (way, key)) without rowid",
+)
+# what SQLite says of the circumstances; whatever else it says of a file that is used as here, damage has brought about
+_CIRCUMSTANCES = frozenset({
+    sqlite3.SQLITE_PERM, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_INTERRUPT,
+    sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_NOLFS,
+    sqlite3.SQLITE_AUTH,
+})  # fmt: skip
+Outcome = TypeVar("Outcome")
+logger = logging.getLogger("evalkit")
+
+
+class StoreFile:
+    """A store's file, in use. Where it shows damage it is set aside, and an empty one takes its place.
+
+    `introduce` is called with each connection that is opened, before any other work.
+    """
+
+    def __init__(self, path: Path, introduce: Callable[[sqlite3.Connection], object]) -> None:
+        self._path = path
+        self._introduce = introduce
+        self._connection: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None
+        self.do(lambda _: None)
+
+    def do(self, work: Callable[[sqlite3.Connection], Outcome]) -> Outcome:
+        """Do the work, with an empty file where this one is found to be damaged.
+
+        Raises EvalkitError where circumstances (a full disk, a lock, no permission) forbid it; the file then keeps what it has.
+        """
+        try:
+            return work(self._opened())
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error, self._path):
+                raise refusal(self._path, error) from error
+            damage = error
+        self._give_up(damage)
+        try:
+            return work(self._opened())
+        except sqlite3.DatabaseError as error:
+            raise refusal(self._path, error) from error
+
+    def close(self) -> None:
+        """Close the connection. What was written stays."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._connection is None:
+            with _alone(self._path):
+                self._path.touch()
+                self._identity = _identity(self._path)
+                self._connection = connect(self._path)
+                self._introduce(self._connection)
+        return self._connection
+
+    def _give_up(self, damage: sqlite3.DatabaseError) -> None:
+        """Set the file aside, unless another process did already: a new one has its name then."""
+        self.close()
+        with _alone(self._path):
+            if self._path.exists() and _identity(self._path) == self._identity:
+                set_aside(self._path, damage)
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open the file, in WAL mode, with its tables. Raises sqlite3.DatabaseError where it is damaged or can't be opened."""
+    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+    try:
+        connection.execute("pragma journal_mode = wal")
+        # with WAL: a killed process loses nothing, a power cut the last batches
+        connection.execute("pragma synchronous = normal")
+        if not _tables(connection):
+            with transaction(connection):
+                _make_tables(connection)
+        _refuse_damaged_tables(connection)
+    except sqlite3.DatabaseError:
+        connection.close()
+        raise
+    return connection
+
+
+def check_structure(connection: sqlite3.Connection) -> None:
+    """Raise sqlite3.DatabaseError where the file's pages or trees are broken."""
+    for (message,) in connection.execute("pragma integrity_check(1)"):
+        if message != "ok":
+            raise sqlite3.DatabaseError(message)
+
+
+def is_damage(error: sqlite3.DatabaseError, path: Path) -> bool:
+    """Whether the file itself is broken (and not busy, full or forbidden)."""
+    # Python's own error, of text that is not UTF-8, has no code
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
+    if code & 0xFF == sqlite3.SQLITE_READONLY:  # the first page can say so too
+        return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+    return code & 0xFF not in _CIRCUMSTANCES or code == sqlite3.SQLITE_IOERR_SHORT_READ
+
+
+def refusal(path: Path, error: Exception) -> EvalkitError:
+    """What to tell where a store can't be used, though it is whole."""
+    return EvalkitError(
+        f"{path} can't be used: {error}; the scores that it holds are kept. Mend that (room on the disk, permission to write), or "
+        "choose another place with cache_dir=FOLDER, or cache=off"
+    )
+
+
+def set_aside(path: Path, damage: Exception) -> None:
+    """Rename a damaged store (with its journal), so that nothing reads it any more and nobody's bytes are lost."""
+    number = 1
+    while path.with_name(f"{path.name}.damaged-{number}").exists():
+        number += 1
+    for suffix in ("", "-wal", "-shm"):
+        part = path.with_name(path.name + suffix)
+        if part.exists():
+            part.rename(path.with_name(f"{path.name}.damaged-{number}{suffix}"))
+    logger.warning(
+        "%s is damaged (%s); it is set aside as %s.damaged-%d, and its scores are made again",
+        path,
+        " ".join(str(damage).split()),
+        path.name,
+        number,
+    )
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Whole or not at all."""
+    connection.execute("begin immediate")
+    try:
+        yield
+        connection.execute("commit")
+    except BaseException:
+        if connection.in_transaction:  # SQLite may have rolled back by itself
+            connection.execute("rollback")
+        raise
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """No other process opens the store or sets it aside meanwhile."""
+    try:
+        with FileLock(f"{path}.lock", timeout=BUSY_SECONDS):
+            yield
+    except OSError as error:
+        raise refusal(path, error) from error
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _make_tables(connection: sqlite3.Connection) -> None:
+    for statement in _TABLES:
+        connection.execute(statement)
+
+
+def _tables(connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
+    return connection.execute("select type, name, tbl_name, sql from sqlite_schema order by name").fetchall()
+
+
+def _refuse_damaged_tables(connection: sqlite3.Connection) -> None:
+    """The tables must be those of a new store, and each way must be the one that its hash says."""
+    with closing(sqlite3.connect(":memory:")) as new:
+        _make_tables(new)
+        if _tables(connection) != _tables(new):
+            raise sqlite3.DatabaseError("its tables are not those of a score store")
+    for (message,) in connection.execute("pragma integrity_check(ways)"):
+        if message != "ok":
+            raise sqlite3.DatabaseError(message)
+    for stored, description in connection.execute("select hash, description from ways"):
+        if not isinstance(description, str) or stored != hashlib.sha256(description.encode()).digest():
+            raise sqlite3.DatabaseError("a way of scoring is not what its hash says")
