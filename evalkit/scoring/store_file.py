@@ -103,9 +103,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 def check_structure(connection: sqlite3.Connection) -> None:
     """Raise sqlite3.DatabaseError where the file's pages or trees are broken."""
-    for (message,) in connection.execute("pragma integrity_check(1)"):
-        if message != "ok":
-            raise sqlite3.DatabaseError(message)
+    _refuse_unless_ok(connection, "pragma integrity_check(1)")
 
 
 def is_damage(error: sqlite3.DatabaseError, path: Path) -> bool:
@@ -137,7 +135,7 @@ def set_aside(path: Path, damage: Exception) -> None:
     logger.warning(
         "%s is damaged (%s); it is set aside as %s.damaged-%d, and its scores are made again",
         path,
-        " ".join(str(damage).split()),
+        damage,
         path.name,
         number,
     )
@@ -171,6 +169,12 @@ def _identity(path: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
+def _refuse_unless_ok(connection: sqlite3.Connection, check: str) -> None:
+    for (message,) in connection.execute(check):
+        if message != "ok":
+            raise sqlite3.DatabaseError(" ".join(message.split()))
+
+
 def _make_tables(connection: sqlite3.Connection) -> None:
     for statement in _TABLES:
         connection.execute(statement)
@@ -186,9 +190,7 @@ def _refuse_damaged_tables(connection: sqlite3.Connection) -> None:
         _make_tables(new)
         if _tables(connection) != _tables(new):
             raise sqlite3.DatabaseError("its tables are not those of a score store")
-    for (message,) in connection.execute("pragma integrity_check(ways)"):
-        if message != "ok":
-            raise sqlite3.DatabaseError(message)
+    _refuse_unless_ok(connection, "pragma integrity_check(ways)")
     for stored, description in connection.execute("select hash, description from ways"):
         if not isinstance(description, str) or stored != hashlib.sha256(description.encode()).digest():
             raise sqlite3.DatabaseError("a way of scoring is not what its hash says")
