@@ -1,0 +1,87 @@
+"""Scorers that remember what they were asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.models.interfaces import Encoding, OutOfMemoryError, TokenizedText
+from evalkit.records import Role
+
+PairScore = Callable[[str, str], float]
+SEPARATOR = 0
+
+
+def overlap(query: str, document: str) -> float:
+    """A score that tells pairs apart: shared characters, and a little for each length."""
+    return len(set(query) & set(document)) + len(query) / 64 - len(document) / 1024
+
+
+@dataclass
+class Pairs:
+    """A PairScorer."""
+
+    score_pair: PairScore = overlap
+    calls: list[list[tuple[str, str]]] = field(default_factory=list)
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        self.calls.append(list(pairs))
+        return np.array([self.score_pair(*pair) for pair in pairs], np.float32)
+
+
+@dataclass
+class Vectors:
+    """A TextEmbedder: how often each of 16 kinds of character occurs; documents at twice the length of queries."""
+
+    calls: list[tuple[Role, list[str]]] = field(default_factory=list)
+
+    def embed(self, texts: Sequence[str], role: Role) -> NDArray[np.float32]:
+        self.calls.append((role, list(texts)))
+        return np.stack([vector(text, role) for text in texts])
+
+
+def vector(text: str, role: Role) -> NDArray[np.float32]:
+    counts = np.bincount([1 + ord(character) % 15 for character in text] + [0], minlength=16).astype(np.float32)
+    return counts * (1 if role == "query" else 2)
+
+
+@dataclass
+class Network:
+    """A LocalNetwork whose tokens are characters. It reads `max_length` of them and scores pairs as `overlap` does.
+
+    `most_tokens`: a batch of more padded tokens runs out of memory.
+    """
+
+    batch_tokens: int = 64
+    parallel: int = 1
+    max_length: int = 10_000
+    score_pair: PairScore = overlap
+    most_tokens: int = 10**9
+    tokenized: list[tuple[Role, str]] = field(default_factory=list)
+    batches: list[list[Encoding]] = field(default_factory=list)
+
+    def tokenize(self, texts: Sequence[str], role: Role) -> list[TokenizedText]:
+        if not texts:
+            return []
+        self.tokenized += [(role, text) for text in texts]
+        return [TokenizedText(np.array([ord(c) for c in text], np.int32), len(text)) for text in texts]
+
+    def encode_pair(self, query: TokenizedText, document: TokenizedText) -> Encoding:
+        ids = np.concatenate([query.token_ids, [SEPARATOR], document.token_ids]).astype(np.int32)
+        return Encoding(ids[: self.max_length], None, len(ids) > self.max_length)
+
+    def encode_text(self, text: TokenizedText) -> Encoding:
+        ids = np.concatenate([[SEPARATOR], text.token_ids]).astype(np.int32)
+        return Encoding(ids[: self.max_length], None, len(ids) > self.max_length)
+
+    def run(self, batch: Sequence[Encoding]) -> NDArray[np.float32]:
+        if len(batch) * max(len(encoding.token_ids) for encoding in batch) > self.most_tokens:
+            raise OutOfMemoryError("no room")
+        self.batches.append(list(batch))
+        texts = ["".join(chr(token) for token in encoding.token_ids) for encoding in batch]
+        if texts[0].startswith(chr(SEPARATOR)):
+            return np.stack([vector(text[1:], "query") for text in texts])
+        return np.array([self.score_pair(*text.split(chr(SEPARATOR), 1)) for text in texts], np.float32)
