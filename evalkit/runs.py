@@ -46,7 +46,7 @@ def run(settings: RunSettings) -> Iterator[tuple[Result, Path]]:
     """
     find_protocol(settings.protocol)
     _refuse_unwritable(settings.results_dir)
-    model = _model(_Hashable(settings.model), settings.backend, settings.runtime)
+    model = _model(settings.model.model_dump_json(), settings.backend, settings.runtime)
     tasks = [_task(task, settings.limit, settings.runtime.offline) for task in suite_settings(settings.task)]
     for task in tasks:
         logger.info("%s: %d queries, %d pairs", task.name, task.statistics.queries, task.statistics.pairs)
@@ -63,20 +63,10 @@ def run(settings: RunSettings) -> Iterator[tuple[Result, Path]]:
         yield result, write_result(result, folder, with_texts=settings.texts)
 
 
-@dataclass(frozen=True)
-class _Hashable:
-    """Settings that hold dictionaries, made usable as a cache key by their JSON."""
-
-    settings: ModelSettings
-
-    def __hash__(self) -> int:
-        return hash(self.settings.model_dump_json())
-
-
 @lru_cache(maxsize=1)
-def _model(settings: _Hashable, backend: str, runtime: Runtime) -> Model:
-    """The model; a sweep that names the same one again finds it loaded."""
-    return build_model(settings.settings, backend, runtime)
+def _model(settings: str, backend: str, runtime: Runtime) -> Model:
+    """The model of these settings (as JSON, which can be a key); a sweep that names it again finds it loaded."""
+    return build_model(ModelSettings.model_validate_json(settings), backend, runtime)
 
 
 @cache

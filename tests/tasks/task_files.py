@@ -91,13 +91,13 @@ def _hub_snapshot(folder: Path, rows: Rows) -> Path:
 
 
 def _saved(folder: Path, rows: Rows) -> Path:
-    datasets.Dataset.from_list(rows).save_to_disk(folder)
+    datasets.Dataset.from_list(rows).save_to_disk(str(folder))
     return folder
 
 
 def _saved_dict(folder: Path, rows: Rows) -> Path:
     whole = datasets.Dataset.from_list(rows)
-    datasets.DatasetDict({"train": whole.select([0]), "dev": whole}).save_to_disk(folder)
+    datasets.DatasetDict({"train": whole.select([0]), "dev": whole}).save_to_disk(str(folder))
     return folder
 
 
@@ -168,7 +168,7 @@ def write_hub_parts(folder: Path, parts: dict[str, Rows], split: str = "dev", qr
 
 def _saved_parts(folder: Path, parts: dict[str, Rows]) -> Path:
     for part, rows in parts.items():
-        datasets.Dataset.from_list(rows).save_to_disk(folder / part)
+        datasets.Dataset.from_list(rows).save_to_disk(str(folder / part))
     return folder
 
 

@@ -145,7 +145,7 @@ def test_parquet_of_the_wrong_types(tmp_path):
 
 def test_an_empty_dataset(tmp_path):
     empty = datasets.Dataset.from_list([GOOD]).select([])
-    empty.save_to_disk(tmp_path / "saved")
+    empty.save_to_disk(str(tmp_path / "saved"))
     _refused(tmp_path / "saved", "without rows")
     empty.to_parquet(tmp_path / "rows.parquet")
     _refused(tmp_path / "rows.parquet", "rows.parquet", "no rows")
@@ -174,7 +174,7 @@ def test_a_folder_without_the_split(tmp_path):
         write_jsonl(tmp_path / f"{split}.jsonl", ROWS)
     _refused(tmp_path, "no split 'test'", "dev, train", "task.split=NAME", split="test")
     saved = datasets.DatasetDict({name: datasets.Dataset.from_list(ROWS) for name in ("dev", "train")})
-    saved.save_to_disk(tmp_path / "saved")
+    saved.save_to_disk(str(tmp_path / "saved"))
     _refused(tmp_path / "saved", "no split 'test'", "dev, train", split="test")
 
 
@@ -185,7 +185,7 @@ def test_a_folder_with_a_missing_shard(tmp_path):
 
 
 def test_a_damaged_saved_dataset(tmp_path):
-    datasets.Dataset.from_list(ROWS).save_to_disk(tmp_path / "saved")
+    datasets.Dataset.from_list(ROWS).save_to_disk(str(tmp_path / "saved"))
     next((tmp_path / "saved").glob("*.arrow")).unlink()
     _refused(tmp_path / "saved", "save_to_disk", "write it again")
 
