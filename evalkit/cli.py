@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -35,13 +36,21 @@ def run_command_line(arguments: Sequence[str]) -> int:
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as error:
-        if os.environ.get("EVALKIT_DEBUG"):
-            raise
-        _say(
-            f"this is a bug in evalkit: {type(error).__name__}: {error}; EVALKIT_DEBUG=1 shows where, please report it"
-        )
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            return _confess(error)
+        _say(f"nothing more can be written: {error.strerror}; make room, or write elsewhere")
         return 2
+    except Exception as error:
+        return _confess(error)
+
+
+def _confess(error: Exception) -> int:
+    """Tell of an error that no one foresaw; with EVALKIT_DEBUG it is raised instead."""
+    if os.environ.get("EVALKIT_DEBUG"):
+        raise error
+    _say(f"this is a bug in evalkit: {type(error).__name__}: {error}; EVALKIT_DEBUG=1 shows where, please report it")
+    return 2
 
 
 def _run_command(arguments: list[str]) -> int:

@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -15,10 +15,11 @@ import pandas as pd
 from evalkit import provenance
 from evalkit.backends import check_backend, prepare_model
 from evalkit.cache import cache_folder
+from evalkit.configuration import read_option
 from evalkit.errors import EvalkitError
 from evalkit.metrics import PROTOCOLS, CandidateLists, find_protocol, lists_of_task, query_table, score_lists
 from evalkit.models.interfaces import RunnableModel, Runtime
-from evalkit.models.settings import ModelSettings, model_settings, read_model
+from evalkit.models.settings import ModelSettings, model_settings
 from evalkit.precision import compare_precisions, sample_of
 from evalkit.records import PrecisionCheck, QueryScores, Result, Run, Task
 from evalkit.scoring.engine import ScoreMemory, score_task
@@ -54,7 +55,7 @@ def load_model(
     threads: int | None = None,
     seed: int = 42,
     offline: bool = False,
-    cache_dir: Path | None = None,
+    cache_dir: Path | str | None = None,
     **recipe: Any,
 ) -> Model:
     """Choose a model by name, and what runs it.
@@ -63,23 +64,24 @@ def load_model(
     the model's settings: `path`, `revision`, `pooling`, `query_prompt`, `max_length`, …
     Raises EvalkitError for unknown names and for a backend that can't run the model, before any weights load.
     """
-    own = read_model(name).model_dump()
-    settings = model_settings({**own, **recipe})
-    return build_model(settings, backend, Runtime(device, dtype, threads, seed, offline, cache_dir))
+    overrides = {key: str(value) if isinstance(value, Path) else value for key, value in recipe.items()}
+    settings = model_settings(read_option("model", name), overrides)
+    folder = None if cache_dir is None else Path(cache_dir)
+    return build_model(settings, backend, Runtime(device, dtype, threads, seed, offline, folder))
 
 
 def build_model(settings: ModelSettings, backend: str, runtime: Runtime) -> Model:
     """Check that the backend can run the model with that precision. Raises EvalkitError where it can't."""
     if runtime.threads is not None and runtime.threads < 1:
         raise EvalkitError(f"runner.threads={runtime.threads}: at least 1, or null for the backend's own choice")
-    check_backend(backend, settings, runtime.dtype)
+    check_backend(backend, settings, runtime)
     return Model(settings, backend, runtime)
 
 
 def load_task(
     name: str | None = None,
     *,
-    path: str | None = None,
+    path: Path | str | None = None,
     limit: int | None = None,
     offline: bool = False,
     **settings: Any,
@@ -92,7 +94,7 @@ def load_task(
     own = read_settings(name or "local")
     if own.suite:
         raise EvalkitError(f"{name} is a suite; load one of its tasks: {', '.join(own.suite)}")
-    chosen = TaskSettings.from_mapping({**own.model_dump(), **settings, "path": path})
+    chosen = TaskSettings.from_mapping({**own.model_dump(), **settings, "path": None if path is None else str(path)})
     return load_task_of_settings(chosen, limit=limit, offline=offline)
 
 
@@ -114,6 +116,8 @@ def evaluate(
     the queries.
     """
     leading = find_protocol(protocol)
+    if cache not in get_args(Cache):
+        raise EvalkitError(f"cache={cache!r} is none of {', '.join(get_args(Cache))}")
     with _score_memory(model, cache) as kept:
         run = score_task(model.runnable, model.settings, task, kept)
     precision = None if model.runtime.dtype == FULL_PRECISION else _check_precision(model, task, run, cache)

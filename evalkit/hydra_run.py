@@ -30,7 +30,6 @@ from evalkit.tasks.settings import TaskSettings
 GROUPS = ("task", "model", "backend", "protocol", "runner", "experiment")
 # what says where a run reads and writes, or is part of a result's name already, is no deviation of its settings
 NEUTRAL = (
-    "task.path",
     "model.path",
     "task.name",
     "model.name",
@@ -139,10 +138,13 @@ def _run(config: DictConfig, done: list[tuple[Result, Path]]) -> None:
 
     content: Any = OmegaConf.to_container(config, resolve=True)
     checked = RunConfiguration.from_mapping(content)
+    pristine = _pristine()
+    changed = {key: value for key, value in checked.model.items() if pristine["model"].get(key) != value}
+    model = models.model_settings(pristine["model"], changed)
     cache_dir = Path(checked.cache_dir).expanduser() if checked.cache_dir else None
     settings = RunSettings(
         task=TaskSettings.from_mapping(checked.task),
-        model=models.model_settings(checked.model),
+        model=model,
         backend=checked.backend.name,
         runtime=Runtime(
             checked.device, checked.dtype, checked.runner.threads, checked.seed, checked.offline, cache_dir
@@ -152,18 +154,33 @@ def _run(config: DictConfig, done: list[tuple[Result, Path]]) -> None:
         texts=checked.texts,
         cache=checked.cache,
         results_dir=Path(checked.results_dir).expanduser(),
-        deviations=deviations(content, _pristine()),
-        config=content,
+        deviations=deviations(content, pristine),
+        config={**content, "model": model.model_dump(mode="json")},
+        config_folders=_config_folders(),
+        taken={path: result.task.fingerprint for result, path in done},
     )
     for finished in run(settings):  # one by one: what is done stays done, whatever the next task meets
         done.append(finished)
 
 
 def deviations(content: dict[str, Any], pristine: dict[str, Any]) -> dict[str, Any]:
-    """The settings, by their last name, that differ from what the chosen task and model say themselves."""
+    """The settings, without their group's name, that differ from what the chosen task and model say themselves.
+
+    The path of a task that has no other place is no deviation: it is the task.
+    """
     own = dict(_flat(pristine))
     changed = {key: value for key, value in _flat(content) if own.get(key) != value}
-    return {key.rpartition(".")[2] if key != "backend.name" else "backend": value for key, value in changed.items()}
+    if not content["task"]["mteb_name"]:
+        changed.pop("task.path", None)
+    return {
+        "backend" if key == "backend.name" else key.partition(".")[2] or key: value for key, value in changed.items()
+    }
+
+
+def _config_folders() -> list[Path]:
+    """The configs folders that the user added with --config-dir."""
+    sources = (source.path for source in HydraConfig.get().runtime.config_sources if source.schema == "file")
+    return [Path(path) for path in sources if Path(path) != configs_dir()]
 
 
 def _pristine() -> dict[str, Any]:
@@ -224,6 +241,8 @@ def _explain(error: Exception) -> str:
     text = " ".join(str(error).partition("See https://")[0].split())
     if text.startswith("Config group override must be"):
         return f"{', '.join(GROUPS[:-1])} each need a name, as in task=demo; evalkit list shows them"
+    if text.startswith("Ambiguous value"):
+        return f"{text.partition('1.')[0].strip()} several values need a sweep, evalkit -m …; one value with commas needs quotes"
     unknown = re.search(r"Could not override '([^']+)'|In '[^']*': ", text)
     if unknown is None or unknown.group(1) is None:
         return text

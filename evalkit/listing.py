@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from rich.table import Table
+from rich.text import Text
 
 from evalkit.backends import AUTO, backends_for, is_installed, read_backend
 from evalkit.configuration import option_names, read_option, unknown_name
@@ -57,7 +58,7 @@ def backend_table() -> Table:
         backend = read_backend(name)
         named = [model for model in option_names("model") if name in read_model(model).backends]
         runs = ", ".join([*backend.kinds, *named]) or "torch, or on a CPU the fastest that agrees with it"
-        installed = "yes" if is_installed(backend) else f'pip install "evalkit-reranking[{name}]"'
+        installed = "yes" if is_installed(backend) else Text(f'pip install "evalkit-reranking[{name}]"')
         table.add_row(name, runs, ", ".join(backend.dtypes) if name != AUTO else "", installed)
     return table
 

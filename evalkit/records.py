@@ -80,7 +80,11 @@ class TaskStatistics:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A reranking dataset, validated and in memory; `limit` is the number of queries that it was cut to, if it was."""
+    """A reranking dataset, validated and in memory.
+
+    `limit` is the number of queries that it was cut to, if it was; `differences` say where its figures differ from those of
+    the published dataset of its name.
+    """
 
     name: str
     mteb_name: str
@@ -94,6 +98,7 @@ class Task:
     statistics: TaskStatistics
     findings: tuple[Finding, ...] = ()
     limit: int | None = None
+    differences: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +131,12 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One model's scores for one task, per candidate: float32 scores, tokens the model read, whether text was cut."""
+    """One model's scores for one task, and per candidate the tokens that the model read and whether text was cut.
 
-    scores: NDArray[np.float32]
+    Scores are float32, unless they were made elsewhere.
+    """
+
+    scores: NDArray[np.floating]
     usage: Usage
     tokens: NDArray[np.int32] | None = None
     truncated: NDArray[np.bool_] | None = None

@@ -34,6 +34,7 @@ __all__ = [
     "find_results",
     "pairs_per_second",
     "read_result",
+    "result_file",
     "result_folder",
     "result_json",
     "tokens_per_second",
@@ -67,8 +68,8 @@ def write_result(result: Result, folder: Path, with_texts: bool = False) -> Path
 
     Raises EvalkitError where the folder can't be written.
     """
-    name = file_name(result.task.mteb_name)
-    path = folder / f"{name}.json"
+    path = result_file(result, folder)
+    name = path.name.removesuffix(".json")
     contents = {
         folder / f"{name}.queries.parquet": _parquet(result.queries, with_texts),
         folder / f"{name}.run.parquet": _parquet(result.candidates, with_texts),
@@ -84,6 +85,11 @@ def write_result(result: Result, folder: Path, with_texts: bool = False) -> Path
             "results_dir=DIR"
         ) from error
     return path
+
+
+def result_file(result: Result, folder: Path) -> Path:
+    """Name a result's JSON file in its folder."""
+    return folder / f"{file_name(result.task.mteb_name)}.json"
 
 
 def result_json(result: Result) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -15,7 +15,7 @@ from evalkit.metrics import find_protocol
 from evalkit.models.interfaces import Runtime
 from evalkit.models.settings import ModelSettings
 from evalkit.records import Result, Task
-from evalkit.results import result_folder, write_result
+from evalkit.results import result_file, result_folder, write_result
 from evalkit.tasks import load_task, suite_settings
 from evalkit.tasks.settings import TaskSettings
 
@@ -24,7 +24,11 @@ logger = logging.getLogger("evalkit")
 
 @dataclass(frozen=True)
 class RunSettings:
-    """All that a run is told. `deviations` are the settings that differ from the model's and the task's own."""
+    """All that a run is told.
+
+    `deviations` are the settings that differ from the model's and the task's own; `taken` are the result files that runs of
+    the same sweep wrote, with the fingerprints of their data; `config_folders` hold the user's own tasks.
+    """
 
     task: TaskSettings
     model: ModelSettings
@@ -35,6 +39,8 @@ class RunSettings:
     texts: bool
     cache: Cache
     results_dir: Path
+    config_folders: Sequence[Path]
+    taken: Mapping[Path, str]
     deviations: Mapping[str, Any]
     config: Mapping[str, Any]
 
@@ -47,7 +53,10 @@ def run(settings: RunSettings) -> Iterator[tuple[Result, Path]]:
     find_protocol(settings.protocol)
     _refuse_unwritable(settings.results_dir)
     model = _model(settings.model.model_dump_json(), settings.backend, settings.runtime)
-    tasks = [_task(task, settings.limit, settings.runtime.offline) for task in suite_settings(settings.task)]
+    tasks = [
+        _task(task, settings.limit, settings.runtime.offline)
+        for task in suite_settings(settings.task, settings.config_folders)
+    ]
     for task in tasks:
         logger.info("%s: %d queries, %d pairs", task.name, task.statistics.queries, task.statistics.pairs)
         result = evaluate(
@@ -60,6 +69,11 @@ def run(settings: RunSettings) -> Iterator[tuple[Result, Path]]:
             config=dict(settings.config),
         )
         folder = result_folder(settings.results_dir, result.model, settings.deviations)
+        path = result_file(result, folder)
+        if settings.taken.get(path, task.fingerprint) != task.fingerprint:
+            raise EvalkitError(
+                f"{task.source}: a run of this sweep on other data of that name wrote {path}; rename one of the two"
+            )
         yield result, write_result(result, folder, with_texts=settings.texts)
 
 

@@ -101,7 +101,7 @@ COMMANDS = [
     wrong("task=[demo", told=("[demo",)),
     wrong("limit={", told=("{",)),
     wrong("=5", told=("need a name",)),
-    wrong("task=demo,local", told=("task=demo,local", "--multirun")),
+    wrong("task=demo,local", told=("task=demo,local", "evalkit -m")),
 ]
 SETTINGS = [
     wrong("limit=abc", told=("limit='abc'", "valid integer")),
@@ -119,7 +119,13 @@ SETTINGS = [
     wrong("model.pooling=max", told=("model.pooling='max'", "'cls', 'mean' or 'last'")),
     wrong("model.max_length=long", told=("model.max_length='long'", "valid integer")),
     wrong("model.query_prompt=null", told=("model.query_prompt", "valid string")),
-    wrong("model.recipe=secret", told=("recipe", "'secret'")),
+    wrong("task.path=data", "model=random", told=("task.path", "suite", "task=local")),
+    wrong("model=bm25", "model.path=x", told=("model.path", "bm25", "nothing to set")),
+    wrong("model.query_prompt=x", told=("model.query_prompt", "multilingual-e5-small-q4", "local-embedder")),
+    wrong("model=bge-reranker-base", "model.pooling=mean", told=("model.pooling", "cross-encoder", "truncation")),
+    wrong("model=bm25", "device=cuda", told=("device=cuda", "bm25")),
+    wrong("model=random", "runner.threads=2", told=("runner.threads=2", "random")),
+    wrong("model=bge-reranker-base", "model.recipe=secret", told=("recipe", "'secret'", "flagembedding")),
     wrong("model=bm25", "backend=torch", told=("backend=torch can't run bm25", "lexical")),
     wrong("task=T2Reranking", "task.source=hub", told=("task.source='hub'", "'cmteb' or 'mteb'")),
     wrong("task=T2RerankingZh2En", "task.source=mteb", told=("T2RerankingZh2En", "task.source=cmteb")),

@@ -273,3 +273,24 @@ def test_interrupted_run_keeps_what_is_finished(here: Path) -> None:
     files = {Path(name).name for name in files_below(here / "results")}
     assert files == {"model_meta.json", *(file.format("EvalkitDemoZh2En") for file in RESULT_FILES)}
     json.loads(next(here.rglob("EvalkitDemoZh2En.json")).read_text(encoding="utf-8"))
+
+
+def test_a_named_task_from_another_place_does_not_replace_the_real_one(tmp_path: Path) -> None:
+    data = tmp_path / "small.jsonl"
+    data.write_text('{"query": "问", "positive": ["答"], "negative": ["错", "不对"]}\n', encoding="utf-8")
+    outcome = run_here("task=T2Reranking", f"task.path={data}", "model=random", f"results_dir={tmp_path / 'results'}")
+    assert outcome.code == 0, outcome.stderr
+    (written,) = [name for name in files_below(tmp_path / "results") if name.endswith("T2Reranking.json")]
+    assert "experiments" in written
+
+
+def test_other_data_of_one_name_in_a_sweep_is_refused(tmp_path: Path) -> None:
+    for folder, answer in (("a", "答"), ("b", "另一个答案")):
+        (tmp_path / folder).mkdir()
+        line = f'{{"query": "问", "positive": ["{answer}"], "negative": ["错"]}}\n'
+        (tmp_path / folder / "data.jsonl").write_text(line, encoding="utf-8")
+    paths = ",".join(str(tmp_path / folder / "data.jsonl") for folder in ("a", "b"))
+    outcome = run_here("-m", "task=local", f"task.path={paths}", "model=random", f"results_dir={tmp_path / 'results'}")
+    assert outcome.code == 2
+    assert "rename one of the two" in outcome.stderr
+    assert [name for name in files_below(tmp_path / "results") if name.endswith("data.json")]

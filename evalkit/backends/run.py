@@ -28,7 +28,7 @@ class StoredRun:
     path: Path
     run: RunDict
 
-    def score_task(self, task: Task) -> NDArray[np.float32]:
+    def score_task(self, task: Task) -> NDArray[np.float64]:
         scores = []
         for request in task.requests:
             found = self.run.get(request.query.query_id, {})
@@ -39,7 +39,7 @@ class StoredRun:
                         f"{task.name}; every candidate needs one (ids as in the task's own *.run.parquet)"
                     )
                 scores.append(found[candidate.doc_id])
-        return np.array(scores, np.float32)
+        return np.array(scores, np.float64)
 
 
 def read_run(path: Path) -> RunDict:
@@ -88,11 +88,20 @@ def _checked(path: Path, run: object) -> RunDict:
         raise EvalkitError(f'{path} is not an object of the form {{"query id": {{"document id": score}}}}')
     for query_id, found in run.items():
         for doc_id, score in found.items():
-            if isinstance(score, bool) or not isinstance(score, int | float | np.number) or not math.isfinite(score):
+            if not _is_finite(score):
                 raise EvalkitError(
                     f"{path}: query {query_id!r}, document {doc_id!r} has the score {score!r}, not a finite number"
                 )
     return run
+
+
+def _is_finite(score: object) -> bool:
+    if isinstance(score, bool) or not isinstance(score, int | float | np.number):
+        return False
+    try:
+        return math.isfinite(score)
+    except OverflowError:  # an integer beyond any float
+        return False
 
 
 def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:

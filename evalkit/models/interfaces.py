@@ -30,9 +30,9 @@ class TextEmbedder(Protocol):
 
 @runtime_checkable
 class TaskScorer(Protocol):
-    """Scores a whole task at once: float32 per candidate. For what needs the corpus (BM25) or the labels (an oracle)."""
+    """Scores a whole task at once: float per candidate. For what needs the corpus (BM25) or the labels (an oracle)."""
 
-    def score_task(self, task: Task) -> NDArray[np.float32]: ...
+    def score_task(self, task: Task) -> NDArray[np.floating]: ...
 
 
 @dataclass(frozen=True, slots=True)

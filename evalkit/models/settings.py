@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
 from evalkit.configuration import read_option, settings_error, unknown_name
+from evalkit.errors import EvalkitError
 
 Kind = Literal["cross-encoder", "embedder", "lexical", "baseline", "run"]
 Pooling = Literal["cls", "mean", "last"]
@@ -49,20 +51,46 @@ def default_settings() -> dict[str, Any]:
     return ModelSettings().model_dump(mode="json")
 
 
-def model_settings(fields: dict[str, Any]) -> ModelSettings:
-    """Check the fields and put the chosen recipe in force.
+# what a model's file may say that a run then reads, by kind; the rest would be ignored
+_FILES = {"path", "hub_id", "revision", "trust_remote_code", "allow_pickle"}
+_TEXTS = {"max_length", "query_prompt", "document_prompt", "recipe", "recipes"}
+_READ: dict[str, set[str]] = {
+    "cross-encoder": _FILES | _TEXTS | {"truncation"},
+    "embedder": _FILES | _TEXTS | {"pooling", "similarity"},
+    "lexical": set(),
+    "baseline": set(),
+    "run": {"path"},
+}
 
-    Raises EvalkitError for an unknown field, a wrong type, or a recipe that the model does not have.
+
+def model_settings(fields: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> ModelSettings:
+    """A model's own fields, then those of the chosen recipe, then what the user says.
+
+    Raises EvalkitError for an unknown field, a wrong type, a recipe that the model does not have, and an override that
+    would be ignored.
     """
+    chosen = dict(overrides or {})
     try:
-        settings = ModelSettings(**fields)
+        settings = ModelSettings(**{**fields, **chosen})
+        _refuse_ignored(settings, set(chosen))
         if settings.recipe is None:
             return settings
         if settings.recipe not in settings.recipes:
             raise unknown_name(f"recipe of {settings.name}", settings.recipe, settings.recipes)
-        return ModelSettings(**{**fields, **settings.recipes[settings.recipe]})
+        return ModelSettings(**{**fields, **settings.recipes[settings.recipe], **chosen})
     except ValidationError as error:
         raise settings_error("model", error) from error
+
+
+def _refuse_ignored(settings: ModelSettings, overridden: set[str]) -> None:
+    read = set() if settings.backends else _READ[settings.kind]  # a model with backends of its own is fixed
+    ignored = sorted(overridden - read)
+    if ignored:
+        raise EvalkitError(
+            f"model.{ignored[0]} says nothing to {settings.name} ({settings.kind}), which "
+            + (f"reads {', '.join(sorted(read))}" if read else "has nothing to set")
+            + "; your own model: model=local-embedder or model=local-cross-encoder with model.path=FOLDER"
+        )
 
 
 def read_model(name: str) -> ModelSettings:

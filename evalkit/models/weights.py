@@ -42,10 +42,14 @@ def find_model(settings: ModelSettings, *, offline: bool, also: Sequence[str] = 
         raise EvalkitError(f"{folder} has no *.safetensors: {advice}")
     digest = hash_files(folder, weights)
     if settings.path:
-        hub_id, revision = f"local/{folder.resolve().name}", digest[:12]
-    else:
-        hub_id, revision = str(settings.hub_id), folder.name
-    return ModelFiles(folder, ModelIdentity(settings.name, hub_id, revision, settings.kind, digest))
+        name, revision = folder.resolve().name, digest[:12]
+        return ModelFiles(
+            folder,
+            ModelIdentity(
+                name if settings.hub_id is None else settings.name, f"local/{name}", revision, settings.kind, digest
+            ),
+        )
+    return ModelFiles(folder, ModelIdentity(settings.name, str(settings.hub_id), folder.name, settings.kind, digest))
 
 
 def way_of_scoring(settings: ModelSettings, files: ModelFiles, backend: Mapping[str, object]) -> dict[str, object]:
@@ -119,8 +123,9 @@ def _hub_snapshot(settings: ModelSettings, offline: bool, also: Sequence[str]) -
         )
     except LocalEntryNotFoundError as error:
         raise EvalkitError(
-            f"{what} is not in the Hub cache and the Hub can't be reached; download it on a machine that reaches the Hub, set "
-            "HF_ENDPOINT to a mirror, or name a folder: model=local-cross-encoder (or local-embedder) model.path=FOLDER"
+            f"{what} is not in the Hub cache and the Hub can't be reached (or offline=true); download it on a machine that reaches "
+            "the Hub, set HF_ENDPOINT to a mirror, or name a folder: model=local-cross-encoder (or local-embedder) "
+            "model.path=FOLDER"
         ) from error
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise EvalkitError(f"{what} can't be downloaded: {str(error).splitlines()[0]}") from error

@@ -147,7 +147,7 @@ def _result_row(result: Result) -> _Row:
         interval=_range(*result.intervals[map_name]) if map_name in result.intervals else "",
         ties=_tie_ranges({"MAP": result.ties.get(map_name), "MRR": result.ties.get(mrr_name)}),
         published=_published(figure),
-        difference=_difference(result.scores[map_name], figure, limited=_limit(result) is not None),
+        difference=_difference(result.scores[map_name], figure, _other_data(result)),
     )
 
 
@@ -166,7 +166,7 @@ def _average_row(group: Sequence[Result]) -> _Row:
         map=_percent(mean_map),
         mrr=_percent(mean_mrr),
         published=_published(figure),
-        difference=_difference(mean_map, figure, limited=_limit(first) is not None),
+        difference=_difference(mean_map, figure, next(filter(None, map(_other_data, group)), "")),
         is_average=True,
     )
 
@@ -196,11 +196,18 @@ def _published(figure: PublishedFigure | None) -> str:
     return f"{_percent(figure.value)} {published.origin(figure)}" if figure else ""
 
 
-def _difference(value: float, figure: PublishedFigure | None, limited: bool) -> Text:
+def _other_data(result: Result) -> str:
+    """Why a published figure can't be compared with the result, if it can't."""
+    if _limit(result) is not None:
+        return "limit"
+    return "other data" if result.task.differences else ""
+
+
+def _difference(value: float, figure: PublishedFigure | None, other_data: str) -> Text:
     if figure is None or not math.isfinite(value):
         return Text()
-    if limited:
-        return Text("n/a (limit)", style="dim")
+    if other_data:
+        return Text(f"n/a ({other_data})", style="dim")
     points = (value - figure.value) * 100
     # three decimals where two would read as the bound that is exceeded
     within = abs(points) <= published.NOISE_POINTS + 1e-9

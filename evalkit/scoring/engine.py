@@ -90,6 +90,12 @@ def _score_vectors(
     queries = _embed(model, texts.queries, "query", kept)
     documents = _embed(model, texts.documents, "document", kept)
     scores = similarities(queries.values, documents.values, texts.meetings, cosine=settings.similarity == "cosine")
+    if not np.isfinite(scores).all():
+        query, document = texts.meetings[np.argmin(np.isfinite(scores))]
+        raise EvalkitError(
+            f"the similarity of query {_short(texts.queries[query])} and document {_short(texts.documents[document])} is not a "
+            "finite number: a vector has length zero, or is too long; are the weights whole?"
+        )
     tokens, truncated = _counts(documents, texts.meetings[texts.starts, 1])
     seconds = documents.seconds[texts.meetings[:, 1]]
     return Run(
@@ -108,10 +114,11 @@ def similarities(
     for start in range(0, len(meetings), SIMILARITY_ROWS):
         rows = meetings[start : start + SIMILARITY_ROWS]
         left, right = queries[rows[:, 0]].astype(np.float64), documents[rows[:, 1]].astype(np.float64)
-        products = np.einsum("ij,ij->i", left, right)
-        if cosine:
-            products /= np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
-        scores[start : start + SIMILARITY_ROWS] = products
+        with np.errstate(all="ignore"):  # a vector of length zero gives NaN, which the caller refuses
+            products = np.einsum("ij,ij->i", left, right)
+            if cosine:
+                products /= np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+            scores[start : start + SIMILARITY_ROWS] = products
     return scores
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing
 from typing import TypeVar
 
 import numpy as np
@@ -39,13 +40,14 @@ def run_batches(network: LocalNetwork, windows: Iterable[Window], table: OutputT
             for batch in pack(window.encodings, window.start, network.batch_tokens)
             if table.lacks(batch.items)
         )
-        for batch, outputs, seconds in _in_parallel(network, batches, memory, name):
-            _refuse_non_finite(outputs, batch.items, name)
-            lacking = int((~table.known[batch.items]).sum())
-            lengths = [len(encoding.token_ids) for encoding in batch.encodings]
-            table.add(batch.items, outputs, seconds, lengths, [encoding.truncated for encoding in batch.encodings])
-            table.padding_tokens += batch.padded_tokens - batch.tokens
-            advance(lacking)
+        with closing(_in_parallel(network, batches, memory, name)) as done:  # whatever happens, no thread runs on
+            for batch, outputs, seconds in done:
+                _refuse_non_finite(outputs, batch.items, name)
+                lacking = int((~table.known[batch.items]).sum())
+                lengths = [len(encoding.token_ids) for encoding in batch.encodings]
+                table.add(batch.items, outputs, seconds, lengths, [encoding.truncated for encoding in batch.encodings])
+                table.padding_tokens += batch.padded_tokens - batch.tokens
+                advance(lacking)
     table.elapsed += time.perf_counter() - started
 
 
@@ -79,26 +81,38 @@ class Memory:
 
     def run(self, network: LocalNetwork, encodings: Sequence[Encoding]) -> NDArray[np.float32]:
         """Run a batch, in parts where it is too large. Raises OutOfMemoryError where one input alone is."""
-        longest = max(len(encoding.token_ids) for encoding in encodings)
-        size = len(encodings) if self.most_tokens is None else max(1, self.most_tokens // longest)
-        parts = [encodings[start : start + size] for start in range(0, len(encodings), size)]
-        return np.concatenate([self._run_part(network, part) for part in parts])
+        outputs: list[NDArray[np.float32]] = []
+        rest = encodings
+        while rest:
+            part = rest[: self._fitting(rest)]
+            try:
+                outputs.append(network.run(part))
+            except OutOfMemoryError:
+                if len(part) == 1:
+                    raise
+                self._learn(_padded_tokens(part))
+            else:
+                rest = rest[len(part) :]
+        return np.concatenate(outputs)
 
-    def _run_part(self, network: LocalNetwork, part: Sequence[Encoding]) -> NDArray[np.float32]:
-        try:
-            return network.run(part)
-        except OutOfMemoryError:
-            if len(part) == 1:
-                raise
-        tokens = len(part) * max(len(encoding.token_ids) for encoding in part)
-        self.most_tokens = tokens // 2
+    def _fitting(self, encodings: Sequence[Encoding]) -> int:
+        if self.most_tokens is None:
+            return len(encodings)
+        return max(1, self.most_tokens * len(encodings) // _padded_tokens(encodings))
+
+    def _learn(self, tokens: int) -> None:
+        """So many were too many; another thread may have learnt of fewer."""
+        self.most_tokens = min(tokens // 2, self.most_tokens or tokens)
         logger.warning("out of memory with %d tokens in a batch; going on with half as many", tokens)
-        return self.run(network, part)
+
+
+def _padded_tokens(encodings: Sequence[Encoding]) -> int:
+    return len(encodings) * max(len(encoding.token_ids) for encoding in encodings)
 
 
 def _in_parallel(
     network: LocalNetwork, batches: Iterator[Batch], memory: Memory, name: Name
-) -> Iterator[tuple[Batch, NDArray[np.float32], float]]:
+) -> Generator[tuple[Batch, NDArray[np.float32], float]]:
     """Each batch with its outputs and the seconds that it took of the machine, in the order in which they get done."""
 
     def timed(batch: Batch) -> tuple[NDArray[np.float32], float]:

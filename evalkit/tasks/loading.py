@@ -51,9 +51,10 @@ def load_task(settings: TaskSettings, *, limit: int | None = None, offline: bool
         fingerprint=fingerprint(requests),
         statistics=task_statistics(requests),
         findings=log.findings(),
+        limit=limit,
     )
     if limit is None and settings.mteb_name:
-        task = replace(task, findings=(*task.findings, *_differences(task)))
+        task = _compared(task)
     tell(task.name, task.findings)
     return task
 
@@ -101,8 +102,10 @@ def _name_of(path: str | None) -> str:
     return place.stem if place.is_file() else place.name
 
 
-def _differences(task: Task) -> tuple[Finding, ...]:
+def _compared(task: Task) -> Task:
+    """The task, with what differs from the published dataset of its name."""
     differences = compare_with_published(task)
     if not differences:
-        return ()
-    return (Finding("warning", f"differs from the published dataset: {', '.join(differences)}", task.source),)
+        return task
+    finding = Finding("warning", f"differs from the published dataset: {', '.join(differences)}", task.source)
+    return replace(task, differences=differences, findings=(*task.findings, finding))

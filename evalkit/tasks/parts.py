@@ -164,6 +164,8 @@ def _request(query: Query, corpus: Texts, gains: Mapping[str, int], doc_ids: lis
 def _note_oddities(request: Request, cell: Cell, log: FindingLog) -> None:
     positives = [candidate.text for candidate in request.candidates if candidate.gain > 0]
     negatives = [candidate.text for candidate in request.candidates if candidate.gain == 0]
+    if request.unretrieved_gains:
+        log.add("note", "relevant document that is no candidate: mteb-v2 counts it as missed, cmteb-v1 does not", cell)
     if not request.candidates:
         log.add("warning", "query without candidates: it scores 0 in mteb-v2, cmteb-v1 leaves it out", cell)
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -70,11 +70,22 @@ def read_settings(name: str, folder: Path | None = None) -> TaskSettings:
     return TaskSettings.from_mapping(_merged(name, (folder or configs_dir()) / "task"))
 
 
-def suite_settings(suite: TaskSettings, folder: Path | None = None) -> tuple[TaskSettings, ...]:
-    """The tasks of a suite in its order, taken from the suite's `source`; a single task stands for itself."""
+def suite_settings(suite: TaskSettings, folders: Sequence[Path] = ()) -> tuple[TaskSettings, ...]:
+    """The tasks of a suite in its order, taken from the suite's `source`; a single task stands for itself.
+
+    `folders` are configs folders to look for tasks in before evalkit's own. Raises EvalkitError for settings that only a
+    single task has.
+    """
     if not suite.suite:
         return (suite,)
-    tasks = (read_settings(name, folder) for name in suite.suite)
+    for name, value in suite.model_dump(mode="json", exclude={"name", "description", "suite", "source"}).items():
+        if value != TaskSettings.defaults()[name]:
+            raise EvalkitError(
+                f"task.{name} says nothing to {suite.name}, which is a suite of {', '.join(suite.suite)}; name one task (your own "
+                "data: task=local task.path=PATH)"
+            )
+    places = {name: next((f for f in folders if (f / "task" / f"{name}.yaml").is_file()), None) for name in suite.suite}
+    tasks = (read_settings(name, folder) for name, folder in places.items())
     return tuple(task.model_copy(update={"source": suite.source}) for task in tasks)
 
 

@@ -21,7 +21,7 @@ def test_every_model_has_a_backend(name: str) -> None:
     able = backends_for(read_model(name))
     assert able
     assert AUTO not in able
-    check_backend(AUTO, read_model(name), "fp32")
+    check_backend(AUTO, read_model(name), Runtime())
 
 
 @pytest.mark.parametrize(
@@ -39,12 +39,12 @@ def test_who_runs_what(model: str, expected: str) -> None:
     able = backends_for(read_model(model))
     assert expected in able
     assert able == (expected,) or expected == "torch"
-    check_backend(expected, read_model(model), "fp32")
+    check_backend(expected, read_model(model), Runtime())
 
 
 def refusal(backend: str, model: str, dtype: str = "fp32") -> str:
     with pytest.raises(EvalkitError) as caught:
-        check_backend(backend, read_model(model), dtype)
+        check_backend(backend, read_model(model), Runtime(dtype=dtype))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -64,7 +64,7 @@ def test_a_backend_that_is_not() -> None:
 
 def test_precisions() -> None:
     for dtype in ("fp32", "bf16", "fp16"):
-        check_backend("torch", read_model("bge-reranker-base"), dtype)
+        check_backend("torch", read_model("bge-reranker-base"), Runtime(dtype=dtype))
     assert refusal("torch", "bge-reranker-base", "int4").startswith("dtype=int4: ")
     assert refusal(AUTO, "bm25", "bf16") == "dtype=bf16: bm25 can be run in fp32"
 
@@ -81,3 +81,9 @@ def test_a_package_that_is_missing_is_named(name: str) -> None:
 
 def test_preparing_by_name() -> None:
     assert prepare_model("baseline", read_model("constant"), Runtime()).description == {"name": "baseline"}
+
+
+@pytest.mark.parametrize(("model", "runtime"), [("bm25", Runtime(device="cuda")), ("random", Runtime(threads=2))])
+def test_a_device_or_threads_that_would_be_ignored(model: str, runtime: Runtime) -> None:
+    with pytest.raises(EvalkitError, match="leave"):
+        check_backend(AUTO, read_model(model), runtime)

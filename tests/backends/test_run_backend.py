@@ -60,7 +60,10 @@ WRITERS = {
 def test_every_form_gives_the_scores(form: str, tmp_path: Path) -> None:
     path = WRITERS[form](tmp_path)
     model = prepare(model_settings(read_model("run").model_dump() | {"path": str(path)}), Runtime())
-    assert scored(model.scorer, TASK, kind="run").scores.tolist() == np.float32([1.5, -0.25, 3e-7]).tolist()
+    expected = [1.5, -0.25, 3e-7]  # not rounded to float32, which could tie what is not tied
+    if "float32" in form:
+        expected = np.float32(expected).tolist()
+    assert scored(model.scorer, TASK, kind="run").scores.tolist() == expected
     assert model.identity.hub_id == f"local/{path.stem}"
     assert len(model.identity.revision) == 12
     assert model.way is None

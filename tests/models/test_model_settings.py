@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from evalkit.configuration import option_names
+from evalkit.configuration import option_names, read_option
 from evalkit.errors import EvalkitError
 from evalkit.models.settings import model_settings, read_model
 
@@ -60,3 +60,25 @@ def test_wrong_fields(fields: dict[str, Any], says: str) -> None:
 def test_an_unknown_model_offers_the_nearest() -> None:
     with pytest.raises(EvalkitError, match=r"did you mean .*bge-reranker-base"):
         read_model("bge-reranker-bse")
+
+
+def test_an_override_beats_the_recipe_which_beats_the_file() -> None:
+    own = read_option("model", "multilingual-e5-small")
+    both = model_settings(own, {"recipe": "query-both-sides"})
+    assert (both.query_prompt, both.document_prompt) == ("query: ", "query: ")
+    mine = model_settings(own, {"recipe": "query-both-sides", "document_prompt": "mine: "})
+    assert (mine.query_prompt, mine.document_prompt) == ("query: ", "mine: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "override"),
+    [
+        ("bm25", {"path": "x"}),
+        ("multilingual-e5-small-q4", {"max_length": 4}),
+        ("bge-reranker-base", {"pooling": "mean"}),
+        ("bge-base-zh-v1.5", {"truncation": "only_second"}),
+    ],
+)
+def test_an_override_that_would_be_ignored_is_refused(name: str, override: dict[str, object]) -> None:
+    with pytest.raises(EvalkitError, match=f"model.{next(iter(override))} says nothing to {name}"):
+        model_settings(read_option("model", name), override)

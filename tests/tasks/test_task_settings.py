@@ -104,3 +104,18 @@ def test_unknown_task_names_the_nearest():
 def test_nothing_to_load(settings, message):
     with pytest.raises(EvalkitError, match=message):
         load_task(settings)
+
+
+def test_a_suite_refuses_what_only_a_task_has():
+    suite = read_settings("demo").model_copy(update={"path": "mine.jsonl"})
+    with pytest.raises(EvalkitError, match=r"task\.path says nothing to demo.*task=local"):
+        suite_settings(suite)
+
+
+def test_a_suite_of_ones_own_tasks(tmp_path):
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task" / "mine.yaml").write_text(
+        "defaults: [base, _self_]\nname: mine\npath: mine.jsonl\n", encoding="utf-8"
+    )
+    suite = TaskSettings(name="both", suite=("mine", "demo-zh"))
+    assert [task.path or task.bundled for task in suite_settings(suite, [tmp_path])] == ["mine.jsonl", "zh.jsonl"]

@@ -1,0 +1,117 @@
+"""Backend openvino against torch, which is compared with transformers itself."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from agreement import (
+    E5,
+    RECIPES,
+    TEXTS,
+    expected_e5,
+    expected_scores,
+    expected_vectors,
+    prepared,
+    scores,
+    vectors,
+    write_embedder,
+)
+from command import run_here
+
+from evalkit.backends import check_backend, prepare_model
+from evalkit.errors import EvalkitError
+from evalkit.models.interfaces import LocalNetwork, Runtime
+from evalkit.models.settings import model_settings, read_model
+
+pytest.importorskip("openvino")
+TOLERANCE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def embedder(tiny_bert_reranker: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_embedder(tiny_bert_reranker, tmp_path_factory.mktemp("models") / "embedder")
+
+
+@pytest.mark.parametrize("architecture", ["XLM-R", "BERT"])
+def test_cross_encoders(architecture: str, tiny_reranker: Path, tiny_bert_reranker: Path, tmp_path: Path) -> None:
+    folder = tiny_reranker if architecture == "XLM-R" else tiny_bert_reranker
+    expected = expected_scores(folder)
+    assert np.ptp(expected) > 1
+    np.testing.assert_allclose(scores(prepared("openvino", folder, tmp_path)), expected, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize(("pooling", "similarity"), RECIPES)
+def test_embedders(pooling: str, similarity: str, embedder: Path, tmp_path: Path) -> None:
+    model = prepared("openvino", embedder, tmp_path, kind="embedder", pooling=pooling, similarity=similarity)
+    found = vectors(model)
+    np.testing.assert_allclose(found, expected_vectors(embedder, pooling, similarity), atol=TOLERANCE, rtol=0)
+    lengths = np.linalg.norm(found, axis=1)
+    assert np.allclose(lengths, 1, atol=1e-5) == (similarity == "cosine")
+
+
+def test_e5(e5_small: Path, tmp_path: Path) -> None:
+    found = vectors(prepared("openvino", e5_small, tmp_path, **E5), TEXTS[:4])
+    np.testing.assert_allclose(found, expected_e5(e5_small), atol=1e-5, rtol=0)
+
+
+def test_bf16_is_close_and_another_precision(tiny_bert_reranker: Path, tmp_path: Path) -> None:
+    model = prepared("openvino", tiny_bert_reranker, tmp_path, "bf16")
+    assert model.description["dtype"] == "bf16"
+    difference = np.abs(scores(model) - expected_scores(tiny_bert_reranker)).max()
+    assert 10 * TOLERANCE < difference < 0.15
+    assert model.way != prepared("openvino", tiny_bert_reranker, tmp_path).way
+
+
+def test_threads_run_batches_of_their_own(tiny_bert_reranker: Path, tmp_path: Path) -> None:
+    """As many as `parallel` says, at once, each with its own batch's outputs."""
+    network = prepared("openvino", tiny_bert_reranker, tmp_path).scorer
+    assert isinstance(network, LocalNetwork)
+    assert network.parallel == 2
+    query, *documents = network.tokenize(["感冒", *(f"多喝水{'很' * n}" for n in range(40))], "document")
+    encodings = [network.encode_pair(query, document) for document in documents]
+    alone = np.array([network.run([encoding])[0] for encoding in encodings])
+    found = np.zeros(len(encodings), np.float32)
+
+    def run(first: int) -> None:
+        for _ in range(3):
+            for place in range(first, len(encodings), 4):
+                found[place] = network.run([encodings[place]])[0]
+
+    threads = [threading.Thread(target=run, args=(first,)) for first in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    np.testing.assert_allclose(found, alone, atol=1e-6)
+
+
+def test_it_runs_on_the_cpu_alone(tiny_bert_reranker: Path) -> None:
+    settings = model_settings({"path": str(tiny_bert_reranker)})
+    with pytest.raises(
+        EvalkitError, match=r"device=cuda: backend openvino runs on the CPU; backend=torch runs elsewhere"
+    ):
+        prepare_model("openvino", settings, Runtime(device="cuda"))
+
+
+def test_without_its_package(monkeypatch: pytest.MonkeyPatch, tiny_bert_reranker: Path, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    done = run_here(
+        "task=demo-zh2en",
+        "model=local-cross-encoder",
+        f"model.path={tiny_bert_reranker}",
+        "backend=openvino",
+        f"results_dir={tmp_path}",
+    )
+    assert done.code == 2
+    says = 'evalkit: backend=openvino is not installed: pip install "evalkit-reranking[openvino]"\n'
+    assert done.stderr == says
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "int8"])
+def test_precisions_that_it_lacks(dtype: str) -> None:
+    with pytest.raises(EvalkitError, match=f"dtype={dtype}: backend openvino runs fp32, bf16"):
+        check_backend("openvino", read_model("bge-reranker-base"), Runtime(dtype=dtype))

