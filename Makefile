@@ -1,6 +1,6 @@
 # make run    installs what is missing into .venv and evaluates the demo; make run ARGS="task=… model=…"
 # make test   installs, lints, checks types and imports, and tests
-# make bench  times evalkit beside sentence-transformers, FlagEmbedding and mteb (some 40 minutes)
+# make bench  times evalkit beside sentence-transformers, FlagEmbedding and mteb (some 30 minutes)
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=

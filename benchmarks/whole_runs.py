@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import folders, texts
+from evalkit.scoring.store import FILE_NAME
 
 QUERIES, PAIRS = 5_908, 97_422
 POLL_SECONDS = 0.05
@@ -105,7 +106,7 @@ def first_batch(data: Path, model: Path) -> float:
     started = time.perf_counter()
     process = subprocess.Popen(command(data, model, cache), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        while not _has_rows(cache / "scores.sqlite3"):
+        while not _has_rows(cache / FILE_NAME):
             if process.poll() is not None:
                 raise RuntimeError("the run ended before its first batch")
             time.sleep(POLL_SECONDS)

@@ -144,9 +144,10 @@ def evaluate(
 
 
 def _check_precision(model: Model, task: Task, run: Run, cache: Cache) -> PrecisionCheck:
-    """Score a sample in fp32 too, with the same backend."""
+    """Score a sample in fp32 too, with the same backend (the one that `auto` took)."""
     sample = sample_of(task)
-    full = replace(model, runtime=replace(model.runtime, dtype=FULL_PRECISION))
+    backend = str(model.runnable.description["name"])
+    full = replace(model, backend=backend, runtime=replace(model.runtime, dtype=FULL_PRECISION))
     with _score_memory(full, cache) as kept:
         expected = score_task(full.runnable, full.settings, sample, kept).scores
     return compare_precisions(sample, run.scores[: len(expected)], expected, model.runtime.dtype)

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from evalkit.errors import EvalkitError
-from evalkit.models.interfaces import LocalNetwork, OutOfMemoryError, RunnableModel, Runtime
+from evalkit.models.interfaces import LocalNetwork, RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
 from evalkit.models.weights import ModelFiles, find_model, way_of_scoring
 
@@ -45,24 +45,12 @@ def open_network(settings: ModelSettings, files: ModelFiles, device: torch.devic
     network = load_network(settings, files.folder).to(device=device, dtype=DTYPES[runtime.dtype])
 
     def forward(arrays: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
-        try:
-            tensors = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
-            with torch.inference_mode():
-                output: NDArray[np.float32] = network(**tensors).float().cpu().numpy()
-        except RuntimeError as error:  # torch.OutOfMemoryError on an accelerator, a plain one on a CPU
-            if not is_out_of_memory(error):
-                raise
-            raise OutOfMemoryError(str(error)) from error
+        tensors = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+        with torch.inference_mode():
+            output: NDArray[np.float32] = network(**tensors).float().cpu().numpy()
         return output
 
     return TokenizedNetwork(load_inputs(settings, files.folder), forward, BATCH_TOKENS[device.type])
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch says that it could not have the memory."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return True
-    return "out of memory" in str(error) or "can't allocate memory" in str(error) or "not enough memory" in str(error)
 
 
 def choose_device(name: str | None) -> torch.device:

@@ -9,10 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.models.batches import pad_batch
-from evalkit.models.interfaces import Encoding, TokenizedText
+from evalkit.models.interfaces import Encoding, OutOfMemoryError, TokenizedText
 from evalkit.models.tokenization import InputBuilder
 from evalkit.records import Role
 
+OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "bad_alloc",
+    "bad allocation",
+    "failed to allocate",
+)
 Forward = Callable[[Mapping[str, NDArray[np.int64]]], NDArray[np.float32]]
 
 
@@ -38,4 +46,15 @@ class TokenizedNetwork:
         return self.inputs.encode_text(text)
 
     def run(self, batch: Sequence[Encoding]) -> NDArray[np.float32]:
-        return self.forward(pad_batch(batch, self.inputs.tokenizer.pad_token_id))
+        try:
+            return self.forward(pad_batch(batch, self.inputs.tokenizer.pad_token_id))
+        except Exception as error:  # each system has an exception of its own for it, and none is a MemoryError
+            if not is_out_of_memory(error):
+                raise
+            raise OutOfMemoryError(str(error)) from error
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an exception of torch, OpenVINO or ONNX Runtime says that memory ran out."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(words in text for words in OUT_OF_MEMORY)

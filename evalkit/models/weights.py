@@ -55,7 +55,7 @@ def find_model(settings: ModelSettings, *, offline: bool, also: Sequence[str] = 
 def way_of_scoring(settings: ModelSettings, files: ModelFiles, backend: Mapping[str, object]) -> dict[str, object]:
     """All that can change a score: weights, architecture, tokenizer, recipe, and the backend's own description."""
     recipe = ("kind", "max_length", "truncation", "query_prompt", "document_prompt", "pooling", "similarity")
-    texts = sorted(path for pattern in TEXT_FILES for path in files.folder.glob(pattern))
+    texts = sorted(path for pattern in (*TEXT_FILES, "*.py") for path in files.folder.glob(pattern))
     return {
         "model": files.identity.hub_id,
         "weights": files.identity.weights_hash,

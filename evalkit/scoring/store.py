@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from evalkit.errors import EvalkitError
 from evalkit.scoring.store_file import StoreFile, check_structure, connect, transaction
 
-FILE_NAME = "scores.sqlite3"
+FILE_NAME = "scores-v1.sqlite3"  # other tables, another name: two versions of evalkit may share a folder
 KEY_BYTES = 16
 KEYS_AT_ONCE = 500
 logger = logging.getLogger("evalkit")

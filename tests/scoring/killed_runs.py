@@ -30,7 +30,7 @@ from evalkit.models.interfaces import Encoding, RunnableModel
 from evalkit.models.settings import model_settings
 from evalkit.records import ModelIdentity
 from evalkit.scoring.engine import ScoreMemory, score_task
-from evalkit.scoring.store import open_store
+from evalkit.scoring.store import FILE_NAME, open_store
 
 BATCH_TOKENS = 96
 PARALLEL = 2
@@ -106,7 +106,7 @@ def finish(run: Run, folder: Path) -> None:
 
 
 def stored(folder: Path) -> int:
-    path = folder / "cache" / "scores.sqlite3"
+    path = folder / "cache" / FILE_NAME
     if not path.is_file():
         return 0
     with contextlib.closing(sqlite3.connect(path)) as connection:
