@@ -26,6 +26,7 @@ from evalkit.scoring.engine import ScoreMemory, score_task
 from evalkit.scoring.store import open_store
 from evalkit.statistics import bootstrap_intervals
 from evalkit.tasks import load_task as load_task_of_settings
+from evalkit.tasks.content import script_of
 from evalkit.tasks.settings import TaskSettings, read_settings
 
 FULL_PRECISION = "fp32"
@@ -166,9 +167,12 @@ def _score_memory(model: Model, cache: Cache) -> Iterator[ScoreMemory]:
 def _query_table(
     task: Task, run: Run, lists: CandidateLists, judged: dict[str, QueryScores], texts: bool
 ) -> pd.DataFrame:
-    """One row per query: counts, AP and RR of cmteb-v1 with what ties can do to them, mteb-v2's values, truncation."""
+    """One row per query: what it is like, AP and RR of cmteb-v1 with what ties can do to them, mteb-v2's values."""
     v1, v2 = judged["cmteb-v1"], judged["mteb-v2"]
     table = query_table(lists, v1).rename(columns={"map": "ap", "mrr": "rr"})
+    queries = [" ".join(request.query.texts) for request in task.requests]
+    table.insert(1, "query_characters", [len(query) for query in queries])
+    table.insert(2, "query_script", [script_of(query) for query in queries])
     if texts:
         table.insert(1, "query", [" | ".join(request.query.texts) for request in task.requests])
     for column, metric in (("ap", "map"), ("rr", "mrr")):

@@ -22,7 +22,7 @@ import numpy as np
 
 from evalkit.errors import EvalkitError
 from evalkit.records import ModelIdentity, Result, Usage
-from evalkit.result_folders import EXPERIMENTS, MODEL_FILE, NO_REVISION, file_name, find_results, result_folder
+from evalkit.result_folders import EXPERIMENTS, MODEL_FILE, NO_REVISION, file_name, result_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,9 +31,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "TIMING_KEYS",
     "count_queries",
-    "find_results",
     "pairs_per_second",
-    "read_result",
     "result_file",
     "result_folder",
     "result_json",
@@ -47,9 +45,6 @@ SCHEMA_VERSION = 1
 TIMING_KEYS = (("evaluation_time",), ("evalkit", "timing"), ("evalkit", "provenance", "timestamp"))
 """Where the JSON holds times, and what else differs between a run and its repetition (what the store already had)."""
 
-_JSON_TYPES: Mapping[type, str] = {str: "string", int: "integer", dict: "object"}
-_FIELDS = {"task_name": str, "dataset_revision": str, "scores": dict, "evalkit": dict}
-_OWN_FIELDS = {"schema_version": int, "protocol": str, "main_score": str, "model": dict, "task": dict, "config": dict}
 _TEXT_COLUMNS = ("query", "text")
 _MODEL_TYPES = {
     "cross-encoder": "cross-encoder",
@@ -146,46 +141,6 @@ def without_timings(content: Mapping[str, Any]) -> dict[str, Any]:
             holder = holder.get(parent, {})
         holder.pop(key, None)
     return rest
-
-
-def read_result(path: Path) -> dict[str, Any]:
-    """Read a result's JSON file.
-
-    Raises EvalkitError where the file is missing, is not JSON, or is not a result of this version of evalkit.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except OSError as error:
-        raise EvalkitError(f"cannot read {path} ({error.strerror}); give a result's JSON file") from error
-    except ValueError as error:
-        raise EvalkitError(f"{path} is not valid JSON ({error}); run the evaluation again") from error
-    _check_shape(content, path)
-    checked: dict[str, Any] = content
-    return checked
-
-
-def _check_shape(content: object, path: Path) -> None:
-    if not isinstance(content, dict):
-        raise EvalkitError(f"{path} is no result: it holds a {type(content).__name__}, not an object")
-    _check_fields(content, "", _FIELDS, path)
-    own = content["evalkit"]
-    _check_fields(own, "evalkit.", _OWN_FIELDS, path)
-    if own["schema_version"] != SCHEMA_VERSION:
-        raise EvalkitError(
-            f"{path} has evalkit.schema_version {own['schema_version']}, this evalkit reads {SCHEMA_VERSION}; "
-            "use the version of evalkit that wrote it, or run the evaluation again"
-        )
-
-
-def _check_fields(holder: Mapping[str, Any], prefix: str, expected: Mapping[str, type], path: Path) -> None:
-    for name, kind in expected.items():
-        if not isinstance(holder.get(name), kind):
-            state = f"is no {_JSON_TYPES[kind]}" if name in holder else "is missing"
-            raise EvalkitError(f"{path} is no result of evalkit: {prefix}{name} {state}; run the evaluation again")
-
-
-def _refuse_constant(name: str) -> object:
-    raise ValueError(f"{name} is no JSON number")
 
 
 def _own_block(result: Result) -> dict[str, Any]:

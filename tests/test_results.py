@@ -35,13 +35,12 @@ from evalkit.records import (
 from evalkit.result_folders import experiment_slug
 from evalkit.results import (
     TIMING_KEYS,
-    find_results,
-    read_result,
     result_folder,
     result_json,
     without_timings,
     write_result,
 )
+from evalkit.stored_results import read_result
 
 REVISION = "2cfc18c9415c912f9d8155881c133215df768a70"
 IDENTITY = ModelIdentity("bge-reranker-base", "BAAI/bge-reranker-base", REVISION, "cross-encoder", "ab" * 32)
@@ -462,70 +461,10 @@ def test_mteb_accepts_what_is_said_of_the_model(tmp_path: Path) -> None:
         assert meta.is_cross_encoder == (identity.kind == "cross-encoder")
 
 
-# --- reading
-
-
-def broken(change: Any) -> bytes:
-    content = result_json(RESULT)
-    change(content)
-    return json.dumps(content).encode()
-
-
-@pytest.mark.parametrize(
-    ("data", "said"),
-    [
-        (b"", "not valid JSON"),
-        (b'{"scores": ', "not valid JSON"),
-        (b"\xff\xfe\x00", "not valid JSON"),
-        (b'{"scores": NaN}', "NaN is no JSON number"),
-        (b"[1]", "holds a list, not an object"),
-        (broken(lambda content: content.pop("evalkit")), "evalkit is missing"),
-        (broken(lambda content: content.update(scores=[1])), "scores is no object"),
-        (broken(lambda content: content["evalkit"].pop("protocol")), "evalkit.protocol is missing"),
-        (broken(lambda content: content["evalkit"].update(schema_version="1")), "schema_version is no integer"),
-        (
-            broken(lambda content: content["evalkit"].update(schema_version=99)),
-            "schema_version 99, this evalkit reads 1",
-        ),
-    ],
-)
-def test_what_is_no_result_is_refused_with_the_reason(tmp_path: Path, data: bytes, said: str) -> None:
-    path = tmp_path / "CMedQAv1-reranking.json"
-    path.write_bytes(data)
-    with pytest.raises(EvalkitError) as raised:
-        read_result(path)
-    assert said in str(raised.value)
-    assert str(path) in str(raised.value)
-    assert "\n" not in str(raised.value)
-
-
-def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
-    for path in (tmp_path / "none.json", tmp_path):
-        with pytest.raises(EvalkitError, match="cannot read"):
-            read_result(path)
-
-
-def test_results_are_found_in_files_and_folders_once_each(tmp_path: Path) -> None:
-    real = write_result(RESULT, result_folder(tmp_path, IDENTITY, {}))
-    experiment = write_result(RESULT, result_folder(tmp_path, IDENTITY, {"limit": 5}))
-    local = write_result(replace(RESULT, model=LOCAL), result_folder(tmp_path, LOCAL, {}))
-    (tmp_path / "notes.json").write_text("{}", encoding="utf-8")
-    assert find_results([tmp_path]) == [real, experiment, local]
-    assert find_results([local, tmp_path]) == [local, real, experiment]
-    assert find_results([experiment.parent]) == [experiment]
-
-
-def test_nothing_to_find_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(EvalkitError, match="no results in"):
-        find_results([tmp_path])
-    with pytest.raises(EvalkitError, match="does not exist"):
-        find_results([tmp_path / "none"])
-
-
 # --- light to import
 
 
-@pytest.mark.parametrize("module", ["results", "result_folders", "published", "report.summary"])
+@pytest.mark.parametrize("module", ["results", "stored_results", "result_folders", "published", "report.summary"])
 def test_readers_of_results_load_nothing_heavy(module: str) -> None:
     code = f"import sys, evalkit.{module}; print([m for m in ('torch', 'transformers', 'mteb', 'hydra') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

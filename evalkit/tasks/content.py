@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from evalkit.records import Request, Task, TaskStatistics
 
 _PUBLISHED = Path(__file__).parent / "published_statistics.json"
+_SCRIPTS = {"Han": re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"), "Latin": re.compile("[A-Za-z]")}
 
 
 def has_both(request: Request) -> bool:
@@ -52,6 +54,12 @@ def fingerprint(requests: Iterable[Request]) -> str:
         parts += [b"%d;%b" % (candidate.gain, _prefixed(candidate.text)) for candidate in request.candidates]
         digest.update(b"".join(parts))
     return digest.hexdigest()
+
+
+def script_of(text: str) -> str:
+    """The script that a text is written in: `Han`, `Latin` (ASCII letters), `Han+Latin`, or `other`."""
+    scripts = [name for name, letter in _SCRIPTS.items() if letter.search(text)]
+    return "+".join(scripts) or "other"
 
 
 def _prefixed(text: str) -> bytes:

@@ -12,7 +12,7 @@ from task_files import LIST_ROWS, ROWS, load, local_settings, mteb_parts, write_
 
 from evalkit.records import Candidate, Query, Request, Task, TaskStatistics
 from evalkit.tasks import compare_with_published, load_task, read_settings, task_statistics
-from evalkit.tasks.content import fingerprint
+from evalkit.tasks.content import fingerprint, script_of
 
 
 def test_statistics(tmp_path):
@@ -137,3 +137,17 @@ def test_a_hundred_thousand_pairs_share_their_texts(tmp_path):
     assert task.statistics.pairs == 100_000
     texts = [candidate.text for request in task.requests for candidate in request.candidates]
     assert len({id(text) for text in texts}) == len(set(texts))
+
+
+@pytest.mark.parametrize(
+    ("text", "script"),
+    [
+        ("感冒了怎么办？", "Han"),
+        ("what is panda?", "Latin"),
+        ("iPhone多少钱", "Han+Latin"),
+        ("12:30?", "other"),
+        ("𠮷", "Han"),
+    ],
+)
+def test_script(text, script):
+    assert script_of(text) == script

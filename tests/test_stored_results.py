@@ -1,0 +1,142 @@
+"""Results read back from disk: what they hold, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from test_results import IDENTITY, LOCAL, RESULT
+
+from evalkit.errors import EvalkitError
+from evalkit.evaluation import evaluate, load_model, load_task
+from evalkit.result_folders import find_results
+from evalkit.results import result_folder, result_json, write_result
+from evalkit.stored_results import load_result, load_results, read_result
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A result of the random baseline on a bundled task."""
+    result = evaluate(load_model("random"), load_task("demo-zh"))
+    return write_result(result, result_folder(tmp_path_factory.mktemp("results"), result.model, {}))
+
+
+def test_a_result_comes_back_as_it_was(written: Path) -> None:
+    result = evaluate(load_model("random"), load_task("demo-zh"))
+    stored = load_result(written)
+    assert stored.model == result.model
+    assert (stored.task_name, stored.protocol, stored.fingerprint) == ("demo-zh", "cmteb-v1", result.task.fingerprint)
+    assert {metric: stored.scores[metric] for metric in result.scores} == dict(result.scores)
+    pd.testing.assert_frame_equal(stored.queries, result.queries, check_dtype=False)
+    pd.testing.assert_frame_equal(stored.candidates, result.candidates, check_dtype=False)
+    assert [one.path for one in load_results([written.parent])] == [written]
+
+
+def test_queries_say_what_they_are_like(written: Path) -> None:
+    task = load_task("demo-zh")
+    queries = load_result(written).queries
+    assert queries["query_characters"].tolist() == [len(" ".join(r.query.texts)) for r in task.requests]
+    assert set(queries["query_script"]) <= {"Han", "Han+Latin"}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda table: table.drop(columns="ap"), "column ap is missing"),
+        (lambda table: table.iloc[1:], "its map is .* but its table of queries has the mean"),
+        (lambda table: table.assign(rr=table["rr"] * 0.99), "its mrr is"),
+    ],
+)
+def test_a_table_of_another_run_is_refused(
+    written: Path, tmp_path: Path, change: Callable[[pd.DataFrame], pd.DataFrame], said: str
+) -> None:
+    path = copied(written, tmp_path)
+    table = path.with_name(path.stem + ".queries.parquet")
+    change(pd.read_parquet(table)).to_parquet(table)
+    with pytest.raises(EvalkitError, match=said):
+        _ = load_result(path).queries
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PAR1 and no more"])
+def test_a_table_that_is_missing_or_broken_is_refused(written: Path, tmp_path: Path, content: bytes | None) -> None:
+    path = copied(written, tmp_path)
+    table = path.with_name(path.stem + ".run.parquet")
+    table.unlink()
+    if content is not None:
+        table.write_bytes(content)
+    with pytest.raises(EvalkitError, match=r"cannot read .*run\.parquet"):
+        _ = load_result(path).candidates
+
+
+def copied(written: Path, folder: Path) -> Path:
+    for file in written.parent.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    return folder / written.name
+
+
+def broken(change: Any) -> bytes:
+    content = result_json(RESULT)
+    change(content)
+    return json.dumps(content).encode()
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "not valid JSON"),
+        (b'{"scores": ', "not valid JSON"),
+        (b"\xff\xfe\x00", "not valid JSON"),
+        (b'{"scores": NaN}', "NaN is no JSON number"),
+        (b"[1]", "holds a list, not an object"),
+        (broken(lambda content: content.pop("evalkit")), "evalkit is missing"),
+        (broken(lambda content: content.update(scores=[1])), "scores is no object"),
+        (broken(lambda content: content["evalkit"].pop("protocol")), "evalkit.protocol is missing"),
+        (broken(lambda content: content["evalkit"].update(schema_version="1")), "schema_version is no integer"),
+        (
+            broken(lambda content: content["evalkit"].update(schema_version=99)),
+            "schema_version 99, this evalkit reads 1",
+        ),
+        (broken(lambda content: content["evalkit"]["model"].pop("hub_id")), "evalkit.model.hub_id is missing"),
+        (broken(lambda content: content["evalkit"]["task"].pop("fingerprint")), "evalkit.task.fingerprint is missing"),
+        (broken(lambda content: content["evalkit"].update(protocol="mteb-v3")), "'mteb-v3' is none of"),
+        (broken(lambda content: content["scores"].update(dev=[])), "one split with one subset"),
+        (broken(lambda content: content["scores"]["test"][0].update(map=None)), "scores.map is None, no fraction"),
+        (broken(lambda content: content["scores"]["test"][0].update(mrr=75.0)), "scores.mrr is 75.0, no fraction"),
+    ],
+)
+def test_what_is_no_result_is_refused_with_the_reason(tmp_path: Path, data: bytes, said: str) -> None:
+    path = tmp_path / "CMedQAv1-reranking.json"
+    path.write_bytes(data)
+    with pytest.raises(EvalkitError) as raised:
+        read_result(path)
+    assert said in str(raised.value)
+    assert str(path) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.json", tmp_path):
+        with pytest.raises(EvalkitError, match="cannot read"):
+            read_result(path)
+
+
+def test_results_are_found_in_files_and_folders_once_each(tmp_path: Path) -> None:
+    real = write_result(RESULT, result_folder(tmp_path, IDENTITY, {}))
+    experiment = write_result(RESULT, result_folder(tmp_path, IDENTITY, {"limit": 5}))
+    local = write_result(replace(RESULT, model=LOCAL), result_folder(tmp_path, LOCAL, {}))
+    (tmp_path / "notes.json").write_text("{}", encoding="utf-8")
+    assert find_results([tmp_path]) == [real, experiment, local]
+    assert find_results([local, tmp_path]) == [local, real, experiment]
+    assert find_results([experiment.parent]) == [experiment]
+
+
+def test_nothing_to_find_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(EvalkitError, match="no results in"):
+        find_results([tmp_path])
+    with pytest.raises(EvalkitError, match="does not exist"):
+        find_results([tmp_path / "none"])
