@@ -12,6 +12,7 @@ from command import run_here
 from hypothesis import given
 from hypothesis import strategies as st
 from made_tasks import make_task
+from processor import HAS_BF16
 from sklearn.metrics import average_precision_score
 from tasks.task_files import write_jsonl
 
@@ -78,11 +79,13 @@ def test_a_sample_has_a_query_that_can_be_scored() -> None:
     assert len(sample_of(make_task(*groups)).requests) == 4
 
 
-@pytest.mark.parametrize(("backend", "dtype"), [("torch", "bf16"), ("openvino", "bf16"), ("onnx", "int8")])
+@pytest.mark.parametrize(
+    ("backend", "dtype"),
+    [("torch", "bf16"), *([("openvino", "bf16")] if HAS_BF16 else []), ("onnx", "int8")],
+)
 def test_a_run_in_low_precision_says_what_it_cost(
     backend: str, dtype: str, tiny_bert_reranker: Path, tmp_path: Path
 ) -> None:
-    pytest.importorskip({"onnx": "onnxruntime"}.get(backend, backend))
     generator = np.random.default_rng(1)
 
     def text() -> str:

@@ -73,8 +73,20 @@ def choose(settings: ModelSettings, runtime: Runtime) -> Verdict:
             f'dtype={runtime.dtype} on a CPU needs an extra: pip install "evalkit-reranking[openvino,onnx]"'
         )
     if runtime.dtype != "fp32" or candidates == ["torch"]:
-        return Verdict(candidates[0], f"the first one here that runs {runtime.dtype}")
+        return _first_that_can(settings, runtime, candidates)
     return _remembered(settings, runtime, candidates)
+
+
+def _first_that_can(settings: ModelSettings, runtime: Runtime, candidates: list[str]) -> Verdict:
+    """The first backend that has the precision on this processor; the last one is left to say why it has not."""
+    why = f"the first one here that runs {runtime.dtype}"
+    for name in candidates[:-1]:
+        try:
+            prepare_model(name, settings, runtime)
+        except EvalkitError:
+            continue
+        return Verdict(name, why)
+    return Verdict(candidates[-1], why)
 
 
 def _can(name: str, dtype: str) -> bool:

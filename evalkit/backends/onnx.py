@@ -121,6 +121,7 @@ def _move(made: Path, folder: Path) -> None:
 def _export(settings: ModelSettings, files: ModelFiles, folder: Path) -> Path:
     import torch
 
+    from evalkit.models.first_token import compute_first_token_alone
     from evalkit.models.networks import load_inputs, load_network, quiet_transformers
 
     folder.mkdir()
@@ -131,7 +132,7 @@ def _export(settings: ModelSettings, files: ModelFiles, folder: Path) -> Path:
             "ignore"
         )  # the tracer's remarks on transformers' code; the scores themselves are compared
         torch.onnx.export(
-            load_network(settings, files.folder),
+            compute_first_token_alone(load_network(settings, files.folder)),
             (),
             str(folder / EXPORTED),
             kwargs=dict(example),

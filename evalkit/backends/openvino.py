@@ -22,13 +22,15 @@ from evalkit.models.weights import ModelFiles, find_model, way_of_scoring
 
 # OpenVINO computes in bf16 by itself where the processor has it: say f32 where f32 is meant
 PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
-BATCH_TOKENS = 1_024
+# few enough that a batch's activations stay in a core's cache; more were no faster (benchmarks/README.md)
+BATCH_TOKENS = 512
 
 
 def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
     """Find the model's files; they are converted when the scorer is first used."""
     if runtime.device not in (None, "cpu"):
         raise EvalkitError(f"device={runtime.device}: backend openvino runs on the CPU; backend=torch runs elsewhere")
+    _refuse_pretended(runtime.dtype)
     files = find_model(settings, offline=runtime.offline)
     description = {"name": "openvino", "device": "cpu", "dtype": runtime.dtype, "version": version("openvino")}
     return RunnableModel(
@@ -39,10 +41,24 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
     )
 
 
+def _refuse_pretended(dtype: str) -> None:
+    """OpenVINO takes a wish for bf16 on any processor, and computes in fp32 where there is none."""
+    if dtype != "bf16":
+        return
+    import openvino
+
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise EvalkitError(
+            "dtype=bf16: this processor has no bf16 arithmetic, and OpenVINO would compute in fp32; dtype=fp32, or dtype=int8 with "
+            "backend=onnx"
+        )
+
+
 def open_network(settings: ModelSettings, files: ModelFiles, runtime: Runtime) -> LocalNetwork:
     """Convert the network and compile it, with as many streams as threads."""
     import openvino
 
+    from evalkit.models.first_token import compute_first_token_alone
     from evalkit.models.local import TokenizedNetwork
     from evalkit.models.networks import load_inputs, load_network, quiet_transformers
 
@@ -52,7 +68,8 @@ def open_network(settings: ModelSettings, files: ModelFiles, runtime: Runtime) -
         warnings.simplefilter(
             "ignore"
         )  # the tracer's remarks on transformers' code; the scores themselves are compared
-        converted = openvino.convert_model(load_network(settings, files.folder), example_input=inputs.example())
+        network = compute_first_token_alone(load_network(settings, files.folder))
+        converted = openvino.convert_model(network, example_input=inputs.example())
     compiled = openvino.Core().compile_model(
         converted,
         "CPU",

@@ -13,6 +13,7 @@ import pytest
 from agreement import prepared
 from command import run_here
 from model_folders import copied, edit_weights
+from processor import HAS_BF16
 
 from evalkit.backends import auto
 from evalkit.backends.auto import VERDICTS, Verdict, choose, prepare
@@ -105,7 +106,9 @@ def test_last_is_torch(tiny_bert_reranker: Path, tmp_path: Path, without_any: No
     assert not (tmp_path / VERDICTS).exists()  # there was nothing to compare
 
 
-@pytest.mark.parametrize(("dtype", "backend"), [("bf16", "openvino"), ("int8", "onnx"), ("fp16", "torch")])
+@pytest.mark.parametrize(
+    ("dtype", "backend"), [("bf16", "openvino" if HAS_BF16 else "torch"), ("int8", "onnx"), ("fp16", "torch")]
+)
 def test_low_precision_is_the_first_that_has_it(
     dtype: str, backend: str, tiny_bert_reranker: Path, tmp_path: Path
 ) -> None:

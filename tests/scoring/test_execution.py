@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import threading
 import time
 from collections import Counter
@@ -196,7 +197,7 @@ def test_what_a_network_raises_comes_out(parallel: int, error: BaseException, tm
     assert result.usage.items_from_store == stored
 
 
-def test_interrupted_while_it_waits(tmp_path: Path) -> None:
+def test_interrupted_while_it_waits(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """Ctrl-C comes to the main thread, which waits for a batch."""
     import _thread
 
@@ -204,6 +205,9 @@ def test_interrupted_while_it_waits(tmp_path: Path) -> None:
         if number == 5:
             _thread.interrupt_main()
 
+    # a program that was started in the background may have been told to ignore it
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     network = Counting(batch_tokens=64, parallel=2, before=interrupt)
     with closing(open_store(tmp_path, {})) as store:
         with pytest.raises(KeyboardInterrupt):
