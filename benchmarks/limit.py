@@ -14,11 +14,16 @@ ROWS, INNER, COLUMNS = 2_048, 3_072, 3_072
 SECONDS = 2.0
 
 
+def has_bf16() -> bool:
+    """Whether the processor computes in bf16; where not, OpenVINO takes fp32 and torch some hundred times as long."""
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 def matmul_limits() -> dict[str, float]:
-    """GFLOP/s by precision: the best of the three libraries, each over some seconds with all threads."""
+    """GFLOP/s by precision that the processor has: the best of three libraries, over some seconds with all threads."""
     flop = 2.0 * ROWS * INNER * COLUMNS
     found: dict[str, float] = {}
-    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))[: 1 + has_bf16()]:
         calls = [_torch_call(dtype), *_openvino_calls({"fp32": "f32", "bf16": "bf16"}[name])]
         if name == "fp32":
             calls.append(_numpy_call())
@@ -26,11 +31,17 @@ def matmul_limits() -> dict[str, float]:
     return found
 
 
-def network_flop(lengths: np.ndarray, layers: int, hidden: int, intermediate: int) -> float:
-    """Floating-point operations of a BERT-like encoder over inputs of these lengths (tokens), padding not counted."""
-    per_token = 2.0 * (4 * hidden**2 + 2 * hidden * intermediate)
-    attention = 4.0 * hidden * lengths.astype(float) ** 2
-    return float(layers * (per_token * lengths.sum() + attention.sum()))
+def network_flop(lengths: np.ndarray, layers: int, hidden: int, intermediate: int, first_token: bool) -> float:
+    """Floating-point operations of a BERT-like encoder over inputs of these lengths (tokens), padding not counted.
+
+    With `first_token` the last layer computes its first position alone, as evalkit's converted cross-encoders do.
+    """
+    tokens, squares, inputs = lengths.sum(), (lengths.astype(float) ** 2).sum(), len(lengths)
+    per_position = 2.0 * (2 * hidden**2 + 2 * hidden * intermediate)  # query, output and feed-forward
+    keys_and_values, attention = 4.0 * hidden**2, 4.0 * hidden
+    whole = tokens * (per_position + keys_and_values) + attention * squares
+    last = inputs * per_position + tokens * (keys_and_values + attention) if first_token else whole
+    return float((layers - 1) * whole + last)
 
 
 def _rate(call: Callable[[], Any]) -> float:

@@ -17,6 +17,7 @@ from evalkit.scoring.engine import score_task
 
 Pair = tuple[str, str]
 Scores = Callable[[], np.ndarray]
+PairScores = Callable[[Sequence[Pair]], np.ndarray]
 
 
 def task_of_pairs(pairs: Sequence[Pair]) -> Task:
@@ -35,30 +36,34 @@ def task_of(requests: tuple[Request, ...]) -> Task:
     return Task("benchmark", "benchmark", "test", (), "cmteb", "", "", requests, "", statistics)
 
 
-def evalkit_cross_encoder(folder: Path, pairs: Sequence[Pair], backend: str, dtype: str) -> Scores:
+def evalkit_cross_encoder(folder: Path, backend: str, dtype: str) -> PairScores:
     """evalkit, from the task to scores in the task's order, without the store."""
     model = load_model("local-cross-encoder", path=str(folder), backend=backend, dtype=dtype)
-    task = task_of_pairs(pairs)
     _ = model.runnable.scorer
-    return lambda: score_task(model.runnable, model.settings, task).scores
+    return lambda pairs: score_task(model.runnable, model.settings, task_of_pairs(pairs)).scores
 
 
-def sentence_transformers_cross_encoder(folder: Path, pairs: Sequence[Pair], dtype: torch.dtype) -> Scores:
+def sentence_transformers_cross_encoder(folder: Path, dtype: torch.dtype, batch_size: int = 32) -> PairScores:
     """CrossEncoder.predict, which sorts by length itself; batches of 32, as documented."""
     from sentence_transformers import CrossEncoder
 
     model = CrossEncoder(str(folder), device="cpu", max_length=512, model_kwargs={"dtype": dtype})
-    return lambda: np.asarray(model.predict(list(pairs), activation_fn=torch.nn.Identity(), show_progress_bar=False))
+
+    def call(pairs: Sequence[Pair]) -> np.ndarray:
+        raw = torch.nn.Identity()
+        scores = model.predict(list(pairs), batch_size=batch_size, activation_fn=raw, show_progress_bar=False)
+        return np.asarray(scores)
+
+    return call
 
 
 class FlagRerankerCall:
     """FlagReranker.compute_score as documented (sorted, batches of 128, the first of which it runs twice as a probe)."""
 
-    def __init__(self, folder: Path, pairs: Sequence[Pair]) -> None:
+    def __init__(self, folder: Path, batch_size: int = 128) -> None:
         from FlagEmbedding import FlagReranker
 
-        self._reranker = FlagReranker(str(folder), use_fp16=False, devices="cpu")
-        self._pairs = [list(pair) for pair in pairs]
+        self._reranker = FlagReranker(str(folder), use_fp16=False, devices="cpu", batch_size=batch_size)
         self._calls: list[float] = []
         self.probe_seconds: list[float] = []
         forward = self._reranker.model.forward
@@ -71,9 +76,9 @@ class FlagRerankerCall:
 
         self._reranker.model.forward = timed
 
-    def __call__(self) -> np.ndarray:
+    def __call__(self, pairs: Sequence[Pair]) -> np.ndarray:
         self._calls.clear()
-        scores = np.asarray(self._reranker.compute_score(self._pairs, normalize=False))
+        scores = np.asarray(self._reranker.compute_score([list(pair) for pair in pairs], normalize=False))
         self.probe_seconds.append(self._calls[0])
         return scores
 
@@ -94,8 +99,8 @@ def evalkit_embedder(folder: Path, task: Task, backend: str) -> Scores:
     return lambda: evaluate(model, task, cache="off").candidates["score"].to_numpy()
 
 
-def mteb_embedder(folder: Path, task: Task, work: Path) -> Scores:
-    """mteb.evaluate with a SentenceTransformer, on the same task in memory."""
+def mteb_embedder(folder: Path, task: Task, work: Path, batch_size: int = 32) -> Scores:
+    """mteb.evaluate with a SentenceTransformer, on the same task in memory; batches of 32, as documented."""
     import mteb
     from sentence_transformers import SentenceTransformer
 
@@ -109,6 +114,7 @@ def mteb_embedder(folder: Path, task: Task, work: Path) -> Scores:
         mteb.evaluate(
             model,
             _mteb_task(task),
+            encode_kwargs={"batch_size": batch_size},
             cache=None,
             prediction_folder=predictions,
             show_progress_bar=False,
