@@ -71,7 +71,7 @@ def main() -> None:
 def cross_encoder(chosen: argparse.Namespace) -> dict[str, Any]:
     """bge-reranker-base's architecture at full size, real pairs of some 300 tokens."""
     folder = folders.full_reranker()
-    documents = texts.passages(chosen.pairs, 430, seed=1, spread=0.35)
+    documents = texts.passages(chosen.pairs, 600, seed=1, spread=0.35)
     pairs = [(document[:20], document[20:]) for document in documents]
     flag = systems.FlagRerankerCall(folder)
     systems_of_pairs: dict[str, systems.PairScores] = {
