@@ -225,7 +225,7 @@ def _flags_first(arguments: list[str]) -> list[str]:
     overrides: list[str] = parser.parse_intermixed_args(arguments).overrides
     for word in overrides:
         if "=" not in word and not word.startswith("~"):
-            raise unknown_name("command", word, ("run", "list", "cache"))
+            raise unknown_name("command", word, ("run", "list", "check", "cache"))
     flags = [argument for argument in arguments if argument not in overrides]
     return [*flags, "--", *overrides] if overrides else flags
 

@@ -85,9 +85,13 @@ class StoredResult:
     @cached_property
     def queries(self) -> pd.DataFrame:
         """One row per query (see `evaluation.evaluate`). Raises EvalkitError where the file is missing or not the JSON's."""
-        table = self._table("queries", ("query_id", *QUERY_COLUMNS["cmteb-v1"].values()))
-        for metric in MAIN_METRICS[self.protocol]:
-            mean = float(table[query_column(self.protocol, metric)].mean())
+        columns = {metric: query_column(self.protocol, metric) for metric in MAIN_METRICS[self.protocol]}
+        numbers = {"n_candidates", *QUERY_COLUMNS["cmteb-v1"].values(), *columns.values()}
+        table = self._table("queries", ("query_id",), sorted(numbers))
+        if not table["query_id"].is_unique:
+            raise EvalkitError(f"{self.path}: its table of queries has a query twice; run the evaluation again")
+        for metric, column in columns.items():
+            mean = float(table[column].mean())
             if not math.isclose(mean, self.scores[metric], abs_tol=_MEAN_TOLERANCE):
                 raise EvalkitError(
                     f"{self.path}: its {metric} is {self.scores[metric]}, but its table of queries has the mean {mean}; the files "
@@ -97,10 +101,27 @@ class StoredResult:
 
     @cached_property
     def candidates(self) -> pd.DataFrame:
-        """One row per candidate: query_id, doc_id, label, score, and tokens and truncated where the model counted them."""
-        return self._table("run", ("query_id", "doc_id", "label", "score"))
+        """One row per candidate: query_id, doc_id, label, score, and tokens and truncated where the model counted them.
 
-    def _table(self, kind: str, columns: Iterable[str]) -> pd.DataFrame:
+        They stand in the order of `queries`. Raises EvalkitError where the file is missing, of other queries, or a score is
+        not finite.
+        """
+        table = self._table("run", ("query_id", "doc_id"), ("label", "score"))
+        queries = self.queries
+        if table["query_id"].tolist() != queries["query_id"].repeat(queries["n_candidates"]).tolist():
+            raise EvalkitError(
+                f"{self.path}: its table of candidates has other queries than its table of queries; the files are of different "
+                "runs or were changed by hand; run the evaluation again"
+            )
+        endless = table[~table["score"].abs().lt(math.inf)]
+        if len(endless):
+            raise EvalkitError(
+                f"{self.path}: in its table of candidates the score of {endless['doc_id'].iloc[0]!r} is "
+                f"{endless['score'].iloc[0]}; run the evaluation again"
+            )
+        return table
+
+    def _table(self, kind: str, names: Iterable[str], numbers: Iterable[str]) -> pd.DataFrame:
         import pandas as pd
 
         path = self.path.with_name(f"{self.path.name.removesuffix('.json')}.{kind}.parquet")
@@ -108,10 +129,15 @@ class StoredResult:
             table = pd.read_parquet(path)
         except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
             raise EvalkitError(f"cannot read {path} ({_first_line(error)}); run the evaluation again") from error
-        for column in columns:
+        for column in (*names, *numbers):
             if column not in table:
                 raise EvalkitError(
                     f"{path} is no result of evalkit: column {column} is missing; run the evaluation again"
+                )
+        for column in numbers:
+            if not pd.api.types.is_numeric_dtype(table[column]):
+                raise EvalkitError(
+                    f"{path} is no result of evalkit: column {column} holds no numbers; run the evaluation again"
                 )
         return table
 

@@ -1,0 +1,168 @@
+"""Two results on the same queries: what changed, and whether that could be chance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.check.rows import Change, Rules, Verdict
+from evalkit.metrics import PROTOCOLS, score_lists
+from evalkit.metrics.lists import candidate_lists
+from evalkit.statistics import bootstrap_intervals, paired_randomisation_test
+from evalkit.stored_results import MAIN_METRICS, query_column
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Floats = NDArray[np.float64]
+
+VALUE_NOISE = 1e-6
+"""A query's values (fractions) that differ by no more are the same."""
+SCORE_NOISE = 1e-5
+"""Scores that differ by no more, as part of the largest score of the baseline, are the same. Float32 moves the output of a
+network by some 1e-6 where another processor or library adds in another order."""
+
+SEED = 42
+_NAMED = 3
+
+
+class Tables(Protocol):
+    """What is compared: the tables of a result (see `StoredResult`)."""
+
+    @property
+    def protocol(self) -> str: ...
+    @property
+    def queries(self) -> pd.DataFrame: ...
+    @property
+    def candidates(self) -> pd.DataFrame: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A verdict on one metric, with what it rests on."""
+
+    verdict: Verdict
+    change: Change | None = None
+    note: str = ""
+
+
+def compare(before: Tables, after: Tables, rules: Rules) -> dict[str, Judgement]:
+    """Judge the two leading metrics of results that have the same protocol.
+
+    A query whose value moved only because float noise put scores that are (nearly) tied in another order does not count:
+    its scores are the same on both sides, and each side's value is what its scores give.
+    """
+    metrics = MAIN_METRICS[before.protocol]
+    differing = _differing_candidates(before, after)
+    if differing:
+        return dict.fromkeys(metrics, Judgement(Verdict.OTHER_QUERIES, note=differing))
+    same_scores = _same_scores(before, after)
+    return {metric: _judge(metric, before, after, same_scores, rules) for metric in metrics}
+
+
+def _judge(metric: str, before: Tables, after: Tables, same_scores: NDArray[np.bool_], rules: Rules) -> Judgement:
+    old, new = (_values(result, metric) for result in (before, after))
+    dropped = np.isnan(old) != np.isnan(new)
+    if dropped.any():
+        note = f"{_counted(before.queries['query_id'][dropped])} without a value on one side only"
+        return Judgement(Verdict.OTHER_QUERIES, note=note)
+    kept = ~np.isnan(old)
+    differences = np.where(kept, new - old, 0.0)
+    moved = np.abs(differences) > VALUE_NOISE
+    change = Change(float(old[kept].mean()), float(new[kept].mean()), int(moved.sum()), int(kept.sum()))
+    if not moved.any():
+        return Judgement(Verdict.EQUAL if same_scores.all() else Verdict.OTHER_SCORES, change)
+    by_ties = moved & same_scores
+    if by_ties.any():
+        by_ties &= _follows_from_scores(before, metric) & _follows_from_scores(after, metric)
+    return _weigh(np.where(moved & ~by_ties, differences, 0.0)[kept], int(by_ties.sum()), change, rules)
+
+
+def _weigh(differences: Floats, by_ties: int, change: Change, rules: Rules) -> Judgement:
+    """Weigh the differences that count, float64[n_queries] with 0 where nothing moved."""
+    ties = f"in {by_ties} of the queries float noise decides the order of tied scores; they don't count" * bool(by_ties)
+    counted = differences[differences != 0]
+    if not counted.size:
+        return Judgement(Verdict.TIES, change, ties)
+    # what did not move adds nothing to any sum of flipped signs
+    p_value = float(paired_randomisation_test(counted[:, None], seed=SEED)[0])
+    low, high = bootstrap_intervals(differences[:, None], seed=SEED)[0]
+    change = replace(change, p_value=p_value, interval=(float(low), float(high)))
+    points = float(differences.mean()) * 100
+    notes = [ties, _too_few(counted.size, points, rules)]
+    return Judgement(_verdict(points, p_value, rules), change, "; ".join(filter(None, notes)))
+
+
+def _verdict(points: float, p_value: float, rules: Rules) -> Verdict:
+    if p_value >= rules.alpha:
+        return Verdict.NOISE
+    if exceeds(points, rules.tolerance):
+        return Verdict.BETTER if points > 0 else Verdict.REGRESSION
+    return Verdict.TOLERATED
+
+
+def exceeds(points: float, tolerance: float) -> bool:
+    """Whether a difference in points is beyond the tolerance; the rounding of 0.1 + 0.2 puts none there."""
+    return abs(points) > tolerance + 1e-9
+
+
+def _too_few(changed: int, points: float, rules: Rules) -> str:
+    """Say so where the test could not have found a drop, however large: k signs give no p below 2 / 2^k."""
+    needed = int(np.floor(1 - np.log2(rules.alpha))) + 1
+    if changed >= needed or points > 0 or not exceeds(points, rules.tolerance):
+        return ""
+    return f"{changed} changed queries are too few for p < {rules.alpha:g}, which takes {needed}: look at them, or use --strict"
+
+
+def _differing_candidates(before: Tables, after: Tables) -> str:
+    """How queries or candidates differ; empty where they are the same, in the same order."""
+    old, new = (result.queries["query_id"] for result in (before, after))
+    gone, added = old[~old.isin(new)], new[~new.isin(old)]
+    if len(gone) or len(added):
+        parts = [f"{_counted(gone)} only in the baseline" * bool(len(gone))]
+        parts += [f"{_counted(added)} only in the results" * bool(len(added))]
+        return ", ".join(filter(None, parts))
+    if old.tolist() != new.tolist():
+        return "the queries stand in another order"
+    columns = ["query_id", "doc_id", "label"]
+    if len(before.candidates) != len(after.candidates):
+        return f"{len(before.candidates):,} candidates in the baseline, {len(after.candidates):,} in the results"
+    other = (before.candidates[columns].to_numpy() != after.candidates[columns].to_numpy()).any(axis=1)
+    return f"{other.sum():,} candidates are others, or have another label" if other.any() else ""
+
+
+def _counted(query_ids: pd.Series[str]) -> str:
+    named = ", ".join(map(repr, query_ids[:_NAMED])) + ", …" * (len(query_ids) > _NAMED)
+    return f"{len(query_ids):,} {'query' if len(query_ids) == 1 else 'queries'} ({named})"
+
+
+def _values(result: Tables, metric: str) -> Floats:
+    return result.queries[query_column(result.protocol, metric)].to_numpy(np.float64)
+
+
+def _same_scores(before: Tables, after: Tables) -> NDArray[np.bool_]:
+    """Which queries have the same scores on both sides, float noise apart: bool[n_queries]."""
+    old, new = (result.candidates["score"].to_numpy(np.float64) for result in (before, after))
+    scale = np.abs(old).max(initial=0.0) or 1.0
+    other = np.abs(new - old) > SCORE_NOISE * scale
+    owners = np.repeat(np.arange(len(before.queries)), before.queries["n_candidates"])
+    return np.bincount(owners[other], minlength=len(before.queries)) == 0
+
+
+def _follows_from_scores(result: Tables, metric: str) -> NDArray[np.bool_]:
+    """Which queries have the value that their scores give by today's formula: bool[n_queries]."""
+    protocol = PROTOCOLS[result.protocol]
+    measure = next(measure for measure in protocol.measures if measure.name == metric)
+    lists = candidate_lists(
+        query_ids=result.queries["query_id"].tolist(),
+        lengths=result.queries["n_candidates"],
+        doc_ids=result.candidates["doc_id"].tolist(),
+        scores=result.candidates["score"],
+        gains=result.candidates["label"],
+        unretrieved_gains=[()] * len(result.queries),
+    )
+    values = score_lists(lists, replace(protocol, measures=(measure,))).values[metric]
+    return np.isclose(values, _values(result, metric), rtol=0, atol=1e-9)

@@ -1,0 +1,67 @@
+"""`evalkit check`: compare, write the reports, print the table, and say it in an exit code."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from evalkit.check.findings import find_rows
+from evalkit.check.folders import Side, load_side
+from evalkit.check.junit import junit_xml
+from evalkit.check.markdown import markdown_summary
+from evalkit.check.rendering import print_check
+from evalkit.check.rows import Row, Rules, outcome
+from evalkit.console import OutputConsole
+from evalkit.errors import EvalkitError
+
+_SMALLEST_ALPHA = 0.001  # ten times the smallest p that 10,000 resamples give
+
+
+def run_check(baseline: Path, results: Path, rules: Rules, junit: Path | None, summary: Path | None) -> int:
+    """Compare the results in two folders and print the table. Gives the exit code: 1 for a regression or an error.
+
+    `junit` is replaced; `summary` is appended to, since the steps of a job on GitHub share that file. Raises EvalkitError,
+    after everything else is done, where a result can't be read or a report can't be written.
+    """
+    _refuse_wrong_usage(baseline, results, rules)
+    before, after = load_side(baseline, other=results), load_side(results, other=baseline)
+    rows = find_rows(before, after, rules)
+    try:
+        _write_reports(rows, rules, junit, summary)
+    finally:
+        print_check(rows, rules, OutputConsole(highlight=False))
+    _refuse_unreadable(before, after)
+    return int(any(outcome(row, rules) in ("failed", "error") for row in rows))
+
+
+def _refuse_wrong_usage(baseline: Path, results: Path, rules: Rules) -> None:
+    if baseline.resolve() == results.resolve():
+        raise EvalkitError(f"--baseline and --results are the same folder, {baseline}; give two")
+    if not (math.isfinite(rules.tolerance) and rules.tolerance >= 0):
+        raise EvalkitError(f"--tolerance {rules.tolerance:g}: give percentage points, 0 or more")
+    if not _SMALLEST_ALPHA <= rules.alpha < 1:
+        raise EvalkitError(f"--alpha {rules.alpha:g}: give a chance between {_SMALLEST_ALPHA} and 1, as in 0.01")
+
+
+def _write_reports(rows: Sequence[Row], rules: Rules, junit: Path | None, summary: Path | None) -> None:
+    if junit is not None:
+        _write(junit, junit_xml(rows, rules), "wb")
+    if summary is not None:
+        _write(summary, markdown_summary(rows, rules).encode(), "ab")
+
+
+def _write(path: Path, content: bytes, mode: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open(mode) as file:
+            file.write(content)
+    except OSError as error:
+        raise EvalkitError(f"cannot write {path} ({error.strerror}); choose another file") from error
+
+
+def _refuse_unreadable(before: Side, after: Side) -> None:
+    reasons = [one.reason for side in (before, after) for one in side.unreadable]
+    if reasons:
+        more = f" (and {len(reasons) - 1} more: see the table)" if len(reasons) > 1 else ""
+        raise EvalkitError(f"not everything could be compared: {reasons[0]}{more}")

@@ -1,0 +1,141 @@
+"""The two folders of a check: what can be read of each, and which results belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from evalkit.errors import EvalkitError
+from evalkit.result_folders import EXPERIMENTS, find_results
+from evalkit.stored_results import StoredResult, load_result
+
+Key = tuple[str, str, str]
+"""What makes two results comparable: the model's hub_id, mteb's name of the task, and the settings that differ."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A file (or the whole folder) that can't be compared, and why."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """What one folder holds. `results` are whole: their tables were read."""
+
+    folder: Path
+    results: tuple[StoredResult, ...]
+    unreadable: tuple[Unreadable, ...]
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether nothing at all could be read."""
+        return any(one.path == self.folder for one in self.unreadable)
+
+    def has_unreadable(self, place: tuple[str, str, str]) -> bool:
+        """Whether a file at this place can't be read."""
+        return any(place_of(one.path) == place for one in self.unreadable)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Results of one model, task and settings; revisions may differ."""
+
+    before: StoredResult
+    after: StoredResult
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """Which results belong together. `ambiguous` are those (the baseline's, the results') that could be paired in several ways."""
+
+    pairs: tuple[Pair, ...]
+    missing: tuple[StoredResult, ...]
+    new: tuple[StoredResult, ...]
+    ambiguous: tuple[tuple[tuple[StoredResult, ...], tuple[StoredResult, ...]], ...]
+
+
+def load_side(folder: Path, other: Path) -> Side:
+    """Read all results in a folder that can be read. What lies in the `other` folder, inside this one, is the other's."""
+    try:
+        paths = find_results([folder])
+    except EvalkitError as error:
+        return Side(folder, (), (Unreadable(folder, str(error)),))
+    if folder.resolve() in other.resolve().parents:
+        paths = [path for path in paths if other.resolve() not in path.resolve().parents]
+    if not paths:
+        return Side(folder, (), (Unreadable(folder, f"no results in {folder} but those in {other}"),))
+    results, unreadable = [], []
+    for path in paths:
+        try:
+            result = load_result(path)
+            _ = result.queries, result.candidates
+            results.append(result)
+        except EvalkitError as error:
+            unreadable.append(Unreadable(path, str(error)))
+    return Side(folder, tuple(results), tuple(unreadable))
+
+
+def pair_results(before: Iterable[StoredResult], after: Iterable[StoredResult]) -> Pairing:
+    """Pair results by model, task and settings; where several have these, by revision too."""
+    old, new = _grouped(before), _grouped(after)
+    pairs: list[Pair] = []
+    missing: list[StoredResult] = []
+    added: list[StoredResult] = []
+    ambiguous = []
+    for key in sorted({*old, *new}):
+        found, old_rest, new_rest = _paired(old.get(key, []), new.get(key, []))
+        pairs += found
+        if new_rest and key in old:
+            ambiguous.append((tuple(old[key]), tuple(new_rest)))
+        else:
+            missing += old_rest
+            added += new_rest
+    return Pairing(tuple(pairs), tuple(missing), tuple(added), tuple(ambiguous))
+
+
+def settings_of(path: Path) -> str:
+    """Name the settings that differ from the model's and the task's own: the folder below the revision."""
+    return path.parent.name if path.parent.parent.name == EXPERIMENTS else ""
+
+
+def place_of(path: Path) -> tuple[str, str, str]:
+    """Where a result lies, apart from its revision: the folder of its model, its settings, its file's name."""
+    settings = settings_of(path)
+    revision = path.parent.parent.parent if settings else path.parent
+    return revision.parent.name, settings, path.name.removesuffix(".json")
+
+
+def _grouped(results: Iterable[StoredResult]) -> dict[Key, list[StoredResult]]:
+    groups: dict[Key, list[StoredResult]] = {}
+    for result in results:
+        key = (result.model.hub_id, str(result.content["task_name"]), settings_of(result.path))
+        groups.setdefault(key, []).append(result)
+    return groups
+
+
+def _paired(
+    old: list[StoredResult], new: list[StoredResult]
+) -> tuple[list[Pair], list[StoredResult], list[StoredResult]]:
+    """Pair the results of one key; then come those of either side that are left."""
+    if len(old) == len(new) == 1:
+        return [Pair(old[0], new[0])], [], []
+    pairs = [
+        Pair(ours, theirs)
+        for ours in old
+        for theirs in new
+        if ours.model.revision == theirs.model.revision and _alone(ours, old) and _alone(theirs, new)
+    ]
+    taken = {id(result) for pair in pairs for result in (pair.before, pair.after)}
+    return pairs, list(_without(old, taken)), list(_without(new, taken))
+
+
+def _alone(result: StoredResult, results: list[StoredResult]) -> bool:
+    return sum(other.model.revision == result.model.revision for other in results) == 1
+
+
+def _without(results: list[StoredResult], taken: set[int]) -> Iterator[StoredResult]:
+    return (result for result in results if id(result) not in taken)

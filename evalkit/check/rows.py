@@ -1,0 +1,90 @@
+"""What a check finds: a row per model, task and metric, with its verdict in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+Outcome = Literal["passed", "note", "failed", "error", "unreadable"]
+
+
+class Verdict(StrEnum):
+    """The words that a row ends with, the worst first."""
+
+    UNREADABLE = "unreadable"
+    REGRESSION = "regression"
+    MISSING = "missing"
+    AMBIGUOUS = "ambiguous"
+    OTHER_PROTOCOL = "other protocol"
+    OTHER_DATA = "other data"
+    OTHER_QUERIES = "other queries"
+    NOISE = "changed, but not distinguishable from noise"
+    TOLERATED = "within tolerance"
+    TIES = "equal but for the order of ties"
+    OTHER_SCORES = "equal, from other scores"
+    BETTER = "better"
+    EQUAL = "equal"
+    NEW = "new"
+
+
+CHANGES = frozenset({Verdict.OTHER_SCORES, Verdict.TIES, Verdict.NOISE, Verdict.TOLERATED, Verdict.BETTER})
+"""What passes, unless the check is strict."""
+
+_OUTCOMES: dict[Verdict, Outcome] = {
+    Verdict.EQUAL: "passed",
+    **dict.fromkeys(CHANGES, "passed"),
+    Verdict.REGRESSION: "failed",
+    Verdict.NEW: "note",
+    Verdict.UNREADABLE: "unreadable",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """When a change is a regression: worse by more than `tolerance` (percentage points) and p < `alpha`.
+
+    `strict` fails on every change beyond float noise.
+    """
+
+    # three times what honest runs of one model differ by (published.NOISE_POINTS): less is no reason to act
+    tolerance: float = 0.1
+    alpha: float = 0.01
+    strict: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A metric on the same queries, before and after: fractions.
+
+    `interval` (95 %, of the difference) and `p_value` are None where nothing changed that could be tested. `changed` of
+    the `queries` moved beyond float noise.
+    """
+
+    before: float
+    after: float
+    changed: int
+    queries: int
+    interval: tuple[float, float] | None = None
+    p_value: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One verdict. `metric` is empty where it concerns a result as a whole, `revisions` where both sides have the same."""
+
+    model: str
+    task: str
+    verdict: Verdict
+    metric: str = ""
+    settings: str = ""
+    revisions: str = ""
+    change: Change | None = None
+    note: str = ""
+
+
+def outcome(row: Row, rules: Rules) -> Outcome:
+    """Say what a row means for the check."""
+    if rules.strict and row.verdict in CHANGES:
+        return "failed"
+    return _OUTCOMES.get(row.verdict, "error")

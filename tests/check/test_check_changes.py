@@ -1,0 +1,166 @@
+"""The comparing function itself, on tables made in memory: what float noise does to scores is no alarm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evalkit.check.changes import Judgement, compare, exceeds
+from evalkit.check.rows import Rules, Verdict
+from evalkit.metrics import PROTOCOLS, score_lists
+from evalkit.metrics.lists import CandidateLists, candidate_lists
+
+QUERIES, CANDIDATES = 200, 10
+RULES = Rules()
+NOISE_RUNS = 1_000
+FULL = PROTOCOLS["cmteb-v1"]
+
+
+@dataclass(frozen=True)
+class MadeTables:
+    queries: pd.DataFrame
+    candidates: pd.DataFrame
+    protocol: str = "cmteb-v1"
+
+
+def lists_of(scores: np.ndarray) -> CandidateLists:
+    """Two relevant candidates of ten per query; scores are kept in float32, as models give them."""
+    return candidate_lists(
+        query_ids=[f"q{number}" for number in range(len(scores))],
+        lengths=[CANDIDATES] * len(scores),
+        doc_ids=[f"d{place}" for place in range(scores.size)],
+        scores=scores.astype(np.float32).ravel(),
+        gains=np.tile([1, 1] + [0] * (CANDIDATES - 2), len(scores)),
+        unretrieved_gains=[()] * len(scores),
+    )
+
+
+def tables_of(scores: np.ndarray) -> MadeTables:
+    lists = lists_of(scores)
+    values = score_lists(lists, FULL).values
+    queries = pd.DataFrame(
+        {"query_id": lists.query_ids, "n_candidates": lists.lengths, "ap": values["map"], "rr": values["mrr"]}
+    )
+    owners = np.repeat(np.array(lists.query_ids), lists.lengths)
+    candidates = pd.DataFrame(
+        {"query_id": owners, "doc_id": lists.doc_ids, "label": lists.gains, "score": lists.scores.astype(np.float32)}
+    )
+    return MadeTables(queries, candidates)
+
+
+def fair_scores(seed: int = 0, queries: int = QUERIES) -> np.ndarray:
+    gains = np.array([1.5, 1.5] + [0] * (CANDIDATES - 2))
+    return gains + np.random.default_rng(seed).normal(size=(queries, CANDIDATES))
+
+
+SCORERS = {
+    "scores apart": fair_scores(),
+    "near ties in every query": np.round(fair_scores(), 1)
+    + 1e-6 * np.random.default_rng(5).normal(size=(QUERIES, CANDIDATES)),
+    "ties in every query": np.round(fair_scores()),
+    "all tied": np.zeros((QUERIES, CANDIDATES)),
+    "large scores": 100 * fair_scores(),
+}
+SILENT = {Verdict.EQUAL, Verdict.TIES}
+
+
+@pytest.mark.parametrize("scorer", SCORERS)
+def test_no_alarm_for_float_noise(scorer: str) -> None:
+    """1,000 runs in all. Noise may put (near) ties in another order, which moves values far more than noise is large."""
+    scores, seen = SCORERS[scorer], set()
+    before = tables_of(scores)
+    for seed in range(NOISE_RUNS // len(SCORERS)):
+        noise = 1e-6 * np.random.default_rng(seed).uniform(-1, 1, scores.shape)
+        judged = compare(before, tables_of(scores + noise), RULES)
+        seen |= {judgement.verdict for judgement in judged.values()}
+    assert seen <= SILENT
+    assert seen == ({Verdict.EQUAL} if scorer in ("scores apart", "large scores") else {Verdict.TIES}), seen
+
+
+def test_ties_would_be_an_alarm_if_noise_were_not_seen_through() -> None:
+    """What the last test shows is not for want of a change: cmteb-v1 puts tied positives first, noise does not."""
+    before = tables_of(SCORERS["all tied"])
+    noise = np.random.default_rng(0).uniform(-1, 1, (QUERIES, CANDIDATES))
+    small, large = (compare(before, tables_of(size * noise), RULES) for size in (1e-6, 1e-3))
+    assert {judged.verdict for judged in small.values()} == {Verdict.TIES}
+    assert "float noise decides the order of tied scores" in small["mrr"].note
+    assert small["mrr"].change is not None
+    assert small["mrr"].change.before - small["mrr"].change.after > 0.3
+    assert large["mrr"].verdict == Verdict.REGRESSION
+
+
+def test_ties_do_not_hide_a_loss_elsewhere() -> None:
+    """Half of the queries are tied, the other half is turned round."""
+    scores = np.vstack([np.zeros((100, CANDIDATES)), fair_scores(1, 100)])
+    changed = np.vstack([1e-6 * fair_scores(2, 100), -fair_scores(1, 100)])
+    judged = compare(tables_of(scores), tables_of(changed), RULES)
+    assert {judgement.verdict for judgement in judged.values()} == {Verdict.REGRESSION}
+    assert judged["mrr"].change is not None
+    assert judged["mrr"].change.changed > 100
+    low, high = judged["mrr"].change.interval or (0.0, 0.0)
+    halves = [tables_of(half).queries["rr"][100:].mean() for half in (scores, changed)]
+    assert low < (halves[1] - halves[0]) / 2 < high
+
+
+def test_values_that_the_scores_do_not_give_are_not_excused() -> None:
+    """The scores are the very same; the metric is computed otherwise."""
+    before = tables_of(fair_scores())
+    queries = before.queries.assign(rr=1 / (1 / before.queries["rr"] + 1))
+    judged = compare(before, replace(before, queries=queries), RULES)
+    assert (judged["map"].verdict, judged["mrr"].verdict) == (Verdict.EQUAL, Verdict.REGRESSION)
+
+
+def test_float_noise_in_values_is_no_change() -> None:
+    before = tables_of(fair_scores())
+    for size, verdict in ((0.9e-6, Verdict.EQUAL), (1.1e-6, Verdict.TOLERATED)):
+        after = replace(before, queries=before.queries.assign(ap=before.queries["ap"] - size))
+        assert compare(before, after, RULES)["map"].verdict == verdict
+
+
+@given(points=st.floats(0.001, 60), tolerance=st.floats(0, 60))
+def test_a_shift_of_all_queries_is_judged_by_the_tolerance(points: float, tolerance: float) -> None:
+    """Every query loses the same, which no chance explains."""
+    before = tables_of(fair_scores(3, 12))
+    after = replace(before, queries=before.queries.assign(ap=before.queries["ap"] - points / 100))
+    rules = Rules(tolerance=tolerance)
+    lost, won = compare(before, after, rules)["map"], compare(after, before, rules)["map"]
+    beyond = points > tolerance + 1e-6
+    if beyond or points < tolerance - 1e-6:
+        assert lost.verdict == (Verdict.REGRESSION if beyond else Verdict.TOLERATED)
+        assert won.verdict == (Verdict.BETTER if beyond else Verdict.TOLERATED)
+
+
+def test_the_tolerance_itself_is_tolerated() -> None:
+    assert not exceeds(-(0.1 + 0.2), 0.3)
+    assert not exceeds(81.27 - 81.17, 0.1)
+    assert exceeds(-0.1001, 0.1)
+
+
+def test_chance_alone_seldom_makes_a_regression() -> None:
+    """Scores of another seed are a change that is as often better as worse: alpha bounds the alarms."""
+    before = tables_of(fair_scores(0))
+    verdicts: list[Judgement] = []
+    for seed in range(1, 101):
+        verdicts += compare(before, tables_of(fair_scores(seed)), RULES).values()
+    alarms = sum(judgement.verdict == Verdict.REGRESSION for judgement in verdicts)
+    # 200 tests, in pairs that go together, at 0.5 % each: 6 or more have a chance below 1 in 1,000
+    assert alarms <= 5
+
+
+def test_dropped_queries_are_no_queries() -> None:
+    """A query that both sides lack is not counted, and not named."""
+    before = tables_of(fair_scores())
+    kept = before.queries.index >= 20
+    before = replace(
+        before, queries=before.queries.assign(ap=before.queries["ap"].where(kept), rr=before.queries["rr"])
+    )
+    after = replace(before, queries=before.queries.assign(ap=before.queries["ap"] - 0.01))
+    change = compare(before, after, RULES)["map"].change
+    assert change is not None
+    assert (change.queries, change.changed) == (QUERIES - 20, QUERIES - 20)
+    assert change.before - change.after == pytest.approx(0.01)
