@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shutil
@@ -25,6 +26,7 @@ from made_results import (
     table_of,
     write_scores,
 )
+from markdown_it import MarkdownIt
 from sklearn.metrics import average_precision_score
 
 from evalkit.check.rows import Verdict
@@ -109,6 +111,7 @@ def test_shuffled_scores(
     before, after = values(SCORES), values(scores)
     wanted = {metric: expected(before[metric], after[metric]) for metric in before}
     assert verdicts(done) == wanted
+    assert re.search(r" [0-9a-f]{12} → [0-9a-f]{12} ", done.stdout)
     assert done.code == (1 if "regression" in wanted.values() else 0)
     if verdict:
         assert (done.code, set(wanted.values())) == (code, {verdict})
@@ -334,6 +337,34 @@ def test_missing_and_new(written: Path, tmp_path: Path) -> None:
     done = check(tmp_path / "more", root(written))
     assert (done.code, verdicts(done), set(verdicts(done, "other").values())) == (1, EQUAL, {"missing"})
     assert done.stderr == ""
+
+
+def test_several_revisions_that_could_be_compared(written: Path, tmp_path: Path) -> None:
+    """Which of a run's checkpoints is meant is not for the check to guess."""
+    paths = [write_scores(tmp_path / "now", TASK, shuffled(SCORES, 0.1, seed)) for seed in (1, 2)]
+    done = check(root(written), tmp_path / "now")
+    assert (done.code, verdicts(done), done.stderr) == (1, {"": "ambiguous"}, "")
+    for path in (written, *paths):
+        assert str(path) in done.stdout
+
+
+def test_names_of_any_kind(tmp_path: Path) -> None:
+    model, name = "模型 <a> & \"b\" | 'c' [d]", "任务 <a> & \"b\" | 'c' [d]"
+    task = ranking_task(20, name)
+    for folder, scores in (("baseline", noisy_scores(task)), ("now", -noisy_scores(task))):
+        write_scores(tmp_path / folder, task, scores, model)
+    reports = ("--junit", str(tmp_path / "junit.xml"), "--summary", str(tmp_path / "summary.md"))
+    done = check(tmp_path / "baseline", tmp_path / "now", *reports)
+    assert (done.code, done.stdout.count(f"{model}  {name}  ")) == (1, 2)
+    cases = suites(tmp_path / "junit.xml").getElementsByTagName("testcase")
+    assert [case.getAttribute("classname") for case in cases] == [model] * 2
+    assert [case.getAttribute("name") for case in cases] == [f"{name} map", f"{name} mrr"]
+    table = MarkdownIt("commonmark").enable("table").render((tmp_path / "summary.md").read_text(encoding="utf-8"))
+    assert (
+        table.count(html.escape(model).replace("&#x27;", "'"))
+        == table.count(html.escape(name).replace("&#x27;", "'"))
+        == 2
+    )
 
 
 def test_a_baseline_inside_the_results(written: Path, tmp_path: Path) -> None:

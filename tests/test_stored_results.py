@@ -62,6 +62,28 @@ def test_a_table_of_another_run_is_refused(
         _ = load_result(path).queries
 
 
+@pytest.mark.parametrize(
+    ("kind", "change", "said"),
+    [
+        ("queries", lambda table: pd.concat([table, table]), "its table of queries has a query twice"),
+        ("queries", lambda table: table.astype({"rr": str}), "column rr holds no numbers"),
+        ("queries", lambda table: table.drop(columns="n_candidates"), "column n_candidates is missing"),
+        ("run", lambda table: table.iloc[1:], "has other queries than its table of queries"),
+        ("run", lambda table: table.assign(query_id=table["query_id"] + "x"), "has other queries than"),
+        ("run", lambda table: table.assign(score=table["score"].where(table.index != 1)), "the score of .* is nan"),
+        ("run", lambda table: table.assign(score=float("inf")), "the score of .* is inf"),
+    ],
+)
+def test_tables_that_do_not_belong_together_are_refused(
+    written: Path, tmp_path: Path, kind: str, change: Callable[[pd.DataFrame], pd.DataFrame], said: str
+) -> None:
+    path = copied(written, tmp_path)
+    table = path.with_name(f"{path.stem}.{kind}.parquet")
+    change(pd.read_parquet(table)).to_parquet(table)
+    with pytest.raises(EvalkitError, match=said):
+        _ = load_result(path).candidates
+
+
 @pytest.mark.parametrize("content", [None, b"", b"PAR1 and no more"])
 def test_a_table_that_is_missing_or_broken_is_refused(written: Path, tmp_path: Path, content: bytes | None) -> None:
     path = copied(written, tmp_path)

@@ -127,10 +127,11 @@ def _differing_candidates(before: Tables, after: Tables) -> str:
         return ", ".join(filter(None, parts))
     if old.tolist() != new.tolist():
         return "the queries stand in another order"
-    columns = ["query_id", "doc_id", "label"]
     if len(before.candidates) != len(after.candidates):
         return f"{len(before.candidates):,} candidates in the baseline, {len(after.candidates):,} in the results"
-    other = (before.candidates[columns].to_numpy() != after.candidates[columns].to_numpy()).any(axis=1)
+    other = np.zeros(len(before.candidates), np.bool_)
+    for column in ("query_id", "doc_id", "label"):
+        other |= before.candidates[column].to_numpy() != after.candidates[column].to_numpy()
     return f"{other.sum():,} candidates are others, or have another label" if other.any() else ""
 
 

@@ -15,7 +15,7 @@ from evalkit.check.rows import Rules, Verdict
 from evalkit.metrics import PROTOCOLS, score_lists
 from evalkit.metrics.lists import CandidateLists, candidate_lists
 
-QUERIES, CANDIDATES = 200, 10
+QUERIES, CANDIDATES = 150, 10
 RULES = Rules()
 NOISE_RUNS = 1_000
 FULL = PROTOCOLS["cmteb-v1"]
