@@ -107,8 +107,8 @@ class StoredResult:
         not finite.
         """
         table = self._table("run", ("query_id", "doc_id"), ("label", "score"))
-        queries = self.queries
-        if table["query_id"].tolist() != queries["query_id"].repeat(queries["n_candidates"]).tolist():
+        queries = self.queries["query_id"].to_numpy().repeat(self.queries["n_candidates"])
+        if table["query_id"].tolist() != queries.tolist():
             raise EvalkitError(
                 f"{self.path}: its table of candidates has other queries than its table of queries; the files are of different "
                 "runs or were changed by hand; run the evaluation again"

@@ -150,7 +150,8 @@ def _same_scores(before: Tables, after: Tables) -> NDArray[np.bool_]:
     scale = np.abs(old).max(initial=0.0) or 1.0
     other = np.abs(new - old) > SCORE_NOISE * scale
     owners = np.repeat(np.arange(len(before.queries)), before.queries["n_candidates"])
-    return np.bincount(owners[other], minlength=len(before.queries)) == 0
+    same: NDArray[np.bool_] = np.bincount(owners[other], minlength=len(before.queries)) == 0
+    return same
 
 
 def _follows_from_scores(result: Tables, metric: str) -> NDArray[np.bool_]:

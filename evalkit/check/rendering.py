@@ -98,9 +98,9 @@ def check_table(rows: Sequence[Row], rules: Rules) -> Table:
     for title, cells in columns.items():
         justify: JustifyMethod = "right" if title in FIGURES else "left"
         add_column(table, title, cells, justify=justify, is_name=title in NAMES)
-    for row, cells in zip(rows, zip(*columns.values(), strict=True), strict=True):
+    for row, texts in zip(rows, zip(*columns.values(), strict=True), strict=True):
         # a Text shows brackets in a name; a plain string would be read as markup
-        table.add_row(*map(Text, cells), style=_STYLES.get(outcome(row, rules)))
+        table.add_row(*map(Text, texts), style=_STYLES.get(outcome(row, rules)))
     return table
 
 

