@@ -37,13 +37,21 @@ def resampled_deviations(values: Floats, seed: int, n_resamples: int) -> Floats:
     A resample is a vector of how often it has each query, so that a product of matrices takes all means at once. The
     values enter in fixed point: then each sum is exact, and the same for any order of addition, threads or processor.
     """
-    centred = values - _means(values)
-    _, exponents = np.frexp(np.abs(centred).max(axis=0))
-    units = np.ldexp(1.0, exponents - _exact_bits(len(values)))
-    fixed = np.rint(centred / units)
+    fixed, units = to_fixed_point(values - column_means(values))
     parts = [counts @ fixed for counts in _resample_counts(len(values), seed, n_resamples)]
     deviations: Floats = np.concatenate(parts) * (units / len(values))
     return deviations
+
+
+def to_fixed_point(values: Floats) -> tuple[Floats, Floats]:
+    """Round each column to whole multiples of a unit of its own: float64[n, n_columns] whole numbers, float64[n_columns].
+
+    The unit is a power of two, some 2^-52 n of the column's largest magnitude: any sum of n of the numbers is exact, and
+    the same for any order of addition.
+    """
+    _, exponents = np.frexp(np.abs(values).max(axis=0, initial=0.0))
+    units: Floats = np.ldexp(1.0, exponents - _exact_bits(len(values)))
+    return np.rint(values / units), units
 
 
 def _resample_counts(n: int, seed: int, n_resamples: int) -> Iterator[Floats]:
@@ -56,7 +64,7 @@ def _resample_counts(n: int, seed: int, n_resamples: int) -> Iterator[Floats]:
         yield np.bincount(cells.ravel(), minlength=size * n).reshape(size, n).astype(np.float64)
 
 
-def _means(values: Floats) -> Floats:
+def column_means(values: Floats) -> Floats:
     """Mean of each column, the same whatever stands beside it."""
     means: Floats = np.ascontiguousarray(values.T).mean(axis=1)
     return means
@@ -68,25 +76,29 @@ def _exact_bits(n: int) -> int:
 
 
 def _bca_intervals(values: Floats, deviations: Floats, level: float) -> Floats:
-    means = _means(values)
+    means = column_means(values)
     spreads = np.ptp(values, axis=0)
     intervals = np.repeat(values[:1].T, 2, axis=1)
     for column in np.flatnonzero(spreads > 0):
         noise = float(np.ldexp(2 * np.abs(values[:, column]).max(), -_exact_bits(len(values))))
-        levels = _bca_levels(values[:, column] - means[column], deviations[:, column], noise, level)
+        levels = bca_levels(values[:, column] - means[column], deviations[:, column], noise, level)
         intervals[column] = means[column] + np.quantile(deviations[:, column], levels)
     # no mean lies outside the values, and rounding must not make it seem so
     return np.clip(intervals, values.min(axis=0)[:, None], values.max(axis=0)[:, None])
 
 
-def _bca_levels(centred: Floats, deviations: Floats, noise: float, level: float) -> Floats:
-    """Say which two quantiles of the resampled means to take: corrected for bias and acceleration."""
-    # resamples whose mean is the sample's own count half; rounding must not decide on which side they lie
+def bca_levels(influence: Floats, deviations: Floats, noise: float, level: float) -> Floats:
+    """Say which two quantiles of the resampled deviations to take: corrected for bias and acceleration.
+
+    `influence` is float64[n_queries], proportional to what leaving out each query takes from the statistic; deviations of
+    at most `noise` are none.
+    """
+    # resamples whose statistic is the sample's own count half; rounding must not decide on which side they lie
     below = np.mean(deviations < -noise) + 0.5 * np.mean(np.abs(deviations) <= noise)
     half_a_resample = 0.5 / len(deviations)
     bias: float = ndtri(np.clip(below, half_a_resample, 1 - half_a_resample))
     # the jackknife's skewness, which for a mean is that of the values
-    acceleration = (centred**3).sum() / (6 * (centred**2).sum() ** 1.5)
+    acceleration = (influence**3).sum() / (6 * (influence**2).sum() ** 1.5)
     tails = bias + ndtri(np.array([(1 - level) / 2, (1 + level) / 2]))
     quantiles: Floats = ndtr(bias + tails / (1 - acceleration * tails))
     return quantiles

@@ -1,0 +1,146 @@
+"""Whether two systems differ on the same queries, by how much, and what difference the queries could have shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtrit
+
+from evalkit.statistics.intervals import bca_levels, column_means, resampled_deviations, to_fixed_point
+
+Floats = NDArray[np.float64]
+
+_MOST_ENUMERATED = 16  # differences other than zero: 65,536 patterns of signs
+_CELLS_AT_ONCE = 2_000_000  # resample × query
+_SAME_EFFECT = 1e-9
+_ROUNDING = 2.0**-50  # what arithmetic may have done to a difference of two fractions
+
+
+def paired_randomisation_test(differences: Floats, *, seed: int, n_resamples: int = 10_000) -> Floats:
+    """Two-sided p-values of the mean paired difference, by flipping signs (Fisher 1935; Smucker et al. 2007).
+
+    `differences` is float64[n_queries, n_comparisons] of fractions, one system's values less the other's on the same
+    queries. Gives float64[n_comparisons]: how often random signs give a mean as far from zero as the one seen. A column
+    with at most 16 differences other than zero is enumerated, which is exact; for others `n_resamples` patterns of signs
+    are drawn, which columns share, and p = (b + 1) / (n_resamples + 1) (Phipson & Smyth 2010). Without any difference
+    p is 1.
+
+    Sums are exact and rounding does not decide ties, so that a p-value depends on its column and the seed alone, not
+    on threads, processors or other columns. Raises ValueError for a difference that is not finite.
+    """
+    if not np.isfinite(differences).all():
+        raise ValueError("differences must be finite: compare the queries that both systems have")
+    fixed, units = to_fixed_point(differences)
+    totals = fixed.sum(axis=0)
+    # a sum of other signs that equals the one seen must count, though each difference was rounded
+    bounds = np.abs(totals) - len(fixed) * np.maximum(1.0, _ROUNDING / units)
+    few = np.count_nonzero(fixed, axis=0) <= _MOST_ENUMERATED
+    p_values = np.ones(fixed.shape[1])
+    for column in np.flatnonzero(few):
+        kept = fixed[fixed[:, column] != 0, column]
+        p_values[column] = np.mean(np.abs(2 * (_all_choices(len(kept)) @ kept) - totals[column]) >= bounds[column])
+    if not few.all():
+        rest, extreme = fixed[:, ~few], np.zeros(np.count_nonzero(~few))
+        for chosen in _random_choices(len(fixed), seed, n_resamples):
+            extreme += np.count_nonzero(np.abs(2 * (chosen @ rest) - totals[~few]) >= bounds[~few], axis=0)
+        p_values[~few] = (extreme + 1) / (n_resamples + 1)
+    return p_values
+
+
+def holm(p_values: Floats) -> Floats:
+    """Adjust the p-values of one family, float64[n], so that the chance of any false rejection keeps to the level (Holm 1979)."""
+    order = np.argsort(p_values, kind="stable")
+    adjusted = np.empty_like(p_values)
+    adjusted[order] = np.maximum.accumulate(p_values[order] * np.arange(len(p_values), 0, -1))
+    return np.minimum(adjusted, 1.0)
+
+
+def smallest_detectable_difference(differences: Floats, level: float = 0.05, power: float = 0.8) -> Floats:
+    """Say which true mean difference as many queries would have shown: float64[n_comparisons], in the unit of `differences`.
+
+    It is the one that a two-sided paired test at `level` finds with probability `power` if differences spread as they do
+    in float64[n_queries, n_comparisons]: (t[1 - level/2] + t[power]) · s / √n, with n - 1 degrees of freedom. NaN where
+    one query says nothing of spread.
+    """
+    n = len(differences)
+    if n < 2:
+        return np.full(differences.shape[1], np.nan)
+    quantiles = stdtrit(n - 1, 1 - level / 2) + stdtrit(n - 1, power)
+    detectable: Floats = quantiles * _spreads(differences) / np.sqrt(n)
+    return detectable
+
+
+def effect_sizes(differences: Floats) -> Floats:
+    """Standardised mean of paired differences (Cohen's d_z): mean over standard deviation, float64[n_comparisons].
+
+    0 where all differences are 0; NaN where they are equal and not 0, or there is one query.
+    """
+    spreads = _spreads(differences)
+    effects: Floats = np.where((differences == 0).all(axis=0), 0.0, np.nan)
+    varied = spreads > 0
+    effects[varied] = column_means(differences)[varied] / spreads[varied]
+    return effects
+
+
+def effect_size_intervals(differences: Floats, *, seed: int, n_resamples: int = 10_000, level: float = 0.95) -> Floats:
+    """Intervals for `effect_sizes` by the BCa bootstrap (Efron 1987): float64[n_comparisons, 2], low and high.
+
+    (0, 0) where all differences are 0; NaN where there is no effect size, or fewer than three queries.
+    """
+    n = len(differences)
+    effects, means = effect_sizes(differences), column_means(differences)
+    intervals = np.where((differences == 0).all(axis=0)[:, None], 0.0, np.full((len(effects), 2), np.nan))
+    varied = np.flatnonzero(_spreads(differences) > 0) if n > 2 else np.array([], np.intp)
+    centred = differences[:, varied] - means[varied]
+    variances = column_means(centred**2)
+    shifts, widenings = np.hsplit(resampled_deviations(np.hstack([centred, centred**2]), seed, n_resamples), 2)
+    for place, column in enumerate(varied):
+        resampled = _standardised(
+            means[column] + shifts[:, place], variances[place] + widenings[:, place] - shifts[:, place] ** 2, n
+        )
+        without_one = _standardised(*_jackknifed_moments(centred[:, place], means[column], variances[place]), n - 1)
+        influence = without_one.mean() - without_one
+        deviations = resampled - effects[column]
+        levels = bca_levels(influence, deviations, _SAME_EFFECT * max(1.0, abs(effects[column])), level)
+        intervals[column] = effects[column] + np.quantile(deviations, levels)
+    return intervals
+
+
+def _jackknifed_moments(centred: Floats, mean: float, variance: float) -> tuple[Floats, Floats]:
+    """Mean and variance (divided by n, not n - 1) of the values without each one: float64[n] each."""
+    n = len(centred)
+    shifts = -centred / (n - 1)
+    return mean + shifts, (n * variance - centred**2) / (n - 1) - shifts**2
+
+
+def _standardised(means: Floats, variances: Floats, n: int) -> Floats:
+    """Means over standard deviations, of variances that were divided by n; without spread it is far out, not at infinity."""
+    smallest = np.finfo(np.float64).eps * variances.max()
+    standardised: Floats = means / np.sqrt(np.maximum(variances, smallest) * (n / (n - 1)))
+    return standardised
+
+
+def _spreads(differences: Floats) -> Floats:
+    """Standard deviation of each column, the same whatever stands beside it; exactly 0 for equal values."""
+    spreads: Floats = np.ascontiguousarray(differences.T).std(axis=1, ddof=1)
+    spreads[np.ptp(differences, axis=0) == 0] = 0.0
+    return spreads
+
+
+def _all_choices(n: int) -> Floats:
+    """Every subset of n things: float64[2**n, n] of zeros and ones."""
+    numbers = np.arange(2**n, dtype=np.uint32)[:, None]
+    return (numbers >> np.arange(n, dtype=np.uint32) & 1).astype(np.float64)
+
+
+def _random_choices(n: int, seed: int, n_resamples: int) -> Iterator[Floats]:
+    """Random subsets of n things, subset by subset: float64[some, n] of zeros and ones at a time."""
+    generator = np.random.default_rng(seed)
+    words = -(-n // 32)  # the generator gives words; whole ones for each subset make it independent of the parts
+    rows = max(1, _CELLS_AT_ONCE // n)
+    for start in range(0, n_resamples, rows):
+        size = min(rows, n_resamples - start)
+        drawn = np.frombuffer(generator.bytes(4 * words * size), np.uint8).reshape(size, -1)
+        yield np.unpackbits(drawn, axis=1, count=n).astype(np.float64)
