@@ -7,7 +7,7 @@ from pathlib import Path
 
 from evalkit.console import OutputConsole
 from evalkit.report.comparison import Choices, compare_results
-from evalkit.report.comparison_output import comparison_content, comparison_sheets
+from evalkit.report.comparison_output import comparison_content, comparison_notes, comparison_sheets
 from evalkit.report.output import json_text, refuse_result, write_text
 from evalkit.report.sheets import print_notes, print_sheets
 from evalkit.stored_results import load_results
@@ -28,4 +28,4 @@ def print_comparison(paths: Sequence[Path], choices: Choices, json_file: Path | 
     if json_file != STDOUT:
         console = OutputConsole()
         print_sheets(comparison_sheets(comparisons, choices.alpha), console)
-        print_notes(notes, console)
+        print_notes([*comparison_notes(comparisons, choices.alpha), *notes], console)

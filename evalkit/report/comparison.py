@@ -15,6 +15,7 @@ from evalkit.statistics import holm
 from evalkit.stored_results import StoredResult
 
 MOVED_OF_TWO = 5
+_NAMED = 2
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ def compare_results(results: Sequence[StoredResult], choices: Choices) -> tuple[
     _refuse_differing(groups)
     compared = [group for group in groups if len(group.results) > 1]
     if not compared:
-        found = ", ".join(f"{group.results[0].path} ({group.task})" for group in groups)
+        found = ", ".join(f"{group.results[0].path} ({group.task})" for group in groups[:_NAMED])
+        found += f" and {len(groups) - _NAMED} more" if len(groups) > _NAMED else ""
         raise EvalkitError(f"nothing to compare: no task has two results; found {found}; give two results of one task")
     shared = [shared_queries(group, choices.metric) for group in compared]
     notes = [

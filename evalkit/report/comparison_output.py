@@ -7,7 +7,17 @@ from dataclasses import asdict
 from typing import Any
 
 from evalkit.report.comparison import Choices, TaskComparison
-from evalkit.report.numbers import counted, letters, p_value, percent, points, points_range, signed, signed_range
+from evalkit.report.numbers import (
+    counted,
+    letters,
+    p_value,
+    percent,
+    points,
+    points_range,
+    signed,
+    signed_range,
+    tied_range,
+)
 from evalkit.report.pairs import MovedQuery, PairComparison
 from evalkit.report.shared_queries import SharedQueries, metric_title
 from evalkit.report.sheets import Kind, Sheet
@@ -28,6 +38,17 @@ def comparison_sheets(comparisons: Sequence[TaskComparison], alpha: float) -> li
     return sheets
 
 
+def comparison_notes(comparisons: Sequence[TaskComparison], alpha: float) -> list[str]:
+    """Say what the columns of the tables are."""
+    adjusted = any(len(comparison.pairs) > 1 or comparison.slices for comparison in comparisons)
+    holm = "; p (Holm): adjusted for all tests of a table" if adjusted else ""
+    return [
+        "difference, its 95 % interval and detectable are percentage points; wins: queries that the first does better",
+        f"p: paired randomisation test, two-sided{holm}; systems are told apart where it is below {alpha:g}",
+        f"detectable: the smallest true difference that one such test would have found with a chance of {_POWER}",
+    ]
+
+
 def comparison_content(comparisons: Sequence[TaskComparison], notes: Sequence[str], choices: Choices) -> dict[str, Any]:
     """Everything that was found, as JSON holds it: values and differences are fractions, intervals of 95 %."""
     return {
@@ -42,31 +63,26 @@ def _pairs_sheet(comparison: TaskComparison, alpha: float) -> Sheet:
     shared = comparison.shared
     many = len(comparison.pairs) > 1
     labels = system_labels(shared.of.systems)
-    family = f", adjusted by Holm for {len(comparison.pairs)} pairs" if many else ""
     return Sheet(
         title=_title(shared),
-        above=tuple(f"{letters(place)}: {labels[system]}" for place, system in enumerate(shared.of.systems)),
+        above=tuple(
+            f"{letters(place)}: {labels[system]}{_tied(shared.of.results[place].tie_range(shared.metric))}"
+            for place, system in enumerate(shared.of.systems)
+        ),
         columns=_columns(many),
         rows=tuple(tuple(_cells(pair, many, alpha)) for pair in comparison.pairs),
-        below=(
-            "difference, its 95 % interval and detectable are percentage points; wins are queries that the first does better",
-            f"p: paired randomisation test, two-sided{family}; a difference is told apart from chance where p < {alpha:g}",
-            f"detectable: the smallest true difference that one test at {alpha:g} would have found with a chance of {_POWER}",
-        ),
     )
 
 
 def _slices_sheet(comparison: TaskComparison, by: str, alpha: float) -> Sheet:
     parts = [(part, pairs) for part, pairs in comparison.slices if part.by == by]
-    tests = sum(len(pairs) for _, pairs in parts)
-    many = tests > 1
+    many = sum(len(pairs) for _, pairs in parts) > 1
     return Sheet(
         title=f"{_title(comparison.shared)}, by {by}",
         columns=((by, "text"), ("queries", "number"), *_columns(many)),
         rows=tuple(
             (part.name, f"{pair.n_queries:,}", *_cells(pair, many, alpha)) for part, pairs in parts for pair in pairs
         ),
-        below=(f"p is adjusted by Holm for {tests} tests",) if many else (),
     )
 
 
@@ -124,6 +140,10 @@ def _moved_sheet(shared: SharedQueries, pair: PairComparison, moved: Sequence[Mo
         columns=(*columns, *([("query", "name")] if with_texts else [])),
         rows=tuple(rows),
     )
+
+
+def _tied(ties: tuple[float, float] | None) -> str:
+    return f" (ties: {tied_range(ties)})" if tied_range(ties) else ""
 
 
 def _title(shared: SharedQueries) -> str:

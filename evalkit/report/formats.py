@@ -10,10 +10,10 @@ from typing import Any
 
 from evalkit.report.content import Report
 from evalkit.report.leaderboard import Board, SliceBoard, SliceMean, Standing
-from evalkit.report.numbers import counted, percent, percent_range, rank_range
+from evalkit.report.numbers import counted, percent, percent_range, rank_range, tied_range
 from evalkit.report.output import json_text
 from evalkit.report.shared_queries import metric_title
-from evalkit.report.sheets import Sheet, sheets_as_markdown
+from evalkit.report.sheets import Kind, Sheet, sheets_as_markdown
 from evalkit.report.systems import System
 
 _CSV_COLUMNS = (
@@ -29,7 +29,20 @@ _CSV_COLUMNS = (
         "best_rank",
         "worst_rank",
     ),
-    *("system", "hub_id", "revision", "backend", "dtype", "experiment", "place", "value", "low", "high"),
+    *(
+        "system",
+        "hub_id",
+        "revision",
+        "backend",
+        "dtype",
+        "experiment",
+        "place",
+        "value",
+        "low",
+        "high",
+        "ties_low",
+        "ties_high",
+    ),
 )
 
 
@@ -76,7 +89,8 @@ def _as_csv(report: Report) -> str:
         for standing in board.standings:
             best, worst = standing.ranks
             ranks = {"n_queries": board.n_queries, "best_rank": best, "worst_rank": worst}
-            writer.writerow({**shared, **ranks, **_csv_system(report, standing)})
+            ties = dict(zip(("ties_low", "ties_high"), standing.ties or (), strict=False))
+            writer.writerow({**shared, **ranks, **ties, **_csv_system(report, standing)})
     for cut in report.slices:
         shared = {"tasks": cut.task, "fingerprints": cut.fingerprint, "slice_by": cut.by, **_common(cut)}
         for mean in cut.means:
@@ -92,14 +106,17 @@ FORMATS: Mapping[str, Callable[[Report], str]] = {
 
 
 def _board_sheet(report: Report, board: Board) -> Sheet:
+    with_ties = any(tied_range(one.ties) for one in board.standings)
+    columns: list[tuple[str, Kind]] = [("ranks", "text"), ("system", "name")]
+    columns += [(metric_title(board.metric), "number"), ("95 % interval", "number")]
     rows = [
         (rank_range(one.ranks), report.labels[one.system], percent(one.value), percent_range(one.interval))
+        + ((tied_range(one.ties),) if with_ties else ())
         for one in board.standings
     ]
-    title = metric_title(board.metric)
     return Sheet(
         title=_board_title(report, board),
-        columns=(("ranks", "text"), ("system", "name"), (title, "number"), ("95 % interval", "number")),
+        columns=(*columns, *([("ties", "number")] if with_ties else [])),
         rows=tuple(rows),
     )
 

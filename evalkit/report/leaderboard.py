@@ -21,15 +21,20 @@ from evalkit.statistics import (
     pairs_of,
     rank_ranges,
 )
+from evalkit.stored_results import StoredResult
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A system's value and its 95 % interval, fractions, and the best and the worst rank that the tests leave open."""
+    """A system's value, its 95 % interval and the range that ties leave it, fractions; the ranks that the tests leave open.
+
+    `ties` is None where it is not known, `ranks` the best and the worst.
+    """
 
     system: System
     value: float
     interval: tuple[float, float]
+    ties: tuple[float, float] | None
     ranks: tuple[int, int]
 
 
@@ -74,9 +79,7 @@ def task_board(shared: SharedQueries, *, seed: int, alpha: float) -> Board:
     """Rank the systems on one task. Values are those that the results state, rounded as their protocol rounds."""
     first, second = pairs_of(len(shared.of.systems))
     p_values = holm(paired_randomisation_test(shared.values[:, first] - shared.values[:, second], seed=seed))
-    values = [result.scores[shared.metric] for result in shared.of.results]
-    intervals = bootstrap_intervals(shared.values, seed=seed)
-    return _board([shared], shared.of.systems, values, intervals, p_values, alpha)
+    return _board([shared], shared.of.systems, bootstrap_intervals(shared.values, seed=seed), p_values, alpha)
 
 
 def average_boards(tasks: Sequence[SharedQueries], *, seed: int, alpha: float) -> list[Board]:
@@ -114,40 +117,47 @@ def _slice_means(shared: SharedQueries, part: Slice, seed: int) -> list[SliceMea
 
 def _average_board(tasks: Sequence[SharedQueries], seed: int, alpha: float) -> Board:
     systems = [one for one in tasks[0].of.systems if all(one in shared.of.systems for shared in tasks)]
-    places = [[shared.of.systems.index(system) for system in systems] for shared in tasks]
-    columns = [shared.values[:, chosen] for shared, chosen in zip(tasks, places, strict=True)]
+    columns = [shared.values[:, [shared.of.systems.index(system) for system in systems]] for shared in tasks]
     first, second = pairs_of(len(systems))
     differences = average_differences([values[:, first] - values[:, second] for values in columns])
     p_values = holm(paired_randomisation_test(differences, seed=seed))
-    values = [
-        math.fsum(
-            shared.of.results[own[number]].scores[shared.metric] for shared, own in zip(tasks, places, strict=True)
-        )
-        / len(tasks)
-        for number in range(len(systems))
-    ]
-    return _board(tasks, systems, values, average_intervals(columns, seed=seed), p_values, alpha)
+    return _board(tasks, systems, average_intervals(columns, seed=seed), p_values, alpha)
 
 
 def _board(
     tasks: Sequence[SharedQueries],
     systems: Sequence[System],
-    values: Sequence[float],
     intervals: NDArray[np.float64],
     p_values: NDArray[np.float64],
     alpha: float,
 ) -> Board:
+    metric = tasks[0].metric
+    results = [[shared.of.results[shared.of.systems.index(system)] for shared in tasks] for system in systems]
+    values = [_average([result.scores[metric] for result in own]) for own in results]
     ranks = rank_ranges(np.array(values), p_values, alpha)
     standings = [
-        Standing(system, value, (float(low), float(high)), (int(best), int(worst)))
-        for system, value, (low, high), (best, worst) in zip(systems, values, intervals, ranks, strict=True)
+        Standing(system, value, (float(low), float(high)), _average_ties(own, metric), (int(best), int(worst)))
+        for system, value, (low, high), own, (best, worst) in zip(
+            systems, values, intervals, results, ranks, strict=True
+        )
     ]
     return Board(
         tasks=tuple(shared.of.task for shared in tasks),
         protocol=tasks[0].of.protocol,
-        metric=tasks[0].metric,
+        metric=metric,
         fingerprints=tuple(shared.of.fingerprint for shared in tasks),
         limit=tasks[0].of.limit if len(tasks) == 1 else None,
         n_queries=sum(len(shared.values) for shared in tasks),
         standings=tuple(sorted(standings, key=lambda standing: -standing.value)),
     )
+
+
+def _average(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _average_ties(results: Sequence[StoredResult], metric: str) -> tuple[float, float] | None:
+    known = [ties for result in results if (ties := result.tie_range(metric))]
+    if len(known) < len(results):
+        return None
+    return _average([low for low, _ in known]), _average([high for _, high in known])

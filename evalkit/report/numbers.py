@@ -15,6 +15,11 @@ def percent_range(interval: tuple[float, float]) -> str:
     return "–".join(map(percent, interval)) if all(map(math.isfinite, interval)) else "n/a"
 
 
+def tied_range(ties: tuple[float, float] | None) -> str:
+    """Write what ties leave open, in percent, where it can move a printed digit; else nothing."""
+    return percent_range(ties) if ties and percent(ties[0]) != percent(ties[1]) else ""
+
+
 def points(difference: float) -> str:
     """Write a difference of fractions in percentage points, with its sign."""
     return signed(difference * 100)
@@ -27,7 +32,9 @@ def points_range(interval: tuple[float, float]) -> str:
 
 def signed(number: float) -> str:
     """Write a number with its sign; what rounds to zero has a plus."""
-    return f"{round(number, 2) + 0.0:+.2f}" if math.isfinite(number) else "n/a"
+    if math.isinf(number):
+        return f"{number:+}".replace("inf", "∞")
+    return "n/a" if math.isnan(number) else f"{round(number, 2) + 0.0:+.2f}"
 
 
 def signed_range(interval: tuple[float, float]) -> str:

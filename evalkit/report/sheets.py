@@ -17,13 +17,12 @@ Kind = Literal["name", "number", "text"]
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table of texts: columns with their titles and kinds, rows of cells, lines above the table and below it."""
+    """A table of texts: columns with their titles and kinds, rows of cells, and lines above the table."""
 
     title: str
     columns: tuple[tuple[str, Kind], ...]
     rows: tuple[tuple[str, ...], ...]
     above: tuple[str, ...] = ()
-    below: tuple[str, ...] = ()
 
 
 def print_sheets(sheets: Iterable[Sheet], console: Console) -> None:
@@ -39,9 +38,6 @@ def print_sheets(sheets: Iterable[Sheet], console: Console) -> None:
         for row in sheet.rows:
             table.add_row(*(Text(cell) for cell in row))
         print_whole(table, console)
-        if sheet.below:
-            console.print()
-            _print_lines(sheet.below, console)
 
 
 def print_notes(notes: Iterable[str], console: Console) -> None:
@@ -69,8 +65,6 @@ def _markdown_lines(sheet: Sheet) -> list[str]:
     lines.append(_markdown_row(title for title, _ in sheet.columns))
     lines.append(_markdown_row("---:" if kind == "number" else "---" for _, kind in sheet.columns))
     lines += [_markdown_row(map(_escaped, row)) for row in sheet.rows]
-    for line in sheet.below:
-        lines += ["", _escaped(line)]
     return lines
 
 

@@ -58,7 +58,7 @@ def test_equals_scipys_enumeration() -> None:
 def test_zeros_beside_few_differences_change_nothing() -> None:
     few = np.array([[0.5, 0.25, -0.125, 0.3, 0.2, 0.1, 0.7]]).T
     padded = np.vstack([np.zeros((3000, 1)), few, np.zeros((2000, 1))])
-    assert paired_randomisation_test(padded, seed=1) == paired_randomisation_test(few, seed=1) == 4 / 128
+    assert paired_randomisation_test(padded, seed=1) == paired_randomisation_test(few, seed=1) == 6 / 128
 
 
 def test_random_signs_agree_with_enumeration() -> None:
@@ -147,7 +147,7 @@ def test_the_interval_covers_the_true_mean_19_times_in_20() -> None:
         low, high = bootstrap_intervals(values, seed=seed, n_resamples=2000).T
         covered.append((low <= 0.6) & (high >= 0.6))
         gains = np.where(generator.random((200, 1000)) < 0.3, generator.beta(1, 3, size=(200, 1000)), 0.0)
-        low, high = bootstrap_intervals(values * 0 + gains - 0.02, seed=seed, n_resamples=2000).T
+        low, high = bootstrap_intervals(gains - 0.02, seed=seed, n_resamples=2000).T
         differ.append((low <= 0.055) & (high >= 0.055))
     assert np.size(covered) == np.size(differ) == 6000
     assert 0.935 <= np.mean(covered) <= 0.965
