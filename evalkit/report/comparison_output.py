@@ -31,10 +31,9 @@ def comparison_sheets(comparisons: Sequence[TaskComparison], alpha: float) -> li
     sheets = []
     for comparison in comparisons:
         sheets.append(_pairs_sheet(comparison, alpha))
-        for by in dict.fromkeys(part.by for part, _ in comparison.slices):
-            sheets.append(_slices_sheet(comparison, by, alpha))
-        for pair, moved in comparison.moved:
-            sheets.append(_moved_sheet(comparison.shared, pair, moved))
+        ways = dict.fromkeys(part.by for part, _ in comparison.slices)
+        sheets += [_slices_sheet(comparison, by, alpha) for by in ways]
+        sheets += [_moved_sheet(comparison.shared, pair, moved) for pair, moved in comparison.moved if moved]
     return sheets
 
 
@@ -130,6 +129,8 @@ def _moved_sheet(shared: SharedQueries, pair: PairComparison, moved: Sequence[Mo
         ("difference", "number"),
     ]
     with_texts = any(query.text for query in moved)
+    if with_texts:
+        columns.append(("query", "name"))
     rows = [
         (query.query_id, *map(percent, query.values), points(query.values[0] - query.values[1]))
         + ((" ".join(query.text.split()),) if with_texts else ())
@@ -137,7 +138,7 @@ def _moved_sheet(shared: SharedQueries, pair: PairComparison, moved: Sequence[Mo
     ]
     return Sheet(
         title=f"{shared.of.task}: the queries that moved most, {first}−{second}",
-        columns=(*columns, *([("query", "name")] if with_texts else [])),
+        columns=tuple(columns),
         rows=tuple(rows),
     )
 

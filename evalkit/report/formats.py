@@ -109,6 +109,8 @@ def _board_sheet(report: Report, board: Board) -> Sheet:
     with_ties = any(tied_range(one.ties) for one in board.standings)
     columns: list[tuple[str, Kind]] = [("ranks", "text"), ("system", "name")]
     columns += [(metric_title(board.metric), "number"), ("95 % interval", "number")]
+    if with_ties:
+        columns.append(("ties", "number"))
     rows = [
         (rank_range(one.ranks), report.labels[one.system], percent(one.value), percent_range(one.interval))
         + ((tied_range(one.ties),) if with_ties else ())
@@ -116,7 +118,7 @@ def _board_sheet(report: Report, board: Board) -> Sheet:
     ]
     return Sheet(
         title=_board_title(report, board),
-        columns=(*columns, *([("ties", "number")] if with_ties else [])),
+        columns=tuple(columns),
         rows=tuple(rows),
     )
 

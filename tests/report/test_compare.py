@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from command import Outcome, run_here
+from command import Outcome, run_here, run_program
 from scipy import stats
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -276,6 +277,23 @@ def test_what_is_missing_is_named(demo_results: Path, copy: Path, tmp_path: Path
 def test_wrong_options_are_refused(demo_results: Path, options: list[str], told: str) -> None:
     paths = [of(demo_results, model) for model in ("random", "bm25")] if options else []
     assert told in refused("compare", *paths, *options)
+
+
+def test_equal_systems_have_no_query_that_moved(demo_results: Path) -> None:
+    done = compared(*(of(demo_results, model) for model in ("constant", "reversed")))
+    assert "moved" not in done.stdout
+    assert done.rows[0][:4] == ["A−B", "17.50", "17.50", "+0.00"]
+
+
+def test_nothing_heavy_is_loaded(demo_results: Path, tmp_path: Path) -> None:
+    """As a program of its own: what stands right of the results answers without a model's libraries."""
+    script = (
+        "import sys; from evalkit.cli import run_command_line; code = run_command_line(sys.argv[1:]); "
+        "sys.exit(code or ', '.join({'torch', 'transformers', 'mteb', 'hydra', 'datasets'} & set(sys.modules)))"
+    )
+    for command in ("compare", "report"):
+        done = run_program(tmp_path, command, str(demo_results), program=(sys.executable, "-c", script))
+        assert (done.code, done.stderr) == (0, "")
 
 
 def test_no_result_is_replaced(copy: Path) -> None:
