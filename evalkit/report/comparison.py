@@ -74,7 +74,10 @@ def _compare_task(shared: SharedQueries, choices: Choices) -> TaskComparison:
 def _compare_slices(shared: SharedQueries, by: str, choices: Choices) -> list[tuple[Slice, tuple[PairComparison, ...]]]:
     """Compare within each part; Holm's family is all the tests of the parts together."""
     parts = slice_queries(shared, by)
-    compared = [compare_pairs(shared.values[part.members], seed=choices.seed, alpha=choices.alpha) for part in parts]
+    compared = [
+        compare_pairs(shared.values[part.members], seed=choices.seed, alpha=choices.alpha, families=len(parts))
+        for part in parts
+    ]
     adjusted = holm(np.array([pair.p_value for pairs in compared for pair in pairs]))
     numbers = iter(adjusted.tolist())
     return [

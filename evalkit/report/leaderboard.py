@@ -20,6 +20,7 @@ from evalkit.statistics import (
     paired_randomisation_test,
     pairs_of,
     rank_ranges,
+    resamples_needed,
 )
 from evalkit.stored_results import StoredResult
 
@@ -78,7 +79,7 @@ class SliceBoard:
 def task_board(shared: SharedQueries, *, seed: int, alpha: float) -> Board:
     """Rank the systems on one task. Values are those that the results state, rounded as their protocol rounds."""
     first, second = pairs_of(len(shared.of.systems))
-    p_values = holm(paired_randomisation_test(shared.values[:, first] - shared.values[:, second], seed=seed))
+    p_values = _adjusted(shared.values[:, first] - shared.values[:, second], seed, alpha)
     return _board([shared], shared.of.systems, bootstrap_intervals(shared.values, seed=seed), p_values, alpha)
 
 
@@ -120,7 +121,7 @@ def _average_board(tasks: Sequence[SharedQueries], seed: int, alpha: float) -> B
     columns = [shared.values[:, [shared.of.systems.index(system) for system in systems]] for shared in tasks]
     first, second = pairs_of(len(systems))
     differences = average_differences([values[:, first] - values[:, second] for values in columns])
-    p_values = holm(paired_randomisation_test(differences, seed=seed))
+    p_values = _adjusted(differences, seed, alpha)
     return _board(tasks, systems, average_intervals(columns, seed=seed), p_values, alpha)
 
 
@@ -150,6 +151,11 @@ def _board(
         n_queries=sum(len(shared.values) for shared in tasks),
         standings=tuple(sorted(standings, key=lambda standing: -standing.value)),
     )
+
+
+def _adjusted(differences: NDArray[np.float64], seed: int, alpha: float) -> NDArray[np.float64]:
+    n_resamples = resamples_needed(differences.shape[1], alpha)
+    return holm(paired_randomisation_test(differences, seed=seed, n_resamples=n_resamples))
 
 
 def _average(values: Sequence[float]) -> float:

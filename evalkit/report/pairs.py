@@ -15,6 +15,7 @@ from evalkit.statistics import (
     holm,
     paired_randomisation_test,
     pairs_of,
+    resamples_needed,
     smallest_detectable_difference,
 )
 
@@ -54,17 +55,21 @@ class MovedQuery:
     text: str
 
 
-def compare_pairs(values: NDArray[np.float64], *, seed: int, alpha: float = 0.05) -> list[PairComparison]:
+def compare_pairs(
+    values: NDArray[np.float64], *, seed: int, alpha: float = 0.05, families: int = 1
+) -> list[PairComparison]:
     """Compare all pairs of systems, by their values float64[n_queries, n_systems] on the same queries.
 
-    `alpha` is the level at which `detectable` asks what a pair's own test could have found.
+    `alpha` is the level at which `detectable` asks what a pair's own test could have found. `families` is how many such
+    comparisons will be adjusted together: p-values are made fine enough for all to be told apart.
     """
     first, second = pairs_of(values.shape[1])
     differences = values[:, first] - values[:, second]
     means = np.ascontiguousarray(values.T).mean(axis=1)
     intervals = bootstrap_intervals(differences, seed=seed)
     effects, effect_intervals = effect_sizes(differences), effect_size_intervals(differences, seed=seed)
-    p_values = paired_randomisation_test(differences, seed=seed)
+    n_resamples = resamples_needed(len(first) * families, alpha)
+    p_values = paired_randomisation_test(differences, seed=seed, n_resamples=n_resamples)
     adjusted = holm(p_values)
     wins, losses = (differences > _SAME_VALUE).sum(axis=0), (differences < -_SAME_VALUE).sum(axis=0)
     detectable = smallest_detectable_difference(differences, level=alpha)

@@ -8,6 +8,7 @@ from evalkit.statistics.paired import (
     effect_sizes,
     holm,
     paired_randomisation_test,
+    resamples_needed,
     smallest_detectable_difference,
 )
 from evalkit.statistics.ranks import average_differences, pairs_of, rank_ranges
@@ -23,5 +24,6 @@ __all__ = [
     "pairs_of",
     "rank_ranges",
     "resampled_deviations",
+    "resamples_needed",
     "smallest_detectable_difference",
 ]

@@ -50,6 +50,11 @@ def paired_randomisation_test(differences: Floats, *, seed: int, n_resamples: in
     return p_values
 
 
+def resamples_needed(n_tests: int, alpha: float) -> int:
+    """Say how many patterns of signs let one of so many tests, adjusted by `holm`, give half of `alpha`: 10,000 to a million."""
+    return int(np.clip(np.ceil(2 * n_tests / max(alpha, 1e-9)), 10_000, 1_000_000))
+
+
 def holm(p_values: Floats) -> Floats:
     """Adjust the p-values of one family, float64[n], so that the chance of any false rejection keeps to the level (Holm 1979)."""
     order = np.argsort(p_values, kind="stable")

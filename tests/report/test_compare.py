@@ -133,6 +133,16 @@ def test_the_rows_say_who_is_better(demo_results: Path) -> None:
     assert strict.rows[0][-3:] == ["not", "told", "apart"]
 
 
+def test_a_strict_level_can_be_met(demo_results: Path) -> None:
+    """10,000 patterns of signs give no p below 0.0001, so that more are drawn."""
+    paths = [of(demo_results, model, "EvalkitDemoZh") for model in ("oracle", "random")]
+    assert compared(*paths, "--alpha", 0.00004).rows[0][-1] == "A"
+    standings = json.loads(run_here("report", *map(str, paths), "--alpha", "0.00004", "--format", "json").stdout)[
+        "boards"
+    ][0]
+    assert [row["ranks"] for row in standings["standings"]] == [[1, 1], [2, 2]]
+
+
 def test_the_order_of_the_queries_in_a_file_does_not_matter(demo_results: Path, copy: Path) -> None:
     paths = [of(copy, model) for model in ("random", "bm25")]
     before = compared_json(*paths, "--slice", "query-length")

@@ -15,6 +15,7 @@ from evalkit.statistics import (
     holm,
     paired_randomisation_test,
     resampled_deviations,
+    resamples_needed,
     smallest_detectable_difference,
 )
 
@@ -153,6 +154,14 @@ def test_the_interval_covers_the_true_mean_19_times_in_20() -> None:
     assert np.size(covered) == np.size(differ) == 5000
     assert 0.935 <= np.mean(covered) <= 0.965
     assert 0.935 <= np.mean(differ) <= 0.965
+
+
+@pytest.mark.parametrize(("n_tests", "alpha"), [(1, 0.05), (45, 0.05), (780, 0.05), (45, 0.001), (1, 0.0)])
+def test_so_many_tests_can_still_be_told_apart(n_tests: int, alpha: float) -> None:
+    needed = resamples_needed(n_tests, alpha)
+    assert 10_000 <= needed <= 1_000_000
+    smallest = np.array([1 / (needed + 1), *[1.0] * (n_tests - 1)])
+    assert holm(smallest)[0] <= alpha / 2 or alpha == 0
 
 
 def test_holm_by_its_definition() -> None:
