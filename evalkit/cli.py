@@ -15,8 +15,15 @@ import typer
 from evalkit import __version__
 from evalkit.errors import EvalkitError
 
-RUN = "run"
+RUN, COMPARE = "run", "compare"
 CacheDir = Annotated[Path | None, typer.Option(help="The folder of the store; without it, the user's cache.")]
+Metric = Annotated[str | None, typer.Option(help="A metric of the results; without it, the protocol's main score.")]
+Alpha = Annotated[float, typer.Option(min=0, max=1, help="Systems are told apart where p is below this.")]
+Seed = Annotated[int, typer.Option(min=0, help="The seed of resamples and random signs.")]
+Slices = Annotated[
+    list[str] | None,
+    typer.Option("--slice", metavar="NAME", help="Cut queries by query-length, candidates, language or truncation."),
+]
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 cache_app = typer.Typer(rich_markup_mode=None, help="Show, check or clear the stored scores.")
 app.add_typer(cache_app, name="cache")
@@ -61,13 +68,27 @@ def _run_command(arguments: list[str]) -> int:
 
         return run_with_hydra(arguments[1:] if named else arguments)
     try:
-        code = typer.main.get_command(app).main(arguments, prog_name="evalkit", standalone_mode=False)
+        code = typer.main.get_command(app).main(
+            _with_json_target(arguments), prog_name="evalkit", standalone_mode=False
+        )
     except Exception as error:
         # click's usage errors, of which some releases of typer have a class of their own
         if not hasattr(error, "format_message"):
             raise
         raise EvalkitError(f"{error.format_message()} See evalkit {arguments[0]} --help") from error
     return int(code or 0)
+
+
+def _with_json_target(arguments: list[str]) -> list[str]:
+    """Let `compare --json` without a file mean standard output; the parser knows no option whose value may be left out."""
+    if arguments[0] != COMPARE:
+        return arguments
+    followers = [*arguments[1:], "-"]
+    alone = [
+        argument == "--json" and follower.startswith("-")
+        for argument, follower in zip(arguments, followers, strict=True)
+    ]
+    return ["--json=-" if is_alone else argument for argument, is_alone in zip(arguments, alone, strict=True)]
 
 
 def _send_messages_to_stderr() -> None:
@@ -127,6 +148,50 @@ def check(
     from evalkit.check.rows import Rules
 
     return run_check(baseline, results, Rules(tolerance, alpha, strict), junit, summary)
+
+
+@app.command(COMPARE)
+def compare(
+    results: Annotated[list[Path], typer.Argument(help="Result files or folders.")],
+    metric: Metric = None,
+    alpha: Alpha = 0.05,
+    seed: Seed = 42,
+    slices: Slices = None,
+    top: Annotated[
+        int | None,
+        typer.Option(min=0, help="Show so many of the queries that moved most; without it 5 for two systems."),
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="[FILE]", help="Write JSON to a file; without one print it, alone.")
+    ] = None,
+) -> None:
+    """Compare systems on the same queries: differences with intervals, tests, effect sizes, wins and losses."""
+    from evalkit.compare import print_comparison
+    from evalkit.report.comparison import Choices
+    from evalkit.report.slices import read_ways
+
+    print_comparison(results, Choices(metric, alpha, seed, read_ways(slices or []), top), json_file)
+
+
+@app.command("report")
+def report(
+    results: Annotated[list[Path], typer.Argument(help="Result files or folders.", metavar="PATH…")],
+    format_name: Annotated[
+        str | None,
+        typer.Option("--format", help="markdown, json, csv, …: a wrong name lists all; without it, tables."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file.")] = None,
+    metric: Metric = None,
+    alpha: Alpha = 0.05,
+    seed: Seed = 42,
+    slices: Slices = None,
+) -> None:
+    """Rank systems task by task and on average, and say which ranks can't be told apart."""
+    from evalkit.report.command import print_report
+    from evalkit.report.content import Choices
+    from evalkit.report.slices import read_ways
+
+    print_report(results, Choices(metric, alpha, seed, read_ways(slices or [])), format_name, output)
 
 
 @cache_app.command("info")

@@ -32,6 +32,7 @@ __all__ = [
     "TIMING_KEYS",
     "count_queries",
     "pairs_per_second",
+    "plain_json",
     "result_file",
     "result_folder",
     "result_json",
@@ -95,7 +96,7 @@ def result_json(result: Result) -> dict[str, Any]:
         "main_score": result.scores[result.main_score],
         **result.scores,
     }
-    content: dict[str, Any] = _plain(
+    content: dict[str, Any] = plain_json(
         {
             "dataset_revision": result.task.revision or "unpinned",
             "task_name": result.task.mteb_name,
@@ -241,16 +242,16 @@ def _json_bytes(content: Mapping[str, Any]) -> bytes:
     return text.encode("utf-8", errors="backslashreplace")
 
 
-def _plain(value: Any) -> Any:
+def plain_json(value: Any) -> Any:
     """Convert a value to JSON's types."""
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain_json(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if value is None or isinstance(value, str | int) else str(value)

@@ -82,6 +82,12 @@ class StoredResult:
         (rows,) = self.content["scores"].values()
         return {metric: value for metric, value in rows[0].items() if isinstance(value, float | int)}
 
+    def tie_range(self, metric: str) -> tuple[float, float] | None:
+        """Give the means that the worst and the best order of tied documents have: fractions; None where it is not known."""
+        ties = (self.own.get("ties") or {}).get(metric) or {}
+        low, high = ties.get("low"), ties.get("high")
+        return (low, high) if isinstance(low, float | int) and isinstance(high, float | int) else None
+
     @cached_property
     def queries(self) -> pd.DataFrame:
         """One row per query (see `evaluation.evaluate`). Raises EvalkitError where the file is missing or not the JSON's."""

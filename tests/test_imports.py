@@ -23,6 +23,8 @@ BREAKS = [
     ("scoring/plan.py", "torch", "The plan knows nothing of how a score is made"),
     ("metrics/formulas.py", "pathlib", "Metrics know nothing of models, tasks and files"),
     ("report/summary.py", "evalkit.evaluation", "What reads results reads files alone"),
+    ("compare.py", "evalkit.evaluation", "What reads results reads files alone"),
+    ("statistics/paired.py", "pathlib", "Metrics know nothing of models, tasks and files"),
     ("published.py", "torch", "What reads results reads files alone"),
     ("check/changes.py", "mteb", "What reads results reads files alone"),
 ]

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from evalkit.statistics.intervals import bootstrap_intervals, resampled_deviations
+from evalkit.statistics.intervals import average_intervals, bootstrap_intervals, resampled_deviations
 from evalkit.statistics.paired import (
     effect_size_intervals,
     effect_sizes,
     holm,
     paired_randomisation_test,
+    resamples_needed,
     smallest_detectable_difference,
 )
+from evalkit.statistics.ranks import average_differences, pairs_of, rank_ranges
 
 __all__ = [
+    "average_differences",
+    "average_intervals",
     "bootstrap_intervals",
     "effect_size_intervals",
     "effect_sizes",
     "holm",
     "paired_randomisation_test",
+    "pairs_of",
+    "rank_ranges",
     "resampled_deviations",
+    "resamples_needed",
     "smallest_detectable_difference",
 ]

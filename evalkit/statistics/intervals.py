@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 Floats = NDArray[np.float64]
+Seed = int | tuple[int, ...]
 
 _CELLS_AT_ONCE = 2_000_000  # resample × query; some 50 MB in all
 
@@ -31,7 +32,26 @@ def bootstrap_intervals(values: Floats, *, seed: int, n_resamples: int = 10_000,
     return intervals
 
 
-def resampled_deviations(values: Floats, seed: int, n_resamples: int) -> Floats:
+def average_intervals(tasks: Sequence[Floats], *, seed: int, n_resamples: int = 10_000, level: float = 0.95) -> Floats:
+    """Intervals for the plain average over tasks of each system's mean, by the BCa bootstrap within tasks (Efron 1987).
+
+    `tasks` holds a float64[n_queries, n_systems] for each task, without NaN. Gives float64[n_systems, 2]: low and high.
+    Queries are resampled task by task, so that each task keeps its weight.
+    """
+    parts = [resampled_deviations(values, (seed, number), n_resamples) for number, values in enumerate(tasks)]
+    deviations = np.sum(parts, axis=0) / len(tasks)
+    means = np.mean([column_means(values) for values in tasks], axis=0)
+    # what a query takes from the average when it is left out (Davison & Hinkley 1997, section 5.3.2)
+    influence = np.vstack([(values - column_means(values)) / len(values) for values in tasks])
+    noise = np.mean([_rounding(values) for values in tasks], axis=0)
+    intervals = np.column_stack([means, means])
+    for column in np.flatnonzero([any(np.ptp(values[:, number]) for values in tasks) for number in range(len(means))]):
+        levels = bca_levels(influence[:, column], deviations[:, column], float(noise[column]), level)
+        intervals[column] += np.quantile(deviations[:, column], levels)
+    return intervals
+
+
+def resampled_deviations(values: Floats, seed: Seed, n_resamples: int) -> Floats:
     """Means of resamples less the mean: float64[n_resamples, n_metrics], of values float64[n_queries, n_metrics].
 
     A resample is a vector of how often it has each query, so that a product of matrices takes all means at once. The
@@ -54,7 +74,7 @@ def to_fixed_point(values: Floats) -> tuple[Floats, Floats]:
     return np.rint(values / units), units
 
 
-def _resample_counts(n: int, seed: int, n_resamples: int) -> Iterator[Floats]:
+def _resample_counts(n: int, seed: Seed, n_resamples: int) -> Iterator[Floats]:
     """How often each of n queries is drawn, resample by resample: float64[some, n] at a time."""
     generator = np.random.default_rng(seed)
     rows = max(1, _CELLS_AT_ONCE // n)
@@ -75,13 +95,19 @@ def _exact_bits(n: int) -> int:
     return 52 - n.bit_length()
 
 
+def _rounding(values: Floats) -> Floats:
+    """How far a resampled mean of each column may be off: float64[n_columns]."""
+    rounding: Floats = np.ldexp(2 * np.abs(values).max(axis=0), -_exact_bits(len(values)))
+    return rounding
+
+
 def _bca_intervals(values: Floats, deviations: Floats, level: float) -> Floats:
     means = column_means(values)
     spreads = np.ptp(values, axis=0)
+    noise = _rounding(values)
     intervals = np.repeat(values[:1].T, 2, axis=1)
     for column in np.flatnonzero(spreads > 0):
-        noise = float(np.ldexp(2 * np.abs(values[:, column]).max(), -_exact_bits(len(values))))
-        levels = bca_levels(values[:, column] - means[column], deviations[:, column], noise, level)
+        levels = bca_levels(values[:, column] - means[column], deviations[:, column], float(noise[column]), level)
         intervals[column] = means[column] + np.quantile(deviations[:, column], levels)
     # no mean lies outside the values, and rounding must not make it seem so
     return np.clip(intervals, values.min(axis=0)[:, None], values.max(axis=0)[:, None])

@@ -15,6 +15,7 @@ Floats = NDArray[np.float64]
 _MOST_ENUMERATED = 16  # differences other than zero: 65,536 patterns of signs
 _CELLS_AT_ONCE = 2_000_000  # resample × query
 _SAME_EFFECT = 1e-9
+_NO_SPREAD = 1e-10  # of the variance: what rounding leaves of none
 _ROUNDING = 2.0**-50  # what arithmetic may have done to a difference of two fractions
 
 
@@ -47,6 +48,11 @@ def paired_randomisation_test(differences: Floats, *, seed: int, n_resamples: in
             extreme += np.count_nonzero(np.abs(2 * (chosen @ rest) - totals[~few]) >= bounds[~few], axis=0)
         p_values[~few] = (extreme + 1) / (n_resamples + 1)
     return p_values
+
+
+def resamples_needed(n_tests: int, alpha: float) -> int:
+    """Say how many patterns of signs let one of so many tests, adjusted by `holm`, give half of `alpha`: 10,000 to a million."""
+    return int(np.clip(np.ceil(2 * n_tests / max(alpha, 1e-9)), 10_000, 1_000_000))
 
 
 def holm(p_values: Floats) -> Floats:
@@ -87,25 +93,36 @@ def effect_sizes(differences: Floats) -> Floats:
 def effect_size_intervals(differences: Floats, *, seed: int, n_resamples: int = 10_000, level: float = 0.95) -> Floats:
     """Intervals for `effect_sizes` by the BCa bootstrap (Efron 1987): float64[n_comparisons, 2], low and high.
 
-    (0, 0) where all differences are 0; NaN where there is no effect size, or fewer than three queries.
+    (0, 0) where all differences are 0; NaN where there is no effect size, or fewer than three queries; infinite where the
+    interval ends among resamples without spread, as with a handful of queries.
     """
     n = len(differences)
-    effects, means = effect_sizes(differences), column_means(differences)
-    intervals = np.where((differences == 0).all(axis=0)[:, None], 0.0, np.full((len(effects), 2), np.nan))
+    means = column_means(differences)
+    intervals = np.where((differences == 0).all(axis=0)[:, None], 0.0, np.full((len(means), 2), np.nan))
     varied = np.flatnonzero(_spreads(differences) > 0) if n > 2 else np.array([], np.intp)
     centred = differences[:, varied] - means[varied]
     variances = column_means(centred**2)
     shifts, widenings = np.hsplit(resampled_deviations(np.hstack([centred, centred**2]), seed, n_resamples), 2)
     for place, column in enumerate(varied):
-        resampled = _standardised(
-            means[column] + shifts[:, place], variances[place] + widenings[:, place] - shifts[:, place] ** 2, n
-        )
-        without_one = _standardised(*_jackknifed_moments(centred[:, place], means[column], variances[place]), n - 1)
-        influence = without_one.mean() - without_one
-        deviations = resampled - effects[column]
-        levels = bca_levels(influence, deviations, _SAME_EFFECT * max(1.0, abs(effects[column])), level)
-        intervals[column] = effects[column] + np.quantile(deviations, levels)
+        moved = shifts[:, place], variances[place] + widenings[:, place] - shifts[:, place] ** 2
+        intervals[column] = _effect_interval(centred[:, place], means[column], variances[place], *moved, level)
     return intervals
+
+
+def _effect_interval(
+    centred: Floats, mean: float, variance: float, shifts: Floats, resampled_variances: Floats, level: float
+) -> Floats:
+    """Low and high for one comparison, of its resamples' means less `mean`, and their variances (divided by n)."""
+    n = len(centred)
+    smallest = _NO_SPREAD * variance
+    effect = _standardised(mean, variance, smallest, n)
+    resampled = _standardised(mean + shifts, resampled_variances, smallest, n)
+    without_one = _standardised(*_jackknifed_moments(centred, mean, variance), smallest, n - 1)
+    noise = _SAME_EFFECT * max(1.0, float(np.abs(effect)))
+    levels = bca_levels(without_one.mean() - without_one, resampled - effect, noise, level)
+    bounds = effect + np.quantile(resampled - effect, levels)
+    farthest = np.abs(resampled[resampled_variances > smallest]).max()
+    return np.where(np.abs(bounds) > farthest, np.copysign(np.inf, bounds), bounds)
 
 
 def _jackknifed_moments(centred: Floats, mean: float, variance: float) -> tuple[Floats, Floats]:
@@ -115,15 +132,16 @@ def _jackknifed_moments(centred: Floats, mean: float, variance: float) -> tuple[
     return mean + shifts, (n * variance - centred**2) / (n - 1) - shifts**2
 
 
-def _standardised(means: Floats, variances: Floats, n: int) -> Floats:
-    """Means over standard deviations, of variances that were divided by n; without spread it is far out, not at infinity."""
-    smallest = np.finfo(np.float64).eps * variances.max()
+def _standardised(means: Floats | float, variances: Floats | float, smallest: float, n: int) -> Floats:
+    """Means over standard deviations, of variances that were divided by n and count as `smallest` at least."""
     standardised: Floats = means / np.sqrt(np.maximum(variances, smallest) * (n / (n - 1)))
     return standardised
 
 
 def _spreads(differences: Floats) -> Floats:
-    """Standard deviation of each column, the same whatever stands beside it; exactly 0 for equal values."""
+    """Standard deviation of each column, the same whatever stands beside it; exactly 0 for equal values, and for one."""
+    if len(differences) < 2:
+        return np.zeros(differences.shape[1])
     spreads: Floats = np.ascontiguousarray(differences.T).std(axis=1, ddof=1)
     spreads[np.ptp(differences, axis=0) == 0] = 0.0
     return spreads

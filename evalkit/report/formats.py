@@ -1,0 +1,182 @@
+"""How a report is written. A new format is a function of a `Report` that gives text, and a line in `FORMATS`."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from evalkit.report.content import Report
+from evalkit.report.leaderboard import Board, SliceBoard, SliceMean, Standing
+from evalkit.report.numbers import counted, percent, percent_range, rank_range, tied_range
+from evalkit.report.output import json_text
+from evalkit.report.shared_queries import metric_title
+from evalkit.report.sheets import Kind, Sheet, sheets_as_markdown
+from evalkit.report.systems import System
+
+_CSV_COLUMNS = (
+    *(
+        "tasks",
+        "limit",
+        "protocol",
+        "metric",
+        "fingerprints",
+        "slice_by",
+        "slice",
+        "n_queries",
+        "best_rank",
+        "worst_rank",
+    ),
+    *(
+        "system",
+        "hub_id",
+        "revision",
+        "backend",
+        "dtype",
+        "experiment",
+        "place",
+        "value",
+        "low",
+        "high",
+        "ties_low",
+        "ties_high",
+    ),
+)
+
+
+def report_sheets(report: Report) -> list[Sheet]:
+    """Tables of the leaderboards, and of the means over parts of the queries."""
+    sheets = [_board_sheet(report, board) for board in report.boards]
+    return sheets + [_slice_sheet(report, board) for board in report.slices]
+
+
+def report_notes(report: Report) -> list[str]:
+    """What is to be told below the tables."""
+    ranks = (
+        "ranks: those that paired randomisation tests of all pairs, adjusted by Holm, leave open at "
+        f"{report.choices.alpha:g}; intervals: 95 %, BCa bootstrap over queries"
+    )
+    return [ranks, *report.notes]
+
+
+def _as_markdown(report: Report) -> str:
+    return sheets_as_markdown(report_sheets(report)) + "".join(f"\n{note}\n" for note in report_notes(report))
+
+
+def _as_json(report: Report) -> str:
+    """Everything, with values as fractions."""
+    content = {
+        "alpha": report.choices.alpha,
+        "seed": report.choices.seed,
+        "boards": [_board_content(report, board) for board in report.boards],
+        "slices": [
+            {**asdict(board), "means": [_with_label(report, mean) for mean in board.means]} for board in report.slices
+        ],
+        "notes": report.notes,
+    }
+    return json_text(content)
+
+
+def _as_csv(report: Report) -> str:
+    """A row per system and board, and per system and part of the queries; values are fractions."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, _CSV_COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    for board in report.boards:
+        shared = {"tasks": "+".join(board.tasks), "fingerprints": "+".join(board.fingerprints), **_common(board)}
+        for standing in board.standings:
+            best, worst = standing.ranks
+            ranks = {"n_queries": board.n_queries, "best_rank": best, "worst_rank": worst}
+            ties = dict(zip(("ties_low", "ties_high"), standing.ties or (), strict=False))
+            writer.writerow({**shared, **ranks, **ties, **_csv_system(report, standing)})
+    for cut in report.slices:
+        shared = {"tasks": cut.task, "fingerprints": cut.fingerprint, "slice_by": cut.by, **_common(cut)}
+        for mean in cut.means:
+            writer.writerow({**shared, "slice": mean.name, "n_queries": mean.n_queries, **_csv_system(report, mean)})
+    return file.getvalue()
+
+
+FORMATS: Mapping[str, Callable[[Report], str]] = {
+    "markdown": _as_markdown,
+    "json": _as_json,
+    "csv": _as_csv,
+}
+
+
+def _board_sheet(report: Report, board: Board) -> Sheet:
+    with_ties = any(tied_range(one.ties) for one in board.standings)
+    columns: list[tuple[str, Kind]] = [("ranks", "text"), ("system", "name")]
+    columns += [(metric_title(board.metric), "number"), ("95 % interval", "number")]
+    if with_ties:
+        columns.append(("ties", "number"))
+    rows = [
+        (rank_range(one.ranks), report.labels[one.system], percent(one.value), percent_range(one.interval))
+        + ((tied_range(one.ties),) if with_ties else ())
+        for one in board.standings
+    ]
+    return Sheet(
+        title=_board_title(report, board),
+        columns=tuple(columns),
+        rows=tuple(rows),
+    )
+
+
+def _slice_sheet(report: Report, board: SliceBoard) -> Sheet:
+    rows = [
+        (
+            mean.name,
+            f"{mean.n_queries:,}",
+            report.labels[mean.system],
+            percent(mean.value),
+            percent_range(mean.interval),
+        )
+        for mean in board.means
+    ]
+    title = metric_title(board.metric)
+    data = _data(report, board.task, board.protocol, board.fingerprint, board.limit)
+    return Sheet(
+        title=f"{board.task}{data}: {title} of {board.protocol}, by {board.by}",
+        columns=(
+            *((board.by, "text"), ("queries", "number"), ("system", "name")),
+            *((title, "number"), ("95 % interval", "number")),
+        ),
+        rows=tuple(rows),
+    )
+
+
+def _board_title(report: Report, board: Board) -> str:
+    measured = f"{metric_title(board.metric)} of {board.protocol} on {counted(board.n_queries, 'query', 'queries')}"
+    if len(board.tasks) > 1:
+        return f"average of {len(board.tasks)} ({', '.join(board.tasks)}): {measured}"
+    return f"{board.tasks[0]}{_data(report, board.tasks[0], board.protocol, board.fingerprints[0], board.limit)}: {measured}"
+
+
+def _data(report: Report, task: str, protocol: str, fingerprint: str, limit: int | None) -> str:
+    """Say which data of a task a table is of, where it is a part of them or the report has several."""
+    versions = {board.fingerprints for board in report.boards if board.tasks == (task,) and board.protocol == protocol}
+    said = [f"limit {limit}"] if limit is not None else []
+    if len(versions) > 1:
+        said.append(f"data {fingerprint[:12]}")
+    return f" ({', '.join(said)})" if said else ""
+
+
+def _board_content(report: Report, board: Board) -> dict[str, Any]:
+    return {**asdict(board), "standings": [_with_label(report, standing) for standing in board.standings]}
+
+
+def _with_label(report: Report, row: Standing | SliceMean) -> dict[str, Any]:
+    content = asdict(row)
+    return {**content, "system": {"label": report.labels[row.system], **content["system"]}}
+
+
+def _common(board: Board | SliceBoard) -> dict[str, Any]:
+    return {"limit": board.limit, "protocol": board.protocol, "metric": board.metric}
+
+
+def _csv_system(report: Report, row: Standing | SliceMean) -> dict[str, Any]:
+    system: System = row.system
+    identity = {name: value for name, value in asdict(system).items() if name in _CSV_COLUMNS}
+    low, high = row.interval
+    return {"system": report.labels[system], **identity, "value": row.value, "low": low, "high": high}
