@@ -110,6 +110,23 @@ def list_names(
     print_lists(what)
 
 
+@app.command("audit")
+def audit_files(
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="model cards, Markdown tables, results (files or folders), or the CSV of figures"),
+    ],
+    model: Annotated[
+        str, typer.Option(help="Whose figures a card or result holds, where it does not say so itself.")
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> int:
+    """Put stated figures to the test; exit code 1 where one is found to be wrong, 2 where a file can't be read."""
+    from evalkit.audit.command import audit
+
+    return audit(files, model, as_json)
+
+
 @cache_app.command("info")
 def cache_info(cache_dir: CacheDir = None) -> None:
     """Show what the store holds."""

@@ -1,0 +1,182 @@
+"""What an MRR leaves possible for MAP.
+
+Let a query's first relevant document have rank r, and let it have P relevant candidates. The i-th of them (by rank)
+then has rank r - 1 + i at best, so that
+
+    AP <= f(r, P) = (1/P) sum_{i=1..P} i / (r - 1 + i)
+
+and, where no scores are tied, AP >= g(r, P) = (1/P) (1/r), the first one's share alone. (Tied scores can only lower AP: a
+threshold of average_precision_score takes in all of a tie, and cmteb-v1's RR is that of the best order.) Beyond rank 10 RR is
+0, AP at most f(11, P), at least 0. The mean of AP over queries with a given mean of RR and of P is therefore at most the
+value of the linear programme that mixes (r, P) freely to maximise f with these two means, and at least that which minimises
+g. P has no limit: f <= 1 and g >= 0 stand for all P >= 256, charged as P = 256. Each optimal dual solution gives a
+straight line in MRR that is valid everywhere; bounds are the envelopes of some such lines, so sound if not the tightest.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.audit.figures import Evidence, Figure, Finding, half_unit, is_sound, shown
+from evalkit.audit.names import task_size
+from evalkit.audit.rules.published import is_published
+
+Floats = NDArray[np.float64]
+
+_CUTOFF = 10
+_MOST_POSITIVES = 256
+_MRRS = (0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.98)
+_SOLVER_TOLERANCE = 1e-6
+_PAIRS = (("map", "mrr"), ("map_at_1000", "mrr_at_10"))
+
+_FEWEST_PAIRS = 30
+_FAR_DEVIATIONS = 10.0
+_FAR_POINTS = 0.04
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Curve:
+    """Published MAPs as a polynomial of MRR (fractions), their standard deviation from it, and the MRRs it is made of."""
+
+    coefficients: Floats
+    deviation: float
+    lowest: float
+    highest: float
+
+
+def impossible_maps(evidence: Evidence) -> Iterator[Finding]:
+    """Find MAPs above all that the row's MRR allows (errors), and below all that it allows without ties (warnings)."""
+    for map_figure, mrr_figure in _rows(evidence.figures):
+        size = task_size(map_figure.task)
+        if size is None:
+            continue
+        slack = float(half_unit(map_figure))
+        around = float(half_unit(mrr_figure))
+        low, high = map_bounds(size.positives / size.queries, mrr_figure.value, around)
+        if map_figure.value > high + slack:
+            yield _finding("error", map_figure, mrr_figure, f"at most {high:.4f}", "no ranking has both")
+        elif map_figure.value < low - slack:
+            why = "without tied scores no ranking has both; with many ties MRR flatters and means nothing"
+            yield _finding("warning", map_figure, mrr_figure, f"at least {low:.4f}", why)
+
+
+def improbable_maps(evidence: Evidence) -> Iterator[Finding]:
+    """Find MAPs that lie apart from those of all published models with about the row's MRR.
+
+    The published pairs of a task lie along a curve. Far is beyond ten of their (robust) standard deviations and four
+    points. A pair that is itself published is told as a note.
+    """
+    curves = _published_curves(evidence.published)
+    for map_figure, mrr_figure in _rows(evidence.figures):
+        curve = curves.get(map_figure.task)
+        if curve is None or not curve.lowest <= mrr_figure.value <= curve.highest:
+            continue
+        expected = float(np.polyval(curve.coefficients, mrr_figure.value))
+        if abs(map_figure.value - expected) > max(_FAR_POINTS, _FAR_DEVIATIONS * curve.deviation):
+            known = is_published(map_figure, evidence) and is_published(mrr_figure, evidence)
+            why = "other models with such an MRR have another MAP: tied scores, or figures of different runs"
+            usual = f"published models have about {expected:.3f}, ± {curve.deviation:.3f}"
+            yield _finding("note" if known else "warning", map_figure, mrr_figure, usual, why)
+
+
+def map_bounds(mean_positives: float, mrr: float, rounding: float = 0.0) -> tuple[float, float]:
+    """Bound MAP (fraction) by MRR@10 (fraction, known to within `rounding`) and the mean number of relevant candidates."""
+    low_lines, high_lines = _lines(mean_positives)
+    ends = np.array([max(0.0, mrr - rounding), min(1.0, mrr + rounding)])
+    low = np.max([np.min(a + b * ends) for a, b in low_lines])
+    high = np.min([np.max(a + b * ends) for a, b in high_lines])
+    return max(0.0, float(low) - _SOLVER_TOLERANCE), min(1.0, float(high) + _SOLVER_TOLERANCE)
+
+
+@cache
+def _lines(mean_positives: float) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
+    """Solve both programmes for some MRRs, and give the dual solutions as lines (intercept, slope): lower, upper."""
+    from scipy.optimize import linprog
+
+    positives, reciprocals, highest, lowest = _classes()
+    lower, upper = [], []
+    for mrr in _MRRS:
+        for lines, costs, sign in ((lower, lowest, 1.0), (upper, -highest, -1.0)):
+            solved = linprog(
+                costs,
+                A_ub=positives[None, :],
+                b_ub=[mean_positives],
+                A_eq=np.stack([np.ones_like(reciprocals), reciprocals]),
+                b_eq=[1.0, mrr],
+                method="highs",
+            )
+            if solved.status == 0:
+                constant, slope = solved.eqlin.marginals
+                intercept = constant + solved.ineqlin.marginals[0] * mean_positives
+                lines.append((sign * float(intercept), sign * float(slope)))
+    return lower, upper
+
+
+def _classes() -> tuple[Floats, Floats, Floats, Floats]:
+    """List the kinds of query (r, P): P, RR, and the highest and lowest AP of each."""
+    counts = np.arange(1, _MOST_POSITIVES + 1)
+    positives, reciprocals, highest, lowest = [], [], [], []
+    for rank in range(1, _CUTOFF + 2):
+        best = np.cumsum(counts / (rank - 1 + counts)) / counts
+        found = rank <= _CUTOFF
+        worst = 1 / (rank * counts) if found else np.zeros(len(counts))
+        best[-1], worst[-1] = 1.0, 0.0
+        positives.append(counts)
+        reciprocals.append(np.full(len(counts), 1 / rank if found else 0.0))
+        highest.append(best)
+        lowest.append(worst)
+    return (
+        np.concatenate(positives).astype(float),
+        np.concatenate(reciprocals),
+        np.concatenate(highest),
+        np.concatenate(lowest),
+    )
+
+
+def _rows(figures: tuple[Figure, ...]) -> Iterator[tuple[Figure, Figure]]:
+    """Yield the MAP and MRR that stand together: one model, one task, one protocol, one place."""
+    rows: dict[tuple[str, ...], dict[str, Figure]] = defaultdict(dict)
+    for figure in figures:
+        if is_sound(figure):
+            rows[figure.file, figure.row, figure.task, figure.model][figure.metric] = figure
+    for row in rows.values():
+        for map_name, mrr_name in _PAIRS:
+            if map_name in row and mrr_name in row:
+                yield row[map_name], row[mrr_name]
+
+
+def _published_curves(published: tuple[Figure, ...]) -> Mapping[str, _Curve]:
+    """Fit each task's published MAPs as a curve of MRR."""
+    points: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for map_figure, mrr_figure in _rows(published):
+        points[map_figure.task].append((mrr_figure.value, map_figure.value))
+    curves = {}
+    for task, pairs in points.items():
+        if len(pairs) >= _FEWEST_PAIRS:
+            mrrs, maps = np.array(sorted(pairs)).T
+            coefficients = np.polyfit(mrrs, maps, 2)
+            deviation = 1.4826 * float(np.median(np.abs(maps - np.polyval(coefficients, mrrs))))
+            curves[task] = _Curve(coefficients, deviation, float(mrrs[0]), float(mrrs[-1]))
+    return curves
+
+
+def _finding(severity: str, map_figure: Figure, mrr_figure: Figure, expected: str, why: str) -> Finding:
+    kind = {"error": "impossible", "warning": "far from what its MRR allows", "note": "far from what its MRR suggests"}[
+        severity
+    ]
+    return Finding(
+        severity,  # type: ignore[arg-type]
+        "map and mrr",
+        f"{map_figure.metric} of {shown(map_figure.task)} is {kind}",
+        map_figure.file,
+        map_figure.place,
+        why,
+        f"{shown(map_figure.model)}: {map_figure.metric} {map_figure.printed} beside {mrr_figure.metric} {mrr_figure.printed}, "
+        f"where {expected}",
+    )
