@@ -100,8 +100,12 @@ def other_cutoff(evidence: Evidence) -> Iterator[Finding]:
     unknown = [f for f in evidence.figures if f.kind != "own result" and not is_published(f, evidence)]
     tens = [f for f in unknown if mrr_cutoff(f.metric) == 10 and is_sound(f) and f.queries]
     yield from filter(None, map(_cut_at_20, tens))
-    for _, group in groupby(tens, key=lambda figure: (figure.file, figure.protocol)):
+    for _, group in groupby(sorted(tens, key=_file_and_protocol), key=_file_and_protocol):
         yield from _cut_at_5(list(group))
+
+
+def _file_and_protocol(figure: Figure) -> tuple[str, str]:
+    return figure.file, figure.protocol
 
 
 def _cut_at_20(figure: Figure) -> Finding | None:
