@@ -127,6 +127,23 @@ def audit_files(
     return audit(files, model, as_json)
 
 
+@app.command("report")
+def report(
+    results: Annotated[list[Path] | None, typer.Argument(help="Result files or folders.", metavar="[PATH…]")] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="Show the published tables, with the runs among them.")
+    ] = False,
+) -> None:
+    """Show the card's and C-MTEB's reranking tables as printed, and results among their rows."""
+    from evalkit.console import OutputConsole
+    from evalkit.report.published_tables import print_published
+    from evalkit.stored_results import load_results
+
+    if not published:
+        raise EvalkitError("say what to report: --published")
+    print_published(load_results(results or []), OutputConsole())
+
+
 @cache_app.command("info")
 def cache_info(cache_dir: CacheDir = None) -> None:
     """Show what the store holds."""
