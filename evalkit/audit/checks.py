@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from evalkit.audit.figures import SEVERITIES, Evidence, Figure, Finding, Rule
 from evalkit.audit.readers.figure_csv import published_figures
 from evalkit.audit.rules.averages import wrong_averages
-from evalkit.audit.rules.bounds import impossible_maps, improbable_maps
+from evalkit.audit.rules.bounds import maps_against_mrrs
 from evalkit.audit.rules.copies import repeated_figures
 from evalkit.audit.rules.fingerprints import known_mistakes
 from evalkit.audit.rules.lattice import off_the_lattice, other_cutoff
-from evalkit.audit.rules.published import changed_figures, mixed_protocols
+from evalkit.audit.rules.published import changed_figures, mixed_protocols, wrong_main_scores
 from evalkit.audit.rules.ranges import wrong_values
 
 RULES: tuple[Rule, ...] = (
@@ -22,9 +22,9 @@ RULES: tuple[Rule, ...] = (
     repeated_figures,
     changed_figures,
     known_mistakes,
-    impossible_maps,
-    improbable_maps,
+    maps_against_mrrs,
     mixed_protocols,
+    wrong_main_scores,
 )
 
 

@@ -16,7 +16,7 @@ from evalkit.audit.rules.lattice import lattice_state
 from evalkit.console import OutputConsole
 
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
-_INDENT = " " * 9
+_INDENT = " " * 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +87,12 @@ def coverage_lines(tested: Coverage) -> Iterator[str]:
     )
     if on or tested.off_lattice or tested.untestable:
         protocols = ", ".join(f"{number:,} {protocol}" for protocol, number in tested.on_lattice.items())
-        yield f"MRRs tested on the lattice 1/(2520 × queries): {on + tested.off_lattice:,}, on it {on:,}" + (
-            f" ({protocols})" if len(tested.on_lattice) > 1 else ""
+        yield (
+            f"MRRs tested on their lattice, 1/(2520 × queries) at cutoff 10: {on + tested.off_lattice:,}, on it {on:,}"
+            + (f" ({protocols})" if len(tested.on_lattice) > 1 else "")
         )
     if tested.untestable:
-        reasons = ", ".join(f"{number:,} {reason}" for reason, number in tested.untestable.items())
+        reasons = ", ".join(f"{number:,}: {reason}" for reason, number in tested.untestable.items())
         yield f"MRRs that can't be tested: {sum(tested.untestable.values()):,} ({reasons})"
 
 
@@ -115,7 +116,7 @@ def reports_json(reports: Sequence[FileReport]) -> str:
 
 def _finding_text(finding: Finding) -> Text:
     place = f"{shown(finding.place)}: " if finding.place else ""
-    text = Text(f"  {finding.severity:7}", style=_STYLES[finding.severity])
+    text = Text(f"  {finding.severity:8}", style=_STYLES[finding.severity])
     text.append(f"{finding.what} [{finding.rule}]\n", style="default")
     lines = f"{place}{finding.evidence}\n{finding.why}"
     printable = "\n".join("".join(char if char.isprintable() else "�" for char in line) for line in lines.splitlines())

@@ -23,7 +23,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.audit.figures import Evidence, Figure, Finding, half_unit, is_sound, shown
+from evalkit.audit.figures import Evidence, Figure, Finding, Severity, half_unit, is_sound, shown
 from evalkit.audit.names import task_size
 from evalkit.audit.rules.published import is_published
 
@@ -50,39 +50,40 @@ class _Curve:
     highest: float
 
 
-def impossible_maps(evidence: Evidence) -> Iterator[Finding]:
-    """Find MAPs above all that the row's MRR allows (errors), and below all that it allows without ties (warnings)."""
-    for map_figure, mrr_figure in _rows(evidence.figures):
-        size = task_size(map_figure.task)
-        if size is None:
-            continue
-        slack = float(half_unit(map_figure))
-        around = float(half_unit(mrr_figure))
-        low, high = map_bounds(size.positives / size.queries, mrr_figure.value, around)
-        if map_figure.value > high + slack:
-            yield _finding("error", map_figure, mrr_figure, f"at most {high:.4f}", "no ranking has both")
-        elif map_figure.value < low - slack:
-            why = "without tied scores no ranking has both; with many ties MRR flatters and means nothing"
-            yield _finding("warning", map_figure, mrr_figure, f"at least {low:.4f}", why)
+def maps_against_mrrs(evidence: Evidence) -> Iterator[Finding]:
+    """Find MAPs that their row's MRR does not allow, or that no published model with about that MRR has.
 
-
-def improbable_maps(evidence: Evidence) -> Iterator[Finding]:
-    """Find MAPs that lie apart from those of all published models with about the row's MRR.
-
-    The published pairs of a task lie along a curve. Far is beyond ten of their (robust) standard deviations and four
-    points. A pair that is itself published is told as a note.
+    Above the bound is an error; below it, which only tied scores can do, a warning. The published pairs of a task lie
+    along a curve: more than ten of their (robust) standard deviations and four points off it is a warning too, and a note where
+    the pair is itself published.
     """
     curves = _published_curves(evidence.published)
     for map_figure, mrr_figure in _rows(evidence.figures):
+        impossible = _impossible(map_figure, mrr_figure)
         curve = curves.get(map_figure.task)
-        if curve is None or not curve.lowest <= mrr_figure.value <= curve.highest:
-            continue
-        expected = float(np.polyval(curve.coefficients, mrr_figure.value))
-        if abs(map_figure.value - expected) > max(_FAR_POINTS, _FAR_DEVIATIONS * curve.deviation):
-            known = is_published(map_figure, evidence) and is_published(mrr_figure, evidence)
-            why = "other models with such an MRR have another MAP: tied scores, or figures of different runs"
-            usual = f"published models have about {expected:.3f}, ± {curve.deviation:.3f}"
-            yield _finding("note" if known else "warning", map_figure, mrr_figure, usual, why)
+        if impossible:
+            yield impossible
+        elif curve and curve.lowest <= mrr_figure.value <= curve.highest:
+            expected = float(np.polyval(curve.coefficients, mrr_figure.value))
+            if abs(map_figure.value - expected) > max(_FAR_POINTS, _FAR_DEVIATIONS * curve.deviation):
+                known = is_published(map_figure, evidence) and is_published(mrr_figure, evidence)
+                why = "other models with such an MRR have another MAP: tied scores, or figures of different runs"
+                usual = f"published models have about {expected:.3f}, ± {curve.deviation:.3f}"
+                yield _finding("note" if known else "warning", map_figure, mrr_figure, usual, why)
+
+
+def _impossible(map_figure: Figure, mrr_figure: Figure) -> Finding | None:
+    size = task_size(map_figure.task)
+    if size is None:
+        return None
+    slack = float(half_unit(map_figure))
+    low, high = map_bounds(size.positives / size.queries, mrr_figure.value, float(half_unit(mrr_figure)))
+    if map_figure.value > high + slack:
+        return _finding("error", map_figure, mrr_figure, f"it is at most {high:.4f}", "no ranking has both")
+    if map_figure.value < low - slack:
+        why = "without tied scores no ranking has both; with many ties MRR flatters and means nothing"
+        return _finding("warning", map_figure, mrr_figure, f"it is at least {low:.4f}", why)
+    return None
 
 
 def map_bounds(mean_positives: float, mrr: float, rounding: float = 0.0) -> tuple[float, float]:
@@ -166,14 +167,12 @@ def _published_curves(published: tuple[Figure, ...]) -> Mapping[str, _Curve]:
     return curves
 
 
-def _finding(severity: str, map_figure: Figure, mrr_figure: Figure, expected: str, why: str) -> Finding:
-    kind = {"error": "impossible", "warning": "far from what its MRR allows", "note": "far from what its MRR suggests"}[
-        severity
-    ]
+def _finding(severity: Severity, map_figure: Figure, mrr_figure: Figure, expected: str, why: str) -> Finding:
+    apart = "impossible with" if severity == "error" else "far from what goes with"
     return Finding(
-        severity,  # type: ignore[arg-type]
+        severity,
         "map and mrr",
-        f"{map_figure.metric} of {shown(map_figure.task)} is {kind}",
+        f"{map_figure.metric} of {shown(map_figure.task)} is {apart} its MRR",
         map_figure.file,
         map_figure.place,
         why,

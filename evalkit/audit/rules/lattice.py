@@ -59,16 +59,17 @@ def off_the_lattice(evidence: Evidence) -> Iterator[Finding]:
     """Find MRRs that no ranking of the task's queries can have."""
     for figure in evidence.figures:
         if lattice_state(figure) == "off":
-            steps = divisor(mrr_cutoff(figure.metric) or 10) * (figure.queries or 1)
+            cutoff = mrr_cutoff(figure.metric) or 10
+            steps = divisor(cutoff) * (figure.queries or 1)
             place = exact(figure) * steps
             nearest = round(place)
             yield Finding(
                 "error",
                 "lattice",
-                f"{figure.metric} of {shown(figure.task)} cannot be a mean over {figure.queries:,} queries",
+                f"{figure.metric} of {shown(figure.task)} cannot be an MRR@{cutoff} of {figure.queries:,} queries",
                 figure.file,
                 figure.place,
-                "a digit, the number of queries or the cutoff is not what it should be",
+                "it is no multiple of the least part that a query can add: a digit, the number of queries or the cutoff is wrong",
                 f"{figure.printed} is {float(place):,.4f} / {steps:,}, {float(abs(place - nearest)):.2g} of a step off; the "
                 f"nearest possible is {float(Fraction(nearest, steps)):.16g}" + _other_number_of_queries(figure),
             )

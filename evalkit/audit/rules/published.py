@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from evalkit.audit.figures import Evidence, Figure, Finding, fraction_decimals, is_equal, is_sound, shown
-from evalkit.audit.names import protocol_of
+from evalkit.audit.names import protocol_of, task_size
 
 _COUNTERPARTS = {"map": "map_at_1000", "mrr": "mrr_at_10", "map_at_1000": "map", "mrr_at_10": "mrr"}
 _PROTOCOLS = {"map": "cmteb-v1", "mrr": "cmteb-v1", "map_at_1000": "mteb-v2", "mrr_at_10": "mteb-v2"}
@@ -65,6 +65,28 @@ def mixed_protocols(evidence: Evidence) -> Iterator[Finding]:
             hits = [other for other in others if _is_hit(figure, other, exactly=not own)]
             if hits and not is_published(figure, evidence):
                 yield _of_another_protocol(figure, hits[0], own)
+
+
+def wrong_main_scores(evidence: Evidence) -> Iterator[Finding]:
+    """Find results of the published tasks whose main score is not their MAP."""
+    rows: dict[tuple[str, str], dict[str, Figure]] = defaultdict(dict)
+    for figure in evidence.figures:
+        if is_sound(figure) and task_size(figure.task):
+            rows[figure.file, figure.row][figure.metric] = figure
+    for row in rows.values():
+        main = row.get("main_score")
+        maps = [row[metric] for metric in ("map", "map_at_1000") if metric in row]
+        if main and maps and not any(is_equal(main, figure) for figure in maps):
+            same = [name for name, figure in row.items() if figure is not main and is_equal(main, figure)]
+            yield Finding(
+                "warning",
+                "protocol",
+                f"main_score of {shown(main.task)} is not its {maps[0].metric}",
+                main.file,
+                main.place,
+                "leaderboards rank by main_score, which for reranking is MAP",
+                f"{main.printed}, {maps[0].metric} {maps[0].printed}" + (f"; it is {same[0]}" if same else ""),
+            )
 
 
 def _of_other_protocol(figure: Figure, evidence: Evidence) -> tuple[Figure, ...]:
