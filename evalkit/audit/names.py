@@ -85,12 +85,18 @@ def _task_sizes() -> dict[str, TaskSize]:
 
 
 def full_model_name(name: str) -> str:
-    """Give a model's name with its owner where the registry has one such model alone; else the name as it is."""
+    """Give a model's name with its owner where the registry has one such model alone; else the name as it is.
+
+    Tables also write `OpenAI(text-embedding-ada-002)`, or the reverse.
+    """
     name = name.strip()
     if "/" in name:
         return name
-    owned = [known for known in _model_names().get(name.casefold(), ()) if "/" in known]
-    return owned[0] if len(owned) == 1 else name
+    for part in (name, *re.split(r"[()（）]", name)):
+        owned = [known for known in _model_names().get(part.strip().casefold(), ()) if "/" in known]
+        if len(owned) == 1:
+            return owned[0]
+    return name
 
 
 def model_of_path(path: Path) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
@@ -15,40 +17,40 @@ def judged(labels: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
     return float(average_precision_score(labels, scores)), 1 / first if first <= 10 else 0.0
 
 
-def made_queries(generator: np.random.Generator, queries: int, levels: int | None) -> tuple[float, float, float]:
-    """Mean AP, RR and number of positives of queries of some kind; `levels` of scores make ties."""
-    aps, rrs, counts = [], [], []
-    strength = generator.uniform(-1, 4)
-    for _ in range(queries):
-        positives, negatives = generator.integers(1, generator.integers(2, 30)), generator.integers(1, 60)
-        labels = np.r_[np.ones(positives, int), np.zeros(negatives, int)]
-        scores = generator.normal(size=len(labels)) + strength * labels
-        if levels:
-            scores = np.round(scores * levels) / levels
-        ap, rr = judged(labels, scores)
-        aps.append(ap)
-        rrs.append(rr)
-        counts.append(positives)
-    return float(np.mean(aps)), float(np.mean(rrs)), float(np.mean(counts))
+COUNTS = [(1, 1, 1, 2), (7,), (1, 2, 30), (3, 12)]
 
 
-def test_no_ranking_is_out_of_bounds() -> None:
-    generator = np.random.default_rng(5)
-    for _ in range(120):
-        ap, rr, positives = made_queries(generator, int(generator.integers(1, 8)), None)
-        low, high = map_bounds(positives, rr)
+def judged_rankings(counts: tuple[int, ...], levels: int | None) -> Iterator[tuple[float, float]]:
+    """Mean AP and RR of rankings of queries with so many positives each; `levels` of scores make ties."""
+    generator = np.random.default_rng(len(counts))
+    for _ in range(60):
+        strength = generator.uniform(-2, 4)
+        values = []
+        for positives in counts:
+            labels = np.r_[np.ones(positives, int), np.zeros(generator.integers(1, 60), int)]
+            scores = generator.normal(size=len(labels)) + strength * labels
+            values.append(judged(labels, np.round(scores * levels) if levels else scores))
+        yield tuple(np.mean(values, axis=0))
+
+
+@pytest.mark.parametrize("counts", COUNTS)
+def test_no_ranking_is_out_of_bounds(counts: tuple[int, ...]) -> None:
+    for ap, rr in judged_rankings(counts, None):
+        low, high = map_bounds(float(np.mean(counts)), rr)
         assert low <= ap <= high
 
 
-def test_no_tied_ranking_is_above_the_bound() -> None:
-    generator = np.random.default_rng(6)
-    below = 0
-    for _ in range(120):
-        ap, rr, positives = made_queries(generator, int(generator.integers(1, 8)), 1)
-        low, high = map_bounds(positives, rr)
-        assert ap <= high
-        below += ap < low
-    assert below  # ties alone get there, as a warning says
+@pytest.mark.parametrize("counts", COUNTS)
+def test_tied_rankings_may_be_below_the_bounds_and_never_above(counts: tuple[int, ...]) -> None:
+    bounds = [(ap, *map_bounds(float(np.mean(counts)), rr)) for ap, rr in judged_rankings(counts, 1)]
+    assert all(ap <= high for ap, _, high in bounds)
+
+
+def test_ties_get_below_the_bound() -> None:
+    ap, rr = judged(np.r_[1, np.zeros(99, int)], np.zeros(100))
+    low, _ = map_bounds(1.0, rr)
+    assert (ap, rr) == (0.01, 1.0)
+    assert ap < low
 
 
 @pytest.mark.parametrize("mrr", [0.05, 0.33, 0.5, 0.9, 1.0])

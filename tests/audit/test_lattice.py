@@ -59,7 +59,8 @@ def test_means_summed_in_any_way_are_on_it(queries: int) -> None:
         for value in values.tolist():
             naive += value
         for mean in (float(values.mean()), naive / queries, float(np.float64(naive) / queries)):
-            assert lattice_state(figure(repr(mean), queries)) == "on"
+            assert lattice_state(figure(f"{mean:.17f}", queries)) == "on"
+            assert lattice_state(figure(repr(mean), queries)) in ("on", "rounded too far")  # 0.54 may be anything
 
 
 @pytest.mark.parametrize(

@@ -131,8 +131,13 @@ def _long_form(table: Table, titles: Sequence[str], owner: str) -> Iterator[_Ent
 
 
 def _tasks_by_columns(table: Table, owner: str) -> Iterator[_Entry]:
+    rows = [row for row in table.rows if task_name(row[0].text)]
+    # a table that describes the tasks has numbers too, of samples and the like, beside texts
+    holds_only_figures = all(_states_something(cell.text) or len(cell.text) < 4 for row in rows for cell in row[1:])
     for place, title in enumerate(table.header[1:], start=1):
         metric = _metric(title.text)
+        if not metric and not holds_only_figures:
+            continue
         model = owner if metric else _model(title, owner)
         for row in table.rows:
             task, task_metric = _task_and_metric(row[0].text)

@@ -9,7 +9,7 @@ and, where no scores are tied, AP >= g(r, P) = (1/P) (1/r), the first one's shar
 threshold of average_precision_score takes in all of a tie, and cmteb-v1's RR is that of the best order.) Beyond rank 10 RR is
 0, AP at most f(11, P), at least 0. The mean of AP over queries with a given mean of RR and of P is therefore at most the
 value of the linear programme that mixes (r, P) freely to maximise f with these two means, and at least that which minimises
-g. P has no limit: f <= 1 and g >= 0 stand for all P >= 256, charged as P = 256. Each optimal dual solution gives a
+g. P has no limit: f <= 1 and g >= 0 stand for all P >= 128, charged as P = 128. Each optimal dual solution gives a
 straight line in MRR that is valid everywhere; bounds are the envelopes of some such lines, so sound if not the tightest.
 """
 
@@ -30,8 +30,8 @@ from evalkit.audit.rules.published import is_published
 Floats = NDArray[np.float64]
 
 _CUTOFF = 10
-_MOST_POSITIVES = 256
-_MRRS = (0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.98)
+_MOST_POSITIVES = 128
+_MRRS = (0.02, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.98)
 _SOLVER_TOLERANCE = 1e-6
 _PAIRS = (("map", "mrr"), ("map_at_1000", "mrr_at_10"))
 

@@ -62,9 +62,16 @@ def _pairs(figures: tuple[Figure, ...], others: tuple[Figure, ...]) -> dict[tupl
         middle = round(figure.value, 3)
         for near in (middle - 0.001, middle, middle + 0.001):
             for other in found.get(round(near, 3), ()):
-                if other.model != figure.model and is_equal(figure, other):
+                if not _is_same_model(figure, other) and is_equal(figure, other):
                     pairs[figure.file, frozenset((figure.model, other.model))].add(figure, other)
     return pairs
+
+
+def _is_same_model(figure: Figure, other: Figure) -> bool:
+    """Tell one model from two: the registry also has names without their owner, which other files' names stand for."""
+    if figure.model == other.model:
+        return True
+    return figure.kind != "registry" and "/" not in other.model and short_name(figure.model) == other.model.casefold()
 
 
 def _says_something(figure: Figure) -> bool:
