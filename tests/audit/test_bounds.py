@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from scipy.optimize import linprog
 from sklearn.metrics import average_precision_score
 
 from evalkit.audit.rules.bounds import map_bounds
@@ -67,6 +68,24 @@ def test_two_positives_each_behind_a_negative() -> None:
     low, high = map_bounds(2.0, 0.5)
     assert low <= 0.25
     assert 7 / 12 <= high < 0.75
+
+
+@pytest.mark.parametrize("positives", [1.0, 1.07, 1.931, 7.5227])
+@pytest.mark.parametrize("mrr", [0.05, 0.35, 0.7, 0.95])
+def test_bounds_are_almost_the_tightest_that_the_means_allow(positives: float, mrr: float) -> None:
+    kinds = [(rank, count) for rank in range(1, 12) for count in range(1, 256)]
+    reciprocals = [1 / rank if rank <= 10 else 0.0 for rank, _ in kinds]
+    best = [sum(i / (rank - 1 + i) for i in range(1, count + 1)) / count for rank, count in kinds]
+    least = [reciprocal / count for reciprocal, (_, count) in zip(reciprocals, kinds, strict=True)]
+    mixes = {
+        "A_ub": [[count for _, count in kinds]],
+        "b_ub": [positives],
+        "A_eq": [[1] * len(kinds), reciprocals],
+        "b_eq": [1, mrr],
+    }
+    low, high = map_bounds(positives, mrr)
+    assert 0 <= linprog(least, **mixes).fun - low < 0.005
+    assert 0 <= high + linprog([-value for value in best], **mixes).fun < 0.005
 
 
 def test_bounds_widen_with_rounding_and_stay_between_0_and_1() -> None:

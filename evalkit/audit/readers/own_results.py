@@ -102,14 +102,14 @@ def _count_findings(result: _OwnResult) -> Iterator[Finding]:
         )
         return
     groups = result.run.assign(positive=result.run["label"] > 0).groupby("query_id", sort=False)["positive"]
-    for column, found in (("n_positive", groups.sum()), ("n_candidates", groups.size())):
-        wrong = np.flatnonzero(found.to_numpy() != result.queries[column].to_numpy())
+    for column, counts in (("n_positive", groups.sum()), ("n_candidates", groups.size())):
+        wrong = np.flatnonzero(counts.to_numpy() != result.queries[column].to_numpy())
         if wrong.size:
             first = int(wrong[0])
             yield result.finding(
                 f"{column} of {wrong.size} queries is not what the run's labels give",
                 f"queries.parquet, {column}",
-                f"query {run_ids[first]!r}: {result.queries[column].iloc[first]} in the table, {found.iloc[first]} in the run",
+                f"query {run_ids[first]!r}: {result.queries[column].iloc[first]} in the table, {counts.iloc[first]} in the run",
             )
 
 

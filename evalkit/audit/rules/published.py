@@ -29,7 +29,7 @@ def changed_figures(evidence: Evidence) -> Iterator[Finding]:
     """Find figures that differ from what is published where their neighbours are the published ones.
 
     A new measurement changes them all; one that differs alone was misprinted or changed. In a card, which states all its
-    digits, that is an error; elsewhere a warning, or a note where runs of one model lie as far apart.
+    digits, that is an error; elsewhere a warning, in a table that is no further off than runs of one model are apart a note.
     """
     groups: dict[tuple[str, str, str], list[Figure]] = defaultdict(list)
     for figure in evidence.figures:
@@ -46,7 +46,7 @@ def _changed(figure: Figure, agreeing: int, evidence: Evidence) -> Finding:
     nearest = min(published_beside(figure, evidence), key=lambda other: abs(other.value - figure.value))
     within_noise = abs(nearest.value - figure.value) * 100 <= NOISE_POINTS + 1e-9
     return Finding(
-        "error" if figure.kind == "card" else "note" if within_noise else "warning",
+        "error" if figure.kind == "card" else "note" if within_noise and figure.kind == "table" else "warning",
         "changed",
         f"{figure.metric} of {shown(figure.task)} is not what was published for {shown(figure.model)}",
         figure.file,
