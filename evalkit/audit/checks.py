@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from evalkit.audit.figures import SEVERITIES, Evidence, Figure, Finding, Rule
-from evalkit.audit.readers.figure_csv import published_figures
+from evalkit.audit.readers.figure_csv import published_registry
 from evalkit.audit.rules.averages import wrong_averages
 from evalkit.audit.rules.bounds import maps_against_mrrs
 from evalkit.audit.rules.copies import repeated_figures
@@ -30,6 +30,6 @@ RULES: tuple[Rule, ...] = (
 
 def check_figures(figures: Sequence[Figure]) -> list[Finding]:
     """Put figures to every rule, beside the registry of published figures; errors first, else in the rules' order."""
-    evidence = Evidence(tuple(figures), published_figures())
+    evidence = Evidence(tuple(figures), published_registry())
     found = [finding for rule in RULES for finding in rule(evidence)]
     return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))

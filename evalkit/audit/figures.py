@@ -61,20 +61,27 @@ class Finding:
     evidence: str
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """What rules look at: the figures of all audited files, and those of the registry of published figures."""
+@dataclass(frozen=True, eq=False)
+class Registry:
+    """The published figures, to be compared with. It is what it is, not what it holds: rules keep what they derive from it."""
 
-    figures: tuple[Figure, ...]
-    published: tuple[Figure, ...]
+    figures: tuple[Figure, ...] = ()
 
     @cached_property
-    def published_by_key(self) -> Mapping[Key, tuple[Figure, ...]]:
-        """The registry's figures by model, task, metric and protocol."""
+    def by_key(self) -> Mapping[Key, tuple[Figure, ...]]:
+        """The figures by model, task, metric and protocol."""
         groups: dict[Key, list[Figure]] = defaultdict(list)
-        for figure in self.published:
+        for figure in self.figures:
             groups[figure.model, figure.task, figure.metric, figure.protocol].append(figure)
         return {key: tuple(group) for key, group in groups.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What rules look at: the figures of all audited files, and the published ones."""
+
+    figures: tuple[Figure, ...]
+    registry: Registry
 
 
 Rule = Callable[[Evidence], Iterable[Finding]]

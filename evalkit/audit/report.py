@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.text import Text
 
-from evalkit.audit.figures import SEVERITIES, Evidence, Figure, Finding, shown
+from evalkit.audit.figures import SEVERITIES, Evidence, Figure, Finding, Registry, shown
 from evalkit.audit.rules.averages import rows_with_average
 from evalkit.audit.rules.lattice import lattice_state
 from evalkit.console import OutputConsole
@@ -53,7 +53,7 @@ def coverage(figures: Sequence[Figure]) -> Coverage:
             off += 1
         elif state:
             untestable[state] += 1
-    averages = sum(1 for _ in rows_with_average(Evidence(tuple(figures), ())))
+    averages = sum(1 for _ in rows_with_average(Evidence(tuple(figures), Registry())))
     stated = sum(figure.metric != "main_score" for figure in figures)
     return Coverage(stated, dict(sorted(on_lattice.items())), off, dict(sorted(untestable.items())), averages)
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from evalkit.audit.figures import Figure, Unit, decimals_of, value_of
+from evalkit.audit.figures import Figure, Registry, Unit, decimals_of, value_of
 from evalkit.audit.names import query_count
 from evalkit.errors import EvalkitError
 from evalkit.published import METRIC_NAMES, PublishedFigure, all_figures
@@ -34,9 +34,9 @@ def csv_figures(text: str, path: Path) -> list[Figure]:
 
 
 @cache
-def published_figures() -> tuple[Figure, ...]:
-    """Give the registry's figures in the form that audits compare."""
-    return tuple(_published(figure) for figure in all_figures())
+def published_registry() -> Registry:
+    """Give the published figures in the form that audits compare."""
+    return Registry(tuple(_published(figure) for figure in all_figures()))
 
 
 def _figure(row: Mapping[str, str | None], number: int, path: Path) -> Figure:

@@ -26,7 +26,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.audit.figures import Evidence, Figure, Finding, Severity, half_unit, is_sound, shown
+from evalkit.audit.figures import Evidence, Figure, Finding, Registry, Severity, half_unit, is_sound, shown
 from evalkit.audit.names import task_size
 from evalkit.audit.rules.published import is_published
 
@@ -62,7 +62,7 @@ def maps_against_mrrs(evidence: Evidence) -> Iterator[Finding]:
     along a curve: more than ten of their (robust) standard deviations and four points off it is a warning too, and a note where
     the pair is itself published.
     """
-    curves = _published_curves(evidence.published)
+    curves = _published_curves(evidence.registry)
     for map_figure, mrr_figure in _rows(evidence.figures):
         impossible = _impossible(map_figure, mrr_figure)
         curve = curves.get(map_figure.task)
@@ -144,10 +144,11 @@ def _rows(figures: tuple[Figure, ...]) -> Iterator[tuple[Figure, Figure]]:
                 yield row[map_name], row[mrr_name]
 
 
-def _published_curves(published: tuple[Figure, ...]) -> Mapping[str, _Curve]:
+@cache
+def _published_curves(registry: Registry) -> Mapping[str, _Curve]:
     """Fit each task's published MAPs as a curve of MRR."""
     points: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for map_figure, mrr_figure in _rows(published):
+    for map_figure, mrr_figure in _rows(registry.figures):
         points[map_figure.task].append((mrr_figure.value, map_figure.value))
     curves = {}
     for task, pairs in points.items():

@@ -6,8 +6,19 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 
-from evalkit.audit.figures import Evidence, Figure, Finding, Severity, fraction_decimals, is_equal, is_sound, shown
+from evalkit.audit.figures import (
+    Evidence,
+    Figure,
+    Finding,
+    Registry,
+    Severity,
+    fraction_decimals,
+    is_equal,
+    is_sound,
+    shown,
+)
 from evalkit.audit.names import listed, mrr_cutoff, short_name
 from evalkit.audit.rules.lattice import divisor
 from evalkit.published import AVERAGE_TASK
@@ -42,12 +53,16 @@ def repeated_figures(evidence: Evidence) -> Iterator[Finding]:
     A model's card with another's figures is an error; elsewhere it is a warning. Where the registry itself holds the
     same figures under both names, or the names differ in the owner alone, the two are one model: a note.
     """
-    aliases = {
-        pair for (_, pair), shared in _pairs(evidence.published, evidence.published).items() if shared.proof >= _PROOF
-    }
-    for (_, pair), shared in _pairs(evidence.figures, (*evidence.published, *evidence.figures)).items():
+    for (_, pair), shared in _pairs(evidence.figures, (*evidence.registry.figures, *evidence.figures)).items():
         if shared.proof >= _PROOF:
-            yield _finding(shared, pair in aliases)
+            yield _finding(shared, pair in _aliases(evidence.registry))
+
+
+@cache
+def _aliases(registry: Registry) -> set[frozenset[str]]:
+    """Find the names under which the registry holds the same figures."""
+    pairs = _pairs(registry.figures, registry.figures)
+    return {pair for (_, pair), shared in pairs.items() if shared.proof >= _PROOF}
 
 
 def _pairs(figures: tuple[Figure, ...], others: tuple[Figure, ...]) -> dict[tuple[str, frozenset[str]], _Shared]:

@@ -17,7 +17,7 @@ _FEWEST_AGREEING = 3
 
 def published_beside(figure: Figure, evidence: Evidence) -> tuple[Figure, ...]:
     """List what is published for a figure's model, task, metric and protocol."""
-    return evidence.published_by_key.get((figure.model, figure.task, figure.metric, figure.protocol), ())
+    return evidence.registry.by_key.get((figure.model, figure.task, figure.metric, figure.protocol), ())
 
 
 def is_published(figure: Figure, evidence: Evidence) -> bool:
@@ -94,7 +94,7 @@ def wrong_main_scores(evidence: Evidence) -> Iterator[Finding]:
 
 def _of_other_protocol(figure: Figure, evidence: Evidence) -> tuple[Figure, ...]:
     metric = _COUNTERPARTS[figure.metric]
-    return evidence.published_by_key.get((figure.model, figure.task, metric, _PROTOCOLS[metric]), ())
+    return evidence.registry.by_key.get((figure.model, figure.task, metric, _PROTOCOLS[metric]), ())
 
 
 def _is_hit(figure: Figure, other: Figure, exactly: bool) -> bool:
