@@ -142,6 +142,19 @@ def test_one_copied_figure_is_enough_at_full_precision_but_not_rounded(tmp_path:
     assert kinds(write_card(tmp_path, rounded), model="new/model") == {("error", "copy")}
 
 
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        {("MMarcoReranking", "mrr"): 34.60238095238095},  # one of some 25,000 values that models have there
+        {("CMedQAv1", "map"): 81.27, ("CMedQAv2", "map"): 84.1},
+    ],
+)
+def test_what_two_models_may_share_by_chance_is_not_told(
+    tmp_path: Path, metrics: dict[tuple[str, str], object]
+) -> None:
+    assert kinds(write_card(tmp_path, metrics), model="new/model") == set()
+
+
 def test_a_mirror_of_a_model_is_a_note(tmp_path: Path) -> None:
     path = write_card(tmp_path, published_metrics())
     assert kinds(path, model="somebody/bge-reranker-base") == {("note", "copy")}

@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from evalkit.audit.command import audit_files
 from evalkit.audit.figures import Finding
 from evalkit.audit.readers.files import read_figures
+from evalkit.audit.report import coverage
 from evalkit.errors import EvalkitError
 
 V1 = {"map": 0.6343782399577538, "mrr": 0.6949976190476191}
@@ -158,3 +160,35 @@ def test_what_is_no_result_is_refused(tmp_path: Path, text: str, said: str) -> N
     path.write_text(text, encoding="utf-8")
     with pytest.raises(EvalkitError, match=said):
         read_figures(path)
+
+
+def test_what_mteb_itself_computes_is_clean(tmp_path: Path) -> None:
+    from mteb._evaluators.retrieval_metrics import calculate_retrieval_scores, make_score_dict
+
+    generator = np.random.default_rng(7)
+    qrels = {f"q{number}": {f"d{place}": 1 for place in range(2 if number < 7 else 1)} for number in range(100)}
+    run = {
+        query_id: {f"d{place}": float(generator.normal() + 1.5 * (f"d{place}" in relevant)) for place in range(60)}
+        for query_id, relevant in qrels.items()
+    }
+    scores = calculate_retrieval_scores(run, qrels, [1, 3, 5, 10, 20, 100, 1000])
+    metrics = make_score_dict(
+        ndcg=scores.ndcg,
+        _map=scores.map,
+        recall=scores.recall,
+        precision=scores.precision,
+        mrr=scores.mrr,
+        naucs=scores.naucs,
+        naucs_mrr=scores.naucs_mrr,
+        hit_rate=scores.hit_rate,
+        task_scores={},
+    )
+    for decimals in (17, 6):
+        block = {name: round(float(value), decimals) for name, value in metrics.items()}
+        block["main_score"] = block["map_at_1000"]
+        content = {"task_name": "MMarcoReranking", "mteb_version": "2.26.24", "scores": {"dev": [block]}}
+        (report,) = audit_files([write(tmp_path, content, "MMarcoReranking.json")])
+        assert report.findings == ()
+        tested = coverage(report.figures)
+        assert tested.off_lattice == 0
+        assert tested.on_lattice["mteb-v2"] >= 3  # at cutoffs of 3 to 10, and at 20 with all digits

@@ -83,7 +83,7 @@ def test_anything_where_metrics_are(tmp_path: Path, block: dict[str, Any], own: 
     audited(tmp_path / "file.json", json.dumps(content).encode())
 
 
-@fuzz
+@settings(fuzz, max_examples=25)
 @given(index=TREES, metrics=st.lists(TREES, max_size=3), value=TREES)
 def test_any_front_matter(tmp_path: Path, index: Any, metrics: list[Any], value: Any) -> None:
     result = {
