@@ -173,9 +173,26 @@ def compare(
     print_comparison(results, Choices(metric, alpha, seed, read_ways(slices or []), top), json_file)
 
 
+@app.command("audit")
+def audit_files(
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="model cards, Markdown tables, results (files or folders), or the CSV of figures"),
+    ],
+    model: Annotated[
+        str, typer.Option(help="Whose figures a card or result holds, where it does not say so itself.")
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> int:
+    """Put stated figures to the test; exit code 1 where one is found to be wrong, 2 where a file can't be read."""
+    from evalkit.audit.command import audit
+
+    return audit(files, model, as_json)
+
+
 @app.command("report")
 def report(
-    results: Annotated[list[Path], typer.Argument(help="Result files or folders.", metavar="PATH…")],
+    results: Annotated[list[Path] | None, typer.Argument(help="Result files or folders.", metavar="[PATH…]")] = None,
     format_name: Annotated[
         str | None,
         typer.Option("--format", help="markdown, json, csv, …: a wrong name lists all; without it, tables."),
@@ -185,13 +202,22 @@ def report(
     alpha: Alpha = 0.05,
     seed: Seed = 42,
     slices: Slices = None,
+    published: Annotated[
+        bool,
+        typer.Option(
+            "--published", help="Show the card's and C-MTEB's tables as printed, with the results among them."
+        ),
+    ] = False,
 ) -> None:
     """Rank systems task by task and on average, and say which ranks can't be told apart."""
-    from evalkit.report.command import print_report
+    from evalkit.report.command import print_published, print_report
     from evalkit.report.content import Choices
     from evalkit.report.slices import read_ways
 
-    print_report(results, Choices(metric, alpha, seed, read_ways(slices or [])), format_name, output)
+    if published:
+        print_published(results or [], format_name, output)
+    else:
+        print_report(results or [], Choices(metric, alpha, seed, read_ways(slices or [])), format_name, output)
 
 
 @cache_app.command("info")

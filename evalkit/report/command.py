@@ -7,10 +7,12 @@ from pathlib import Path
 
 from evalkit.configuration import unknown_name
 from evalkit.console import OutputConsole
+from evalkit.errors import EvalkitError
 from evalkit.report.content import Choices, make_report
 from evalkit.report.formats import FORMATS, report_notes, report_sheets
 from evalkit.report.output import refuse_result, write_text
-from evalkit.report.sheets import print_notes, print_sheets
+from evalkit.report.published_tables import published_notes, published_sheets
+from evalkit.report.sheets import print_notes, print_sheets, sheets_as_markdown
 from evalkit.stored_results import load_results
 
 _FILE_FORMAT = "markdown"
@@ -23,6 +25,8 @@ def print_report(paths: Sequence[Path], choices: Choices, format_name: str | Non
     """
     if format_name is not None and format_name not in FORMATS:
         raise unknown_name("format", format_name, FORMATS)
+    if not paths:
+        raise EvalkitError("give result files or folders to report, or --published")
     refuse_result(output, "-o")
     report = make_report(load_results(paths), choices)
     if format_name is not None or output is not None:
@@ -31,3 +35,21 @@ def print_report(paths: Sequence[Path], choices: Choices, format_name: str | Non
     console = OutputConsole()
     print_sheets(report_sheets(report), console)
     print_notes(report_notes(report), console)
+
+
+def print_published(paths: Sequence[Path], format_name: str | None, output: Path | None) -> None:
+    """Print the published tables with the results among their rows, or write them in Markdown.
+
+    Raises EvalkitError for another format, and where results can't be read or the file can't be written.
+    """
+    if format_name not in (None, _FILE_FORMAT):
+        raise EvalkitError(f"--published is written as {_FILE_FORMAT} alone, not as {format_name}")
+    refuse_result(output, "-o")
+    results = load_results(paths) if paths else []
+    sheets, notes = published_sheets(results), published_notes(results)
+    if format_name is not None or output is not None:
+        write_text(sheets_as_markdown(sheets) + "".join(f"\n{note}\n" for note in notes), output)
+        return
+    console = OutputConsole()
+    print_sheets(sheets, console)
+    print_notes(notes, console)

@@ -1,0 +1,130 @@
+"""What files call tasks, metrics and models, and what evalkit calls them; how large the published tasks are."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from evalkit import published
+from evalkit.published import AVERAGE_TASK
+
+_TASKS = {
+    "t2reranking": "T2Reranking",
+    "t2rerankingzh2en": "T2RerankingZh2En",
+    "t2rerankingen2zh": "T2RerankingEn2Zh",
+    "mmarcoreranking": "MMarcoReranking",
+    "mmarco": "MMarcoReranking",
+    "cmedqav1": "CMedQAv1",
+    "cmedqav1reranking": "CMedQAv1",
+    "cmedqav2": "CMedQAv2",
+    "cmedqav2reranking": "CMedQAv2",
+}
+_AVERAGES = {"avg", "average", "mean", "平均"}
+_SPLITS = {"T2Reranking": "dev", "MMarcoReranking": "dev", "CMedQAv1": "test", "CMedQAv2": "test"}
+_METRIC = re.compile(r"(map|mrr|ndcg|recall|precision|hit_rate)_at_(\d{1,4})")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSize:
+    """How large a published task is."""
+
+    queries: int
+    pairs: int
+    positives: int
+
+
+def task_name(text: str) -> str:
+    """Name the task that a text means (`C-MTEB/CMedQAv1-reranking`, `MTEB T2Reranking`), empty for none of ours."""
+    plain = text.strip().rpartition("/")[2].removeprefix("MTEB ")
+    letters = re.sub(r"[\s_*\-]", "", plain).casefold()
+    return AVERAGE_TASK if letters in _AVERAGES else _TASKS.get(letters, "")
+
+
+def protocol_of(metric: str) -> str:
+    """Name the protocol that a metric's name belongs to."""
+    return "cmteb-v1" if metric in ("map", "mrr") else "mteb-v2"
+
+
+def is_metric(name: str) -> bool:
+    """Tell whether a name is that of a metric that lies between 0 and 1."""
+    return name in ("map", "mrr", "main_score") or _METRIC.fullmatch(name) is not None
+
+
+def mrr_cutoff(metric: str) -> int | None:
+    """Give the cutoff of a mean reciprocal rank (cmteb-v1's is 10), None for other metrics."""
+    match = _METRIC.fullmatch(metric)
+    if match and match[1] == "mrr":
+        return int(match[2])
+    return 10 if metric == "mrr" else None
+
+
+def query_count(task: str, split: str = "") -> int | None:
+    """How many queries a published task has, None where nobody says so, or of another split."""
+    size = task_size(task)
+    return size.queries if size and split in ("", _SPLITS.get(task)) else None
+
+
+def task_size(task: str) -> TaskSize | None:
+    """How large a published task is; None for others."""
+    return _task_sizes().get(task)
+
+
+@cache
+def _task_sizes() -> dict[str, TaskSize]:
+    # the file is read as data: what reads results does not import the tasks' code
+    path = Path(__file__).parent.parent / "tasks" / "published_statistics.json"
+    statistics = json.loads(path.read_text(encoding="utf-8"))
+    return {
+        task_name(name): TaskSize(entry["queries"], entry["pairs"], entry["positives"])
+        for name, entry in statistics.items()
+    }
+
+
+def full_model_name(name: str) -> str:
+    """Give a model's name with its owner where the registry has one such model alone; else the name as it is.
+
+    Tables also write `OpenAI(text-embedding-ada-002)`, or the reverse.
+    """
+    name = name.strip()
+    if "/" in name:
+        return name
+    for part in (name, *re.split(r"[()（）]", name)):
+        owned = [known for known in _model_names().get(part.strip().casefold(), ()) if "/" in known]
+        if len(owned) == 1:
+            return owned[0]
+    return name
+
+
+def model_of_path(path: Path) -> str:
+    """Name the model that a path speaks of: `…/owner__name/…`, `…/models--owner--name/…`, or a published model's name."""
+    for part in (path.stem, *reversed(path.parts[:-1])):
+        owner, mark, name = part.removeprefix("models--").partition("--" if part.startswith("models--") else "__")
+        if mark and owner and name:
+            return f"{owner}/{name}"
+        if part.casefold() in _model_names():
+            return full_model_name(part)
+    return ""
+
+
+def short_name(model: str) -> str:
+    """Give a model's name without its owner, to compare."""
+    return model.rpartition("/")[2].casefold()
+
+
+@cache
+def _model_names() -> dict[str, tuple[str, ...]]:
+    names: dict[str, dict[str, None]] = {}
+    for figure in published.all_figures():
+        names.setdefault(short_name(figure.model), {})[figure.model] = None
+    return {name: tuple(models) for name, models in names.items()}
+
+
+def listed(names: Iterable[str], most: int = 4) -> str:
+    """List names, the first of many."""
+    every = list(names)
+    more = f" and {len(every) - most} more" if len(every) > most else ""
+    return ", ".join(every[:most]) + more

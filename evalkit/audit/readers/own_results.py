@@ -1,0 +1,162 @@
+"""Results of evalkit: whether the means are those of the queries, and the queries' values those of the scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from evalkit.audit.figures import Finding, Severity
+from evalkit.errors import EvalkitError
+from evalkit.metrics import PROTOCOLS, score_lists
+from evalkit.metrics.lists import candidate_lists
+from evalkit.stored_results import load_result, query_column
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_TOLERANCE = 1e-9
+_RULE = "recomputed"
+_RUN_COLUMNS = ("query_id", "doc_id", "label", "score")
+_QUERY_COLUMNS = ("query_id", "n_positive", "n_candidates", "ap", "rr")
+
+
+@dataclass(frozen=True, slots=True)
+class _OwnResult:
+    """A result's JSON and tables, with the way findings about them are made."""
+
+    path: Path
+    scores: Mapping[str, float]
+    own: Mapping[str, Any]
+    queries: pd.DataFrame
+    run: pd.DataFrame
+
+    def finding(self, what: str, place: str, evidence: str, severity: Severity = "error") -> Finding:
+        why = "the files are of different runs, or were changed by hand"
+        return Finding(severity, _RULE, what, str(self.path), place, why, evidence)
+
+
+def own_findings(path: Path) -> list[Finding]:
+    """Compute a result again from its tables: scores, then each query's AP and RR, then the means."""
+    try:
+        stored = load_result(path)
+        queries = _read_table(path, "queries", _QUERY_COLUMNS)
+        run = _read_table(path, "run", _RUN_COLUMNS)
+    except EvalkitError as error:
+        why = "without them its figures cannot be computed again"
+        return [
+            Finding("error", _RULE, "the result's files are not as evalkit writes them", str(path), "", why, str(error))
+        ]
+    if queries is None or run is None:
+        missing = f"{'queries' if queries is None else 'run'}.parquet is not beside it"
+        why = "its figures stand on nothing that could be computed again"
+        return [Finding("note", _RULE, "the result was not computed again", str(path), "", why, missing)]
+    result = _OwnResult(path, stored.scores, stored.own, queries, run)
+    try:
+        return [*_count_findings(result), *_mean_findings(result), *_value_findings(result)]
+    except (EvalkitError, ValueError, TypeError, OverflowError) as error:
+        # a table may hold anything in its columns
+        return [result.finding("the tables' contents cannot be scored", "", f"{type(error).__name__}: {error}")]
+
+
+def _read_table(path: Path, kind: str, columns: tuple[str, ...]) -> pd.DataFrame | None:
+    import pandas as pd
+
+    file = path.with_name(f"{path.name.removesuffix('.json')}.{kind}.parquet")
+    if not file.is_file():
+        return None
+    try:
+        table = pd.read_parquet(file)
+    except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
+        raise EvalkitError(f"cannot read {file.name} ({str(error).partition(chr(10))[0]})") from error
+    for column in columns:
+        if column not in table:
+            raise EvalkitError(f"{file.name} has no column {column}")
+    return table
+
+
+def _count_findings(result: _OwnResult) -> Iterator[Finding]:
+    """Compare what the JSON counts with the rows, and each query's labels with the table of queries."""
+    statistics = result.own["task"]["statistics"]
+    run_ids = list(dict.fromkeys(result.run["query_id"]))
+    counted = {
+        "queries": (statistics.get("queries"), len(result.queries)),
+        "pairs": (statistics.get("pairs"), len(result.run)),
+        "positives": (statistics.get("positives"), int((result.run["label"] > 0).sum())),
+    }
+    for name, (stated, found) in counted.items():
+        if stated != found:
+            yield result.finding(
+                f"the number of {name} is another in the tables",
+                f"evalkit.task.statistics.{name}",
+                f"{stated} stated, {found} rows",
+            )
+    if result.queries["query_id"].duplicated().any() or run_ids != list(result.queries["query_id"]):
+        yield result.finding(
+            "the two tables are of different queries",
+            "query_id",
+            f"{len(result.queries)} queries, {len(run_ids)} in the run",
+        )
+        return
+    groups = result.run.assign(positive=result.run["label"] > 0).groupby("query_id", sort=False)["positive"]
+    for column, counts in (("n_positive", groups.sum()), ("n_candidates", groups.size())):
+        wrong = np.flatnonzero(counts.to_numpy() != result.queries[column].to_numpy())
+        if wrong.size:
+            first = int(wrong[0])
+            yield result.finding(
+                f"{column} of {wrong.size} queries is not what the run's labels give",
+                f"queries.parquet, {column}",
+                f"query {run_ids[first]!r}: {result.queries[column].iloc[first]} in the table, {counts.iloc[first]} in the run",
+            )
+
+
+def _mean_findings(result: _OwnResult) -> Iterator[Finding]:
+    """Compare the JSON's means with those of the table of queries."""
+    for protocol in PROTOCOLS.values():
+        for measure in protocol.measures:
+            column = query_column(protocol.name, measure.name)
+            if measure.name not in result.scores or column not in result.queries:
+                continue
+            mean = float(result.queries[column].mean())
+            rounding = 0.0 if measure.decimals is None else 0.5 * 10.0**-measure.decimals
+            if not abs(mean - result.scores[measure.name]) <= rounding + _TOLERANCE:
+                yield result.finding(
+                    f"{measure.name} is not the mean of its queries",
+                    f"scores.{measure.name}",
+                    f"{result.scores[measure.name]} stated, {mean} over {int(result.queries[column].notna().sum())} queries",
+                )
+
+
+def _value_findings(result: _OwnResult) -> Iterator[Finding]:
+    """Score the run again and compare query by query.
+
+    mteb-v2 counts relevant documents that are no candidates as missed; only in C-MTEB's layout are there none for sure.
+    """
+    lengths = result.run.groupby("query_id", sort=False).size()
+    lists = candidate_lists(
+        query_ids=[str(query_id) for query_id in lengths.index],
+        lengths=lengths.to_list(),
+        doc_ids=cast("list[str]", result.run["doc_id"].to_list()),
+        scores=result.run["score"].to_numpy(),
+        gains=result.run["label"].to_numpy(),
+        unretrieved_gains=[()] * len(lengths),
+    )
+    names = ["cmteb-v1", "mteb-v2"] if result.own["task"].get("layout") == "cmteb" else ["cmteb-v1"]
+    for name in names:
+        values = score_lists(lists, PROTOCOLS[name]).values
+        for metric, recomputed in values.items():
+            column = query_column(name, metric)
+            if column not in result.queries or len(result.queries) != len(recomputed):
+                continue
+            stated = result.queries[column].to_numpy(dtype=np.float64)
+            same = np.isclose(stated, recomputed, rtol=0, atol=_TOLERANCE, equal_nan=True)
+            if not same.all():
+                first = int(np.flatnonzero(~same)[0])
+                yield result.finding(
+                    f"{metric} of {int((~same).sum())} queries is not what their scores give",
+                    f"queries.parquet, {column}",
+                    f"query {lists.query_ids[first]!r}: {stated[first]} in the table, {recomputed[first]} from the run's scores",
+                )

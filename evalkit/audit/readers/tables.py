@@ -1,0 +1,197 @@
+"""Markdown tables of figures: models by tasks, tasks by models or metrics, or a row per model and task."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from evalkit.audit.figures import Figure, Unit, decimals_of, parse_number, value_of
+from evalkit.audit.names import full_model_name, is_metric, protocol_of, query_count, task_name
+from evalkit.published import AVERAGE_TASK
+
+_HUB = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.\-]+/[\w.\-]+)/?")
+_METRIC_WORD = re.compile(r"[\s(,_\-]*\b(map|mrr)(?:[@_](?:at_)?(\d+))?\b[\s)]*$", re.IGNORECASE)
+_NO_NUMBERS = {"nan", "inf", "-inf"}
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A cell's text, and where its first link leads."""
+
+    text: str
+    link: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of a Markdown file: `line` counts from 1, rows are as long as the header."""
+
+    line: int
+    header: tuple[Cell, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A cell that states a figure."""
+
+    model: str
+    task: str
+    metric: str
+    text: str
+    row: str
+    column: str
+
+
+def table_figures(text: str, first_line: int, path: Path, owner: str = "") -> list[Figure]:
+    """Read the figures of every table that names reranking tasks; `first_line` lines stand before the text.
+
+    A row that names no model is about `owner`. Cells that hold no number state nothing.
+    """
+    figures: list[Figure] = []
+    for number, table in enumerate(parse_tables(text), start=1):
+        entries = [entry for entry in _entries(table, owner) if _states_something(entry.text)]
+        place = f"table {number} (line {first_line + table.line})"
+        units = {row: _unit([entry.text for entry in entries if entry.row == row]) for row in {e.row for e in entries}}
+        figures += [_figure(entry, units[entry.row], place, path) for entry in entries]
+    return figures
+
+
+def parse_tables(text: str) -> Iterator[Table]:
+    """Find the tables of a Markdown text; code is no table."""
+    tokens = MarkdownIt("commonmark").enable("table").parse(text)
+    start = 0
+    for number, token in enumerate(tokens):
+        if token.type == "table_open":
+            start = number
+        elif token.type == "table_close":
+            rows = list(_rows(tokens[start:number]))
+            if rows and rows[0]:
+                yield Table(line=(tokens[start].map or [0])[0] + 1, header=rows[0], rows=tuple(rows[1:]))
+
+
+def _rows(tokens: Sequence[Token]) -> Iterator[tuple[Cell, ...]]:
+    cells: list[Cell] = []
+    for token in tokens:
+        if token.type == "tr_open":
+            cells = []
+        elif token.type == "inline":
+            cells.append(_cell(token))
+        elif token.type == "tr_close":
+            yield tuple(cells)
+
+
+def _cell(inline: Token) -> Cell:
+    children = inline.children or []
+    text = "".join(child.content for child in children if child.type in ("text", "code_inline"))
+    links = [str(child.attrs.get("href", "")) for child in children if child.type == "link_open"]
+    return Cell(text.strip(), links[0] if links else "")
+
+
+def _entries(table: Table, owner: str) -> Iterator[_Entry]:
+    """Yield what the cells state, whichever way the table lies."""
+    columns = [_task_and_metric(cell.text) for cell in table.header]
+    if any(task and task != AVERAGE_TASK for task, _ in columns[1:]):
+        yield from _models_by_tasks(table, columns, owner)
+    elif "task" in (titles := [cell.text.strip().casefold() for cell in table.header]):
+        yield from _long_form(table, titles, owner)
+    elif any(_task_and_metric(row[0].text)[0] not in ("", AVERAGE_TASK) for row in table.rows if row):
+        yield from _tasks_by_columns(table, owner)
+
+
+def _models_by_tasks(table: Table, columns: Sequence[tuple[str, str]], owner: str) -> Iterator[_Entry]:
+    # an average over columns that are not read (other tasks, other abilities) is not the mean of those that are
+    unread = any(
+        not task and _states_something(row[place].text)
+        for row in table.rows
+        for place, (task, _) in enumerate(columns[: len(row)])
+        if place
+    )
+    for number, row in enumerate(table.rows, start=1):
+        model = _model(row[0], owner)
+        for cell, (task, metric) in zip(row[1:], columns[1:], strict=False):
+            if task and not (task == AVERAGE_TASK and unread):
+                yield _Entry(model, task, metric, cell.text, f"row {number}", task)
+
+
+def _long_form(table: Table, titles: Sequence[str], owner: str) -> Iterator[_Entry]:
+    task_place = titles.index("task")
+    model_place = titles.index("model") if "model" in titles else None
+    for number, row in enumerate(table.rows, start=1):
+        task = task_name(row[task_place].text)
+        model = owner if model_place is None else _model(row[model_place], owner)
+        for cell, title in zip(row, titles, strict=False):
+            metric = _metric(title)
+            if task and task != AVERAGE_TASK and metric:
+                yield _Entry(model, task, metric, cell.text, f"row {number}", metric)
+
+
+def _tasks_by_columns(table: Table, owner: str) -> Iterator[_Entry]:
+    rows = [row for row in table.rows if task_name(row[0].text)]
+    # a table that describes the tasks has numbers too, of samples and the like, beside texts
+    holds_only_figures = all(_states_something(cell.text) or len(cell.text) < 4 for row in rows for cell in row[1:])
+    for place, title in enumerate(table.header[1:], start=1):
+        metric = _metric(title.text)
+        if not metric and not holds_only_figures:
+            continue
+        model = owner if metric else _model(title, owner)
+        for row in table.rows:
+            task, task_metric = _task_and_metric(row[0].text)
+            if task:
+                yield _Entry(model, task, metric or task_metric, row[place].text, f"column {place}", task)
+
+
+def _task_and_metric(title: str) -> tuple[str, str]:
+    """Tell what a title like `CMedQAv1`, `T2RerankingZh2En*` or `CMedQAv1 (mrr)` stands for; the metric is MAP unless said."""
+    plain = title.strip().rstrip("*†‡ ").strip()
+    match = _METRIC_WORD.search(plain)
+    if match and (task := task_name(plain[: match.start()])):
+        return task, _metric(match[0].strip(" (),_-"))
+    return task_name(plain), "map"
+
+
+def _metric(title: str) -> str:
+    """Name the metric of a column title (`MAP`, `MRR@10`, `map_at_1000`), empty for none."""
+    name = title.strip().casefold().replace("@", "_at_")
+    # on C-MTEB's pages MRR@10 is what its script calls mrr
+    name = "mrr" if name == "mrr_at_10" and "@" in title else name
+    return name if is_metric(name) and name != "main_score" else ""
+
+
+def _model(cell: Cell, owner: str) -> str:
+    link = _HUB.match(cell.link)
+    return link[1] if link else full_model_name(cell.text) or owner
+
+
+def _states_something(text: str) -> bool:
+    plain = text.strip().removesuffix("%").strip()
+    return parse_number(plain) is not None or plain.casefold() in _NO_NUMBERS
+
+
+def _unit(texts: Sequence[str]) -> Unit:
+    numbers = [number for text in texts if (number := parse_number(text.strip().removesuffix("%"))) is not None]
+    return "percent" if 2 * sum(number > 1 for number in numbers) >= max(1, len(numbers)) else "fraction"
+
+
+def _figure(entry: _Entry, unit: Unit, table: str, path: Path) -> Figure:
+    printed = entry.text.strip().removesuffix("%").strip()
+    return Figure(
+        model=entry.model,
+        task=entry.task,
+        metric=entry.metric,
+        value=value_of(printed, unit),
+        printed=printed,
+        decimals=decimals_of(printed),
+        unit=unit,
+        protocol=protocol_of(entry.metric),
+        file=str(path),
+        place=f"{table}, {entry.row}, {entry.column}",
+        row=f"{table}, {entry.row}",
+        kind="table",
+        queries=query_count(entry.task),
+    )

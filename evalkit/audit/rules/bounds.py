@@ -1,0 +1,174 @@
+"""What an MRR leaves possible for MAP.
+
+Let a query's first relevant document have rank r, and let it have P relevant candidates. The i-th of them (by rank)
+then has rank r - 1 + i at best, so that
+
+    AP <= f(r, P) = (1/P) sum_{i=1..P} i / (r - 1 + i)
+
+and, where no scores are tied, AP >= g(r, P) = (1/P) (1/r), the first one's share alone. (Tied scores can only lower AP: a
+threshold of average_precision_score takes in all of a tie, and cmteb-v1's RR is that of the best order.) Beyond rank 10 RR is
+0, AP at most f(11, P), at least 0. For any numbers x and y >= 0, then, by summing over the queries,
+
+    mean AP <= x mean RR + y mean P + max over (r, P) of (f(r, P) - x RR(r) - y P)
+    mean AP >= x mean RR - y mean P + min over (r, P) of (g(r, P) - x RR(r) + y P)
+
+(weak duality). The bounds are the best of these for a grid of x and y: sound, and within 0.005 of the tightest that can be
+said from the means alone. P has no limit: f <= 1 and g >= 0 stand for all P >= 256, charged as P = 256.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.audit.figures import Evidence, Figure, Finding, Registry, Severity, half_unit, is_sound, shown
+from evalkit.audit.names import task_size
+from evalkit.audit.rules.published import is_published
+
+Floats = NDArray[np.float64]
+
+_CUTOFF = 10
+_MOST_POSITIVES = 256
+_SLOPES = np.concatenate([[10 / 11], np.linspace(0.0, 1.2, 121)])
+# where g's step from P to P + 1 is the price, among others
+_PRICES = np.concatenate([[0.0], [1 / (p * (p + 1)) for p in range(1, 12)], np.geomspace(1e-4, 0.6, 50)])
+_ROUNDING = 1e-9
+_PAIRS = (("map", "mrr"), ("map_at_1000", "mrr_at_10"))
+
+_FEWEST_PAIRS = 30
+_FAR_DEVIATIONS = 10.0
+_FAR_POINTS = 0.04
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Curve:
+    """Published MAPs as a polynomial of MRR (fractions), their standard deviation from it, and the MRRs it is made of."""
+
+    coefficients: Floats
+    deviation: float
+    lowest: float
+    highest: float
+
+
+def maps_against_mrrs(evidence: Evidence) -> Iterator[Finding]:
+    """Find MAPs that their row's MRR does not allow, or that no published model with about that MRR has.
+
+    Above the bound is an error; below it, which only tied scores can do, a warning. The published pairs of a task lie
+    along a curve: more than ten of their (robust) standard deviations and four points off it is a warning too, and a note where
+    the pair is itself published.
+    """
+    curves = _published_curves(evidence.registry)
+    for map_figure, mrr_figure in _rows(evidence.figures):
+        impossible = _impossible(map_figure, mrr_figure)
+        curve = curves.get(map_figure.task)
+        if impossible:
+            yield impossible
+        elif curve and curve.lowest <= mrr_figure.value <= curve.highest:
+            expected = float(np.polyval(curve.coefficients, mrr_figure.value))
+            if abs(map_figure.value - expected) > max(_FAR_POINTS, _FAR_DEVIATIONS * curve.deviation):
+                known = is_published(map_figure, evidence) and is_published(mrr_figure, evidence)
+                why = "other models with such an MRR have another MAP: tied scores, or figures of different runs"
+                usual = f"published models have about {expected:.3f}, ± {curve.deviation:.3f}"
+                yield _finding("note" if known else "warning", map_figure, mrr_figure, usual, why)
+
+
+def _impossible(map_figure: Figure, mrr_figure: Figure) -> Finding | None:
+    size = task_size(map_figure.task)
+    if size is None:
+        return None
+    slack = float(half_unit(map_figure))
+    low, high = map_bounds(size.positives / size.queries, mrr_figure.value, float(half_unit(mrr_figure)))
+    if map_figure.value > high + slack:
+        return _finding("error", map_figure, mrr_figure, f"it is at most {high:.4f}", "no ranking has both")
+    if map_figure.value < low - slack:
+        why = "without tied scores no ranking has both; with many ties MRR flatters and means nothing"
+        return _finding("warning", map_figure, mrr_figure, f"it is at least {low:.4f}", why)
+    return None
+
+
+def map_bounds(mean_positives: float, mrr: float, rounding: float = 0.0) -> tuple[float, float]:
+    """Bound MAP (fraction) by MRR@10 (fraction, known to within `rounding`) and the mean number of relevant candidates."""
+    lower, upper = _intercepts()
+    charges = _PRICES * mean_positives
+    ends = np.array([max(0.0, mrr - rounding), min(1.0, mrr + rounding)])[:, None, None]
+    low = (lower - charges + _SLOPES[:, None] * ends).min(axis=0).max()
+    high = (upper + charges + _SLOPES[:, None] * ends).max(axis=0).min()
+    return max(0.0, float(low) - _ROUNDING), min(1.0, float(high) + _ROUNDING)
+
+
+@cache
+def _intercepts() -> tuple[Floats, Floats]:
+    """Give for each slope x and price y the least of g - x RR + y P and the most of f - x RR - y P: float64[x, y]."""
+    positives, reciprocals, highest, lowest = _classes()
+    charges = _PRICES[:, None] * positives
+    lower = [(lowest - slope * reciprocals + charges).min(axis=1) for slope in _SLOPES]
+    upper = [(highest - slope * reciprocals - charges).max(axis=1) for slope in _SLOPES]
+    return np.array(lower), np.array(upper)
+
+
+def _classes() -> tuple[Floats, Floats, Floats, Floats]:
+    """List the kinds of query (r, P): P, RR, and the highest and lowest AP of each."""
+    counts = np.arange(1, _MOST_POSITIVES + 1)
+    positives, reciprocals, highest, lowest = [], [], [], []
+    for rank in range(1, _CUTOFF + 2):
+        best = np.cumsum(counts / (rank - 1 + counts)) / counts
+        found = rank <= _CUTOFF
+        worst = 1 / (rank * counts) if found else np.zeros(len(counts))
+        best[-1], worst[-1] = 1.0, 0.0
+        positives.append(counts)
+        reciprocals.append(np.full(len(counts), 1 / rank if found else 0.0))
+        highest.append(best)
+        lowest.append(worst)
+    return (
+        np.concatenate(positives).astype(float),
+        np.concatenate(reciprocals),
+        np.concatenate(highest),
+        np.concatenate(lowest),
+    )
+
+
+def _rows(figures: tuple[Figure, ...]) -> Iterator[tuple[Figure, Figure]]:
+    """Yield the MAP and MRR that stand together: one model, one task, one protocol, one place."""
+    rows: dict[tuple[str, ...], dict[str, Figure]] = defaultdict(dict)
+    for figure in figures:
+        if is_sound(figure):
+            rows[figure.file, figure.row, figure.task, figure.model][figure.metric] = figure
+    for row in rows.values():
+        for map_name, mrr_name in _PAIRS:
+            if map_name in row and mrr_name in row:
+                yield row[map_name], row[mrr_name]
+
+
+@cache
+def _published_curves(registry: Registry) -> Mapping[str, _Curve]:
+    """Fit each task's published MAPs as a curve of MRR."""
+    points: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for map_figure, mrr_figure in _rows(registry.figures):
+        points[map_figure.task].append((mrr_figure.value, map_figure.value))
+    curves = {}
+    for task, pairs in points.items():
+        if len(pairs) >= _FEWEST_PAIRS:
+            mrrs, maps = np.array(sorted(pairs)).T
+            coefficients = np.polyfit(mrrs, maps, 2)
+            deviation = 1.4826 * float(np.median(np.abs(maps - np.polyval(coefficients, mrrs))))
+            curves[task] = _Curve(coefficients, deviation, float(mrrs[0]), float(mrrs[-1]))
+    return curves
+
+
+def _finding(severity: Severity, map_figure: Figure, mrr_figure: Figure, expected: str, why: str) -> Finding:
+    apart = "impossible with" if severity == "error" else "far from what goes with"
+    return Finding(
+        severity,
+        "map and mrr",
+        f"{map_figure.metric} of {shown(map_figure.task)} is {apart} its MRR",
+        map_figure.file,
+        map_figure.place,
+        why,
+        f"{shown(map_figure.model)}: {map_figure.metric} {map_figure.printed} beside {mrr_figure.metric} {mrr_figure.printed}, "
+        f"where {expected}",
+    )

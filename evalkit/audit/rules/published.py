@@ -1,0 +1,130 @@
+"""Figures beside what is published for the same model and task."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from evalkit.audit.figures import Evidence, Figure, Finding, fraction_decimals, is_equal, is_sound, shown
+from evalkit.audit.names import protocol_of, task_size
+from evalkit.published import NOISE_POINTS
+
+_COUNTERPARTS = {"map": "map_at_1000", "mrr": "mrr_at_10", "map_at_1000": "map", "mrr_at_10": "mrr"}
+_PROTOCOLS = {"map": "cmteb-v1", "mrr": "cmteb-v1", "map_at_1000": "mteb-v2", "mrr_at_10": "mteb-v2"}
+_TELLING_DECIMALS = 5
+_FEWEST_AGREEING = 3
+
+
+def published_beside(figure: Figure, evidence: Evidence) -> tuple[Figure, ...]:
+    """List what is published for a figure's model, task, metric and protocol."""
+    return evidence.registry.by_key.get((figure.model, figure.task, figure.metric, figure.protocol), ())
+
+
+def is_published(figure: Figure, evidence: Evidence) -> bool:
+    """Tell whether a figure is one that is published for its model and task."""
+    return any(is_equal(figure, other) for other in published_beside(figure, evidence))
+
+
+def changed_figures(evidence: Evidence) -> Iterator[Finding]:
+    """Find figures that differ from what is published where their neighbours are the published ones.
+
+    A new measurement changes them all; one that differs alone was misprinted or changed. In a card, which states all its
+    digits, that is an error; elsewhere a warning, in a table that is no further off than runs of one model are apart a note.
+    """
+    groups: dict[tuple[str, str, str], list[Figure]] = defaultdict(list)
+    for figure in evidence.figures:
+        if is_sound(figure) and published_beside(figure, evidence):
+            groups[figure.file, figure.model, figure.kind].append(figure)
+    for group in groups.values():
+        changed = [figure for figure in group if not is_published(figure, evidence)]
+        agreeing = len(group) - len(changed)
+        if agreeing >= max(_FEWEST_AGREEING, len(changed) + 1):
+            yield from (_changed(figure, agreeing, evidence) for figure in changed)
+
+
+def _changed(figure: Figure, agreeing: int, evidence: Evidence) -> Finding:
+    nearest = min(published_beside(figure, evidence), key=lambda other: abs(other.value - figure.value))
+    within_noise = abs(nearest.value - figure.value) * 100 <= NOISE_POINTS + 1e-9
+    return Finding(
+        "error" if figure.kind == "card" else "note" if within_noise and figure.kind == "table" else "warning",
+        "changed",
+        f"{figure.metric} of {shown(figure.task)} is not what was published for {shown(figure.model)}",
+        figure.file,
+        figure.place,
+        "one figure that differs among published ones was misprinted or changed, or its source was not named",
+        f"{figure.printed} here; the nearest published is {nearest.printed} ({nearest.place}); {agreeing} others of this "
+        "model agree",
+    )
+
+
+def mixed_protocols(evidence: Evidence) -> Iterator[Finding]:
+    """Find figures under another protocol's name: mteb-v2's map_at_1000 as cmteb-v1's map, or the reverse."""
+    for figure in evidence.figures:
+        if figure.protocol != protocol_of(figure.metric) and figure.metric in _COUNTERPARTS:
+            yield _named_wrongly(figure)
+        elif figure.metric in _COUNTERPARTS and is_sound(figure):
+            others = _of_other_protocol(figure, evidence)
+            own = published_beside(figure, evidence)
+            hits = [other for other in others if _is_hit(figure, other, exactly=not own)]
+            if hits and not is_published(figure, evidence):
+                yield _of_another_protocol(figure, hits[0], own)
+
+
+def wrong_main_scores(evidence: Evidence) -> Iterator[Finding]:
+    """Find results of the published tasks whose main score is not their MAP."""
+    rows: dict[tuple[str, str], dict[str, Figure]] = defaultdict(dict)
+    for figure in evidence.figures:
+        if is_sound(figure) and task_size(figure.task):
+            rows[figure.file, figure.row][figure.metric] = figure
+    for row in rows.values():
+        main = row.get("main_score")
+        maps = [row[metric] for metric in ("map", "map_at_1000") if metric in row]
+        if main and maps and not any(is_equal(main, figure) for figure in maps):
+            same = [name for name, figure in row.items() if figure is not main and is_equal(main, figure)]
+            yield Finding(
+                "warning",
+                "protocol",
+                f"main_score of {shown(main.task)} is not its {maps[0].metric}",
+                main.file,
+                main.place,
+                "leaderboards rank by main_score, which for reranking is MAP",
+                f"{main.printed}, {maps[0].metric} {maps[0].printed}" + (f"; it is {same[0]}" if same else ""),
+            )
+
+
+def _of_other_protocol(figure: Figure, evidence: Evidence) -> tuple[Figure, ...]:
+    metric = _COUNTERPARTS[figure.metric]
+    return evidence.registry.by_key.get((figure.model, figure.task, metric, _PROTOCOLS[metric]), ())
+
+
+def _is_hit(figure: Figure, other: Figure, exactly: bool) -> bool:
+    """Tell whether a figure is the other protocol's; without a figure of its own protocol, to the last digit."""
+    decimals = fraction_decimals(figure), fraction_decimals(other)
+    return (
+        min(decimals) >= _TELLING_DECIMALS and is_equal(figure, other) and (not exactly or decimals[0] == decimals[1])
+    )
+
+
+def _of_another_protocol(figure: Figure, hit: Figure, own: tuple[Figure, ...]) -> Finding:
+    beside = f"; under {figure.protocol} it has {own[0].printed}" if own else ""
+    return Finding(
+        "warning",
+        "protocol",
+        f"{figure.metric} of {shown(figure.task)} is the figure of {hit.protocol}",
+        figure.file,
+        figure.place,
+        f"{figure.metric} belongs to {figure.protocol}, and the two protocols treat ties and missed documents differently",
+        f"{figure.printed} is {shown(figure.model)}'s published {hit.metric} ({hit.place}){beside}",
+    )
+
+
+def _named_wrongly(figure: Figure) -> Finding:
+    return Finding(
+        "warning",
+        "protocol",
+        f"{figure.metric} of {shown(figure.task)} stands in a result of {figure.protocol}",
+        figure.file,
+        figure.place,
+        f"{figure.metric} is {protocol_of(figure.metric)}'s name; {figure.protocol} calls its own {_COUNTERPARTS[figure.metric]}",
+        f"{figure.metric} = {figure.printed}",
+    )

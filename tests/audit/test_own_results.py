@@ -1,0 +1,117 @@
+"""evalkit's own results, computed again from their tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from evalkit.audit.command import audit_files
+from evalkit.audit.figures import Finding
+from evalkit.evaluation import evaluate, load_model, load_task
+from evalkit.results import result_folder, write_result
+
+Change = Callable[[pd.DataFrame], pd.DataFrame]
+
+
+@pytest.fixture(scope="module", params=["random", "bm25", "constant"])
+def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results on a bundled task: without ties, with some, with nothing else."""
+    result = evaluate(load_model(request.param), load_task("demo-zh"))
+    return write_result(result, result_folder(tmp_path_factory.mktemp("results"), result.model, {}))
+
+
+def findings(*paths: Path) -> list[Finding]:
+    return [finding for report in audit_files(paths) for finding in report.findings]
+
+
+def copied(written: Path, folder: Path) -> Path:
+    for file in written.parent.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    return folder / written.name
+
+
+def change_json(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def change_table(path: Path, kind: str, change: Change) -> None:
+    table = path.with_name(f"{path.stem}.{kind}.parquet")
+    change(pd.read_parquet(table)).to_parquet(table)
+
+
+def test_a_result_as_written_is_clean_alone_and_by_its_folder(written: Path) -> None:
+    assert findings(written) == []
+    assert findings(written.parent) == []
+    (report,) = audit_files([written])
+    assert {figure.kind for figure in report.figures} == {"own result"}
+    assert len(report.figures) > 30
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "what"),
+    [
+        ("queries", lambda table: table.assign(ap=table["ap"].where(table.index != 3, 0.123)), "map of 1 queries is not what"),
+        ("queries", lambda table: table.assign(rr=table["rr"] * 0.999), "mrr is not the mean of its queries"),
+        ("queries", lambda table: table.iloc[1:], "the number of queries is another"),
+        ("queries", lambda table: table.iloc[::-1], "the two tables are of different queries"),
+        ("queries", lambda table: table.assign(n_positive=table["n_positive"] + 1), "n_positive of "),
+        ("queries", lambda table: table.assign(map_at_1000=0.5), "map_at_1000 is not the mean of its queries"),
+        ("queries", lambda table: table.drop(columns="ap"), "the result's files are not as evalkit writes them"),
+        ("run", lambda table: table.assign(score=-table["score"] + range(len(table))), "map of "),
+        ("run", lambda table: table.assign(label=1 - table["label"]), "the number of positives is another"),
+        ("run", lambda table: table.iloc[:-1], "the number of pairs is another"),
+        ("run", lambda table: table.assign(score=float("nan")), "the tables' contents cannot be scored"),
+        ("run", lambda table: table.assign(score="x"), "the tables' contents cannot be scored"),
+        ("run", lambda table: table.assign(query_id=[[1]] * len(table)), "the tables' contents cannot be scored"),
+    ],
+)  # fmt: skip
+def test_tables_that_do_not_fit_are_errors(written: Path, tmp_path: Path, kind: str, change: Change, what: str) -> None:
+    path = copied(written, tmp_path)
+    change_table(path, kind, change)
+    found = [finding for finding in findings(path) if finding.rule == "recomputed"]
+    assert any(finding.what.startswith(what) and finding.severity == "error" for finding in found), found
+
+
+@pytest.mark.parametrize("metric", ["map", "mrr", "map_at_1000", "mrr_at_10", "ndcg_at_10"])
+def test_a_changed_mean_is_an_error(written: Path, tmp_path: Path, metric: str) -> None:
+    path = copied(written, tmp_path)
+
+    def change(content: dict[str, Any]) -> None:
+        (block,) = content["scores"].values()
+        block[0][metric] -= 0.0001
+
+    change_json(path, change)
+    assert f"{metric} is not the mean of its queries" in [finding.what for finding in findings(path)]
+
+
+def test_a_table_that_is_missing_is_a_note_and_a_broken_one_an_error(written: Path, tmp_path: Path) -> None:
+    path = copied(written, tmp_path)
+    table = path.with_name(f"{path.stem}.run.parquet")
+    table.write_bytes(b"PAR1 and no more")
+    assert [(finding.severity, finding.rule) for finding in findings(path)] == [("error", "recomputed")]
+    table.unlink()
+    assert [(finding.severity, finding.rule) for finding in findings(path)] == [("note", "recomputed")]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content["evalkit"].update(schema_version=99),
+        lambda content: content["evalkit"].pop("task"),
+        lambda content: content["evalkit"]["model"].update(hub_id=5),
+        lambda content: content["evalkit"]["task"].update(statistics={}),
+    ],
+)
+def test_a_block_that_is_not_evalkits_is_an_error(
+    written: Path, tmp_path: Path, change: Callable[[dict[str, Any]], object]
+) -> None:
+    path = copied(written, tmp_path)
+    change_json(path, change)
+    assert ("error", "recomputed") in {(finding.severity, finding.rule) for finding in findings(path)}

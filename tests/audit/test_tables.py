@@ -1,0 +1,136 @@
+"""Markdown tables, whichever way they lie, and their averages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from evalkit.audit.command import audit_files
+from evalkit.audit.figures import Figure, Finding
+from evalkit.audit.readers.tables import table_figures
+from evalkit.report.published_tables import published_markdown, published_tables
+
+HEADER = (
+    "| Model | T2Reranking | T2RerankingZh2En* | T2RerankingEn2Zh* | MMarcoReranking | CMedQAv1 | CMedQAv2 | Avg |\n"
+)
+RULE = "|:---|---|---|---|---|---|---|---|\n"
+
+
+def read(text: str, owner: str = "me/mine") -> list[Figure]:
+    return table_figures(text, 0, Path("t.md"), owner)
+
+
+def cells(figures: list[Figure]) -> list[tuple[str, str, str, str]]:
+    return [(figure.model, figure.task, figure.metric, figure.printed) for figure in figures]
+
+
+def findings(folder: Path, text: str) -> list[Finding]:
+    path = folder / "table.md"
+    path.write_text(text, encoding="utf-8")
+    return list(audit_files([path])[0].findings)
+
+
+def test_both_published_tables_are_read_and_clean(tmp_path: Path) -> None:
+    tables = published_tables()
+    path = tmp_path / "tables.md"
+    path.write_text(published_markdown(tables), encoding="utf-8")
+    (report,) = audit_files([path])
+    assert report.findings == ()
+    assert [figure.printed for figure in report.figures] == [
+        cell for table in tables for row in table.rows for cell in row.cells
+    ]
+
+
+def test_a_row_as_cards_write_it() -> None:
+    row = (
+        "| [bge-reranker-base](https://huggingface.co/BAAI/bge-reranker-base) | 67.28 | 63.95 | 60.45 | 35.46 | 81.26 "
+        "| 84.1 | **65.42** |\n"
+    )
+    figures = read(HEADER + RULE + row)
+    tasks = ("T2Reranking", "T2RerankingZh2En", "T2RerankingEn2Zh", "MMarcoReranking", "CMedQAv1", "CMedQAv2", "Avg")
+    values = ("67.28", "63.95", "60.45", "35.46", "81.26", "84.1", "65.42")
+    assert cells(figures) == [
+        ("BAAI/bge-reranker-base", task, "map", value) for task, value in zip(tasks, values, strict=True)
+    ]
+    assert {figure.unit for figure in figures} == {"percent"}
+    assert figures[0].place == "table 1 (line 1), row 1, T2Reranking"
+
+
+def test_tasks_as_rows_with_metrics_or_models_as_columns() -> None:
+    by_metric = "| Task | MAP | MRR@10 |\n|---|---|---|\n| CMedQAv1-reranking | 81.27 | 84.14 |\n| other | 1 | 2 |\n"
+    assert cells(read(by_metric)) == [("me/mine", "CMedQAv1", "map", "81.27"), ("me/mine", "CMedQAv1", "mrr", "84.14")]
+    by_model = "| | m3e-base | my-model |\n|---|---|---|\n| T2Reranking | 66.03 | 0.5 |\n| Average | 59.34 | - |\n"
+    assert cells(read(by_model)) == [
+        ("moka-ai/m3e-base", "T2Reranking", "map", "66.03"),
+        ("moka-ai/m3e-base", "Avg", "map", "59.34"),
+        ("my-model", "T2Reranking", "map", "0.5"),
+    ]
+
+
+def test_a_row_per_model_and_task() -> None:
+    header = "| model | task | MAP | MRR | interval |\n|-|-|-|-|-|\n"
+    text = f"{header}| a | CMedQAv2 | 84.1% | 86.79 | 1-2 |\n| a | average of 2 | 1 | 2 | |\n"
+    assert cells(read(text)) == [("a", "CMedQAv2", "map", "84.1"), ("a", "CMedQAv2", "mrr", "86.79")]
+
+
+def test_columns_that_name_their_metric() -> None:
+    text = "| model | CMedQAv1 (mrr) | CMedQAv1 map_at_1000 | CMedQAv2 MAP |\n|-|-|-|-|\n| a | 1.5 | 2.5 | 3.5 |\n"
+    assert [(figure.task, figure.metric) for figure in read(text)] == [
+        ("CMedQAv1", "mrr"),
+        ("CMedQAv1", "map_at_1000"),
+        ("CMedQAv2", "map"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "no table | here\n",
+        "```\n" + HEADER + RULE + "| a | 1 | 2 | 3 | 4 | 5 | 6 | 3.5 |\n```\n",
+        "| Model | Avg | Retrieval | STS | Reranking |\n|-|-|-|-|-|\n| bge-large-zh | 64.2 | 71.53 | 54.98 | 65.11 |\n",
+        HEADER + RULE + "| soon | - | | tbd | n/a | — | ? | … |\n",
+        "|\n|-\n",
+    ],
+)
+def test_what_states_no_reranking_figure_is_left_alone(text: str) -> None:
+    assert read(text) == []
+
+
+@pytest.mark.parametrize(
+    ("average", "is_wrong"), [("65.42", False), ("65.41", False), ("65.44", True), ("65.4", False), ("66.42", True)]
+)
+def test_an_average_is_the_mean_of_its_row_to_within_rounding(tmp_path: Path, average: str, is_wrong: bool) -> None:
+    # the mean is 65.4167; parts with one decimal leave 0.0125 of room, the average itself 0.005
+    found = findings(tmp_path, f"{HEADER}{RULE}| mine | 67.28 | 63.95 | 60.45 | 35.46 | 81.26 | 84.1 | {average} |\n")
+    assert [(finding.severity, finding.rule) for finding in found if finding.rule != "copy"] == [
+        ("error", "average")
+    ] * is_wrong
+
+
+def test_an_average_of_the_four_tasks_among_six_is_named(tmp_path: Path) -> None:
+    row = "| mine | 67.28 | 63.95 | 60.45 | 35.46 | 81.26 | 84.10 | 67.03 |\n"
+    (average,) = [finding for finding in findings(tmp_path, HEADER + RULE + row) if finding.rule == "average"]
+    assert "65.4167" in average.evidence
+    assert "the mean of the four Chinese tasks is 67.0250" in average.evidence
+
+
+def test_an_average_beside_columns_that_are_not_read_or_cells_that_are_missing_is_not_judged(tmp_path: Path) -> None:
+    with_others = "| Model | T2Reranking | CMedQAv1 | T2Retrieval | Avg |\n|-|-|-|-|-|\n| mine | 60.00 | 70.00 | 95.00 | 75.00 |\n"
+    assert findings(tmp_path, with_others) == []
+
+
+def test_a_row_of_another_model_is_a_warning(tmp_path: Path) -> None:
+    row = "| mine | 67.28 | 63.95 | 60.45 | 35.46 | 81.26 | 84.1 | 65.42 |\n"
+    (copy,) = findings(tmp_path, HEADER + RULE + row)
+    assert (copy.severity, copy.rule) == ("warning", "copy")
+    assert copy.what == "mine has the figures of BAAI/bge-reranker-base"
+
+
+def test_one_cell_that_differs_from_the_published_row_is_a_warning(tmp_path: Path) -> None:
+    row = "| bge-reranker-base | 67.28 | 63.95 | 60.45 | 35.46 | 81.56 | 84.1 | 65.47 |\n"
+    changed = {
+        (finding.severity, finding.rule, finding.place[-8:]) for finding in findings(tmp_path, HEADER + RULE + row)
+    }
+    assert changed == {("warning", "changed", "CMedQAv1"), ("warning", "changed", "w 1, Avg")}
