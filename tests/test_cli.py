@@ -175,7 +175,7 @@ def test_help_names_commands_options_and_settings() -> None:
     top, run = run_here("--help"), run_here("run", "--help")
     assert (top.code, run.code, top.stderr, run.stderr) == (0, 0, "", "")
     text = " ".join(top.stdout.split())
-    assert all(word in text for word in ("run", "list", "evalkit task=T2Reranking"))
+    assert all(word in text for word in ("run", "list", "check", "evalkit task=T2Reranking"))
     words = ("bge-reranker-base", "T2Reranking", "cmteb-v1", "torch", "--config-dir", "results_dir: results")
     assert all(word in run.stdout for word in words)
 
