@@ -5,6 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+
+_WIDEST = 10_000
+_GAP = 2
 
 
 class OutputConsole(Console):
@@ -18,3 +23,20 @@ class OutputConsole(Console):
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
+
+
+def print_whole(table: Table, console: Console) -> None:
+    """Print a table without cutting anything: where no terminal sets the width it takes what it needs.
+
+    A terminal that is too narrow for the columns' `min_width` breaks the lines by itself.
+    """
+    width = console.width
+    if console.is_terminal:
+        needed = max(width, sum((column.min_width or 0) + _GAP for column in table.columns) - _GAP)
+    else:
+        needed = Measurement.get(console, console.options.update(max_width=_WIDEST), table).maximum
+    try:
+        console.width = needed
+        console.print(table)
+    finally:
+        console.width = width

@@ -11,11 +11,11 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from evalkit import published
+from evalkit.console import print_whole
 from evalkit.published import PublishedFigure
 from evalkit.records import PrecisionCheck, Result, TieRange
 from evalkit.results import count_queries, pairs_per_second, tokens_per_second
@@ -23,8 +23,6 @@ from evalkit.results import count_queries, pairs_per_second, tokens_per_second
 # per protocol: the metrics that lead it, and their column's titles
 _METRICS = {"cmteb-v1": ("map", "mrr"), "mteb-v2": ("map_at_1000", "mrr_at_10")}
 _TITLES = {"cmteb-v1": ("MAP", "MRR"), "mteb-v2": ("MAP@1000", "MRR@10")}
-_WIDEST = 10_000
-_GAP = 2
 _NARROWEST_NAME = 12
 _WITHIN_NOISE = "~"
 _SHOWN_DISAGREEMENTS = 3
@@ -87,7 +85,7 @@ def print_summary(results: Sequence[Result], console: Console, paths: Sequence[P
     The table is never cut: where no terminal sets the width it takes what it needs.
     """
     table = summary_table(results)
-    _print_whole(table, console)
+    print_whole(table, console)
     console.print()
     for line in (*_result_lines(results, paths), *_disagreement_lines(results)):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
@@ -104,19 +102,6 @@ def _add_column(table: Table, title: str, cells: Sequence[str | Text]) -> None:
         overflow="fold",
         min_width=min(widest, _NARROWEST_NAME) if is_name else widest,
     )
-
-
-def _print_whole(table: Table, console: Console) -> None:
-    width = console.width
-    if console.is_terminal:
-        needed = max(width, sum((column.min_width or 0) + _GAP for column in table.columns) - _GAP)
-    else:
-        needed = Measurement.get(console, console.options.update(max_width=_WIDEST), table).maximum
-    try:
-        console.width = needed
-        console.print(table)
-    finally:
-        console.width = width
 
 
 def _by_model(results: Iterable[Result]) -> list[list[Result]]:
