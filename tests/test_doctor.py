@@ -6,13 +6,16 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from command import Outcome, run_here
+from diagnosis.made_models import informed
 from model_folders import Tensors, copied, edit_weights
 
+import evalkit
+
 ENGLISH = "task=demo-zh2en"
+FEW = (ENGLISH, "limit=6")
 TORCH = ("backend=torch", "device=cpu")
 E5 = ("model.query_prompt='query: '", "model.document_prompt='passage: '", "model.pooling=mean")
 
@@ -48,29 +51,27 @@ def test_the_bundled_model_is_sound() -> None:
     done = run_here("doctor", "model=multilingual-e5-small-q4", "task=demo")
     assert faults(done) == set()
     assert done.stdout.count(" on demo-") == 3
-    assert done.stdout.splitlines()[-1] == "0 faults, 0 warnings"
+    assert done.stdout.splitlines()[-1].startswith("0 faults, ")
     assert "a random order gets" in line_of(done, "signal")
     assert "BM25" in line_of(done, "signal")
     assert "GiB" in line_of(done, "cost")
 
 
 def test_a_real_embedder_with_its_prompts(e5_small: Path) -> None:
-    done = run_here("doctor", ENGLISH, "model=local-embedder", f"model.path={e5_small}", *E5, *TORCH)
+    done = run_here("doctor", *FEW, "model=local-embedder", f"model.path={e5_small}", *E5, *TORCH)
     assert faults(done) == set()
     assert "'query: ' and 'passage: '" in line_of(done, "prompts")
 
 
 def test_a_real_embedder_without_its_prompts(e5_small: Path) -> None:
-    done = run_here(
-        "doctor", "task=demo-zh", "model=local-embedder", f"model.path={e5_small}", "model.pooling=mean", *TORCH
-    )
+    done = run_here("doctor", *FEW, "model=local-embedder", f"model.path={e5_small}", "model.pooling=mean", *TORCH)
     assert faults(done) == {"prompts"}
     assert "query: " in line_of(done, "prompts")
 
 
 def test_the_recipe_s_prompts_taken_away(e5_small: Path) -> None:
     done = run_here(
-        "doctor", ENGLISH, "model=multilingual-e5-small", f"model.path={e5_small}", "model.query_prompt=''", *TORCH
+        "doctor", *FEW, "model=multilingual-e5-small", f"model.path={e5_small}", "model.query_prompt=''", *TORCH
     )
     assert faults(done) == {"prompts"}
     assert "the recipe of multilingual-e5-small says 'query: '" in line_of(done, "prompts")
@@ -78,19 +79,19 @@ def test_the_recipe_s_prompts_taken_away(e5_small: Path) -> None:
 
 @pytest.mark.parametrize("backend", ["torch", "auto"])
 def test_an_embedder_as_cross_encoder(backend: str, e5_small: Path) -> None:
-    done = run_here("doctor", ENGLISH, "model=local-cross-encoder", f"model.path={e5_small}", f"backend={backend}")
+    done = run_here("doctor", *FEW, "model=local-cross-encoder", f"model.path={e5_small}", f"backend={backend}")
     assert faults(done) == {"weights"}
     assert "BertModel, which has no scoring head" in line_of(done, "weights")
 
 
 def test_a_cross_encoder_as_embedder(tiny_reranker: Path) -> None:
-    done = run_here("doctor", ENGLISH, "model=local-embedder", f"model.path={tiny_reranker}", *TORCH)
+    done = run_here("doctor", *FEW, "model=local-embedder", f"model.path={tiny_reranker}", *TORCH)
     assert faults(done) == {"weights"}
     assert "its scoring head would be dropped" in line_of(done, "weights")
 
 
 def test_a_random_head(tiny_reranker: Path) -> None:
-    done = run_here("doctor", "task=demo-zh", "model=local-cross-encoder", f"model.path={tiny_reranker}", *TORCH)
+    done = run_here("doctor", *FEW, "model=local-cross-encoder", f"model.path={tiny_reranker}", *TORCH)
     assert "signal" in faults(done)
     assert verdicts(done)["weights"] == "warning"
     assert "all of its biases are exactly zero" in line_of(done, "weights")
@@ -98,7 +99,7 @@ def test_a_random_head(tiny_reranker: Path) -> None:
 
 def test_max_length_16(e5_small: Path) -> None:
     done = run_here(
-        "doctor", ENGLISH, "model=local-embedder", f"model.path={e5_small}", *E5, "model.max_length=16", *TORCH
+        "doctor", *FEW, "model=local-embedder", f"model.path={e5_small}", *E5, "model.max_length=16", *TORCH
     )
     assert "truncation" in faults(done)
     assert "max_length=16: 100 % of the documents are cut" in line_of(done, "truncation")
@@ -111,21 +112,26 @@ def test_weights_of_nan(tiny_reranker: Path, tmp_path: Path) -> None:
 
     folder = copied(tiny_reranker, tmp_path)
     edit_weights(folder, spoil)
-    done = run_here("doctor", ENGLISH, "model=local-cross-encoder", f"model.path={folder}", *TORCH)
+    done = run_here("doctor", *FEW, "model=local-cross-encoder", f"model.path={folder}", *TORCH)
     assert faults(done) == {"finite"}
     assert "NaN in the weights" in line_of(done, "finite")
 
 
 def test_a_saturated_sigmoid_made_elsewhere(here: Path) -> None:
-    """Real scores of another program, put through a sigmoid in fp16."""
-    assert run_here("task=demo-zh").code == 0
-    (path,) = here.rglob("EvalkitDemoZh.run.parquet")
-    table = pd.read_parquet(path)
-    logits = (table["score"].to_numpy(np.float64) - 0.82) * 150
-    for name, scores in (("raw", logits), ("saturated", np.float16(1 / (1 + np.exp(-logits - 6))))):
-        table.assign(score=scores.astype(np.float64)).to_parquet(f"{name}.parquet")
-    assert faults(run_here("doctor", "task=demo-zh", "model=run", "model.path=raw.parquet")) == set()
-    done = run_here("doctor", "task=demo-zh", "model=run", "model.path=saturated.parquet")
+    """Scores of another program, put through a sigmoid in fp16."""
+    task = evalkit.load_task("demo-zh")
+    score = informed(task, strength=8)
+    raw, saturated = {}, {}
+    for request in task.requests:
+        logits = {c.doc_id: 4 * score((request.query.texts[0], c.text)) + 6 for c in request.candidates}
+        raw[request.query.query_id] = logits
+        saturated[request.query.query_id] = {
+            doc_id: float(np.float16(1 / (1 + np.exp(-logit)))) for doc_id, logit in logits.items()
+        }
+    Path("raw.json").write_text(json.dumps(raw))
+    Path("saturated.json").write_text(json.dumps(saturated))
+    assert faults(run_here("doctor", "task=demo-zh", "model=run", "model.path=raw.json")) == set()
+    done = run_here("doctor", "task=demo-zh", "model=run", "model.path=saturated.json")
     assert "ties" in faults(done)
     assert "saturated, as a sigmoid's in low precision" in line_of(done, "ties")
 
@@ -138,7 +144,7 @@ def test_baselines(model: str, fault: set[str]) -> None:
 
 
 def test_golden_scores_of_the_card_s_model(tiny_reranker: Path) -> None:
-    done = run_here("doctor", ENGLISH, "model=bge-reranker-base", f"model.path={tiny_reranker}", *TORCH)
+    done = run_here("doctor", *FEW, "model=bge-reranker-base", f"model.path={tiny_reranker}", *TORCH)
     assert "golden scores" in faults(done)
     assert "for 6.1821 (backend torch, fp32; tolerance 0.001)" in line_of(done, "golden scores")
 

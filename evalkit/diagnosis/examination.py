@@ -18,7 +18,15 @@ from evalkit.diagnosis.cost import full_cost
 from evalkit.diagnosis.figures import average_precisions
 from evalkit.diagnosis.prompts import are_missing, wanted_prompts
 from evalkit.diagnosis.records import Evidence, Measurements, Prompts, PromptTrial, Rescored, Sample
-from evalkit.diagnosis.sampling import draw_sample, first_requests, shuffled, single_candidates, with_requests
+from evalkit.diagnosis.sampling import (
+    FEWEST_QUERIES,
+    SHORTEST_LIST,
+    draw_sample,
+    first_requests,
+    shuffled,
+    single_candidates,
+    with_requests,
+)
 from evalkit.diagnosis.tokens import measure_cuts
 from evalkit.diagnosis.weights import head_is_new
 from evalkit.errors import NonFiniteError, WrongWeightsError
@@ -29,11 +37,12 @@ from evalkit.records import Request, Run, Task
 from evalkit.scoring.engine import score_task
 
 SECONDS = 30.0
-"""How long scoring may take in all; loading the weights and the data comes on top."""
+"""How long scoring may take in all, but for models that are too slow for the smallest sample; loading comes on top."""
 
 # of that time, in parts
 SAMPLE, SHUFFLED, ALONE, PROMPTS = 0.4, 0.15, 0.1, 0.25
 FIRST_PAIRS = 16  # to see how fast the model is
+FEWEST_PAIRS = FEWEST_QUERIES * SHORTEST_LIST  # however long they take: fewer would tell nothing
 MOST_PAIRS = 3_000  # more would tell nothing new, and BM25 has to read them too
 MOST_ALONE = 24
 FEWEST_ALONE = 3
@@ -72,7 +81,8 @@ class _Examination:
         first = draw_sample(self.task, FIRST_PAIRS, self.seed).task
         self._score(single_candidates(first, 1, self.seed)[0][1])  # whatever is made at the first call only
         self._time(first)
-        sample = draw_sample(self.task, min(self._pairs(SAMPLE), MOST_PAIRS), self.seed)
+        pairs_that_fit = min(max(self._pairs(SAMPLE), FEWEST_PAIRS), MOST_PAIRS)
+        sample = draw_sample(self.task, pairs_that_fit, self.seed)
         run = self._time(sample.task)
         scorer = self.model.runnable.scorer
         pairs = self.model.settings.kind != "embedder"

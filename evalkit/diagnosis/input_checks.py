@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from evalkit.diagnosis.figures import interval, points, share
-from evalkit.diagnosis.prompts import are_missing, is_of_family
+from evalkit.diagnosis.prompts import are_missing
 from evalkit.diagnosis.records import Cuts, Evidence, Opinion, Prompts, PromptTrial
 from evalkit.goldens import describe
 from evalkit.models.settings import ModelSettings
@@ -18,6 +18,8 @@ SHORT_LENGTH = 256
 WORTH_TELLING = 0.02
 SURE = 0.99  # level of the interval that a prompt's gain must exceed: several are tried
 LEAST_GAIN = 0.005
+CLOSE = 0.6
+"""Models trained at a low temperature, as e5 is, put all texts so close together that no cosine is below this."""
 
 
 def judge_golden(evidence: Evidence) -> Opinion:
@@ -82,16 +84,16 @@ def judge_prompts(evidence: Evidence) -> Opinion:
                 f"{prompts.source} says {_quoted(prompts)}, the run has {_own(settings)}{_effect(trials.get(prompts))}"
             )
             return Opinion("fault", f"prompts are missing: {seen}", _set(prompts))
-    gains = sorted(trials.values(), key=lambda trial: -_gain(trial))
-    if gains and _helps(gains[0]):
-        prompts = gains[0].prompts
-        seen = f"without prompts, and those of {prompts.source} ({_quoted(prompts)}) raise MAP{_effect(gains[0])}"
-        return Opinion("fault", f"a prompt is missing: the run is {seen}", _set(prompts))
-    for prompts in wanted:
-        if not prompts.declared and are_missing(settings, prompts) and is_of_family(settings, prompts):
-            seen = f"its name is of {prompts.source}, which wants {_quoted(prompts)}{_effect(trials.get(prompts))}"
-            return Opinion("warning", f"a prompt may be missing: {seen}", _set(prompts))
-    return _with_prompts(settings, wanted, gains)
+    by_gain = sorted(trials.values(), key=_gain, reverse=True)
+    if by_gain and _helps(by_gain[0]):
+        prompts = by_gain[0].prompts
+        seen = f"those of {prompts.source} ({_quoted(prompts)}) raise MAP{_effect(by_gain[0])}"
+        return Opinion("fault", f"prompts are missing: the run has {_own(settings)}, and {seen}", _set(prompts))
+    lowest = float(evidence.found.scores.min())
+    if by_gain and settings.similarity == "cosine" and lowest >= CLOSE:
+        seen = f"no cosine lies below {lowest:.2f}, as with the e5 family, which was trained with 'query: ' and 'passage: '"
+        return Opinion("warning", f"prompts may be missing: {seen}{_effect(by_gain[0])}", "look at the model's card")
+    return _with_prompts(settings, wanted, by_gain)
 
 
 def _with_prompts(settings: ModelSettings, wanted: tuple[Prompts, ...], trials: list[PromptTrial]) -> Opinion:

@@ -13,6 +13,7 @@ from evalkit.diagnosis.figures import (
     random_precisions,
 )
 from evalkit.diagnosis.records import Evidence, Opinion
+from evalkit.diagnosis.sampling import FEWEST_QUERIES
 from evalkit.published import PublishedFigure
 from evalkit.records import Task
 
@@ -41,14 +42,10 @@ def judge_signal(evidence: Evidence) -> Opinion:
         average_precisions(task, measured.bm25),
     )
     own, at_random, bm25 = (float(one.mean()) for one in (values, chance, words))
-    low, high = interval(values)
-    seen = (
-        f"MAP {points(own)} (95 %: {points(low)} to {points(high)}) on {len(values)} queries; a random order gets "
-        f"{points(at_random)}, BM25 {points(bm25)}"
-    )
+    seen = f"MAP {_with_interval(values)}; a random order gets {points(at_random)}, BM25 {points(bm25)}"
     if (luck := chance_at_random(task, own)) > RANDOM:
-        if chance_at_random(task, 1.0) > RANDOM:
-            return Opinion("warning", f"{seen}: too few candidates to tell", "take a larger task, or leave out limit=")
+        if len(values) < FEWEST_QUERIES or chance_at_random(task, 1.0) > RANDOM:
+            return Opinion("warning", f"{seen}: too few queries to tell", "take a larger task, or leave out limit=")
         return Opinion("fault", f"the scores carry no signal (p = {luck:.2g} against random): {seen}", causes)
     progress = (own - at_random) / (1 - at_random)
     if evidence.head_is_new and progress < LITTLE_FOR_A_NEW_HEAD:
@@ -98,6 +95,13 @@ def duration(seconds: float) -> str:
     return f"{max(seconds, 0.1):.1f} s"
 
 
+def _with_interval(values: np.ndarray) -> str:
+    low, high = interval(values)
+    number = f"on {len(values)} queries" if len(values) > 1 else "on one query"
+    between = f" (95 %: {points(low)} to {points(high)})" if len(values) > 1 else ""
+    return f"{points(float(values.mean()))}{between} {number}"
+
+
 def _other_queries(task: Task, *, whole: bool) -> str:
     if task.limit is not None:
         return "the task is cut by limit=, which takes its first queries, not any"
@@ -107,9 +111,8 @@ def _other_queries(task: Task, *, whole: bool) -> str:
 
 
 def _against_figure(values: np.ndarray, figure: PublishedFigure, said: str) -> Opinion:
-    own = float(values.mean())
     (low, high), (lowest, highest) = interval(values), interval(values, 0.999)
-    seen = f"the sample has {points(own)} (95 %: {points(low)} to {points(high)}; {len(values)} queries); {said}"
+    seen = f"the sample has {_with_interval(values)}; {said}"
     if len(values) >= ENOUGH_QUERIES and not lowest <= figure.value <= highest:
         return Opinion(
             "fault", f"far from the published figure: {seen}", "compare revision, recipe and data with the source's"

@@ -14,14 +14,15 @@ from evalkit.tasks import task_statistics
 from evalkit.tasks.content import has_both
 
 FEWEST_QUERIES = 6  # of long lists rather a part of each of so many than one whole list
-SHORTEST_LIST = 10
+SHORTEST_LIST = 6
 
 
 def draw_sample(task: Task, pairs: int, seed: int) -> Sample:
     """Queries of the whole task in random order, as many as have some `pairs` candidates together.
 
-    Where fewer than FEWEST_QUERIES would fit, each list is cut to a random part, with positives and negatives in proportion and
-    at least one of each. Only queries that have both take part. Equal arguments give equal samples.
+    Where fewer than FEWEST_QUERIES would fit, each list is cut to a random part of SHORTEST_LIST candidates or more, with
+    positives and negatives in proportion and at least one of each. Only queries that have both take part. Equal arguments
+    give equal samples.
     """
     generator = np.random.default_rng(seed)
     scorable = [request for request in task.requests if has_both(request)]

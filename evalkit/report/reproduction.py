@@ -196,7 +196,7 @@ def _looks(result: Result) -> Iterator[str]:
         yield f"the data: {result.task.name} has {', '.join(result.task.differences)}"
     for task, map_value, mrr_value, mistake in FINGERPRINTS:
         if task == result.task.name and _is_print(result, map_value, mrr_value):
-            yield f"{task}: MAP {map_value * 100:.2f} is the print of a known mistake: {mistake}"
+            yield f"{task}: MAP {result.scores['map'] * 100:.2f} is the print of a known mistake: {mistake}"
     yield from _recipe_looks(result)
     if result.config.get("dtype", "fp32") != "fp32" and result.precision is not None:
         moved = result.precision.map_difference * 100
