@@ -1,4 +1,4 @@
-"""The commands, and the only place that knows Hydra, which configures `run`."""
+"""The commands; `run` and `doctor` are configured by Hydra."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import typer
 from evalkit import __version__
 from evalkit.errors import EvalkitError
 
-RUN, COMPARE = "run", "compare"
+RUN, COMPARE, DOCTOR = "run", "compare", "doctor"
 CacheDir = Annotated[Path | None, typer.Option(help="The folder of the store; without it, the user's cache.")]
 Metric = Annotated[str | None, typer.Option(help="A metric of the results; without it, the protocol's main score.")]
 Alpha = Annotated[float, typer.Option(min=0, max=1, help="Systems are told apart where p is below this.")]
@@ -36,7 +36,7 @@ def run_command_line(arguments: Sequence[str]) -> int:
         return _run_command(list(arguments))
     except EvalkitError as error:
         _say(str(error))
-        return 2
+        return error.exit_code
     except KeyboardInterrupt:
         _say("interrupted; the results that were finished are kept")
         return 130
@@ -67,6 +67,10 @@ def _run_command(arguments: list[str]) -> int:
         from evalkit.hydra_run import run_with_hydra
 
         return run_with_hydra(arguments[1:] if named else arguments)
+    if arguments[0] == DOCTOR and not {"--help", "-h"} & set(arguments):
+        from evalkit.hydra_run import diagnose_with_hydra
+
+        return diagnose_with_hydra(arguments[1:])
     try:
         code = typer.main.get_command(app).main(
             _with_json_target(arguments), prog_name="evalkit", standalone_mode=False
@@ -119,6 +123,16 @@ def main(version: Annotated[bool, typer.Option("--version", help="Print the vers
 @app.command(RUN)
 def run() -> None:
     """Evaluate a model on a task (the default): evalkit [run] task=NAME model=NAME [key=value …]."""
+
+
+@app.command(DOCTOR, add_help_option=True)
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
+) -> None:
+    """Examine a model on a sample of a task, in under a minute: evalkit doctor model=NAME task=NAME [key=value …].
+
+    Takes the settings of a run (evalkit run --help). Exit code 1 where a check found a fault.
+    """
 
 
 @app.command("list")

@@ -1,13 +1,14 @@
-"""`evalkit run`: Hydra composes the configuration, and its errors become one line each."""
+"""`evalkit run` and `evalkit doctor`: Hydra composes the configuration, and its errors become one line each."""
 
 from __future__ import annotations
 
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -15,18 +16,22 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from evalkit import backends
-from evalkit.configuration import configs_dir, nearest, option_names, settings_error, unknown_name
+from evalkit.configuration import configs_dir, nearest, option_names, unknown_name
 from evalkit.console import OutputConsole
 from evalkit.errors import EvalkitError
 from evalkit.models import settings as models
 from evalkit.models.interfaces import Runtime
 from evalkit.overrides import quote_free_text
 from evalkit.records import Result
+from evalkit.run_configuration import RunConfiguration
 from evalkit.tasks.settings import TaskSettings
 
+if TYPE_CHECKING:
+    from evalkit.runs import RunSettings
+
+COMMANDS = ("run", "doctor", "compare", "report", "audit", "check", "list", "cache")
 GROUPS = ("task", "model", "backend", "protocol", "runner", "experiment")
 # what says where a run reads and writes, or is part of a result's name already, is no deviation of its settings
 NEUTRAL = (
@@ -36,6 +41,7 @@ NEUTRAL = (
     "device",
     "offline",
     "texts",
+    "reproduce",
     "results_dir",
     "cache",
     "cache_dir",
@@ -43,72 +49,77 @@ NEUTRAL = (
     "runner",
 )
 
-
-class Choice(BaseModel):
-    """An option of the groups backend and protocol: its name decides, the rest is its module's affair."""
-
-    name: str
-
-
-class RunnerSettings(BaseModel):
-    """The content of `configs/runner/NAME.yaml`."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    name: str
-    threads: int | None = Field(ge=1)
-
-
-class RunConfiguration(BaseModel):
-    """All of `configs/config.yaml` but Hydra's own part; tasks and models check theirs themselves."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    task: dict[str, Any]
-    model: dict[str, Any]
-    backend: Choice
-    protocol: Choice
-    runner: RunnerSettings
-    limit: int | None = Field(ge=1)
-    device: str | None
-    dtype: str
-    seed: int = Field(ge=0)
-    offline: bool
-    texts: bool
-    cache: Literal["on", "off", "refresh"]
-    cache_dir: str | None
-    results_dir: str = Field(min_length=1)
-
-    @classmethod
-    def from_mapping(cls, mapping: dict[str, Any]) -> Self:
-        """Check the composed configuration; EvalkitError in one line names what is wrong."""
-        try:
-            return cls.model_validate(mapping)
-        except ValidationError as error:
-            raise settings_error("", error) from error
+JSON_FLAG = "--json"
 
 
 def run_with_hydra(arguments: list[str]) -> int:
-    """Compose the configuration that the arguments ask for, run it (each of it, with -m), and print the summary."""
-    register_bases()
+    """Run what the arguments ask for (each of it, with -m), and print the summary.
+
+    Gives the exit code: 1 where published figures were to be reproduced and were not.
+    """
     done: list[tuple[Result, Path]] = []
+
+    def act(settings: RunSettings) -> None:
+        from evalkit.runs import run
+
+        taken = {path: result.task.fingerprint for result, path in done}
+        for finished in run(replace(settings, taken=taken)):  # one by one: what is done stays done
+            done.append(finished)
+
+    code = 0
+    try:
+        compose_each(arguments, act)
+    finally:
+        if done:
+            code = _print_summary(done)
+    return code
+
+
+def diagnose_with_hydra(arguments: list[str]) -> int:
+    """Examine the model and task that the arguments name (each pair, with -m), and print what was found."""
+    from evalkit.doctor import Doctor
+
+    doctor = Doctor(as_json=JSON_FLAG in arguments)
+    try:
+        compose_each([argument for argument in arguments if argument != JSON_FLAG], doctor.examine)
+    finally:
+        code = doctor.finish()
+    return code
+
+
+def compose_each(arguments: list[str], act: Callable[[RunSettings], None]) -> None:
+    """Compose the configuration that the arguments ask for (several with -m) and act on each.
+
+    Raises EvalkitError for whatever is wrong with them; in a sweep the others are acted on first.
+    """
+    register_bases()
     failed: list[Exception] = []
 
     def job(config: DictConfig) -> None:
         try:
-            _run(config, done)
+            act(run_settings(config))
         except OmegaConfBaseException as error:
             failed.append(EvalkitError(_explain(error)))
         except Exception as error:  # kept from Hydra, which would print it its own way; a sweep goes on
             failed.append(error)
 
+    _call_hydra(job, arguments)
+    if len(failed) > 1 and all(isinstance(error, EvalkitError) for error in failed):
+        raise EvalkitError(f"{len(failed)} runs of the sweep failed: {'; '.join(dict.fromkeys(map(str, failed)))}")
+    if failed:
+        raise failed[0]
+
+
+def _call_hydra(job: Callable[[DictConfig], None], arguments: list[str]) -> None:
+    """Let Hydra call the job; what it says against the arguments becomes an EvalkitError."""
     # Hydra would print its own errors, with a hint at a stack trace, and leave with 1
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = ["evalkit", *_flags_first(quote_free_text(arguments))]
     try:
         hydra.main(version_base="1.3", config_path=str(configs_dir()), config_name="config")(job)()
     except SystemExit as stop:  # Hydra's way to end --help
-        return int(stop.code or 0)
+        if stop.code:
+            raise
     except MissingConfigException as error:
         raise _missing_option(error) from error
     except BrokenPipeError:
@@ -116,13 +127,6 @@ def run_with_hydra(arguments: list[str]) -> int:
     except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
         # the last two come of flags, such as two that exclude each other
         raise EvalkitError(_explain(error)) from error
-    finally:
-        _print_summary(done)
-    if len(failed) > 1 and all(isinstance(error, EvalkitError) for error in failed):
-        raise EvalkitError(f"{len(failed)} runs of the sweep failed: {'; '.join(dict.fromkeys(map(str, failed)))}")
-    if failed:
-        raise failed[0]
-    return 0
 
 
 def register_bases() -> None:
@@ -131,10 +135,19 @@ def register_bases() -> None:
     store.store(group="task", name="base", node=TaskSettings.defaults())
     store.store(group="model", name="base", node=models.default_settings())
     store.store(group="backend", name="base", node=backends.default_settings())
+    OmegaConf.register_new_resolver("fp16_on_cuda", _fp16_on_cuda, replace=True)
 
 
-def _run(config: DictConfig, done: list[tuple[Result, Path]]) -> None:
-    from evalkit.runs import RunSettings, run
+def _fp16_on_cuda(device: str | None) -> str:
+    """fp16 where the run's device is a CUDA one, else fp32: what `dtype=${fp16_on_cuda:${device}}` stands for."""
+    from evalkit.backends.torch import choose_device
+
+    return "fp16" if choose_device(device).type == "cuda" else "fp32"
+
+
+def run_settings(config: DictConfig) -> RunSettings:
+    """All that a run is told, out of a composed configuration. Raises EvalkitError for a setting that is wrong."""
+    from evalkit.runs import RunSettings
 
     content: Any = OmegaConf.to_container(config, resolve=True)
     checked = RunConfiguration.from_mapping(content)
@@ -142,7 +155,7 @@ def _run(config: DictConfig, done: list[tuple[Result, Path]]) -> None:
     changed = {key: value for key, value in checked.model.items() if pristine["model"].get(key) != value}
     model = models.model_settings(pristine["model"], changed)
     cache_dir = Path(checked.cache_dir).expanduser() if checked.cache_dir else None
-    settings = RunSettings(
+    return RunSettings(
         task=TaskSettings.from_mapping(checked.task),
         model=model,
         backend=checked.backend.name,
@@ -152,15 +165,13 @@ def _run(config: DictConfig, done: list[tuple[Result, Path]]) -> None:
         protocol=checked.protocol.name,
         limit=checked.limit,
         texts=checked.texts,
+        reproduce=checked.reproduce,
         cache=checked.cache,
         results_dir=Path(checked.results_dir).expanduser(),
         deviations=deviations(content, pristine),
         config={**content, "model": model.model_dump(mode="json")},
         config_folders=_config_folders(),
-        taken={path: result.task.fingerprint for result, path in done},
     )
-    for finished in run(settings):  # one by one: what is done stays done, whatever the next task meets
-        done.append(finished)
 
 
 def deviations(content: dict[str, Any], pristine: dict[str, Any]) -> dict[str, Any]:
@@ -203,11 +214,15 @@ def _flat(content: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield name, value
 
 
-def _print_summary(done: list[tuple[Result, Path]]) -> None:
-    if done:
-        from evalkit.report.summary import print_summary
+def _print_summary(done: list[tuple[Result, Path]]) -> int:
+    """Print the table of the results, and the card's table where that was to be reproduced: 1 if it was not, else 0."""
+    from evalkit.report.reproduction import print_reproduction
+    from evalkit.report.summary import print_summary
 
-        print_summary([result for result, _ in done], OutputConsole(), paths=[path for _, path in done])
+    console = OutputConsole()
+    print_summary([result for result, _ in done], console, paths=[path for _, path in done])
+    reproduced = [result for result, _ in done if result.config.get("reproduce")]
+    return 0 if not reproduced or print_reproduction(reproduced, console) else 1
 
 
 def _flags_first(arguments: list[str]) -> list[str]:
@@ -225,7 +240,7 @@ def _flags_first(arguments: list[str]) -> list[str]:
     overrides: list[str] = parser.parse_intermixed_args(arguments).overrides
     for word in overrides:
         if "=" not in word and not word.startswith("~"):
-            raise unknown_name("command", word, ("run", "list", "check", "cache"))
+            raise unknown_name("command", word, COMMANDS)
     flags = [argument for argument in arguments if argument not in overrides]
     return [*flags, "--", *overrides] if overrides else flags
 
@@ -239,6 +254,7 @@ def _missing_option(error: MissingConfigException) -> EvalkitError:
 def _explain(error: Exception) -> str:
     """Hydra's message as one line, with the nearest right name where a key is unknown."""
     text = " ".join(str(error).partition("See https://")[0].split())
+    text = text.removeprefix("EvalkitError raised while resolving interpolation: ")
     if text.startswith("Config group override must be"):
         return f"{', '.join(GROUPS[:-1])} each need a name, as in task=demo; evalkit list shows them"
     if text.startswith("Ambiguous value"):

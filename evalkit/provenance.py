@@ -52,7 +52,7 @@ def collect() -> dict[str, Any]:
         "hardware": {
             "processor": processor_name(),
             "cores": os.cpu_count(),
-            "memory_bytes": _memory_bytes(),
+            "memory_bytes": memory_bytes(),
             "accelerators": _accelerators(),
         },
         "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -110,7 +110,8 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _memory_bytes() -> int | None:
+def memory_bytes() -> int | None:
+    """The machine's memory, where it tells."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):

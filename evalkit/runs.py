@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 from evalkit.errors import EvalkitError
 from evalkit.evaluation import Cache, Model, build_model, evaluate
+from evalkit.goldens import check_golden_scores, refuse_other_weights
 from evalkit.metrics import find_protocol
 from evalkit.models.interfaces import Runtime
 from evalkit.models.settings import ModelSettings
@@ -27,7 +28,8 @@ class RunSettings:
     """All that a run is told.
 
     `deviations` are the settings that differ from the model's and the task's own; `taken` are the result files that runs of
-    the same sweep wrote, with the fingerprints of their data; `config_folders` hold the user's own tasks.
+    the same sweep wrote, with the fingerprints of their data; `config_folders` hold the user's own tasks. With `reproduce`
+    the run starts with the golden scores of the model, if it has any.
     """
 
     task: TaskSettings
@@ -37,26 +39,27 @@ class RunSettings:
     protocol: str
     limit: int | None
     texts: bool
+    reproduce: bool
     cache: Cache
     results_dir: Path
     config_folders: Sequence[Path]
-    taken: Mapping[Path, str]
     deviations: Mapping[str, Any]
     config: Mapping[str, Any]
+    taken: Mapping[Path, str] = field(default_factory=dict)
 
 
 def run(settings: RunSettings) -> Iterator[tuple[Result, Path]]:
     """Evaluate the model on the task, or on each task of the suite; yield each result as soon as its file is written.
 
-    Raises EvalkitError for whatever is wrong: settings first, then data, then weights.
+    Raises EvalkitError for whatever is wrong: settings first, then data, then weights; with `reproduce`, MismatchError
+    where the weights are not those that they should be.
     """
     find_protocol(settings.protocol)
     _refuse_unwritable(settings.results_dir)
-    model = _model(settings.model.model_dump_json(), settings.backend, settings.runtime)
-    tasks = [
-        _task(task, settings.limit, settings.runtime.offline)
-        for task in suite_settings(settings.task, settings.config_folders)
-    ]
+    model = model_of(settings)
+    tasks = tasks_of(settings)
+    golden = check_golden_scores(model) if settings.reproduce else ()
+    refuse_other_weights(golden, settings.model)
     for task in tasks:
         logger.info("%s: %d queries, %d pairs", task.name, task.statistics.queries, task.statistics.pairs)
         result = evaluate(
@@ -68,6 +71,14 @@ def run(settings: RunSettings) -> Iterator[tuple[Result, Path]]:
             cache=settings.cache,
             config=dict(settings.config),
         )
+        if golden:
+            result = replace(
+                result,
+                provenance={
+                    **result.provenance,
+                    "golden_scores": [{**asdict(check), "matches": check.matches} for check in golden],
+                },
+            )
         folder = result_folder(settings.results_dir, result.model, settings.deviations)
         path = result_file(result, folder)
         if settings.taken.get(path, task.fingerprint) != task.fingerprint:
@@ -75,6 +86,19 @@ def run(settings: RunSettings) -> Iterator[tuple[Result, Path]]:
                 f"{task.source}: a run of this sweep on other data of that name wrote {path}; rename one of the two"
             )
         yield result, write_result(result, folder, with_texts=settings.texts)
+
+
+def model_of(settings: RunSettings) -> Model:
+    """The model, checked but not loaded."""
+    return _model(settings.model.model_dump_json(), settings.backend, settings.runtime)
+
+
+def tasks_of(settings: RunSettings) -> list[Task]:
+    """The task, or the tasks of the suite, loaded and checked."""
+    return [
+        _task(task, settings.limit, settings.runtime.offline)
+        for task in suite_settings(settings.task, settings.config_folders)
+    ]
 
 
 @lru_cache(maxsize=1)

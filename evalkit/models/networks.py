@@ -12,7 +12,7 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
-from evalkit.errors import EvalkitError
+from evalkit.errors import EvalkitError, WrongWeightsError
 from evalkit.models.settings import ModelSettings, Pooling
 from evalkit.models.tokenization import InputBuilder
 from evalkit.models.weights import read_config
@@ -91,7 +91,7 @@ def load_tokenizer(settings: ModelSettings, folder: Path) -> Any:
 def load_network(settings: ModelSettings, folder: Path) -> CrossEncoderNetwork | EmbedderNetwork:
     """Load the weights in their own precision, as the kind that the recipe says.
 
-    Raises EvalkitError where the weights are of another kind or not complete: transformers fills what is missing with
+    Raises WrongWeightsError where the weights are of another kind or not complete: transformers fills what is missing with
     random numbers and only warns.
     """
     refuse_wrong_kind(settings, read_config(folder))
@@ -105,17 +105,17 @@ def load_network(settings: ModelSettings, folder: Path) -> CrossEncoderNetwork |
 
 
 def refuse_wrong_kind(settings: ModelSettings, config: dict[str, Any]) -> None:
-    """Compare the recipe's kind with the architecture that config.json names. Raises EvalkitError with the reason."""
+    """Compare the recipe's kind with the architecture that config.json names. Raises WrongWeightsError."""
     architectures = [str(name) for name in config.get("architectures") or []]
     named = ", ".join(architectures)
     classifier = any(name.endswith("ForSequenceClassification") for name in architectures)
     if settings.kind == "cross-encoder" and architectures and not classifier:
-        raise EvalkitError(
+        raise WrongWeightsError(
             f"{settings.name} is a {named}, which has no scoring head: as a cross-encoder it would score at random. "
             "If it is an embedder: model=local-embedder (or kind: embedder)"
         )
     if settings.kind == "embedder" and classifier:
-        raise EvalkitError(
+        raise WrongWeightsError(
             f"{settings.name} is a {named}: as an embedder its scoring head would be dropped and its vectors mean nothing. "
             "If it is a reranker: model=local-cross-encoder (or kind: cross-encoder)"
         )
@@ -125,7 +125,7 @@ def refuse_wrong_kind(settings: ModelSettings, config: dict[str, Any]) -> None:
 
 def _refuse_labels(settings: ModelSettings, labels: int) -> None:
     if labels != 1:
-        raise EvalkitError(f"{settings.name} has {labels} labels; a cross-encoder for reranking has one score")
+        raise WrongWeightsError(f"{settings.name} has {labels} labels; a cross-encoder for reranking has one score")
 
 
 def position_limit(settings: ModelSettings, folder: Path) -> int | None:
@@ -154,7 +154,9 @@ def _refuse_incomplete(settings: ModelSettings, folder: Path, report: dict[str, 
     # names in transformers 4.57, (name, shape, shape) before and since
     mismatched = sorted(key if isinstance(key, str) else key[0] for key in report["mismatched_keys"])
     if mismatched:
-        raise EvalkitError(f"{folder}: weights of another shape than config.json says: {', '.join(mismatched[:3])}")
+        raise WrongWeightsError(
+            f"{folder}: weights of another shape than config.json says: {', '.join(mismatched[:3])}"
+        )
     missing = sorted(key for key in report["missing_keys"] if "position_ids" not in key)
     if settings.kind == "embedder":  # the pooler is not part of any recipe here
         missing = [key for key in missing if not key.startswith("pooler.")]
@@ -164,7 +166,7 @@ def _refuse_incomplete(settings: ModelSettings, folder: Path, report: dict[str, 
         key.split(".")[0] in ("classifier", "score", "pooler") for key in missing
     )
     what = "the scoring head" if head else f"{len(missing)} of the network's weights"
-    raise EvalkitError(
+    raise WrongWeightsError(
         f"{folder}: {what} ({', '.join(missing[:3])}{'…' if len(missing) > 3 else ''}) is missing from the weights and would be "
         "random. Is this an embedder, or a checkpoint saved without its head?"
     )

@@ -10,7 +10,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.errors import EvalkitError
+from evalkit.errors import NonFiniteError
 from evalkit.models.interfaces import LocalNetwork, PairScorer, RunnableModel, TaskScorer, TextEmbedder
 from evalkit.models.settings import ModelSettings
 from evalkit.records import Role, Run, Task, Usage
@@ -41,13 +41,13 @@ NOWHERE = ScoreMemory()
 def score_task(model: RunnableModel, settings: ModelSettings, task: Task, kept: ScoreMemory = NOWHERE) -> Run:
     """The model's score for every candidate of the task. Its weights are loaded only if a score is missing.
 
-    Raises EvalkitError, naming the texts, where a score or vector is not finite.
+    Raises NonFiniteError, naming the texts, where a score or vector is not finite.
     """
     if kept.store is None and isinstance(model.scorer, TaskScorer):
         started = time.perf_counter()
         scores = model.scorer.score_task(task)
         if not np.isfinite(scores).all():
-            raise EvalkitError(
+            raise NonFiniteError(
                 f"task {task.name}: the score of candidate {int(np.argmin(np.isfinite(scores))) + 1} is not finite"
             )
         return Run(scores, Usage(time.perf_counter() - started, len(scores)))
@@ -92,7 +92,7 @@ def _score_vectors(
     scores = similarities(queries.values, documents.values, texts.meetings, cosine=settings.similarity == "cosine")
     if not np.isfinite(scores).all():
         query, document = texts.meetings[np.argmin(np.isfinite(scores))]
-        raise EvalkitError(
+        raise NonFiniteError(
             f"the similarity of query {_short(texts.queries[query])} and document {_short(texts.documents[document])} is not a "
             "finite number: a vector has length zero, or is too long; are the weights whole?"
         )

@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.errors import EvalkitError
+from evalkit.errors import EvalkitError, NonFiniteError
 from evalkit.models.interfaces import Encoding, LocalNetwork, OutOfMemoryError
 from evalkit.scoring.outputs import OutputTable
 from evalkit.scoring.plan import Batch, Window, pack
@@ -153,7 +153,7 @@ def _finished(
 def _refuse_non_finite(outputs: NDArray[np.float32], items: NDArray[np.int64], name: Name) -> None:
     finite = np.isfinite(outputs).reshape(len(outputs), -1).all(axis=1)
     if not finite.all():
-        raise EvalkitError(
+        raise NonFiniteError(
             f"the model's output is not a finite number for {name(int(items[np.argmin(finite)]))}: NaN in the weights, or an "
             "overflow in fp16 (try dtype=bf16 or dtype=fp32)"
         )

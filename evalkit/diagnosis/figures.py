@@ -1,0 +1,101 @@
+"""Figures that several checks draw from scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.metrics import find_protocol, lists_of_task, score_lists
+from evalkit.records import Task
+from evalkit.statistics import bootstrap_intervals
+
+Floats = NDArray[np.float64]
+REPETITIONS = 1_000
+SEED = 42
+
+
+@dataclass(frozen=True, slots=True)
+class TieFacts:
+    """What ties there are among a sample's distinct texts per query.
+
+    The share that has another one's score, the share that has it at the lowest or highest score of all; and what the order
+    of tied candidates can make of MAP (fractions).
+    """
+
+    tied: float
+    at_ends: float
+    map_low: float
+    map_high: float
+
+
+def average_precisions(task: Task, scores: NDArray[np.floating]) -> Floats:
+    """Per query the AP of cmteb-v1, expected over the orders of tied candidates: a fraction."""
+    expected, _, _ = score_lists(lists_of_task(task, scores), find_protocol("cmteb-v1")).tie_values["map"]
+    return expected
+
+
+def random_precisions(task: Task) -> Floats:
+    """Per query the expected AP of a random order, exactly: that of scores which are all tied."""
+    return average_precisions(task, np.zeros(task.statistics.pairs))
+
+
+def chance_at_random(task: Task, mean: float) -> float:
+    """How often a random order of every query's candidates has a MAP of at least `mean`, of REPETITIONS seeded tries.
+
+    A permutation test's p-value: the observed order counts as one of the tries.
+    """
+    generator = np.random.default_rng(SEED)
+    sums = np.zeros(REPETITIONS)
+    for request in task.requests:
+        gains = np.array([candidate.gain > 0 for candidate in request.candidates])
+        places = np.argsort(generator.random((REPETITIONS, len(gains))), axis=1)[:, : int(gains.sum())]
+        ranks = np.sort(places, axis=1) + 1
+        sums += (np.arange(1, ranks.shape[1] + 1) / ranks).mean(axis=1)
+    reached = sums / len(task.requests) >= mean - 1e-9
+    return float((1 + reached.sum()) / (1 + REPETITIONS))
+
+
+def interval(values: Floats, level: float = 0.95) -> tuple[float, float]:
+    """Interval for the mean of values per query."""
+    low, high = bootstrap_intervals(values[:, None], seed=SEED, level=level)[0]
+    return float(low), float(high)
+
+
+def spread(task: Task, scores: NDArray[np.floating]) -> float:
+    """How far a query's scores lie apart: their standard deviation about the query's mean."""
+    sizes = [len(request.candidates) for request in task.requests]
+    owners = np.repeat(np.arange(len(sizes)), sizes)
+    wide = scores.astype(np.float64)
+    means = np.bincount(owners, wide) / np.array(sizes)
+    return float(np.sqrt(np.mean((wide - means[owners]) ** 2)))
+
+
+def tie_facts(task: Task, scores: NDArray[np.floating]) -> TieFacts:
+    """What ties there are in the scores (as float32) that no repeated text explains."""
+    single = scores.astype(np.float32)
+    ends = (single.min(), single.max())
+    start = texts = tied = at_ends = 0
+    for request in task.requests:
+        stop = start + len(request.candidates)
+        by_text = dict(zip((candidate.text for candidate in request.candidates), single[start:stop], strict=True))
+        values, counts = np.unique(np.array(list(by_text.values())), return_counts=True)
+        shared = np.where(counts > 1, counts, 0)
+        texts += len(by_text)
+        tied += int(shared.sum())
+        at_ends += int(shared[np.isin(values, ends)].sum())
+        start = stop
+    ties = score_lists(lists_of_task(task, scores), find_protocol("cmteb-v1")).ties["map"]
+    return TieFacts(tied / texts, at_ends / texts, ties.low, ties.high)
+
+
+def share(value: float) -> str:
+    """A share in percent, as fine as it needs."""
+    percent = 100 * value
+    return f"{percent:.0f} %" if percent >= 10 or percent == 0 else f"{percent:.2g} %"
+
+
+def points(value: float) -> str:
+    """A fraction as percent with two decimals, as metrics are printed."""
+    return f"{100 * value:.2f}"

@@ -1,0 +1,224 @@
+"""The verdict of a run that was to reproduce published figures: the source's own table, a verdict per cell, and where to look."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from evalkit import published
+from evalkit.configuration import option_names, read_option
+from evalkit.console import print_whole
+from evalkit.published import AVERAGE_TASK, NOISE_POINTS, PublishedFigure
+from evalkit.records import Result
+
+PROTOCOL = "cmteb-v1"
+METRICS = ("map", "mrr")
+Verdict = Literal["match", "mismatch", "not comparable"]
+Find = Callable[[str, str, str], PublishedFigure | None]
+STYLES = {"match": "green", "mismatch": "bold red", "not comparable": "yellow"}
+
+# what known mistakes give: task, MAP, MRR (fractions), what happened
+FINGERPRINTS = (
+    ("T2Reranking", 0.5107, 0.5836, "bge-reranker-large without its scoring head, loaded as an embedder"),
+    ("MMarcoReranking", 0.006, None, "an embedder loaded as a cross-encoder"),
+)
+FINGERPRINT_WIDTH = 0.002
+RECIPE = ("revision", "max_length", "truncation", "query_prompt", "document_prompt", "pooling", "similarity")
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One figure of the source's table and the run's value beside it (a fraction), both of `metric`.
+
+    `why` says why the two can't be compared; `chosen` whether the user asked for that (limit=), or whether it is a failure of
+    its own (other data, other weights).
+    """
+
+    task: str
+    metric: str
+    value: float
+    figure: PublishedFigure | None
+    bound: float
+    why: str = ""
+    chosen: bool = True
+
+    @property
+    def points(self) -> float:
+        """The run's value less the published one, in percentage points; NaN without a figure."""
+        return math.nan if self.figure is None else (self.value - self.figure.value) * 100
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the figure was reproduced. What can't be compared is never a match."""
+        if self.why:
+            return "not comparable"
+        return "match" if abs(self.points) <= self.bound + 1e-9 else "mismatch"
+
+    @property
+    def fails(self) -> bool:
+        """Whether the figure was to be reproduced and was not."""
+        return self.verdict == "mismatch" or (self.verdict == "not comparable" and not self.chosen)
+
+
+def preferred_figure(hub_id: str, task: str, metric: str) -> PublishedFigure | None:
+    """The figure that the model's card, or else the best source, gives for a task under cmteb-v1."""
+    return published.preferred(hub_id, task, metric, PROTOCOL)
+
+
+def verdict_cells(results: Sequence[Result], find: Find = preferred_figure) -> list[Cell]:
+    """A cell per result and metric, and the average's where one was published over precisely these tasks.
+
+    `find` gives the figure published for a Hub id, task and metric. MAP may differ by NOISE_POINTS; MRR also by what one
+    query makes whose first relevant document moves between ranks 1 and 2.
+    """
+    cells = [_cell(result, metric, find) for result in results for metric in METRICS]
+    average = _average_cell(results, [cell for cell in cells if cell.metric == "map"])
+    return cells + ([average] if average else [])
+
+
+def print_reproduction(results: Sequence[Result], console: Console) -> bool:
+    """Print the verdicts, per model, and on a failure what to look at first. Tells whether nothing failed."""
+    succeeded = True
+    for hub_id in dict.fromkeys(map(claimed_model, results)):
+        own = [result for result in results if claimed_model(result) == hub_id]
+        cells = verdict_cells(own)
+        failed = any(cell.fails for cell in cells)
+        console.print()
+        print_whole(verdict_table(hub_id, cells), console)
+        for line in (_summary_line(cells), *(first_looks(own) if failed else ())):
+            console.print(line, soft_wrap=True, markup=False, highlight=False)
+        succeeded = succeeded and not failed
+    return succeeded
+
+
+def verdict_table(hub_id: str, cells: Sequence[Cell]) -> Table:
+    """The cells as a table: the published digits, the run's own to as many decimals, and the verdict."""
+    table = Table(
+        title=f"{hub_id}: published and reproduced", title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False,
+        padding=(0, 1, 0, 0), caption_justify="left",
+    )  # fmt: skip
+    for title in ("task", "metric", "published", "source", "this run", "difference", "verdict"):
+        right = title in ("published", "this run", "difference")
+        table.add_column(title, justify="right" if right else "left", no_wrap=True, min_width=len(title))
+    for cell in cells:
+        verdict = f"{cell.verdict} ({cell.why})" if cell.why else cell.verdict
+        texts = [cell.task, cell.metric.upper(), *_figure_texts(cell)]
+        table.add_row(*map(Text, texts), Text(verdict, style=STYLES[cell.verdict]))
+    table.caption = (
+        f"match: MAP within {NOISE_POINTS} points, the noise between honest runs; MRR also within what one query makes whose first "
+        "relevant document moves between ranks 1 and 2"
+    )
+    return table
+
+
+def first_looks(results: Sequence[Result]) -> list[str]:
+    """What to look at first, the likeliest cause first: what is known to differ, then what known mistakes give."""
+    known = list(dict.fromkeys(look for result in results for look in _looks(result)))
+    general = [
+        "evalkit doctor with the same settings, which examines weights, truncation and order on a sample",
+        "backend=torch dtype=fp32 cache=refresh, which leaves out conversion, rounding and stored scores",
+        "the versions of torch, transformers and tokenizers in the result's provenance",
+    ]
+    return ["look first at:", *(f"  {number}. {look}" for number, look in enumerate([*known, *general], 1))]
+
+
+def claimed_model(result: Result) -> str:
+    """The Hub id of the model that the run says it is, whatever folder its weights come from."""
+    model: Any = result.config.get("model") or {}
+    return str(model.get("hub_id") or result.model.hub_id)
+
+
+def _cell(result: Result, metric: str, find: Find) -> Cell:
+    figure = find(claimed_model(result), result.task.name, metric)
+    why, chosen = _obstacle(result, figure)
+    scored = int(result.queries["ap"].notna().sum())
+    bound = NOISE_POINTS if metric == "map" else max(NOISE_POINTS, 50 / max(scored, 1))
+    return Cell(result.task.name, metric, result.scores[metric], figure, bound, why, chosen)
+
+
+def _obstacle(result: Result, figure: PublishedFigure | None) -> tuple[str, bool]:
+    """Why a result can't be compared with a figure, and whether the user asked for that; an empty reason where it can."""
+    limit = result.config.get("limit") if result.task.limit is None else result.task.limit
+    if limit is not None:
+        return f"limit={limit}", True
+    if figure is None:
+        return "nothing published", True
+    if _other_weights(result):
+        return "other weights", False
+    return ("other data", False) if result.task.differences else ("", True)
+
+
+def _other_weights(result: Result) -> bool:
+    """Whether the weights are not known to be the claimed model's: not from the Hub, and without its golden scores."""
+    checks: Any = result.provenance.get("golden_scores") or ()
+    return result.model.hub_id != claimed_model(result) and not (checks and all(check["matches"] for check in checks))
+
+
+def _average_cell(results: Sequence[Result], cells: Sequence[Cell]) -> Cell | None:
+    tasks = [result.task.name for result in results]
+    if len(set(tasks)) < max(len(tasks), 2):
+        return None
+    figure = published.find_average(claimed_model(results[0]), tasks, "map", PROTOCOL)
+    if figure is None:
+        return None
+    reasons = [cell for cell in cells if cell.why]
+    value = math.fsum(cell.value for cell in cells) / len(cells)
+    why, chosen = (reasons[0].why, reasons[0].chosen) if reasons else ("", True)
+    return Cell(AVERAGE_TASK, "map", value, figure, NOISE_POINTS, why, chosen)
+
+
+def _figure_texts(cell: Cell) -> list[str]:
+    figure = cell.figure
+    if figure is None:
+        return ["", "", f"{cell.value * 100:.2f}", ""]
+    scale = 100 if figure.unit == "percent" else 1
+    difference = f"{round(cell.points, 3) + 0.0:+.3f}" if math.isfinite(cell.points) else ""
+    return [figure.printed, published.origin(figure), f"{cell.value * scale:.{figure.decimals}f}", difference]
+
+
+def _summary_line(cells: Sequence[Cell]) -> str:
+    counts = [f"{sum(cell.verdict == verdict for cell in cells)} {verdict}" for verdict in STYLES]
+    return f"verdict: {', '.join(counts)}"
+
+
+def _looks(result: Result) -> Iterator[str]:
+    """What is known to differ between this run and the published one."""
+    if _other_weights(result):
+        yield f"the weights: {result.model.hub_id} at {result.model.revision}, which are not known to be {claimed_model(result)}'s"
+    if result.task.differences:
+        yield f"the data: {result.task.name} has {', '.join(result.task.differences)}"
+    for task, map_value, mrr_value, mistake in FINGERPRINTS:
+        if task == result.task.name and _is_print(result, map_value, mrr_value):
+            yield f"{task}: MAP {result.scores['map'] * 100:.2f} is the print of a known mistake: {mistake}"
+    yield from _recipe_looks(result)
+    if result.config.get("dtype", "fp32") != "fp32" and result.precision is not None:
+        moved = result.precision.map_difference * 100
+        yield f"dtype={result.precision.dtype}: on a sample of {result.task.name} MAP moved by {moved:+.2f} against fp32"
+    ties = result.ties.get("map")
+    if ties is not None and (ties.high - ties.low) * 100 > NOISE_POINTS:
+        yield f"ties: their order alone can make {result.task.name} MAP {ties.low * 100:.2f} to {ties.high * 100:.2f}"
+
+
+def _recipe_looks(result: Result) -> Iterator[str]:
+    own: Any = result.config.get("model") or {}
+    if own.get("name") not in option_names("model"):
+        return
+    said = read_option("model", own["name"])
+    for name in RECIPE:
+        if name in said and own.get(name) != said[name]:
+            yield f"the recipe: model.{name} is {own.get(name)!r}, the model's own file says {said[name]!r}"
+    source: Any = result.config.get("task") or {}
+    if source.get("source", "cmteb") != "cmteb":
+        yield f"the layout: task.source={source['source']}, cards were made with task.source=cmteb"
+
+
+def _is_print(result: Result, map_value: float, mrr_value: float | None) -> bool:
+    pairs = [("map", map_value), ("mrr", mrr_value)]
+    return all(abs(result.scores[name] - value) <= FINGERPRINT_WIDTH for name, value in pairs if value is not None)
