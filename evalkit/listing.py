@@ -34,15 +34,17 @@ def print_lists(what: str) -> None:
 
 
 def model_table() -> Table:
-    """One row per model: kind, size, Hub id, what is published of it, its recipes, and the backends that can run it."""
-    table = _table(
-        "models", "model", "kind", "parameters", "Hub id", "published MAP", "figures", "recipes", "backends"
-    )
+    """One row per model: kind, size, Hub id, what is published of it, its recipes, and the backends that can run it.
+
+    Most models are run by all backends of their kind, which the caption names.
+    """
+    table = _table("models", "model", "kind", "parameters", "Hub id", "published MAP", "figures", "recipes", "backends")
     figures = Counter(figure.model for figure in published.all_figures())
     suites = [read_settings(suite).suite for suite in SUITES]
+    by_kind = _backends_by_kind()
     for name in sorted(option_names("model"), key=str.lower):
         model = read_model(name)
-        hub_id = model.hub_id or ""
+        hub_id, able = model.hub_id or "", backends_for(model)
         table.add_row(
             name,
             model.kind,
@@ -51,9 +53,20 @@ def model_table() -> Table:
             published_mean(hub_id, suites),
             str(figures[hub_id] or ""),
             ", ".join(model.recipes),
-            ", ".join(backends_for(model)),
+            "all" if able == by_kind.get(model.kind) else ", ".join(able),
         )
+    table.caption = "\n".join(f"all {kind} backends: {', '.join(names)}" for kind, names in by_kind.items())
     return table
+
+
+def _backends_by_kind() -> dict[str, tuple[str, ...]]:
+    """The backends that run any model of a kind, where there are several."""
+    backends = [read_backend(name) for name in option_names("backend")]
+    by_kind = {
+        kind: tuple(backend.name for backend in backends if kind in backend.kinds)
+        for kind in sorted({kind for backend in backends for kind in backend.kinds})
+    }
+    return {kind: names for kind, names in by_kind.items() if len(names) > 1}
 
 
 def published_mean(hub_id: str, suites: Sequence[Sequence[str]]) -> str:
@@ -106,7 +119,9 @@ def protocol_table() -> Table:
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(
+        title=title, title_justify="left", caption_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0)
+    )
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
