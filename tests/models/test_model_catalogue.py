@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from evalkit import published
+from evalkit.backends import backends_for
 from evalkit.configuration import configs_dir, option_names
 from evalkit.models.settings import ModelSettings, model_settings, read_model
 
@@ -127,6 +128,12 @@ def test_mtebs_registry_has_none_where_the_file_says_so(name: str) -> None:
 
 def test_each_pinned_model_says_what_mtebs_registry_has() -> None:
     assert [name for name in PINNED if REGISTERED not in comment(name)] == []
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_backend_can_run_each_model(name: str) -> None:
+    assert set(MODELS[name].backends) <= set(option_names("backend"))
+    assert backends_for(MODELS[name])
 
 
 def test_prompts_of_bge() -> None:
