@@ -20,6 +20,8 @@ from evalkit.errors import EvalkitError
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
+SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C, where PyYAML was built so: eight times as fast
+
 
 @cache
 def configs_dir() -> Path:
@@ -48,8 +50,13 @@ def read_option(group: str, name: str) -> dict[str, Any]:
 
 @cache
 def _parse(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content: dict[str, Any] = read_yaml(path)
     return content
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file. Raises yaml.YAMLError and UnicodeDecodeError."""
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=SAFE_LOADER)  # noqa: S506 it is a safe loader
 
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:

@@ -21,6 +21,8 @@ class ModelSettings(BaseModel):
 
     `recipes` holds variants, by name, of the fields of this file; `recipe` says which one is in force. `backends` lists
     the only systems that can run the model, where not every backend of its kind can. `parameters` is in millions.
+    `needs_remote_code` says that the model's architecture is Python code beside its weights, which runs only where
+    `trust_remote_code` allows it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -42,6 +44,7 @@ class ModelSettings(BaseModel):
     recipe: str | None = None
     recipes: dict[str, dict[str, Any]] = {}
 
+    needs_remote_code: bool = False
     trust_remote_code: bool = False
     allow_pickle: bool = False
 

