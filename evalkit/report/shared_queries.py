@@ -125,7 +125,7 @@ def _counted(
 ) -> NDArray[np.bool_]:
     """Which queries have a value, in all results alike: bool[n_queries]."""
     present = ~np.isnan(values)
-    counted: NDArray[np.bool_] = present.all(axis=1)
+    counted = np.asarray(present.all(axis=1))
     torn = np.flatnonzero(present.any(axis=1) & ~counted)
     if torn.size:
         without = results[int(np.argmin(present[torn[0]]))]
