@@ -18,7 +18,7 @@ from evalkit.errors import EvalkitError
 RUN, COMPARE, DOCTOR = "run", "compare", "doctor"
 CacheDir = Annotated[Path | None, typer.Option(help="The folder of the store; without it, the user's cache.")]
 Metric = Annotated[str | None, typer.Option(help="A metric of the results; without it, the protocol's main score.")]
-Alpha = Annotated[float, typer.Option(min=0, max=1, help="Systems are told apart where p is below this.")]
+Alpha = Annotated[float, typer.Option(min=1e-6, max=1, help="Systems are told apart where p is below this.")]
 Seed = Annotated[int, typer.Option(min=0, help="The seed of resamples and random signs.")]
 Slices = Annotated[
     list[str] | None,

@@ -78,15 +78,7 @@ def shared_queries(group: TaskResults, metric: str | None = None) -> SharedQueri
         if column not in table or metric not in result.scores:
             raise _unknown_metric(metric, result)
     values = np.column_stack([table[column].to_numpy(np.float64) for table in tables])
-    counted = ~np.isnan(values)
-    for place in np.flatnonzero(counted.any(axis=1) & ~counted.all(axis=1)):
-        without = group.results[int(np.argmin(counted[place]))]
-        raise EvalkitError(
-            f"{without.path}: query {query_ids[place]} has no {metric}, but another result has it; run the evaluation again"
-        )
-    kept = counted.all(axis=1)
-    if not kept.any():
-        raise EvalkitError(f"{first.path}: no query has a value of {metric}; choose another with --metric")
+    kept = _counted(values, query_ids, metric, group.results)
     return SharedQueries(
         of=group,
         metric=metric,
@@ -113,19 +105,36 @@ def _in_order(result: StoredResult, query_ids: list[str], first: StoredResult) -
     own = result.queries["query_id"].tolist()
     if own == query_ids:
         return result.queries
-    missing, added = set(query_ids) - set(own), set(own) - set(query_ids)
-    for query_id, having, lacking in [(q, first, result) for q in query_ids if q in missing] + [
-        (q, result, first) for q in own if q in added
-    ]:
+    expected, found = set(query_ids), set(own)
+    missing, added = [one for one in query_ids if one not in found], [one for one in own if one not in expected]
+    if missing or added:
+        having, lacking = (first, result) if missing else (result, first)
         raise EvalkitError(
-            f"{having.path} and {lacking.path} have different queries: {query_id} is only in the first "
-            f"({len(missing | added)} differ); compare runs on the same queries"
+            f"{having.path} and {lacking.path} have different queries: {(missing or added)[0]} is only in the first "
+            f"({len(missing) + len(added)} differ); compare runs on the same queries"
         )
     if len(set(own)) < len(own) or len(own) != len(query_ids):
         raise EvalkitError(
             f"{result.path}: query_ids repeat, in another order than in {first.path}; run the evaluation again"
         )
     return result.queries.set_index("query_id").loc[query_ids].reset_index()
+
+
+def _counted(
+    values: NDArray[np.float64], query_ids: Sequence[str], metric: str, results: Sequence[StoredResult]
+) -> NDArray[np.bool_]:
+    """Which queries have a value, in all results alike: bool[n_queries]."""
+    present = ~np.isnan(values)
+    counted = np.asarray(present.all(axis=1))
+    torn = np.flatnonzero(present.any(axis=1) & ~counted)
+    if torn.size:
+        without = results[int(np.argmin(present[torn[0]]))]
+        raise EvalkitError(
+            f"{without.path}: query {query_ids[torn[0]]} has no {metric}, but another result has it; run the evaluation again"
+        )
+    if not counted.any():
+        raise EvalkitError(f"{results[0].path}: no query has a value of {metric}; choose another with --metric")
+    return counted
 
 
 def _limit(result: StoredResult) -> int | None:

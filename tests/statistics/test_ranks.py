@@ -16,6 +16,7 @@ from evalkit.statistics import (
     paired_randomisation_test,
     pairs_of,
     rank_ranges,
+    resampled_deviations,
 )
 
 
@@ -81,6 +82,22 @@ def test_intervals_of_averages_agree_with_scipys_over_several_samples() -> None:
         ).confidence_interval
         width = reference.high - reference.low
         assert tuple(ours[column]) == pytest.approx((reference.low, reference.high), abs=0.05 * width)
+
+
+def test_intervals_of_averages_are_scipys_on_the_same_resamples() -> None:
+    generator = np.random.default_rng(6)
+    tasks = [generator.beta(0.4, 4, size=(n, 1)) for n in (12, 40, 300)]
+    parts = [resampled_deviations(values, (7, number), 3000) for number, values in enumerate(tasks)]
+    means = sum(parts)[:, 0] / 3 + np.mean([values.mean() for values in tasks])
+    reference = stats.bootstrap(
+        tuple(values[:, 0] for values in tasks),
+        lambda a, b, c, axis: (a.mean(axis) + b.mean(axis) + c.mean(axis)) / 3,
+        n_resamples=0,
+        bootstrap_result=stats._resampling.BootstrapResult(None, means, None),
+        method="BCa",
+    ).confidence_interval
+    ours = average_intervals(tasks, seed=7, n_resamples=3000)[0]
+    assert tuple(ours) == pytest.approx((reference.low, reference.high), abs=1e-9)
 
 
 def test_an_average_without_spread_is_its_own_interval() -> None:
