@@ -26,7 +26,8 @@ def draw_sample(task: Task, pairs: int, seed: int) -> Sample:
     """
     generator = np.random.default_rng(seed)
     scorable = [request for request in task.requests if has_both(request)]
-    longest = max(pairs // FEWEST_QUERIES, SHORTEST_LIST)
+    fits = sum(len(request.candidates) for request in scorable) <= pairs
+    longest = pairs if fits else max(pairs // FEWEST_QUERIES, SHORTEST_LIST)
     chosen: list[Request] = []
     whole, taken = True, 0
     for number in generator.permutation(len(scorable)).tolist():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from evalkit.models.interfaces import RunnableModel, Scorer
 from evalkit.records import ModelIdentity, Role, Task
 
 Pair = tuple[str, str]
+DIMENSIONS = 24
 PairScore = Callable[[Pair], float]
 
 
@@ -33,6 +35,12 @@ def noise(pair: Pair) -> float:
     """Normal noise that belongs to the pair."""
     digest = hashlib.sha256("\0".join(pair).encode()).digest()
     return float(np.random.default_rng(int.from_bytes(digest[:8], "big")).normal())
+
+
+def direction(name: str) -> NDArray[np.float64]:
+    """A random vector that belongs to the name."""
+    digest = hashlib.sha256(name.encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:8], "big")).normal(size=DIMENSIONS)
 
 
 def informed(task: Task, strength: float = 2.0) -> PairScore:
@@ -98,8 +106,17 @@ class PromptedEmbedder:
         prompt = self.query if role == "query" else self.document
         plain = text.removeprefix(prompt)
         strength = self.strength if text.startswith(prompt) else self.strength / 3
-        vector = np.array([noise((plain, str(place))) for place in range(24)])
-        for request in self.task.requests:
-            if plain in request.query.texts or any(c.text == plain and c.gain for c in request.candidates):
-                vector += strength * np.array([noise((request.query.query_id, str(place))) for place in range(24)])
+        vector = direction(plain)
+        for query_id in self._subjects.get(plain, ()):
+            vector = vector + strength * direction(query_id)
         return vector.astype(np.float32)
+
+    @cached_property
+    def _subjects(self) -> dict[str, set[str]]:
+        """Which queries a text belongs to: its own, or those that it answers."""
+        found: dict[str, set[str]] = {}
+        for request in self.task.requests:
+            relevant = [candidate.text for candidate in request.candidates if candidate.gain]
+            for text in (*request.query.texts, *relevant):
+                found.setdefault(text, set()).add(request.query.query_id)
+        return found
