@@ -59,14 +59,14 @@ def test_a_result_as_written_is_clean_alone_and_by_its_folder(written: Path) -> 
     [
         ("queries", lambda table: table.assign(ap=table["ap"].where(table.index != 3, 0.123)), "map of 1 queries is not what"),
         ("queries", lambda table: table.assign(rr=table["rr"] * 0.999), "mrr is not the mean of its queries"),
-        ("queries", lambda table: table.iloc[1:], "the number of queries is another"),
+        ("queries", lambda table: table.iloc[1:], "the tables have another number than task.statistics.queries"),
         ("queries", lambda table: table.iloc[::-1], "the two tables are of different queries"),
         ("queries", lambda table: table.assign(n_positive=table["n_positive"] + 1), "n_positive of "),
         ("queries", lambda table: table.assign(map_at_1000=0.5), "map_at_1000 is not the mean of its queries"),
         ("queries", lambda table: table.drop(columns="ap"), "the result's files are not as evalkit writes them"),
         ("run", lambda table: table.assign(score=-table["score"] + range(len(table))), "map of "),
-        ("run", lambda table: table.assign(label=1 - table["label"]), "the number of positives is another"),
-        ("run", lambda table: table.iloc[:-1], "the number of pairs is another"),
+        ("run", lambda table: table.assign(label=1 - table["label"]), "the tables have another number"),
+        ("run", lambda table: table.iloc[:-1], "the tables have another number than task.statistics.pairs"),
         ("run", lambda table: table.assign(score=float("nan")), "the tables' contents cannot be scored"),
         ("run", lambda table: table.assign(score="x"), "the tables' contents cannot be scored"),
         ("run", lambda table: table.assign(query_id=[[1]] * len(table)), "the tables' contents cannot be scored"),
@@ -89,6 +89,27 @@ def test_a_changed_mean_is_an_error(written: Path, tmp_path: Path, metric: str) 
 
     change_json(path, change)
     assert f"{metric} is not the mean of its queries" in [finding.what for finding in findings(path)]
+
+
+def test_a_leading_metric_without_its_column_is_an_error(written: Path, tmp_path: Path) -> None:
+    path = copied(written, tmp_path)
+    change_json(path, lambda content: content["evalkit"].update(protocol="mteb-v2"))
+    assert findings(path) == []
+    change_table(path, "queries", lambda table: table.drop(columns="map_at_1000"))
+    assert {(finding.severity, finding.rule) for finding in findings(path)} == {("error", "recomputed")}
+
+
+@pytest.mark.parametrize("name", ["scored", "dropped"])
+def test_another_number_of_queries_is_an_error(written: Path, tmp_path: Path, name: str) -> None:
+    path = copied(written, tmp_path)
+    change_json(path, lambda content: content["evalkit"]["queries"].update({name: 24}))
+    assert [finding.what for finding in findings(path)] == [f"the tables have another number than queries.{name}"]
+
+
+def test_models_that_rank_a_small_task_alike_are_no_copies(written: Path, tmp_path: Path) -> None:
+    path = copied(written, tmp_path)
+    change_json(path, lambda content: content["evalkit"]["model"].update(hub_id="local/other"))
+    assert findings(written, path) == []
 
 
 def test_a_table_that_is_missing_is_a_note_and_a_broken_one_an_error(written: Path, tmp_path: Path) -> None:

@@ -125,6 +125,21 @@ def test_what_cannot_be_is_an_error(tmp_path: Path, changes: dict[str, Any], rul
     assert ("error", rule) in {(finding.severity, finding.rule) for finding in findings(write(tmp_path, content))}
 
 
+def test_another_split_is_not_held_against_the_published_tasks_size(tmp_path: Path) -> None:
+    wrong = {"map": 0.99, "mrr": 0.6949976190486191}
+    found = {
+        split: {finding.rule for finding in findings(write(tmp_path, {**NEW, "scores": {split: [wrong]}}))}
+        for split in ("test", "train")
+    }
+    assert found == {"test": {"lattice", "map and mrr"}, "train": set()}
+
+
+def test_a_map_far_from_all_published_ones_is_a_warning(tmp_path: Path) -> None:
+    for value, found in ((0.634, set()), (0.55, {("warning", "map and mrr")}), (0.9, {("error", "map and mrr")})):
+        content = {**NEW, "scores": {"test": [{**V1, "map": value}]}}
+        assert {(finding.severity, finding.rule) for finding in findings(write(tmp_path, content))} == found
+
+
 def test_bare_nan_is_an_error_too(tmp_path: Path) -> None:
     path = tmp_path / "CMedQAv1-reranking.json"
     path.write_text('{"scores": {"test": [{"map": NaN, "mrr": -Infinity}]}}', encoding="utf-8")

@@ -13,7 +13,7 @@ from evalkit.audit.figures import Finding, Severity
 from evalkit.errors import EvalkitError
 from evalkit.metrics import PROTOCOLS, score_lists
 from evalkit.metrics.lists import candidate_lists
-from evalkit.stored_results import load_result, query_column
+from evalkit.stored_results import MAIN_METRICS, load_result, query_column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +57,7 @@ def own_findings(path: Path) -> list[Finding]:
     result = _OwnResult(path, stored.scores, stored.own, queries, run)
     try:
         return [*_count_findings(result), *_mean_findings(result), *_value_findings(result)]
-    except (EvalkitError, ValueError, TypeError, OverflowError) as error:
+    except (EvalkitError, LookupError, ValueError, TypeError, OverflowError) as error:
         # a table may hold anything in its columns
         return [result.finding("the tables' contents cannot be scored", "", f"{type(error).__name__}: {error}")]
 
@@ -81,18 +81,23 @@ def _read_table(path: Path, kind: str, columns: tuple[str, ...]) -> pd.DataFrame
 def _count_findings(result: _OwnResult) -> Iterator[Finding]:
     """Compare what the JSON counts with the rows, and each query's labels with the table of queries."""
     statistics = result.own["task"]["statistics"]
+    told = result.own["queries"] if isinstance(result.own.get("queries"), dict) else {}
+    leading = query_column(result.own["protocol"], MAIN_METRICS[result.own["protocol"]][0])
+    scored = int(result.queries[leading].notna().sum())
     run_ids = list(dict.fromkeys(result.run["query_id"]))
     counted = {
-        "queries": (statistics.get("queries"), len(result.queries)),
-        "pairs": (statistics.get("pairs"), len(result.run)),
-        "positives": (statistics.get("positives"), int((result.run["label"] > 0).sum())),
+        "task.statistics.queries": (statistics.get("queries"), len(result.queries)),
+        "task.statistics.pairs": (statistics.get("pairs"), len(result.run)),
+        "task.statistics.positives": (statistics.get("positives"), int((result.run["label"] > 0).sum())),
+        "queries.scored": (told.get("scored"), scored),
+        "queries.dropped": (told.get("dropped"), len(result.queries) - scored),
     }
     for name, (stated, found) in counted.items():
         if stated != found:
             yield result.finding(
-                f"the number of {name} is another in the tables",
-                f"evalkit.task.statistics.{name}",
-                f"{stated} stated, {found} rows",
+                f"the tables have another number than {name}",
+                f"evalkit.{name}",
+                f"{stated} stated, {found} in the tables",
             )
     if result.queries["query_id"].duplicated().any() or run_ids != list(result.queries["query_id"]):
         yield result.finding(

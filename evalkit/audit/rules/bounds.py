@@ -64,31 +64,35 @@ def maps_against_mrrs(evidence: Evidence) -> Iterator[Finding]:
     """
     curves = _published_curves(evidence.registry)
     for map_figure, mrr_figure in _rows(evidence.figures):
-        impossible = _impossible(map_figure, mrr_figure)
-        curve = curves.get(map_figure.task)
-        if impossible:
-            yield impossible
-        elif curve and curve.lowest <= mrr_figure.value <= curve.highest:
-            expected = float(np.polyval(curve.coefficients, mrr_figure.value))
-            if abs(map_figure.value - expected) > max(_FAR_POINTS, _FAR_DEVIATIONS * curve.deviation):
-                known = is_published(map_figure, evidence) and is_published(mrr_figure, evidence)
-                why = "other models with such an MRR have another MAP: tied scores, or figures of different runs"
-                usual = f"published models have about {expected:.3f}, ± {curve.deviation:.3f}"
-                yield _finding("note" if known else "warning", map_figure, mrr_figure, usual, why)
+        size = task_size(map_figure.task)
+        # a part of a task, or its other split, has queries of another kind
+        if size and map_figure.queries == size.queries:
+            impossible = _impossible(map_figure, mrr_figure, size.positives / size.queries)
+            improbable = _improbable(map_figure, mrr_figure, curves.get(map_figure.task), evidence)
+            yield from filter(None, [impossible or improbable])
 
 
-def _impossible(map_figure: Figure, mrr_figure: Figure) -> Finding | None:
-    size = task_size(map_figure.task)
-    if size is None:
-        return None
+def _impossible(map_figure: Figure, mrr_figure: Figure, mean_positives: float) -> Finding | None:
     slack = float(half_unit(map_figure))
-    low, high = map_bounds(size.positives / size.queries, mrr_figure.value, float(half_unit(mrr_figure)))
+    low, high = map_bounds(mean_positives, mrr_figure.value, float(half_unit(mrr_figure)))
     if map_figure.value > high + slack:
         return _finding("error", map_figure, mrr_figure, f"it is at most {high:.4f}", "no ranking has both")
     if map_figure.value < low - slack:
         why = "without tied scores no ranking has both; with many ties MRR flatters and means nothing"
         return _finding("warning", map_figure, mrr_figure, f"it is at least {low:.4f}", why)
     return None
+
+
+def _improbable(map_figure: Figure, mrr_figure: Figure, curve: _Curve | None, evidence: Evidence) -> Finding | None:
+    if curve is None or not curve.lowest <= mrr_figure.value <= curve.highest:
+        return None
+    expected = float(np.polyval(curve.coefficients, mrr_figure.value))
+    if abs(map_figure.value - expected) <= max(_FAR_POINTS, _FAR_DEVIATIONS * curve.deviation):
+        return None
+    known = is_published(map_figure, evidence) and is_published(mrr_figure, evidence)
+    why = "other models with such an MRR have another MAP: tied scores, or figures of different runs"
+    usual = f"published models have about {expected:.3f}, ± {curve.deviation:.3f}"
+    return _finding("note" if known else "warning", map_figure, mrr_figure, usual, why)
 
 
 def map_bounds(mean_positives: float, mrr: float, rounding: float = 0.0) -> tuple[float, float]:

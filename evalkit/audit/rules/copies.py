@@ -30,6 +30,9 @@ _PROOF = 8.0
 """Digits in common, in all: by chance one pair of 10**8 has them, and the registry holds some 30,000 pairs."""
 
 
+_FEWEST_QUERIES = 100
+
+
 @dataclass(slots=True)
 class _Shared:
     """The figures that two models have in common, with how many digits each of them shows."""
@@ -90,6 +93,8 @@ def _is_same_model(figure: Figure, other: Figure) -> bool:
 
 
 def _says_something(figure: Figure) -> bool:
+    if figure.kind == "own result" and (figure.queries or 0) < _FEWEST_QUERIES:
+        return False  # on a few queries two good models may well rank alike
     return bool(figure.model) and figure.task != AVERAGE_TASK and figure.metric != "main_score" and is_sound(figure)
 
 
