@@ -15,7 +15,7 @@ from rich.text import Text
 from evalkit import published
 from evalkit.configuration import option_names, read_option
 from evalkit.console import print_whole
-from evalkit.published import AVERAGE_TASK, NOISE_POINTS, PublishedFigure
+from evalkit.published import AVERAGE_TASK, HEADLESS, NOISE_POINTS, RANDOM_HEAD, KnownMistake, PublishedFigure
 from evalkit.records import Result
 
 PROTOCOL = "cmteb-v1"
@@ -24,11 +24,6 @@ Verdict = Literal["match", "mismatch", "not comparable"]
 Find = Callable[[str, str, str], PublishedFigure | None]
 STYLES = {"match": "green", "mismatch": "bold red", "not comparable": "yellow"}
 
-# what known mistakes give: task, MAP, MRR (fractions), what happened
-FINGERPRINTS = (
-    ("T2Reranking", 0.5107, 0.5836, "bge-reranker-large without its scoring head, loaded as an embedder"),
-    ("MMarcoReranking", 0.006, None, "an embedder loaded as a cross-encoder"),
-)
 FINGERPRINT_WIDTH = 0.002
 RECIPE = ("revision", "max_length", "truncation", "query_prompt", "document_prompt", "pooling", "similarity")
 
@@ -194,9 +189,9 @@ def _looks(result: Result) -> Iterator[str]:
         yield f"the weights: {result.model.hub_id} at {result.model.revision}, which are not known to be {claimed_model(result)}'s"
     if result.task.differences:
         yield f"the data: {result.task.name} has {', '.join(result.task.differences)}"
-    for task, map_value, mrr_value, mistake in FINGERPRINTS:
-        if task == result.task.name and _is_print(result, map_value, mrr_value):
-            yield f"{task}: MAP {result.scores['map'] * 100:.2f} is the print of a known mistake: {mistake}"
+    for mistake in (HEADLESS, RANDOM_HEAD):
+        if mistake.task == result.task.name and _shows(result, mistake):
+            yield f"{mistake.task}: MAP {result.scores['map'] * 100:.2f} is the print of a known mistake: {mistake.cause}"
     yield from _recipe_looks(result)
     if result.config.get("dtype", "fp32") != "fp32" and result.precision is not None:
         moved = result.precision.map_difference * 100
@@ -219,6 +214,6 @@ def _recipe_looks(result: Result) -> Iterator[str]:
         yield f"the layout: task.source={source['source']}, cards were made with task.source=cmteb"
 
 
-def _is_print(result: Result, map_value: float, mrr_value: float | None) -> bool:
-    pairs = [("map", map_value), ("mrr", mrr_value)]
+def _shows(result: Result, mistake: KnownMistake) -> bool:
+    pairs = [("map", mistake.map), ("mrr", mistake.mrr)]
     return all(abs(result.scores[name] - value) <= FINGERPRINT_WIDTH for name, value in pairs if value is not None)

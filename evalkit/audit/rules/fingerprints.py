@@ -6,12 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from evalkit.audit.figures import Evidence, Figure, Finding, is_sound
+from evalkit.published import HEADLESS, RANDOM_HEAD
 
-# bge-reranker-large loaded as a SentenceTransformer, which drops the scoring head without a word
-_HEADLESS_MAP = 0.5107
-_HEADLESS_MRR = 0.5836
+# what rounds to the mistakes' figures
 _HALF_A_PLACE = 0.00005 + 1e-12
-# an embedder loaded as a cross-encoder: a new head, whose scores rank at random among a thousand candidates
 _NOISE_MAP = (0.0055, 0.0065)
 
 
@@ -21,9 +19,9 @@ def known_mistakes(evidence: Evidence) -> Iterator[Finding]:
         by_metric = {figure.metric: figure for figure in row}
         hits = [
             figure
-            for metrics, value in ((("map", "map_at_1000"), _HEADLESS_MAP), (("mrr", "mrr_at_10"), _HEADLESS_MRR))
+            for metrics, value in ((("map", "map_at_1000"), HEADLESS.map), (("mrr", "mrr_at_10"), HEADLESS.mrr))
             for metric in metrics
-            if (figure := by_metric.get(metric)) and abs(figure.value - value) <= _HALF_A_PLACE
+            if value is not None and (figure := by_metric.get(metric)) and abs(figure.value - value) <= _HALF_A_PLACE
         ]
         if row[0].task == "T2Reranking" and hits:
             yield _headless(hits)
@@ -48,9 +46,9 @@ def _headless(hits: list[Figure]) -> Finding:
         "T2Reranking has the figures of a reranker without its scoring head",
         hits[0].file,
         hits[0].place,
-        "bge-reranker-large loaded as a SentenceTransformer, which drops the head in silence, gets precisely these",
-        f"{', '.join(f'{figure.metric} {figure.printed}' for figure in hits)}; the mistake gives map {_HEADLESS_MAP}, mrr "
-        f"{_HEADLESS_MRR}",
+        f"{HEADLESS.cause}, gets precisely these",
+        f"{', '.join(f'{figure.metric} {figure.printed}' for figure in hits)}; the mistake gives map {HEADLESS.map}, mrr "
+        f"{HEADLESS.mrr}",
     )
 
 
@@ -61,6 +59,6 @@ def _noise(figure: Figure) -> Finding:
         "MMarcoReranking has the figure of a random ranking",
         figure.file,
         figure.place,
-        "an embedder loaded as a cross-encoder gets a new, random head, and with it this figure",
-        f"{figure.metric} {figure.printed}; the mistake gives 0.006",
+        f"{RANDOM_HEAD.cause}, leaves this figure",
+        f"{figure.metric} {figure.printed}; the mistake gives {RANDOM_HEAD.map}",
     )
