@@ -77,7 +77,7 @@ def judge_cost(evidence: Evidence) -> Opinion:
     cost = evidence.found.cost
     seen = (
         f"the whole task, {cost.task_pairs:,} pairs: about {duration(cost.task_seconds)} of scoring ({cost.sample_pairs:,} pairs "
-        f"took {cost.sample_seconds:.2g} s; loading {cost.loading_seconds:.2g} s)"
+        f"took {duration(cost.sample_seconds)}; loading {duration(cost.loading_seconds)})"
     )
     if cost.memory_bytes is None:
         return Opinion("ok", f"{seen}; memory: {cost.how}")

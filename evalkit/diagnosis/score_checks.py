@@ -121,5 +121,5 @@ def _noise(evidence: Evidence) -> float:
 
 def _against_ties(evidence: Evidence) -> str:
     if evidence.dtype != "fp32":
-        return f"dtype=fp32, or a backend that computes in {evidence.dtype} and answers in fp32 (openvino)"
+        return f"dtype=fp32: {evidence.dtype} has too few digits for scores that lie this close"
     return "rank raw logits in float32: no sigmoid, no rounding before the scores are kept"
