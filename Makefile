@@ -16,7 +16,7 @@ run: .venv/.installed
 
 test: .venv/.installed-dev
 	$(MAKE) lint
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .
