@@ -9,7 +9,8 @@ import pytest
 from evalkit.audit.command import audit_files
 from evalkit.audit.figures import Figure, Finding
 from evalkit.audit.readers.tables import table_figures
-from evalkit.report.published_tables import published_markdown, published_tables
+from evalkit.report.published_tables import published_sheets, published_tables
+from evalkit.report.sheets import sheets_as_markdown
 
 HEADER = (
     "| Model | T2Reranking | T2RerankingZh2En* | T2RerankingEn2Zh* | MMarcoReranking | CMedQAv1 | CMedQAv2 | Avg |\n"
@@ -34,7 +35,7 @@ def findings(folder: Path, text: str) -> list[Finding]:
 def test_both_published_tables_are_read_and_clean(tmp_path: Path) -> None:
     tables = published_tables()
     path = tmp_path / "tables.md"
-    path.write_text(published_markdown(tables), encoding="utf-8")
+    path.write_text(sheets_as_markdown(published_sheets()), encoding="utf-8")
     (report,) = audit_files([path])
     assert report.findings == ()
     assert [figure.printed for figure in report.figures] == [

@@ -119,7 +119,7 @@ def sources(folder: Path | None = None, **fields: Any) -> list[tuple[str, bool]]
 
 def test_who_says_which_prompts(tmp_path: Path) -> None:
     plain, e5, instruct, bge = (
-        tmp_path / name for name in ("model", "my-e5-v2", "multilingual-e5-large-instruct", "bge-small-zh")
+        tmp_path / name for name in ("model", "my-e5-v2", "multilingual-e5-large-instruct", "bge-mini-zh")
     )
     for folder in (plain, e5, instruct, bge):
         folder.mkdir()

@@ -199,7 +199,7 @@ def test_a_real_model_stands_among_the_others(tmp_path: Path) -> None:
         (["{results}", "--slice", "length"], "there is no slice 'length'; did you mean query-length?"),
         (["{results}", "-o", "nowhere/at/all.md"], "cannot write nowhere/at/all.md"),
         (["missing"], "missing does not exist; give result files or folders"),
-        ([], "See evalkit report --help"),
+        ([], "give result files or folders to report, or --published"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(demo_results: Path, arguments: list[str], told: str) -> None:
