@@ -12,6 +12,7 @@ from rich.text import Text
 
 from evalkit.console import OutputConsole
 from evalkit.diagnosis import SECONDS, Check, Evidence, Opinion, examine, judge_evidence
+from evalkit.report.numbers import counted
 from evalkit.runs import RunSettings, model_of, tasks_of
 
 STYLES = {"ok": "green", "warning": "yellow", "fault": "bold red", "skipped": "dim"}
@@ -47,7 +48,9 @@ class Doctor:
         if self._as_json:
             self._console.print(json.dumps(self._reports, ensure_ascii=False, indent=2))
         elif self._reports:
-            self._console.print(f"{faults} faults, {verdicts.count('warning')} warnings")
+            warnings = verdicts.count("warning")
+            found = (counted(faults, "fault", "faults"), counted(warnings, "warning", "warnings"))
+            self._console.print(", ".join(found))
         return 1 if faults else 0
 
 

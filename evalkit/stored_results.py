@@ -133,6 +133,10 @@ class StoredResult:
         path = self.path.with_name(f"{self.path.name.removesuffix('.json')}.{kind}.parquet")
         try:
             table = pd.read_parquet(path)
+        except FileNotFoundError as error:
+            raise EvalkitError(
+                f"{path} is missing; it belongs beside {self.path.name}: run the evaluation again"
+            ) from error
         except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
             raise EvalkitError(f"cannot read {path} ({_first_line(error)}); run the evaluation again") from error
         for column in (*names, *numbers):

@@ -42,7 +42,8 @@ def judge_signal(evidence: Evidence) -> Opinion:
         average_precisions(task, measured.bm25),
     )
     own, at_random, bm25 = (float(one.mean()) for one in (values, chance, words))
-    seen = f"MAP {_with_interval(values)}; a random order gets {points(at_random)}, BM25 {points(bm25)}"
+    seen = f"MAP, expected over the orders of ties, {_with_interval(values)}"
+    seen += f"; a random order gets {points(at_random)}, BM25 {points(bm25)}"
     if (luck := chance_at_random(task, own)) > RANDOM:
         if len(values) < FEWEST_QUERIES or chance_at_random(task, 1.0) > RANDOM:
             return Opinion("warning", f"{seen}: too few queries to tell", "take a larger task, or leave out limit=")

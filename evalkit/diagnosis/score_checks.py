@@ -78,7 +78,7 @@ def judge_order(evidence: Evidence) -> Opinion:
         float(average_precisions(task, scores).mean()) for scores in (measured.scores[: len(again)], again)
     )
     ratio, seen = _compared(evidence, measured.shuffled)
-    seen += f"; MAP {points(in_order)} in the file's order, {points(in_random)} shuffled"
+    seen += f"; MAP {points(in_order)} from candidates in the file's order, {points(in_random)} from shuffled ones"
     if ratio <= _noise(evidence):
         return Opinion("ok", seen)
     first = "positives gain from standing first" if in_order - in_random > DECISIVE else "scores depend on the order"

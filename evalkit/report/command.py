@@ -43,7 +43,9 @@ def print_published(paths: Sequence[Path], format_name: str | None, output: Path
     Raises EvalkitError for another format, and where results can't be read or the file can't be written.
     """
     if format_name not in (None, _FILE_FORMAT):
-        raise EvalkitError(f"--published is written as {_FILE_FORMAT} alone, not as {format_name}")
+        raise EvalkitError(
+            f"--published is written as {_FILE_FORMAT} alone, not as {format_name}; leave --format out, or give {_FILE_FORMAT}"
+        )
     refuse_result(output, "-o")
     results = load_results(paths) if paths else []
     sheets, notes = published_sheets(results), published_notes(results)

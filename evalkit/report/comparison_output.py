@@ -65,7 +65,7 @@ def _pairs_sheet(comparison: TaskComparison, alpha: float) -> Sheet:
     return Sheet(
         title=_title(shared),
         above=tuple(
-            f"{letters(place)}: {labels[system]}{_tied(shared.of.results[place].tie_range(shared.metric))}"
+            f"{letters(place)}: {labels[system]}{_tied(shared, place)}"
             for place, system in enumerate(shared.of.systems)
         ),
         columns=_columns(many),
@@ -143,8 +143,10 @@ def _moved_sheet(shared: SharedQueries, pair: PairComparison, moved: Sequence[Mo
     )
 
 
-def _tied(ties: tuple[float, float] | None) -> str:
-    return f" (ties: {tied_range(ties)})" if tied_range(ties) else ""
+def _tied(shared: SharedQueries, place: int) -> str:
+    result = shared.of.results[place]
+    shown = tied_range(result.tie_range(shared.metric), result.scores[shared.metric])
+    return f" (ties: {shown})" if shown else ""
 
 
 def _title(shared: SharedQueries) -> str:

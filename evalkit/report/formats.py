@@ -106,14 +106,14 @@ FORMATS: Mapping[str, Callable[[Report], str]] = {
 
 
 def _board_sheet(report: Report, board: Board) -> Sheet:
-    with_ties = any(tied_range(one.ties) for one in board.standings)
+    with_ties = any(tied_range(one.ties, one.value) for one in board.standings)
     columns: list[tuple[str, Kind]] = [("ranks", "text"), ("system", "name")]
     columns += [(metric_title(board.metric), "number"), ("95 % interval", "number")]
     if with_ties:
         columns.append(("ties", "number"))
     rows = [
         (rank_range(one.ranks), report.labels[one.system], percent(one.value), percent_range(one.interval))
-        + ((tied_range(one.ties),) if with_ties else ())
+        + ((tied_range(one.ties, one.value),) if with_ties else ())
         for one in board.standings
     ]
     return Sheet(

@@ -15,9 +15,12 @@ def percent_range(interval: tuple[float, float]) -> str:
     return "–".join(map(percent, interval)) if all(map(math.isfinite, interval)) else "n/a"
 
 
-def tied_range(ties: tuple[float, float] | None) -> str:
-    """Write what ties leave open, in percent, where it can move a printed digit; else nothing."""
-    return percent_range(ties) if ties and percent(ties[0]) != percent(ties[1]) else ""
+def tied_range(ties: tuple[float, float] | None, value: float) -> str:
+    """Write what orders of tied documents can give, in percent, where a printed digit of it is not the value's; else nothing.
+
+    cmteb-v1's MAP takes tied documents together, so that it may be a value that no order gives.
+    """
+    return percent_range(ties) if ties and {percent(end) for end in ties} != {percent(value)} else ""
 
 
 def points(difference: float) -> str:

@@ -15,7 +15,8 @@ from rich.text import Text
 from evalkit import published
 from evalkit.console import add_column, plain_table, print_whole
 from evalkit.published import PublishedFigure
-from evalkit.records import PrecisionCheck, Result, TieRange
+from evalkit.records import PrecisionCheck, Result
+from evalkit.report.numbers import tied_range
 from evalkit.results import count_queries, pairs_per_second, tokens_per_second
 
 # per protocol: the metrics that lead it, and their column's titles
@@ -116,7 +117,7 @@ def _result_row(result: Result) -> _Row:
         map=_percent(result.scores[map_name]),
         mrr=_percent(result.scores[mrr_name]),
         interval=_range(*result.intervals[map_name]) if map_name in result.intervals else "",
-        ties=_tie_ranges({"MAP": result.ties.get(map_name), "MRR": result.ties.get(mrr_name)}),
+        ties=_tie_ranges(result, {"MAP": map_name, "MRR": mrr_name}),
         published=_published(figure),
         difference=_difference(result.scores[map_name], figure, _other_data(result)),
     )
@@ -154,13 +155,14 @@ def _range(low: float, high: float) -> str:
     return f"{_percent(low)}–{_percent(high)}"
 
 
-def _tie_ranges(ties: Mapping[str, TieRange | None]) -> str:
+def _tie_ranges(result: Result, metrics: Mapping[str, str]) -> str:
     """Write a line per metric of which ties can move a printed digit."""
-    return "\n".join(
-        f"{name} {_range(tie.low, tie.high)}"
-        for name, tie in ties.items()
-        if tie and _percent(tie.low) != _percent(tie.high)
-    )
+    ranges = {
+        title: tied_range((ties.low, ties.high), result.scores[metric])
+        for title, metric in metrics.items()
+        if (ties := result.ties.get(metric))
+    }
+    return "\n".join(f"{title} {found}" for title, found in ranges.items() if found)
 
 
 def _published(figure: PublishedFigure | None) -> str:

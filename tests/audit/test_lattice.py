@@ -74,7 +74,7 @@ def test_means_summed_in_any_way_are_on_it(queries: int) -> None:
         ("0.8414236", 1000, "off"),
         ("0.77131519", 5908, "on"),
         ("0.7713152", 5908, "rounded too far"),
-        ("0.8414238", None, "the number of queries is unknown"),
+        ("0.8414238", None, "the number of queries of this split is unknown"),
     ],
 )
 def test_rounding_decides_what_can_be_tested(printed: str, queries: int | None, state: str) -> None:

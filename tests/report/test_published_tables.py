@@ -172,7 +172,9 @@ def test_the_command_shows_the_tables_and_a_result_among_them(tmp_path: Path) ->
                 row.split() for row in done.stdout.splitlines()
             ]
     assert run_here("report", "--published", str(tmp_path)).code == 2
-    assert run_here("report", "--published", "--format", "csv").stderr.endswith("markdown alone, not as csv\n")
+    assert run_here("report", "--published", "--format", "csv").stderr.endswith(
+        "leave --format out, or give markdown\n"
+    )
     done = run_here("report", "--published", "-o", str(tmp_path / "tables.md"))
     assert (done.code, done.stdout) == (0, "")
     assert (tmp_path / "tables.md").read_text("utf-8") == (GOLDEN / "published-tables.md").read_text("utf-8")

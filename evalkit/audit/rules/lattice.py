@@ -18,7 +18,7 @@ from evalkit.audit.figures import Evidence, Figure, Finding, exact, fraction_dec
 from evalkit.audit.names import listed, mrr_cutoff
 from evalkit.audit.rules.published import is_published
 
-LatticeState = Literal["on", "off", "the number of queries is unknown", "rounded too far", "the cutoff is too high"]
+LatticeState = Literal["on", "off", "the number of queries of this split is unknown", "rounded too far", "the cutoff is too high"]
 
 _HIGHEST_CUTOFF = 20
 _ROUNDING = Fraction(1, 2**48)
@@ -45,7 +45,7 @@ def lattice_state(figure: Figure) -> LatticeState | None:
     if cutoff is None or not is_sound(figure):
         return None
     if figure.queries is None:
-        return "the number of queries is unknown"
+        return "the number of queries of this split is unknown"
     if cutoff > _HIGHEST_CUTOFF:
         return "the cutoff is too high"
     step = Fraction(1, divisor(cutoff) * figure.queries)
