@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from evalkit.configuration import read_option, settings_error, unknown_name
 from evalkit.errors import EvalkitError
 
-Kind = Literal["cross-encoder", "embedder", "lexical", "baseline", "run"]
+Kind = Literal[
+    "cross-encoder", "llm-reranker", "layerwise-reranker", "embedder", "bge-m3", "lexical", "baseline", "run"
+]
 Pooling = Literal["cls", "mean", "last"]
-Truncation = Literal["longest_first", "only_second"]
+Truncation = Literal["longest_first", "only_second", "end"]
 Similarity = Literal["cosine", "dot"]
+Score = Literal["dense", "sparse", "colbert", "fused"]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+PAIR_KINDS = ("cross-encoder", "llm-reranker", "layerwise-reranker")
 
 
 class ModelSettings(BaseModel):
@@ -23,6 +28,12 @@ class ModelSettings(BaseModel):
     the only systems that can run the model, where not every backend of its kind can. `parameters` is in millions.
     `needs_remote_code` says that the model's architecture is Python code beside its weights, which runs only where
     `trust_remote_code` allows it.
+
+    A reranker made of a language model reads `system_prompt`, query, `separator`, document and `prompt` (see models/prompted.py).
+    An llm-reranker's score is the logit of `positive_word` as the next token, less that of `negative_word`; a
+    layerwise-reranker's is given by a head behind the layer in `cutoff_layers`, and before each of the `compress_layers`
+    every `compress_ratio` tokens of the document become one. `score` says which of bge-m3's scores is meant, and `weights`
+    how much the dense, sparse and colbert scores count in the fused one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -41,12 +52,27 @@ class ModelSettings(BaseModel):
     document_prompt: str = ""
     pooling: Pooling = "cls"
     similarity: Similarity = "cosine"
+    system_prompt: str = ""
+    separator: str = ""
+    prompt: str = ""
+    positive_word: str = "Yes"
+    negative_word: str | None = None
+    cutoff_layers: tuple[PositiveInt, ...] = ()
+    compress_ratio: PositiveInt = 1
+    compress_layers: tuple[PositiveInt, ...] = ()
+    score: Score = "fused"
+    weights: tuple[Weight, Weight, Weight] = (1.0, 1.0, 1.0)
     recipe: str | None = None
     recipes: dict[str, dict[str, Any]] = {}
 
     needs_remote_code: bool = False
     trust_remote_code: bool = False
     allow_pickle: bool = False
+
+    @property
+    def scores_pairs(self) -> bool:
+        """Whether the model scores a query with a document, rather than making a vector of each."""
+        return self.kind in PAIR_KINDS or (self.kind == "bge-m3" and self.score != "dense")
 
 
 def default_settings() -> dict[str, Any]:
@@ -57,9 +83,13 @@ def default_settings() -> dict[str, Any]:
 # what a model's file may say that a run then reads, by kind; the rest would be ignored
 _FILES = {"path", "hub_id", "revision", "trust_remote_code", "allow_pickle"}
 _TEXTS = {"max_length", "query_prompt", "document_prompt", "recipe", "recipes"}
+_PROMPTED = {"truncation", "system_prompt", "separator", "prompt"}
 _READ: dict[str, set[str]] = {
     "cross-encoder": _FILES | _TEXTS | {"truncation"},
+    "llm-reranker": _FILES | _TEXTS | _PROMPTED | {"positive_word", "negative_word"},
+    "layerwise-reranker": _FILES | _TEXTS | _PROMPTED | {"cutoff_layers", "compress_ratio", "compress_layers"},
     "embedder": _FILES | _TEXTS | {"pooling", "similarity"},
+    "bge-m3": _FILES | _TEXTS | {"score", "weights"},
     "lexical": set(),
     "baseline": set(),
     "run": {"path"},

@@ -52,7 +52,7 @@ def score_task(model: RunnableModel, settings: ModelSettings, task: Task, kept: 
             )
         return Run(scores, Usage(time.perf_counter() - started, len(scores)))
     texts = task_texts(task)
-    if settings.kind == "cross-encoder":
+    if settings.scores_pairs:
         return _score_pairs(model, task, texts, kept)
     return _score_vectors(model, settings, task, texts, kept)
 
