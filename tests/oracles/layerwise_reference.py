@@ -54,13 +54,12 @@ def build(config: dict[str, Any]) -> Any:
     if config["model_type"] == "minicpm":
         from FlagEmbedding.inference.reranker.decoder_only.models import modeling_minicpm_reranker as minicpm
 
-        class MiniCPMConfig(minicpm.LayerWiseMiniCPMConfig):  # type: ignore[misc,name-defined]
-            rope_scaling = property(lambda self: None, lambda self, value: None)
-
         class MiniCPM(minicpm.LayerWiseMiniCPMForCausalLM):  # type: ignore[misc,name-defined]
             _tied_weights_keys = None
 
-        return MiniCPM(MiniCPMConfig(**fields, attn_implementation="eager")).eval()
+        settings = minicpm.LayerWiseMiniCPMConfig(**fields, attn_implementation="eager")
+        settings.rope_parameters = None
+        return MiniCPM(settings).eval()
     from FlagEmbedding.inference.reranker.decoder_only.models import gemma_model
     from transformers.models.gemma2.modeling_gemma2 import Gemma2RotaryEmbedding
 
