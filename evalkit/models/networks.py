@@ -165,7 +165,7 @@ def refuse_incomplete(settings: ModelSettings, folder: Path, report: dict[str, A
         missing = [key for key in missing if not key.startswith("pooler.")]
     if not missing:
         return
-    head = settings.scores_pairs and all(
+    head = not settings.makes_vectors and all(
         key.split(".")[0] in ("classifier", "score", "pooler", "lm_head") for key in missing
     )
     what = "the scoring head" if head else f"{len(missing)} of the network's weights"

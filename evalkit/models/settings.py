@@ -18,7 +18,6 @@ Truncation = Literal["longest_first", "only_second", "end"]
 Similarity = Literal["cosine", "dot"]
 Score = Literal["dense", "sparse", "colbert", "fused"]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-PAIR_KINDS = ("cross-encoder", "llm-reranker", "layerwise-reranker")
 
 
 class ModelSettings(BaseModel):
@@ -28,12 +27,6 @@ class ModelSettings(BaseModel):
     the only systems that can run the model, where not every backend of its kind can. `parameters` is in millions.
     `needs_remote_code` says that the model's architecture is Python code beside its weights, which runs only where
     `trust_remote_code` allows it.
-
-    A reranker made of a language model reads `system_prompt`, query, `separator`, document and `prompt` (see models/prompted.py).
-    An llm-reranker's score is the logit of `positive_word` as the next token, less that of `negative_word`; a
-    layerwise-reranker's is given by a head behind the layer in `cutoff_layers`, and before each of the `compress_layers`
-    every `compress_ratio` tokens of the document become one. `score` says which of bge-m3's scores is meant, and `weights`
-    how much the dense, sparse and colbert scores count in the fused one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -52,14 +45,18 @@ class ModelSettings(BaseModel):
     document_prompt: str = ""
     pooling: Pooling = "cls"
     similarity: Similarity = "cosine"
+    # rerankers that are language models: what stands around their texts (see models/prompted.py)
     system_prompt: str = ""
     separator: str = ""
     prompt: str = ""
+    # an llm-reranker's score: the logit of one word as the next token, less that of another
     positive_word: str = "Yes"
     negative_word: str | None = None
+    # a layerwise-reranker's: that of the head behind one layer; before some, so many tokens of the document become one
     cutoff_layers: tuple[PositiveInt, ...] = ()
     compress_ratio: PositiveInt = 1
     compress_layers: tuple[PositiveInt, ...] = ()
+    # which of bge-m3's scores, and how much its dense, sparse and colbert scores count in the fused one
     score: Score = "fused"
     weights: tuple[Weight, Weight, Weight] = (1.0, 1.0, 1.0)
     recipe: str | None = None
@@ -70,9 +67,9 @@ class ModelSettings(BaseModel):
     allow_pickle: bool = False
 
     @property
-    def scores_pairs(self) -> bool:
-        """Whether the model scores a query with a document, rather than making a vector of each."""
-        return self.kind in PAIR_KINDS or (self.kind == "bge-m3" and self.score != "dense")
+    def makes_vectors(self) -> bool:
+        """Whether the model makes a vector of each text, rather than scoring a query with a document."""
+        return self.kind == "embedder" or (self.kind == "bge-m3" and self.score == "dense")
 
 
 def default_settings() -> dict[str, Any]:

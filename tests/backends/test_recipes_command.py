@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from command import run_here
-from pytest import MonkeyPatch
 
 
 @pytest.mark.parametrize(
@@ -20,7 +19,12 @@ from pytest import MonkeyPatch
     ],
 )
 def test_a_folder_runs(
-    model: str, fixture: str, extra: list[str], request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: MonkeyPatch
+    model: str,
+    fixture: str,
+    extra: list[str],
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     place = f"model.path={request.getfixturevalue(fixture)}"
@@ -48,7 +52,9 @@ def test_a_folder_runs(
 
 @pytest.mark.parametrize("backend", ["openvino", "onnx"])
 @pytest.mark.parametrize("model", ["bge-reranker-v2-gemma", "bge-reranker-v2-minicpm-layerwise", "bge-m3"])
-def test_other_systems_say_that_they_cannot(model: str, backend: str, tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
+def test_other_systems_say_that_they_cannot(
+    model: str, backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     refused = run_here("task=demo-zh", f"model={model}", f"backend={backend}", "offline=true")
     assert refused.code == 2
