@@ -16,22 +16,9 @@ SAFE_WEIGHTS = "*.safetensors"
 PICKLED_WEIGHTS = "*.bin"
 TEXT_FILES = ("*.json", "*.txt", "*.model")
 M3_HEADS = ("colbert_linear.pt", "sparse_linear.pt")
-# the settings that can change a score
-RECIPE = {
-    *(
-        "kind",
-        "max_length",
-        "truncation",
-        "query_prompt",
-        "document_prompt",
-        "pooling",
-        "similarity",
-        "score",
-        "weights",
-    ),
-    *("system_prompt", "separator", "prompt", "positive_word", "negative_word"),
-    *("cutoff_layers", "compress_ratio", "compress_layers"),
-}
+# of a model's settings, where it lies and who may load it; all the others are its recipe, and can change a score
+NO_RECIPE = {"name", "hub_id", "revision", "path", "parameters", "backends", "recipe", "recipes"}
+CONSENT = {"needs_remote_code", "trust_remote_code", "allow_pickle"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +71,7 @@ def way_of_scoring(settings: ModelSettings, files: ModelFiles, backend: Mapping[
         "model": files.identity.hub_id,
         "weights": files.identity.weights_hash,
         "configuration": hash_files(files.folder, texts),
-        **settings.model_dump(mode="json", include=RECIPE),
+        **settings.model_dump(mode="json", exclude=NO_RECIPE | CONSENT),
         "backend": dict(backend),
     }
 
