@@ -75,7 +75,7 @@ def load_tokenizer(settings: ModelSettings, folder: Path) -> Any:
 
     Raises EvalkitError where its files are damaged or missing: transformers may then make one up that knows no words.
     """
-    with told_as(f"{folder}: the tokenizer can't be loaded"):
+    with quiet_transformers(), told_as(f"{folder}: the tokenizer can't be loaded"):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise EvalkitError(

@@ -25,6 +25,7 @@ def load_recipe(settings: ModelSettings, folder: Path) -> tuple[Inputs, torch.nn
         inputs = PromptedInputs.create(load_tokenizer(settings, folder), settings, position_limit(settings, folder))
         return inputs, load_language_model(settings, folder, inputs.tokenizer)
     if settings.kind == "layerwise-reranker":
+        settings = settings.model_copy(update={"trust_remote_code": False})  # its code is not needed, and would not run
         config = read_layerwise_config(settings, folder)
         inputs = PromptedInputs.create(load_tokenizer(settings, folder), settings, config.positions)
         return inputs, load_layerwise(settings, folder, config)

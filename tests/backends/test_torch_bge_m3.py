@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ def settings_of(folder: Path, **fields: Any) -> ModelSettings:
     return model_settings(read_option("model", "bge-m3"), {"path": str(folder), "max_length": 512} | fields)
 
 
-@cache
+@lru_cache(maxsize=2)
 def loaded(settings: str, dtype: str = "fp32") -> RunnableModel:
     """By the settings' JSON."""
     return prepare(ModelSettings.model_validate_json(settings), Runtime(device="cpu", dtype=dtype))

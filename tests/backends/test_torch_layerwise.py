@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def settings_of(name: str, folder: Path, **fields: Any) -> ModelSettings:
     return model_settings(read_option("model", name), {"path": str(folder)} | fields)
 
 
-@cache
+@lru_cache(maxsize=2)
 def loaded(settings: str, dtype: str = "fp32") -> RunnableModel:
     """By the settings' JSON."""
     return prepare(ModelSettings.model_validate_json(settings), Runtime(device="cpu", dtype=dtype))
