@@ -39,7 +39,7 @@ def test_a_folder_runs(
     ]
     first = run_here(*arguments)
     assert first.code == 0, first.stderr
-    (path,) = Path("results").rglob("demo-zh.json")
+    (path,) = Path("results").rglob("EvalkitDemoZh.json")
     before = json.loads(path.read_text())
     assert before["evalkit"]["backend"]["name"] == "torch"
     assert before["evalkit"]["timing"]["items_from_store"] == 0

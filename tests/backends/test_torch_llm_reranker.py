@@ -197,8 +197,8 @@ def test_a_word_without_a_token_is_refused(tiny_gemma: Path) -> None:
 
 
 def test_pieces_that_the_tokenizer_joins_are_refused(tiny_qwen: Path) -> None:
-    """A mark as the separator's end joins with the line break that a text may begin with."""
-    says = refusal(QWEN, tiny_qwen, separator="(x", document_prompt="")
+    """Half a word as the separator's end, and the other half before each document."""
+    says = refusal(QWEN, tiny_qwen, separator="\nwh", document_prompt="at")
     assert "within the prompt than of each alone" in says
 
 
