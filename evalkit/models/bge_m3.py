@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import normalize
 
-from evalkit.errors import EvalkitError
+from evalkit.errors import EvalkitError, WrongWeightsError
 from evalkit.models.batches import pad_batch
 from evalkit.models.interfaces import Encoding, TokenizedText
 from evalkit.models.networks import load_network
@@ -177,7 +177,7 @@ def load_m3(settings: ModelSettings, encoder: ModelSettings, folder: Path, token
 def _read_head(settings: ModelSettings, folder: Path, name: str) -> dict[str, torch.Tensor]:
     path = folder / name
     if not path.is_file():
-        raise EvalkitError(
+        raise WrongWeightsError(
             f"{folder} has no {name}, the head of the score={settings.score}: copy it from the model's origin, or take score=dense"
         )
     if not settings.allow_pickle:
@@ -194,7 +194,7 @@ def _read_head(settings: ModelSettings, folder: Path, name: str) -> dict[str, to
 def _linear(path: Path, head: dict[str, torch.Tensor], size: int) -> torch.nn.Linear:
     outputs, inputs = head["weight"].shape
     if inputs != size or (path.name == "sparse_linear.pt" and outputs != 1):
-        raise EvalkitError(
+        raise WrongWeightsError(
             f"{path} is a head of {inputs} inputs and {outputs} outputs, for vectors of {size} dimensions"
         )
     linear = torch.nn.Linear(inputs, outputs)

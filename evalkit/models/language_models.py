@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from evalkit.errors import EvalkitError
+from evalkit.errors import EvalkitError, WrongWeightsError
 from evalkit.models.networks import load_weights, refuse_incomplete
 from evalkit.models.settings import ModelSettings
 from evalkit.models.weights import read_config
@@ -59,7 +59,7 @@ def load_language_model(settings: ModelSettings, folder: Path, tokenizer: Any) -
 def _refuse_other_kinds(settings: ModelSettings, config: dict[str, Any]) -> None:
     architectures = [str(name) for name in config.get("architectures") or []]
     if architectures and not any(name.endswith("ForCausalLM") for name in architectures):
-        raise EvalkitError(
+        raise WrongWeightsError(
             f"{settings.name} is a {', '.join(architectures)}, which predicts no next token: as an {settings.kind} it would score "
             "at random. If it has a scoring head, it is a cross-encoder; else an embedder"
         )

@@ -18,7 +18,7 @@ from transformers import Gemma2Config, Gemma2Model, GraniteConfig, GraniteModel
 from transformers.models.gemma2.modeling_gemma2 import Gemma2PreTrainedModel
 from transformers.models.granite.modeling_granite import GranitePreTrainedModel
 
-from evalkit.errors import EvalkitError
+from evalkit.errors import EvalkitError, WrongWeightsError
 from evalkit.models.networks import load_weights, refuse_incomplete, told_as
 from evalkit.models.prompted import DOCUMENT, PROMPT, QUERY
 from evalkit.models.settings import ModelSettings
@@ -152,7 +152,7 @@ def read_layerwise_config(settings: ModelSettings, folder: Path) -> LayerwiseCon
     config: dict[str, Any] = read_config(folder)
     architecture = ", ".join(map(str, config.get("architectures") or []))
     if architecture not in (MINICPM, GEMMA):
-        raise EvalkitError(
+        raise WrongWeightsError(
             f"{settings.name} is a {architecture or 'model that names no architecture'}, not one of {MINICPM}, {GEMMA}"
         )
     with told_as(str(folder / "config.json")):
@@ -196,7 +196,7 @@ def _minicpm(settings: ModelSettings, config: dict[str, Any]) -> LayerwiseConfig
 
 def _gemma(settings: ModelSettings, config: dict[str, Any]) -> LayerwiseConfig:
     if not config.get("layer_wise"):
-        raise EvalkitError(
+        raise WrongWeightsError(
             f"{settings.name} has no heads behind its layers (layer_wise is not true in its config.json)"
         )
     depth, start = int(config["num_hidden_layers"]), int(config.get("start_layer", 28))
