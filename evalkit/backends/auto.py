@@ -133,7 +133,7 @@ def probe(model: RunnableModel, settings: ModelSettings) -> NDArray[np.float32]:
     if not isinstance(network, LocalNetwork):
         raise TypeError(f"{type(network).__name__} is not a local network")
     documents = network.tokenize(PROBE_TEXTS, "document")
-    if settings.kind == "embedder":
+    if settings.makes_vectors:
         return network.run([network.encode_text(text) for text in documents])
     queries = network.tokenize(PROBE_TEXTS[:2], "query")
     return network.run([network.encode_pair(query, document) for query in queries for document in documents])

@@ -38,11 +38,12 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
 def open_network(settings: ModelSettings, files: ModelFiles, device: torch.device, runtime: Runtime) -> LocalNetwork:
     """Load the weights onto the device."""
     from evalkit.models.local import TokenizedNetwork
-    from evalkit.models.networks import load_inputs, load_network
+    from evalkit.models.recipes import load_recipe
 
     if runtime.threads:
         torch.set_num_threads(runtime.threads)
-    network = load_network(settings, files.folder).to(device=device, dtype=DTYPES[runtime.dtype])
+    inputs, network = load_recipe(settings, files.folder)
+    network.to(device=device, dtype=DTYPES[runtime.dtype])
 
     def forward(arrays: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
         tensors = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
@@ -50,7 +51,7 @@ def open_network(settings: ModelSettings, files: ModelFiles, device: torch.devic
             output: NDArray[np.float32] = network(**tensors).float().cpu().numpy()
         return output
 
-    return TokenizedNetwork(load_inputs(settings, files.folder), forward, BATCH_TOKENS[device.type])
+    return TokenizedNetwork(inputs, forward, BATCH_TOKENS[device.type])
 
 
 def choose_device(name: str | None) -> torch.device:

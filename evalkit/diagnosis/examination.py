@@ -85,7 +85,7 @@ class _Examination:
         sample = draw_sample(self.task, pairs_that_fit, self.seed)
         run = self._time(sample.task)
         scorer = self.model.runnable.scorer
-        pairs = self.model.settings.kind != "embedder"
+        pairs = not self.model.settings.makes_vectors
         cuts = None
         if isinstance(scorer, LocalNetwork):
             cuts = measure_cuts(scorer, sample.task, pairs=pairs)

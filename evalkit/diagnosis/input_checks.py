@@ -107,7 +107,7 @@ def _with_prompts(settings: ModelSettings, wanted: tuple[Prompts, ...], trials: 
 
 
 def _seen_cuts(cuts: Cuts, positive: np.ndarray, settings: ModelSettings) -> str:
-    unit = "documents" if settings.kind == "embedder" else "pairs"
+    unit = "documents" if settings.makes_vectors else "pairs"
     length = settings.max_length or "all that the model reads"
     return (
         f"max_length={length}: {share(float(cuts.truncated.mean()))} of the {unit} are cut, "

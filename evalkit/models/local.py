@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.models.batches import pad_batch
+from evalkit.models.bge_m3 import TextPairInputs
 from evalkit.models.interfaces import Encoding, OutOfMemoryError, TokenizedText
+from evalkit.models.prompted import PromptedInputs
 from evalkit.models.tokenization import InputBuilder
 from evalkit.records import Role
 
@@ -21,6 +22,7 @@ OUT_OF_MEMORY = (
     "bad allocation",
     "failed to allocate",
 )
+Inputs = InputBuilder | PromptedInputs | TextPairInputs
 Forward = Callable[[Mapping[str, NDArray[np.int64]]], NDArray[np.float32]]
 
 
@@ -28,10 +30,10 @@ Forward = Callable[[Mapping[str, NDArray[np.int64]]], NDArray[np.float32]]
 class TokenizedNetwork:
     """A LocalNetwork (see models/interfaces.py) out of the recipe's inputs and a backend's forward pass.
 
-    `forward` takes the arrays of `pad_batch` and gives logits or vectors; it must bear as many threads as `parallel` says.
+    `forward` takes the arrays of the inputs' `pad` and gives logits or vectors; it must bear as many threads as `parallel` says.
     """
 
-    inputs: InputBuilder
+    inputs: Inputs
     forward: Forward
     batch_tokens: int
     parallel: int = 1
@@ -43,11 +45,13 @@ class TokenizedNetwork:
         return self.inputs.encode_pair(query, document)
 
     def encode_text(self, text: TokenizedText) -> Encoding:
+        if not isinstance(self.inputs, InputBuilder):
+            raise TypeError("this recipe does not encode single texts")
         return self.inputs.encode_text(text)
 
     def run(self, batch: Sequence[Encoding]) -> NDArray[np.float32]:
         try:
-            return self.forward(pad_batch(batch, self.inputs.tokenizer.pad_token_id))
+            return self.forward(self.inputs.pad(batch))
         except Exception as error:  # each system has an exception of its own for it, and none is a MemoryError
             if not is_out_of_memory(error):
                 raise

@@ -66,7 +66,7 @@ def pool(hidden: torch.Tensor, attention_mask: torch.Tensor, pooling: Pooling) -
 
 
 def load_inputs(settings: ModelSettings, folder: Path) -> InputBuilder:
-    """What builds the recipe's inputs with the model's own tokenizer."""
+    """What builds an encoder's inputs with the model's own tokenizer."""
     return InputBuilder.create(load_tokenizer(settings, folder), settings, position_limit(settings, folder))
 
 
@@ -75,7 +75,7 @@ def load_tokenizer(settings: ModelSettings, folder: Path) -> Any:
 
     Raises EvalkitError where its files are damaged or missing: transformers may then make one up that knows no words.
     """
-    with _told_as(f"{folder}: the tokenizer can't be loaded"):
+    with quiet_transformers(), told_as(f"{folder}: the tokenizer can't be loaded"):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise EvalkitError(
@@ -96,8 +96,8 @@ def load_network(settings: ModelSettings, folder: Path) -> CrossEncoderNetwork |
     """
     refuse_wrong_kind(settings, read_config(folder))
     auto: Any = AutoModelForSequenceClassification if settings.kind == "cross-encoder" else AutoModel
-    network, report = _load(auto, settings, folder)
-    _refuse_incomplete(settings, folder, report)
+    network, report = load_weights(auto, settings, folder)
+    refuse_incomplete(settings, folder, report)
     if settings.kind == "cross-encoder":
         _refuse_labels(settings, network.config.num_labels)  # two where config.json is silent
         return CrossEncoderNetwork(network).eval()
@@ -130,7 +130,7 @@ def _refuse_labels(settings: ModelSettings, labels: int) -> None:
 
 def position_limit(settings: ModelSettings, folder: Path) -> int | None:
     """The most tokens that the network has positions for; None where its architecture has no such table."""
-    with _told_as(str(folder / "config.json")):
+    with told_as(str(folder / "config.json")):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
     positions: int | None = getattr(config, "max_position_embeddings", None)
     # RoBERTa and its kin count positions from the padding id + 1
@@ -138,19 +138,22 @@ def position_limit(settings: ModelSettings, folder: Path) -> int | None:
     return positions - offset if positions else None
 
 
-def _load(auto: Any, settings: ModelSettings, folder: Path) -> tuple[Any, dict[str, Any]]:
-    with quiet_transformers(), _told_as(f"{folder}: the weights can't be loaded"):
+def load_weights(auto: Any, settings: ModelSettings, folder: Path, **options: Any) -> tuple[Any, dict[str, Any]]:
+    """A network of transformers' class `auto` with the folder's weights, and transformers' report on them."""
+    with quiet_transformers(), told_as(f"{folder}: the weights can't be loaded"):
         network, report = auto.from_pretrained(
             folder,
             use_safetensors=None if settings.allow_pickle else True,
             trust_remote_code=settings.trust_remote_code,
             ignore_mismatched_sizes=True,  # so that the report names them
             output_loading_info=True,
+            **options,
         )
     return network, report
 
 
-def _refuse_incomplete(settings: ModelSettings, folder: Path, report: dict[str, Any]) -> None:
+def refuse_incomplete(settings: ModelSettings, folder: Path, report: dict[str, Any]) -> None:
+    """Raise EvalkitError where the report names weights that are missing or of another shape."""
     # names in transformers 4.57, (name, shape, shape) before and since
     mismatched = sorted(key if isinstance(key, str) else key[0] for key in report["mismatched_keys"])
     if mismatched:
@@ -162,8 +165,8 @@ def _refuse_incomplete(settings: ModelSettings, folder: Path, report: dict[str, 
         missing = [key for key in missing if not key.startswith("pooler.")]
     if not missing:
         return
-    head = settings.kind == "cross-encoder" and all(
-        key.split(".")[0] in ("classifier", "score", "pooler") for key in missing
+    head = not settings.makes_vectors and all(
+        key.split(".")[0] in ("classifier", "score", "pooler", "lm_head") for key in missing
     )
     what = "the scoring head" if head else f"{len(missing)} of the network's weights"
     raise WrongWeightsError(
@@ -173,7 +176,7 @@ def _refuse_incomplete(settings: ModelSettings, folder: Path, report: dict[str, 
 
 
 @contextmanager
-def _told_as(what: str) -> Iterator[None]:
+def told_as(what: str) -> Iterator[None]:
     """Whatever goes wrong in transformers with a user's files (it raises all kinds of exceptions), as one line."""
     try:
         yield

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from evalkit.configuration import read_option, settings_error, unknown_name
 from evalkit.errors import EvalkitError
 
-Kind = Literal["cross-encoder", "embedder", "lexical", "baseline", "run"]
+Kind = Literal[
+    "cross-encoder", "llm-reranker", "layerwise-reranker", "embedder", "bge-m3", "lexical", "baseline", "run"
+]
 Pooling = Literal["cls", "mean", "last"]
-Truncation = Literal["longest_first", "only_second"]
+Truncation = Literal["longest_first", "only_second", "end"]
 Similarity = Literal["cosine", "dot"]
+Score = Literal["dense", "sparse", "colbert", "fused"]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class ModelSettings(BaseModel):
@@ -41,12 +45,31 @@ class ModelSettings(BaseModel):
     document_prompt: str = ""
     pooling: Pooling = "cls"
     similarity: Similarity = "cosine"
+    # rerankers that are language models: what stands around their texts (see models/prompted.py)
+    system_prompt: str = ""
+    separator: str = ""
+    prompt: str = ""
+    # an llm-reranker's score: the logit of one word as the next token, less that of another
+    positive_word: str = "Yes"
+    negative_word: str | None = None
+    # a layerwise-reranker's: that of the head behind one layer; before some, so many tokens of the document become one
+    cutoff_layers: tuple[PositiveInt, ...] = ()
+    compress_ratio: PositiveInt = 1
+    compress_layers: tuple[PositiveInt, ...] = ()
+    # which of bge-m3's scores, and how much its dense, sparse and colbert scores count in the fused one
+    score: Score = "fused"
+    weights: tuple[Weight, Weight, Weight] = (1.0, 1.0, 1.0)
     recipe: str | None = None
     recipes: dict[str, dict[str, Any]] = {}
 
     needs_remote_code: bool = False
     trust_remote_code: bool = False
     allow_pickle: bool = False
+
+    @property
+    def makes_vectors(self) -> bool:
+        """Whether the model makes a vector of each text, rather than scoring a query with a document."""
+        return self.kind == "embedder" or (self.kind == "bge-m3" and self.score == "dense")
 
 
 def default_settings() -> dict[str, Any]:
@@ -57,9 +80,13 @@ def default_settings() -> dict[str, Any]:
 # what a model's file may say that a run then reads, by kind; the rest would be ignored
 _FILES = {"path", "hub_id", "revision", "trust_remote_code", "allow_pickle"}
 _TEXTS = {"max_length", "query_prompt", "document_prompt", "recipe", "recipes"}
+_PROMPTED = {"truncation", "system_prompt", "separator", "prompt"}
 _READ: dict[str, set[str]] = {
     "cross-encoder": _FILES | _TEXTS | {"truncation"},
+    "llm-reranker": _FILES | _TEXTS | _PROMPTED | {"positive_word", "negative_word"},
+    "layerwise-reranker": _FILES | _TEXTS | _PROMPTED | {"cutoff_layers", "compress_ratio", "compress_layers"},
     "embedder": _FILES | _TEXTS | {"pooling", "similarity"},
+    "bge-m3": _FILES | _TEXTS | {"score", "weights"},
     "lexical": set(),
     "baseline": set(),
     "run": {"path"},

@@ -78,42 +78,27 @@ class InputBuilder:
         `longest` is the most tokens that the network has positions for. Raises EvalkitError where max_length exceeds it
         or the tokenizer does something that a template can't say.
         """
-        limits = [limit for limit in (settings.max_length, longest, tokenizer.model_max_length) if limit]
-        max_length = min(limits)
-        if settings.max_length and max_length < settings.max_length:
-            raise EvalkitError(
-                f"model.max_length={settings.max_length} is more than {settings.name} can read: at most {max_length} tokens"
-            )
+        if settings.truncation == "end":
+            raise EvalkitError(f"model.truncation=end: a {settings.kind} takes longest_first or only_second")
         builder = cls(
             tokenizer=tokenizer,
             query_prompt=settings.query_prompt,
             document_prompt=settings.document_prompt,
-            max_length=max_length,
+            max_length=choose_length(settings, longest, tokenizer.model_max_length),
             truncation=settings.truncation,
             single=_template(tokenizer, 1),
             pair=_template(tokenizer, 2) if settings.kind == "cross-encoder" else None,
             with_types="token_type_ids" in tokenizer.model_input_names,
             keep_left=tokenizer.truncation_side == "right",
         )
-        builder._check_room(settings)
+        builder._check_room()
         builder._check_probes()
         return builder
 
     def tokenize(self, texts: Sequence[str], role: Role) -> list[TokenizedText]:
         """Token ids of each text behind its role's prompt, without special tokens."""
-        if not texts:  # not every tokenizer takes an empty list
-            return []
         prompt = self.query_prompt if role == "query" else self.document_prompt
-        encoded = self.tokenizer(
-            [prompt + text for text in texts],
-            add_special_tokens=False,
-            truncation=False,
-            padding=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )["input_ids"]
-        return [TokenizedText(self._cut(np.asarray(ids, np.int32), self.max_length), len(ids)) for ids in encoded]
+        return tokenize(self.tokenizer, [prompt + text for text in texts], self.max_length, keep_left=self.keep_left)
 
     def encode_text(self, text: TokenizedText) -> Encoding:
         """One text, cut to length, with its special tokens."""
@@ -140,15 +125,15 @@ class InputBuilder:
             name: torch.from_numpy(array) for name, array in pad_batch(encodings, self.tokenizer.pad_token_id).items()
         }
 
-    def _cut(self, token_ids: NDArray[np.int32], length: int) -> NDArray[np.int32]:
-        return token_ids[:length] if self.keep_left else token_ids[max(len(token_ids) - length, 0) :]
+    def pad(self, batch: Sequence[Encoding]) -> dict[str, NDArray[np.int64]]:
+        """The arrays of a batch."""
+        return pad_batch(batch, self.tokenizer.pad_token_id)
 
-    def _check_room(self, settings: ModelSettings) -> None:
-        """Refuse a length that nothing bounds, or that special tokens (only_second: with 3/4 for the query) use up."""
-        if self.max_length > LONGEST:
-            raise EvalkitError(
-                f"neither {settings.name} nor its tokenizer says how long a text it can read: set model.max_length"
-            )
+    def _cut(self, token_ids: NDArray[np.int32], length: int) -> NDArray[np.int32]:
+        return _cut(token_ids, length, self.keep_left)
+
+    def _check_room(self) -> None:
+        """Refuse a length that special tokens (only_second: with 3/4 for the query) use up."""
         room = self.max_length - (self.pair or self.single).special_tokens
         needed = self.max_length * 3 // 4 if self.pair and self.truncation == "only_second" else 2
         if room < needed:
@@ -189,6 +174,44 @@ class InputBuilder:
         return self.tokenizer(
             first, second, truncation=truncation, max_length=self.max_length, padding=False, verbose=False
         )
+
+
+def choose_length(settings: ModelSettings, longest: int | None, tokenizer_limit: int) -> int:
+    """The most tokens of an input: the recipe's, else as many as the network and the tokenizer bear.
+
+    Raises EvalkitError where the recipe asks for more than they do, and where nothing sets a bound.
+    """
+    limits = [limit for limit in (settings.max_length, longest, tokenizer_limit) if limit]
+    max_length = min(limits)
+    if settings.max_length and max_length < settings.max_length:
+        raise EvalkitError(
+            f"model.max_length={settings.max_length} is more than {settings.name} can read: at most {max_length} tokens"
+        )
+    if max_length > LONGEST:
+        raise EvalkitError(
+            f"neither {settings.name} nor its tokenizer says how long a text it can read: set model.max_length"
+        )
+    return max_length
+
+
+def tokenize(tokenizer: Any, texts: Sequence[str], longest: int, *, keep_left: bool = True) -> list[TokenizedText]:
+    """Each text's token ids without special tokens, the first `longest` of them (else the last), and how many there were."""
+    if not texts:  # not every tokenizer takes an empty list
+        return []
+    encoded = tokenizer(
+        list(texts),
+        add_special_tokens=False,
+        truncation=False,
+        padding=False,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,
+    )["input_ids"]
+    return [TokenizedText(_cut(np.asarray(ids, np.int32), longest, keep_left), len(ids)) for ids in encoded]
+
+
+def _cut(token_ids: NDArray[np.int32], length: int, keep_left: bool) -> NDArray[np.int32]:
+    return token_ids[:length] if keep_left else token_ids[max(len(token_ids) - length, 0) :]
 
 
 def longest_first(query: int, document: int, room: int) -> tuple[int, int]:

@@ -15,6 +15,10 @@ from evalkit.records import ModelIdentity
 SAFE_WEIGHTS = "*.safetensors"
 PICKLED_WEIGHTS = "*.bin"
 TEXT_FILES = ("*.json", "*.txt", "*.model")
+M3_HEADS = ("colbert_linear.pt", "sparse_linear.pt")
+# of a model's settings, where it lies and who may load it; all the others are its recipe, and can change a score
+NO_RECIPE = {"name", "hub_id", "revision", "path", "parameters", "backends", "recipe", "recipes"}
+CONSENT = {"needs_remote_code", "trust_remote_code", "allow_pickle"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,8 @@ def find_model(settings: ModelSettings, *, offline: bool, also: Sequence[str] = 
             else "no weights at all; is this the folder of a Hugging Face model?"
         )
         raise EvalkitError(f"{folder} has no *.safetensors: {advice}")
+    if settings.kind == "bge-m3":
+        weights += [folder / name for name in M3_HEADS if (folder / name).is_file()]
     digest = hash_files(folder, weights)
     if settings.path:
         name, revision = folder.resolve().name, digest[:12]
@@ -60,13 +66,12 @@ def find_model(settings: ModelSettings, *, offline: bool, also: Sequence[str] = 
 
 def way_of_scoring(settings: ModelSettings, files: ModelFiles, backend: Mapping[str, object]) -> dict[str, object]:
     """All that can change a score: weights, architecture, tokenizer, recipe, and the backend's own description."""
-    recipe = ("kind", "max_length", "truncation", "query_prompt", "document_prompt", "pooling", "similarity")
     texts = sorted(path for pattern in (*TEXT_FILES, "*.py") for path in files.folder.glob(pattern))
     return {
         "model": files.identity.hub_id,
         "weights": files.identity.weights_hash,
         "configuration": hash_files(files.folder, texts),
-        **settings.model_dump(mode="json", include=set(recipe)),
+        **settings.model_dump(mode="json", exclude=NO_RECIPE | CONSENT),
         "backend": dict(backend),
     }
 
@@ -116,6 +121,7 @@ def _hub_snapshot(settings: ModelSettings, offline: bool, also: Sequence[str]) -
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     patterns = [*TEXT_FILES, SAFE_WEIGHTS, *also]
+    patterns += M3_HEADS if settings.kind == "bge-m3" else []
     patterns += [PICKLED_WEIGHTS] if settings.allow_pickle else []
     patterns += ["*.py"] if settings.trust_remote_code else []
     what = f"{settings.hub_id} at revision {settings.revision or 'main'}"

@@ -52,9 +52,9 @@ def score_task(model: RunnableModel, settings: ModelSettings, task: Task, kept: 
             )
         return Run(scores, Usage(time.perf_counter() - started, len(scores)))
     texts = task_texts(task)
-    if settings.kind == "cross-encoder":
-        return _score_pairs(model, task, texts, kept)
-    return _score_vectors(model, settings, task, texts, kept)
+    if settings.makes_vectors:
+        return _score_vectors(model, settings, task, texts, kept)
+    return _score_pairs(model, task, texts, kept)
 
 
 def _score_pairs(model: RunnableModel, task: Task, texts: TaskTexts, kept: ScoreMemory) -> Run:

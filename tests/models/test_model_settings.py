@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from evalkit.configuration import option_names, read_option
 from evalkit.errors import EvalkitError
 from evalkit.models.settings import model_settings, read_model
+from evalkit.models.weights import ModelFiles, way_of_scoring
+from evalkit.records import ModelIdentity
 
 ZH_PROMPT = "为这个句子生成表示以用于检索相关文章："
 
@@ -77,8 +80,51 @@ def test_an_override_beats_the_recipe_which_beats_the_file() -> None:
         ("multilingual-e5-small-q4", {"max_length": 4}),
         ("bge-reranker-base", {"pooling": "mean"}),
         ("bge-base-zh-v1.5", {"truncation": "only_second"}),
+        ("bge-m3", {"pooling": "mean"}),
+        ("bge-reranker-v2-gemma", {"cutoff_layers": [8]}),
+        ("bge-reranker-v2-minicpm-layerwise", {"positive_word": "yes"}),
     ],
 )
 def test_an_override_that_would_be_ignored_is_refused(name: str, override: dict[str, object]) -> None:
     with pytest.raises(EvalkitError, match=f"model.{next(iter(override))} says nothing to {name}"):
         model_settings(read_option("model", name), override)
+
+
+@pytest.mark.parametrize(
+    ("name", "override"),
+    [
+        ("bge-m3", {"score": "colbert"}),
+        ("bge-m3", {"weights": [1, 2, 3]}),
+        ("bge-reranker-v2-gemma", {"prompt": "?"}),
+        ("Qwen3-Reranker-0.6B", {"negative_word": None}),
+        ("bge-reranker-v2.5-gemma2-lightweight", {"cutoff_layers": [25]}),
+        ("bge-reranker-v2.5-gemma2-lightweight", {"compress_ratio": 4}),
+    ],
+)
+def test_scores_of_another_recipe_are_stored_apart(name: str, override: dict[str, object], tmp_path: Path) -> None:
+    files = ModelFiles(tmp_path, ModelIdentity(name, name, "made", "made", "hash"))
+    own = read_option("model", name)
+    ways = [way_of_scoring(model_settings(own, chosen), files, {}) for chosen in ({}, override)]
+    assert ways[0] != ways[1]
+
+
+def test_the_recipes_of_rerankers_that_are_language_models() -> None:
+    gemma, layerwise = read_model("bge-reranker-v2-gemma"), read_model("bge-reranker-v2-minicpm-layerwise")
+    light, qwen = read_model("bge-reranker-v2.5-gemma2-lightweight"), read_model("Qwen3-Reranker-0.6B")
+    for model in (gemma, layerwise, light):
+        assert (model.query_prompt, model.document_prompt, model.separator) == ("A: ", "B: ", "\n")
+        assert (model.truncation, model.max_length) == ("only_second", 512)
+    assert gemma.prompt == layerwise.prompt == (
+        "Given a query A and a passage B, determine whether the passage contains an answer to the query by providing a "
+        "prediction of either 'Yes' or 'No'."
+    )  # fmt: skip
+    assert light.prompt == "Predict whether passage B contains an answer to query A."
+    assert (gemma.positive_word, gemma.negative_word) == ("Yes", None)
+    assert (layerwise.cutoff_layers, layerwise.compress_ratio) == ((28,), 1)
+    assert (light.cutoff_layers, light.compress_ratio, light.compress_layers) == ((28,), 2, (24, 40))
+    assert (qwen.positive_word, qwen.negative_word, qwen.truncation) == ("yes", "no", "end")
+    m3 = read_option("model", "bge-m3")
+    assert model_settings(m3, {"recipe": "fused"}).weights == (1, 1, 1)
+    assert model_settings(m3, {"recipe": "fused-readme"}).weights == (0.4, 0.2, 0.4)
+    assert model_settings(m3).makes_vectors
+    assert not model_settings(m3, {"recipe": "sparse"}).makes_vectors

@@ -1,0 +1,171 @@
+"""Inputs of rerankers that are language models: a query and a document within a prompt, each text tokenised only once.
+
+With truncation `only_second` (FlagEmbedding's rerankers) every part is tokenised on its own: the query keeps 3/4 of
+max_length, and
+
+    [bos] system_prompt query separator document separator prompt
+
+has up to the document's end at most max_length tokens beside one separator's and the prompt's; the document gives way. With
+`end` (Qwen3-Reranker) query, separator and document are one text, cut at its end, and the whole input
+
+    [bos] system_prompt query separator document prompt
+
+keeps to max_length. That text can be made of two pieces as long as the separator ends, and the document's prompt begins,
+where the tokenizer never joins; it is compared with the tokenizer's own tokens on probes, and refused where they differ.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.errors import EvalkitError
+from evalkit.models.batches import pad_batch
+from evalkit.models.interfaces import Encoding, TokenizedText
+from evalkit.models.settings import ModelSettings, Truncation
+from evalkit.models.tokenization import PROBE, choose_length, tokenize
+from evalkit.records import Role
+
+QUERY, DOCUMENT, PROMPT = 0, 1, 2
+"""The parts of an input, as its type_ids name them: all up to the document, the document, all behind it."""
+ALIGNMENT = 8  # tokens; FlagEmbedding pads to a multiple of it
+
+
+@dataclass(frozen=True)
+class PromptedInputs:
+    """Builds the inputs of an llm-reranker or a layerwise-reranker with a Hugging Face tokenizer.
+
+    `head`, `between` and `tail` are the token ids before the query, between the texts and behind the document.
+    """
+
+    tokenizer: Any
+    query_prompt: str
+    query_ending: str
+    document_prompt: str
+    max_length: int
+    truncation: Truncation
+    head: tuple[int, ...]
+    between: tuple[int, ...]
+    tail: tuple[int, ...]
+    prompt_tokens: int
+    pad_left: bool
+
+    @classmethod
+    def create(cls, tokenizer: Any, settings: ModelSettings, longest: int | None) -> PromptedInputs:
+        """Tokenise the prompts, and compare the inputs built here with the tokenizer's own.
+
+        `longest` is the most tokens that the network has positions for. Raises EvalkitError where the prompts leave the texts
+        no room, or the recipe can't be built of pieces.
+        """
+        joined = settings.truncation == "end"
+        if settings.truncation == "longest_first" or tokenizer.truncation_side != "right":
+            raise EvalkitError(
+                f"{settings.name} is a {settings.kind}: its texts are cut on their right, by model.truncation=only_second or end"
+            )
+        bos = tokenizer.bos_token_id
+        separator, prompt = (_ids(tokenizer, text) for text in (settings.separator, settings.prompt))
+        builder = cls(
+            tokenizer=tokenizer,
+            query_prompt=settings.query_prompt,
+            query_ending=settings.separator if joined else "",
+            document_prompt=settings.document_prompt,
+            max_length=choose_length(settings, longest, tokenizer.model_max_length),
+            truncation=settings.truncation,
+            head=(*([bos] if _starts_with_bos(tokenizer, settings) else []), *_ids(tokenizer, settings.system_prompt)),
+            between=() if joined else separator,
+            tail=prompt if joined else (*separator, *prompt),
+            prompt_tokens=len(prompt),
+            pad_left=settings.kind == "llm-reranker",
+        )
+        builder._check_room(settings, longest)
+        builder._check_probes()
+        return builder
+
+    def tokenize(self, texts: Sequence[str], role: Role) -> list[TokenizedText]:
+        """Token ids of each text with its role's prompt (and the separator, where that is of the query's text)."""
+        before, after = (self.query_prompt, self.query_ending) if role == "query" else (self.document_prompt, "")
+        return tokenize(self.tokenizer, [before + text + after for text in texts], self.max_length)
+
+    def encode_pair(self, query: TokenizedText, document: TokenizedText) -> Encoding:
+        """A pair within its prompt, cut to length; its type ids tell QUERY, DOCUMENT and PROMPT apart."""
+        lengths = self._lengths(query.length, document.length)
+        texts = [text.token_ids[:length] for text, length in zip((query, document), lengths, strict=True)]
+        parts = [np.array([*self.head, *texts[0], *self.between]), texts[1], np.array(self.tail)]
+        return Encoding(
+            np.concatenate(parts).astype(np.int32),
+            np.repeat(np.array([QUERY, DOCUMENT, PROMPT], np.int32), [len(part) for part in parts]),
+            lengths != (query.length, document.length),
+        )
+
+    def pad(self, batch: Sequence[Encoding]) -> dict[str, NDArray[np.int64]]:
+        """The arrays of a batch; where the network's answer is the next token, the inputs end together."""
+        return pad_batch(batch, self.tokenizer.pad_token_id, left=self.pad_left, multiple=ALIGNMENT)
+
+    def _lengths(self, query: int, document: int) -> tuple[int, int]:
+        if self.truncation == "end":
+            room = self.max_length - len(self.head) - len(self.tail)
+            return min(query, room), max(min(document, room - query), 0)
+        query = min(query, self.max_length * 3 // 4)
+        bos = len(self.head)
+        return query, min(document, self.max_length, self.max_length + self.prompt_tokens - bos - query)
+
+    def _check_room(self, settings: ModelSettings, longest: int | None) -> None:
+        around = len(self.head) + len(self.between) + len(self.tail)
+        if self.truncation == "end":
+            least, most = around + 16, self.max_length
+        else:
+            least, most = 16, self.max_length + self.prompt_tokens + len(self.between) + len(self.tail)
+        if self.max_length < least:
+            raise EvalkitError(
+                f"model.max_length={self.max_length} is too short for {settings.name}, whose prompt takes {around} tokens; take "
+                f"{least} or more"
+            )
+        if longest is not None and most > longest:
+            raise EvalkitError(
+                f"model.max_length={self.max_length} is too long for {settings.name}: with its prompt an input has up to {most} "
+                f"tokens, and it can read {longest}"
+            )
+
+    def _check_probes(self) -> None:
+        """Compare with the tokenizer itself, on texts that fit and on texts that must be cut."""
+        short, long = ["", PROBE, " \n(x) \n"], "1) " + PROBE * (1 + self.max_length // 8)
+        for query, document in [*itertools.product(short, repeat=2), (long, PROBE), (PROBE, long), (long, long)]:
+            pieces = self.tokenize([query], "query")[0], self.tokenize([document], "document")[0]
+            if self.encode_pair(*pieces).token_ids.tolist() != self._reference(query, document):
+                raise EvalkitError(
+                    f"the tokenizer {type(self.tokenizer).__name__} makes other tokens of {query[:12]!r} and {document[:12]!r} "
+                    "within the prompt than of each alone; it can't be used with this recipe"
+                )
+
+    def _reference(self, query: str, document: str) -> list[int]:
+        """The tokenizer's ids of a pair, without a thought for tokenising a text once."""
+
+        def cut(text: str, most: int, **options: Any) -> list[int]:
+            ids: list[int] = self.tokenizer(text, truncation=True, max_length=most, verbose=False, **options)[
+                "input_ids"
+            ]
+            return ids
+
+        first, second = self.query_prompt + query + self.query_ending, self.document_prompt + document
+        if self.truncation == "end":
+            inner = cut(first + second, self.max_length - len(self.head) - len(self.tail))
+            return [*self.head, *inner, *self.tail]
+        opening = [*self.head, *cut(first, self.max_length * 3 // 4, add_special_tokens=False)]
+        rest = [*self.between, *cut(second, self.max_length, add_special_tokens=False)]
+        excess = len(opening) + len(rest) - (self.max_length + len(self.between) + self.prompt_tokens)
+        return [*opening, *rest[: len(rest) - max(excess, 0)], *self.tail]
+
+
+def _ids(tokenizer: Any, text: str) -> tuple[int, ...]:
+    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else ()
+
+
+def _starts_with_bos(tokenizer: Any, settings: ModelSettings) -> bool:
+    """FlagEmbedding's rule: a language model's input does not where that token also pads, a layerwise one's always does."""
+    bos = tokenizer.bos_token_id
+    return bos is not None and (settings.kind == "layerwise-reranker" or bos != tokenizer.pad_token_id)
