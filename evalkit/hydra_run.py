@@ -23,6 +23,7 @@ from evalkit.console import OutputConsole
 from evalkit.errors import EvalkitError
 from evalkit.models import settings as models
 from evalkit.models.interfaces import Runtime
+from evalkit.models.server_settings import DECISIVE, ServerSettings
 from evalkit.overrides import quote_free_text
 from evalkit.records import Result
 from evalkit.tasks.settings import TaskSettings
@@ -46,6 +47,8 @@ NEUTRAL = (
 
 class Choice(BaseModel):
     """An option of the groups backend and protocol: its name decides, the rest is its module's affair."""
+
+    model_config = ConfigDict(extra="allow")
 
     name: str
 
@@ -130,7 +133,8 @@ def register_bases() -> None:
     store = ConfigStore.instance()
     store.store(group="task", name="base", node=TaskSettings.defaults())
     store.store(group="model", name="base", node=models.default_settings())
-    store.store(group="backend", name="base", node=backends.default_settings())
+    store.store(group="backend", name="base", node=backends.default_settings(server=False))
+    store.store(group="backend", name="server", node=backends.default_settings(server=True))
 
 
 def _run(config: DictConfig, done: list[tuple[Result, Path]]) -> None:
@@ -141,13 +145,25 @@ def _run(config: DictConfig, done: list[tuple[Result, Path]]) -> None:
     pristine = _pristine()
     changed = {key: value for key, value in checked.model.items() if pristine["model"].get(key) != value}
     model = models.model_settings(pristine["model"], changed)
+    backend = checked.backend.name
+    says = {
+        key: value
+        for key, value in (checked.backend.model_extra or {}).items()
+        if pristine["backend"].get(key) != value
+    }
     cache_dir = Path(checked.cache_dir).expanduser() if checked.cache_dir else None
     settings = RunSettings(
         task=TaskSettings.from_mapping(checked.task),
         model=model,
-        backend=checked.backend.name,
+        backend=backend,
         runtime=Runtime(
-            checked.device, checked.dtype, checked.runner.threads, checked.seed, checked.offline, cache_dir
+            checked.device,
+            checked.dtype,
+            checked.runner.threads,
+            checked.seed,
+            checked.offline,
+            cache_dir,
+            backends.server_settings(backend, says),
         ),
         protocol=checked.protocol.name,
         limit=checked.limit,
@@ -168,7 +184,7 @@ def deviations(content: dict[str, Any], pristine: dict[str, Any]) -> dict[str, A
 
     The path of a task that has no other place is no deviation: it is the task.
     """
-    own = dict(_flat(pristine))
+    own = {**dict(_flat(pristine)), "backend.name": backends.AUTO}
     changed = {key: value for key, value in _flat(content) if own.get(key) != value}
     if not content["task"]["mteb_name"]:
         changed.pop("task.path", None)
@@ -184,9 +200,9 @@ def _config_folders() -> list[Path]:
 
 
 def _pristine() -> dict[str, Any]:
-    """The configuration of the same task and model without any override."""
+    """The configuration of the same task, model and backend without any override."""
     choices = HydraConfig.get().runtime.choices
-    overrides = [f"{group}={choices[group]}" for group in ("task", "model")]
+    overrides = [f"{group}={choices[group]}" for group in ("task", "model", "backend")]
     content: Any = OmegaConf.to_container(hydra.compose("config", overrides=overrides), resolve=True)
     return dict(content)
 
@@ -194,8 +210,8 @@ def _pristine() -> dict[str, Any]:
 def _flat(content: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in content.items():
         name = prefix + key
-        # what a backend can do follows from its name
-        if name in NEUTRAL or (prefix == "backend." and key != "name"):
+        # what a backend can do follows from its name, and where a server is decides no score
+        if name in NEUTRAL or (prefix == "backend." and key not in ("name", *DECISIVE)):
             continue
         if isinstance(value, dict) and key != "recipes":
             yield from _flat(value, f"{name}.")
@@ -232,7 +248,7 @@ def _flags_first(arguments: list[str]) -> list[str]:
 
 def _missing_option(error: MissingConfigException) -> EvalkitError:
     group, _, name = (error.missing_cfg_file or "").rpartition("/")
-    options = [option for option in error.options or option_names(group) if option != "base"]
+    options = [option for option in error.options or option_names(group) if option not in ("base", "server")]
     return unknown_name(group or "configuration", name, options)
 
 
@@ -247,6 +263,8 @@ def _explain(error: Exception) -> str:
     if unknown is None or unknown.group(1) is None:
         return text
     key = unknown.group(1)
+    if key in known_keys():
+        return f"{key} says nothing to the chosen {key.partition('.')[0]}, which has no such setting"
     close = nearest(key, known_keys())
     hint = f"did you mean {' or '.join(close)}?" if close else "evalkit run --help shows all"
     return f"there is no setting {key!r}; {hint}"
@@ -259,6 +277,7 @@ def known_keys() -> list[str]:
     fields = {
         "task": TaskSettings.defaults(),
         "model": models.default_settings(),
+        "backend": ServerSettings.model_fields,
         "runner": {"threads": None},
     }
     return [*top, *GROUPS, *(f"{group}.{name}" for group, names in fields.items() for name in names)]
