@@ -145,26 +145,12 @@ def _run(config: DictConfig, done: list[tuple[Result, Path]]) -> None:
     pristine = _pristine()
     changed = {key: value for key, value in checked.model.items() if pristine["model"].get(key) != value}
     model = models.model_settings(pristine["model"], changed)
-    backend = checked.backend.name
-    says = {
-        key: value
-        for key, value in (checked.backend.model_extra or {}).items()
-        if pristine["backend"].get(key) != value
-    }
-    cache_dir = Path(checked.cache_dir).expanduser() if checked.cache_dir else None
+    pristine["backend"] = backends.read_backend(checked.backend.name).model_dump(mode="json")
     settings = RunSettings(
         task=TaskSettings.from_mapping(checked.task),
         model=model,
-        backend=backend,
-        runtime=Runtime(
-            checked.device,
-            checked.dtype,
-            checked.runner.threads,
-            checked.seed,
-            checked.offline,
-            cache_dir,
-            backends.server_settings(backend, says),
-        ),
+        backend=checked.backend.name,
+        runtime=_runtime(checked, pristine["backend"]),
         protocol=checked.protocol.name,
         limit=checked.limit,
         texts=checked.texts,
@@ -177,6 +163,20 @@ def _run(config: DictConfig, done: list[tuple[Result, Path]]) -> None:
     )
     for finished in run(settings):  # one by one: what is done stays done, whatever the next task meets
         done.append(finished)
+
+
+def _runtime(checked: RunConfiguration, backend: dict[str, Any]) -> Runtime:
+    """Where and how the model runs; `backend` holds the backend's own settings, of which the run may say others."""
+    says = {key: value for key, value in (checked.backend.model_extra or {}).items() if backend.get(key) != value}
+    return Runtime(
+        device=checked.device,
+        dtype=checked.dtype,
+        threads=checked.runner.threads,
+        seed=checked.seed,
+        offline=checked.offline,
+        cache_dir=Path(checked.cache_dir).expanduser() if checked.cache_dir else None,
+        server=backends.server_settings(checked.backend.name, says),
+    )
 
 
 def deviations(content: dict[str, Any], pristine: dict[str, Any]) -> dict[str, Any]:
@@ -200,9 +200,9 @@ def _config_folders() -> list[Path]:
 
 
 def _pristine() -> dict[str, Any]:
-    """The configuration of the same task, model and backend without any override."""
+    """The configuration of the same task and model without any override."""
     choices = HydraConfig.get().runtime.choices
-    overrides = [f"{group}={choices[group]}" for group in ("task", "model", "backend")]
+    overrides = [f"{group}={choices[group]}" for group in ("task", "model")]
     content: Any = OmegaConf.to_container(hydra.compose("config", overrides=overrides), resolve=True)
     return dict(content)
 

@@ -212,6 +212,16 @@ def test_a_sweep_over_servers(folder: Path) -> None:
         assert two.posts
 
 
+def test_an_option_of_the_users_own(folder: Path) -> None:
+    with fake("vllm") as server:
+        own = folder / "own" / "backend" / "gpu-box.yaml"
+        own.parent.mkdir(parents=True)
+        own.write_text(f"defaults: [vllm, _self_]\nurl: {server.url}\nserved_model: mine\n")
+        done = run_here("--config-dir", "own", *RERANKER, "backend=gpu-box", "backend.batch_size=50")
+        assert done.code == 0, done.stderr
+        assert {request.body["model"] for request in server.posts} == {"mine"}
+
+
 def test_from_python(folder: Path) -> None:
     task = evalkit.load_task("demo-zh", limit=5)
     with fake("tei", model="BAAI/bge-base-zh-v1.5", kind="embedding") as server:
