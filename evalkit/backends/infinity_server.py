@@ -17,7 +17,7 @@ from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
 
 NAME = "infinity-server"
-BATCH_SIZE = 64
+BATCH_SIZE = 32
 RERANK = RerankCodec("/rerank", {"raw_scores": True, "return_documents": False})
 EMBED = EmbeddingCodec("/embeddings", openai_entries, {"encoding_format": "float"})
 

@@ -8,7 +8,7 @@ from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
 
 NAME = "jina"
-BATCH_SIZE = 64
+BATCH_SIZE = 32
 RERANK = RerankCodec("/v1/rerank", {"return_documents": False})
 
 

@@ -14,7 +14,7 @@ from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
 
 NAME = "openai"
-BATCH_SIZE = 64
+BATCH_SIZE = 32
 EMBED = EmbeddingCodec("/v1/embeddings", openai_entries, {"encoding_format": "base64"})
 
 

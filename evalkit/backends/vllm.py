@@ -13,7 +13,7 @@ from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
 
 NAME = "vllm"
-BATCH_SIZE = 64
+BATCH_SIZE = 32
 AS_LONG_AS_IT_CAN = -1
 
 

@@ -22,7 +22,7 @@ class ServerSettings(BaseModel):
     key_variable: str | None = None
     concurrency: PositiveInt = 8
     batch_size: PositiveInt | None = None
-    timeout: PositiveFloat = 60.0
+    timeout: PositiveFloat = 300.0
     retries: NonNegativeInt = 5
     max_characters: PositiveInt | None = None
     role_field: str | None = None

@@ -132,17 +132,15 @@ class Client:
         tries = self.settings.retries + 1
         problem = ""
         for attempt in range(tries):
+            asked = 0.0
             started = time.perf_counter()
             try:
                 async with asyncio.timeout(self.settings.timeout):
                     response = await self._send(http, path, body)
             except TimeoutError:
-                problem, asked = f"did not answer within {self.settings.timeout:g} seconds (backend.timeout)", 0.0
+                problem = f"did not answer within {self.settings.timeout:g} s (backend.timeout, or a smaller backend.batch_size)"
             except httpx2.RequestError as error:
-                problem, asked = (
-                    f"can't be reached, or broke off: {self.quote(str(error) or type(error).__name__)}",
-                    0.0,
-                )
+                problem = f"can't be reached, or broke off: {self.quote(str(error) or type(error).__name__)}"
             else:
                 if response.is_success:
                     return self._decoded(path, response), time.perf_counter() - started
