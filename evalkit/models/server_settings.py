@@ -30,5 +30,6 @@ class ServerSettings(BaseModel):
     document_role: str | None = None
 
 
+ROLES = ("role_field", "query_role", "document_role")
 # what can change a score, unlike where the server is and how fast it is asked
-DECISIVE = ("served_model", "max_characters", "role_field", "query_role", "document_role")
+DECISIVE = ("served_model", "max_characters", *ROLES)

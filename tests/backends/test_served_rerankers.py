@@ -40,6 +40,7 @@ def test_probabilities_are_taken_as_they_are_and_said_to_be(backend: str) -> Non
         np.testing.assert_array_equal(found, np.array([sigmoid(value) for value in EXPECTED.tolist()], np.float32))
         assert (np.argsort(found, kind="stable") == np.argsort(EXPECTED, kind="stable")).all()
     assert model.description["outputs"] == "probabilities"
+    assert "role_field" not in model.description
 
 
 @pytest.mark.parametrize("backend", LOGITS)

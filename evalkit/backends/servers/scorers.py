@@ -16,7 +16,7 @@ from evalkit.backends.servers.codecs import EmbeddingCodec, PairCodec
 from evalkit.configuration import option_names
 from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import Part, RunnableModel, Runtime, Scorer
-from evalkit.models.server_settings import DECISIVE, ServerSettings
+from evalkit.models.server_settings import ROLES, ServerSettings
 from evalkit.models.settings import ModelSettings, read_model
 from evalkit.records import ModelIdentity, Role
 
@@ -109,7 +109,7 @@ def _refuse_ignored(backend: str, settings: ModelSettings, runtime: Runtime) -> 
     wanted = runtime.server
     own = read_backend(backend)
     if settings.kind != "embedder" and wanted:
-        for name in ("role_field", "query_role", "document_role"):
+        for name in ROLES:
             if getattr(wanted, name) != getattr(own, name):
                 raise EvalkitError(
                     f"backend.{name} says nothing to {settings.name}: only requests for embeddings have a role"
@@ -162,7 +162,8 @@ def served_model(
     `name` is what the server calls it, `batch_size` the most texts of one request, `facts` what the backend knows of how scores are
     made, `revision` the one that the server says it runs.
     """
-    decisive = client.settings.model_dump(include=set(DECISIVE) - {"served_model"}, exclude_none=True)
+    heeded = {"max_characters", *(ROLES if settings.kind == "embedder" else ())}
+    decisive = client.settings.model_dump(include=heeded, exclude_none=True)
     backend = {"name": client.backend, "served_model": name, **decisive, **facts}
     identity = _identity(settings, name, revision)
     served = Served(settings, client, name, batch_size)
