@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from evalkit import provenance
-from evalkit.backends import check_backend, prepare_model
+from evalkit.backends import check_backend, prepare_model, server_settings
 from evalkit.cache import cache_folder
 from evalkit.configuration import read_option
 from evalkit.errors import EvalkitError
@@ -57,18 +57,21 @@ def load_model(
     seed: int = 42,
     offline: bool = False,
     cache_dir: Path | str | None = None,
+    server: Mapping[str, Any] | None = None,
     **recipe: Any,
 ) -> Model:
     """Choose a model by name, and what runs it.
 
-    `cache_dir` is where scores and exported networks are kept (None: the user's cache folder). `recipe` overrides fields of
-    the model's settings: `path`, `revision`, `pooling`, `query_prompt`, `max_length`, …
+    `cache_dir` is where scores and exported networks are kept (None: the user's cache folder). `server` says how a backend
+    that is a server is reached: `{"url": "http://127.0.0.1:8080"}`, `served_model`, `concurrency`, … `recipe` overrides fields
+    of the model's settings: `path`, `revision`, `pooling`, `query_prompt`, `max_length`, …
     Raises EvalkitError for unknown names and for a backend that can't run the model, before any weights load.
     """
     overrides = {key: str(value) if isinstance(value, Path) else value for key, value in recipe.items()}
     settings = model_settings(read_option("model", name), overrides)
     folder = None if cache_dir is None else Path(cache_dir)
-    return build_model(settings, backend, Runtime(device, dtype, threads, seed, offline, folder))
+    reached = server_settings(backend, server or {})
+    return build_model(settings, backend, Runtime(device, dtype, threads, seed, offline, folder, reached))
 
 
 def build_model(settings: ModelSettings, backend: str, runtime: Runtime) -> Model:
@@ -202,11 +205,12 @@ def _candidate_table(task: Task, run: Run, texts: bool) -> pd.DataFrame:
 
 
 def _configuration(model: Model, task: Task, protocol: str, seed: int) -> dict[str, Any]:
+    server = model.runtime.server
     return {
         "model": model.settings.model_dump(mode="json"),
         "task": {"name": task.name, "source": task.source, "split": task.split},
         "backend": model.backend,
-        "runtime": asdict(model.runtime),
+        "runtime": {**asdict(model.runtime), "server": server.model_dump(mode="json") if server else None},
         "protocol": protocol,
         "limit": task.limit,
         "seed": seed,

@@ -23,6 +23,7 @@ from evalkit.console import OutputConsole
 from evalkit.errors import EvalkitError
 from evalkit.models import settings as models
 from evalkit.models.interfaces import Runtime
+from evalkit.models.server_settings import DECISIVE, ServerSettings
 from evalkit.overrides import quote_free_text
 from evalkit.records import Result
 from evalkit.run_configuration import RunConfiguration
@@ -134,7 +135,8 @@ def register_bases() -> None:
     store = ConfigStore.instance()
     store.store(group="task", name="base", node=TaskSettings.defaults())
     store.store(group="model", name="base", node=models.default_settings())
-    store.store(group="backend", name="base", node=backends.default_settings())
+    store.store(group="backend", name="base", node=backends.default_settings(server=False))
+    store.store(group="backend", name="server", node=backends.default_settings(server=True))
     OmegaConf.register_new_resolver("fp16_on_cuda", _fp16_on_cuda, replace=True)
 
 
@@ -154,14 +156,12 @@ def run_settings(config: DictConfig) -> RunSettings:
     pristine = _pristine()
     changed = {key: value for key, value in checked.model.items() if pristine["model"].get(key) != value}
     model = models.model_settings(pristine["model"], changed)
-    cache_dir = Path(checked.cache_dir).expanduser() if checked.cache_dir else None
+    pristine["backend"] = backends.read_backend(checked.backend.name).model_dump(mode="json")
     return RunSettings(
         task=TaskSettings.from_mapping(checked.task),
         model=model,
         backend=checked.backend.name,
-        runtime=Runtime(
-            checked.device, checked.dtype, checked.runner.threads, checked.seed, checked.offline, cache_dir
-        ),
+        runtime=_runtime(checked, pristine["backend"]),
         protocol=checked.protocol.name,
         limit=checked.limit,
         texts=checked.texts,
@@ -174,12 +174,26 @@ def run_settings(config: DictConfig) -> RunSettings:
     )
 
 
+def _runtime(checked: RunConfiguration, backend: dict[str, Any]) -> Runtime:
+    """Where and how the model runs; `backend` holds the backend's own settings, of which the run may say others."""
+    says = {key: value for key, value in (checked.backend.model_extra or {}).items() if backend.get(key) != value}
+    return Runtime(
+        device=checked.device,
+        dtype=checked.dtype,
+        threads=checked.runner.threads,
+        seed=checked.seed,
+        offline=checked.offline,
+        cache_dir=Path(checked.cache_dir).expanduser() if checked.cache_dir else None,
+        server=backends.server_settings(checked.backend.name, says),
+    )
+
+
 def deviations(content: dict[str, Any], pristine: dict[str, Any]) -> dict[str, Any]:
     """The settings, without their group's name, that differ from what the chosen task and model say themselves.
 
     The path of a task that has no other place is no deviation: it is the task.
     """
-    own = dict(_flat(pristine))
+    own = {**dict(_flat(pristine)), "backend.name": backends.AUTO}
     changed = {key: value for key, value in _flat(content) if own.get(key) != value}
     if not content["task"]["mteb_name"]:
         changed.pop("task.path", None)
@@ -205,8 +219,8 @@ def _pristine() -> dict[str, Any]:
 def _flat(content: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in content.items():
         name = prefix + key
-        # what a backend can do follows from its name
-        if name in NEUTRAL or (prefix == "backend." and key != "name"):
+        # what a backend can do follows from its name, and where a server is decides no score
+        if name in NEUTRAL or (prefix == "backend." and key not in ("name", *DECISIVE)):
             continue
         if isinstance(value, dict) and key != "recipes":
             yield from _flat(value, f"{name}.")
@@ -247,7 +261,7 @@ def _flags_first(arguments: list[str]) -> list[str]:
 
 def _missing_option(error: MissingConfigException) -> EvalkitError:
     group, _, name = (error.missing_cfg_file or "").rpartition("/")
-    options = [option for option in error.options or option_names(group) if option != "base"]
+    options = [option for option in error.options or option_names(group) if option not in ("base", "server")]
     return unknown_name(group or "configuration", name, options)
 
 
@@ -263,6 +277,8 @@ def _explain(error: Exception) -> str:
     if unknown is None or unknown.group(1) is None:
         return text
     key = unknown.group(1)
+    if key in known_keys():
+        return f"{key} says nothing to the chosen {key.partition('.')[0]}, which has no such setting"
     close = nearest(key, known_keys())
     hint = f"did you mean {' or '.join(close)}?" if close else "evalkit run --help shows all"
     return f"there is no setting {key!r}; {hint}"
@@ -275,6 +291,7 @@ def known_keys() -> list[str]:
     fields = {
         "task": TaskSettings.defaults(),
         "model": models.default_settings(),
+        "backend": ServerSettings.model_fields,
         "runner": {"threads": None},
     }
     return [*top, *GROUPS, *(f"{group}.{name}" for group, names in fields.items() for name in names)]

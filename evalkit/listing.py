@@ -106,7 +106,8 @@ def backend_table() -> Table:
         named = [model for model, backends in naming if name in backends]
         runs = ", ".join([*backend.kinds, *named]) or "torch, or on a CPU the fastest that agrees with it"
         installed = "yes" if is_installed(backend) else Text(f'pip install "evalkit-reranking[{name}]"')
-        table.add_row(name, runs, ", ".join(backend.dtypes) if name != AUTO else "", installed)
+        dtypes = "the server's" if backend.server else ", ".join(backend.dtypes) if name != AUTO else ""
+        table.add_row(name, runs, dtypes, installed)
     return table
 
 

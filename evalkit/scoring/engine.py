@@ -11,10 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.errors import NonFiniteError
-from evalkit.models.interfaces import LocalNetwork, PairScorer, RunnableModel, TaskScorer, TextEmbedder
+from evalkit.models.interfaces import (
+    LocalNetwork,
+    PairScorer,
+    PairStream,
+    RunnableModel,
+    TaskScorer,
+    TextEmbedder,
+    TextStream,
+)
 from evalkit.models.settings import ModelSettings
 from evalkit.records import Role, Run, Task, Usage
-from evalkit.scoring.execution import run_batches, run_chunks
+from evalkit.scoring.execution import run_batches, run_chunks, run_parts
 from evalkit.scoring.items import TaskTexts, best_of_variants, task_texts, unique_pairs
 from evalkit.scoring.outputs import NOT_COUNTED, OutputTable
 from evalkit.scoring.plan import pair_windows, text_windows
@@ -74,7 +82,10 @@ def _score_pairs(model: RunnableModel, task: Task, texts: TaskTexts, kept: Score
             run_batches(scorer, windows, table, "pair", name)
         else:
             chosen = [(texts.queries[query], texts.documents[document]) for query, document in pairs.tolist()]
-            run_chunks(cast(PairScorer, scorer).score, chosen, table, "pair", name)
+            if isinstance(scorer, PairStream):
+                run_parts(scorer.score_parts, chosen, table, "pair", name)
+            else:
+                run_chunks(cast(PairScorer, scorer).score, chosen, table, "pair", name)
     tokens, truncated = _counts(table, meeting_pairs[texts.starts])
     return Run(
         scores=best_of_variants(table.values[meeting_pairs], texts.starts),
@@ -133,6 +144,9 @@ def _embed(model: RunnableModel, texts: Sequence[str], role: Role, kept: ScoreMe
         scorer = model.scorer
         if isinstance(scorer, LocalNetwork):
             run_batches(scorer, text_windows(scorer, texts, role, table.lacks), table, unit, name)
+        elif isinstance(scorer, TextStream):
+            stream = scorer
+            run_parts(lambda lacking: stream.embed_parts(lacking, role), texts, table, unit, name)
         else:
             embedder = cast(TextEmbedder, scorer)
             run_chunks(lambda chunk: embedder.embed(chunk, role), texts, table, unit, name)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.errors import EvalkitError, NonFiniteError
-from evalkit.models.interfaces import Encoding, LocalNetwork, OutOfMemoryError
+from evalkit.models.interfaces import Encoding, LocalNetwork, OutOfMemoryError, Part
 from evalkit.scoring.outputs import OutputTable
 from evalkit.scoring.plan import Batch, Window, pack
 from evalkit.scoring.progress import progress
@@ -71,6 +71,32 @@ def run_chunks(
             table.add(numbers, outputs, time.perf_counter() - started)
             table.elapsed += time.perf_counter() - started
             advance(lacking)
+
+
+def run_parts(
+    ask: Callable[[Sequence[Item]], Generator[Part]], items: Sequence[Item], table: OutputTable, unit: str, name: Name
+) -> None:
+    """The same for a scorer that answers in parts: it gets the items that lack an output, and each part is kept as it comes.
+
+    Raises EvalkitError where vectors change their length on the way.
+    """
+    lacking = np.flatnonzero(~table.known)
+    started = time.perf_counter()
+    with (
+        progress("scoring" if unit == "pair" else "embedding", len(items), unit, int(table.known.sum())) as advance,
+        closing(ask([items[number] for number in lacking.tolist()])) as parts,
+    ):
+        for part in parts:
+            numbers = lacking[part.positions]
+            _refuse_non_finite(part.outputs, numbers, name)
+            if table.known.any() and part.outputs.shape[1:] != table.values.shape[1:]:
+                raise EvalkitError(
+                    f"the vector of {name(int(numbers[0]))} has {part.outputs.shape[-1]} numbers, those before it have "
+                    f"{table.values.shape[-1]}: has the server changed its model? cache=refresh scores all of them again"
+                )
+            table.add(numbers, part.outputs, part.seconds)
+            advance(len(numbers))
+    table.elapsed += time.perf_counter() - started
 
 
 class Memory:

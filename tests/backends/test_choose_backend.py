@@ -8,10 +8,11 @@ from importlib.util import find_spec
 import pytest
 
 from evalkit.backends import AUTO, backends_for, check_backend, prepare_model, read_backend
+from evalkit.backends.auto import choose
 from evalkit.configuration import option_names
 from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import Runtime
-from evalkit.models.settings import read_model
+from evalkit.models.settings import ModelSettings, read_model
 
 MODELS = [name for name in option_names("model") if name != "base"]
 
@@ -56,6 +57,11 @@ def test_a_backend_that_cannot_run_the_model(backend: str, model: str) -> None:
     says = refusal(backend, model)
     assert re.match(f"backend={backend} can't run {model}, whose kind is embedder; these can: auto, ", says)
     assert backend not in says.rpartition(":")[2]
+
+
+def test_a_model_that_only_a_service_runs() -> None:
+    model = ModelSettings(name="sold", kind="embedder", hub_id="seller/sold", backends=("openai",))
+    assert choose(model, Runtime()).backend == "openai"
 
 
 def test_a_backend_that_is_not() -> None:

@@ -1,0 +1,38 @@
+"""infinity's server: raw scores of cross-encoders, vectors of embedders.
+
+The server strips white space from texts and cuts them to the length that it was started with; it can be told neither.
+"""
+
+from __future__ import annotations
+
+from evalkit.backends.servers.codecs import EmbeddingCodec, RerankCodec, openai_entries
+from evalkit.backends.servers.scorers import (
+    open_client,
+    refuse_changed_length,
+    refuse_dot,
+    served_model,
+    served_model_name,
+)
+from evalkit.models.interfaces import RunnableModel, Runtime
+from evalkit.models.settings import ModelSettings
+
+NAME = "infinity-server"
+BATCH_SIZE = 32
+RERANK = RerankCodec("/rerank", {"raw_scores": True, "return_documents": False})
+EMBED = EmbeddingCodec("/embeddings", openai_entries, {"encoding_format": "float"})
+
+
+def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
+    """Check that the server can run the model as it is meant. Nothing is sent yet."""
+    refuse_changed_length(NAME, settings)
+    refuse_dot(NAME, settings)
+    client = open_client(NAME, settings, runtime)
+    embedder = settings.kind == "embedder"
+    return served_model(
+        client,
+        settings,
+        EMBED if embedder else RERANK,
+        name=served_model_name(client, settings),
+        batch_size=client.settings.batch_size or BATCH_SIZE,
+        facts={"outputs": "vectors" if embedder else "raw scores", "truncation": "the server's; texts stripped"},
+    )

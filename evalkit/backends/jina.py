@@ -1,0 +1,33 @@
+"""Jina's API, and what speaks like it. It gives probabilities, which order as scores do but for ties near 0 and 1."""
+
+from __future__ import annotations
+
+from evalkit.backends.servers.codecs import EmbeddingCodec, RerankCodec, openai_entries
+from evalkit.backends.servers.scorers import open_client, refuse_changed_length, served_model, served_model_name
+from evalkit.models.interfaces import RunnableModel, Runtime
+from evalkit.models.settings import ModelSettings
+
+NAME = "jina"
+BATCH_SIZE = 32
+RERANK = RerankCodec("/v1/rerank", {"return_documents": False})
+
+
+def embed_codec(settings: ModelSettings) -> EmbeddingCodec:
+    """Vectors of length one, unless the similarity is a dot product."""
+    wishes = {"truncate": True, "normalized": settings.similarity == "cosine", "embedding_type": "float"}
+    return EmbeddingCodec("/v1/embeddings", openai_entries, wishes)
+
+
+def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
+    """Check that the server can run the model as it is meant. Nothing is sent yet."""
+    refuse_changed_length(NAME, settings)
+    client = open_client(NAME, settings, runtime)
+    embedder = settings.kind == "embedder"
+    return served_model(
+        client,
+        settings,
+        embed_codec(settings) if embedder else RERANK,
+        name=served_model_name(client, settings),
+        batch_size=client.settings.batch_size or BATCH_SIZE,
+        facts={"outputs": "vectors" if embedder else "probabilities", "truncation": "the server's"},
+    )

@@ -1,0 +1,33 @@
+"""OpenAI's embeddings, and any server that speaks like it. It has no way to cut texts: those too long it refuses."""
+
+from __future__ import annotations
+
+from evalkit.backends.servers.codecs import EmbeddingCodec, openai_entries
+from evalkit.backends.servers.scorers import (
+    open_client,
+    refuse_changed_length,
+    refuse_dot,
+    served_model,
+    served_model_name,
+)
+from evalkit.models.interfaces import RunnableModel, Runtime
+from evalkit.models.settings import ModelSettings
+
+NAME = "openai"
+BATCH_SIZE = 32
+EMBED = EmbeddingCodec("/v1/embeddings", openai_entries, {"encoding_format": "base64"})
+
+
+def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
+    """Check that the server can run the model as it is meant. Nothing is sent yet."""
+    refuse_changed_length(NAME, settings)
+    refuse_dot(NAME, settings)
+    client = open_client(NAME, settings, runtime)
+    return served_model(
+        client,
+        settings,
+        EMBED,
+        name=served_model_name(client, settings),
+        batch_size=client.settings.batch_size or BATCH_SIZE,
+        facts={"outputs": "vectors", "truncation": "the server's, if it has one"},
+    )

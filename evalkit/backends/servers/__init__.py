@@ -1,0 +1,1 @@
+"""What the backends that ask a server over HTTP share: settings, client, codecs, scorers."""

@@ -1,0 +1,226 @@
+"""One asynchronous HTTP client for all servers: bounded concurrency, retries with back-off, errors for people."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from queue import SimpleQueue
+from typing import Any
+
+import httpx2
+import numpy as np
+from anyio.from_thread import start_blocking_portal
+from numpy.typing import NDArray
+
+from evalkit.backends.servers.addresses import endpoint, is_loopback, plain_location
+from evalkit.backends.servers.answers import WrongAnswerError
+from evalkit.errors import EvalkitError
+from evalkit.models.interfaces import Part
+from evalkit.models.server_settings import ServerSettings
+
+TRANSIENT = frozenset({429, 502, 503, 504})
+FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds; doubled from one try to the next
+LONGEST_ASKED = 600.0  # a server that asks for more is not waited for
+TOLD = 3.0  # a wait as long as this is told
+SHOWN = 300  # characters of an answer in an error
+logger = logging.getLogger("evalkit")
+
+
+@dataclass(frozen=True)
+class Question:
+    """One request: the positions of its items, where and what is asked, and how the answer becomes outputs, in that order."""
+
+    positions: NDArray[np.int64]
+    path: str
+    body: Mapping[str, Any]
+    read: Callable[[Any], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Client:
+    """Asks one server. `settings.url` is checked; the key is in the headers alone, and struck out of what the server says."""
+
+    backend: str
+    settings: ServerSettings
+    key: str | None = field(default=None, repr=False)
+
+    @property
+    def url(self) -> str:
+        """The server's address."""
+        return str(self.settings.url)
+
+    def stream(self, questions: Iterator[Question]) -> Generator[Part]:
+        """Ask all questions, several at once, and yield each answer as it comes. Closing the generator ends the requests in flight.
+
+        The event loop has a thread of its own, since the caller's thread may have one already (a notebook).
+        Raises EvalkitError where the server does not answer as it should.
+        """
+        answered: SimpleQueue[Part | None] = SimpleQueue()
+        with start_blocking_portal() as portal:
+            asking = portal.start_task_soon(self._ask_all, questions, answered.put)
+            asking.add_done_callback(lambda _: answered.put(None))
+            while (part := answered.get()) is not None:
+                yield part
+            asking.result()
+
+    def get(self, path: str) -> Any:
+        """What the server answers to a GET, read as JSON. Raises EvalkitError as `stream` does."""
+
+        async def ask() -> Any:
+            async with self._connected() as http:
+                return (await self._ask(http, path, None))[0]
+
+        with start_blocking_portal() as portal:
+            return portal.call(ask)
+
+    def refusal(self, path: str, problem: str) -> EvalkitError:
+        """The error that names the server, the address and what was wrong."""
+        return EvalkitError(f"{self.backend} at {endpoint(self.url, path)} {problem}")
+
+    def quote(self, text: str) -> str:
+        """What the server says, short, in one line, and without the key, which some servers repeat."""
+        plain = " ".join((text.replace(self.key, "***") if self.key else text).split())
+        return repr(plain if len(plain) <= SHOWN else plain[:SHOWN] + "…")
+
+    async def _ask_all(self, questions: Iterator[Question], put: Callable[[Part], None]) -> None:
+        async with self._connected() as http:
+
+            async def work() -> None:
+                for question in questions:  # the workers share the iterator
+                    put(await self._answer(http, question))
+
+            workers = [asyncio.create_task(work()) for _ in range(self.settings.concurrency)]
+            try:
+                await asyncio.gather(*workers)
+            finally:
+                for worker in workers:
+                    worker.cancel()
+                await asyncio.gather(*workers, return_exceptions=True)
+
+    async def _answer(self, http: httpx2.AsyncClient, question: Question) -> Part:
+        content, seconds = await self._ask(http, question.path, question.body)
+        try:
+            outputs = question.read(content)
+        except WrongAnswerError as error:
+            said = self.quote(json.dumps(content, ensure_ascii=False))
+            raise self.refusal(question.path, f"gave a wrong answer: {error}; it said {said}") from None
+        return Part(question.positions, outputs, seconds / self.settings.concurrency)
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[httpx2.AsyncClient]:
+        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        async with httpx2.AsyncClient(
+            headers=headers,
+            timeout=None,  # each request has one limit for all that it does
+            limits=httpx2.Limits(max_connections=self.settings.concurrency),
+            follow_redirects=False,  # a key goes to the address that the user gave, and nowhere else
+            trust_env=not is_loopback(self.url),  # no proxy stands before this machine itself
+        ) as http:
+            yield http
+
+    async def _ask(self, http: httpx2.AsyncClient, path: str, body: Mapping[str, Any] | None) -> tuple[Any, float]:
+        """The answer as JSON, and the seconds that it took, without those of tries that failed."""
+        tries = self.settings.retries + 1
+        problem = ""
+        for attempt in range(tries):
+            asked = 0.0
+            started = time.perf_counter()
+            try:
+                async with asyncio.timeout(self.settings.timeout):
+                    response = await self._send(http, path, body)
+            except TimeoutError:
+                problem = f"did not answer within {self.settings.timeout:g} s (backend.timeout, or a smaller backend.batch_size)"
+            except httpx2.RequestError as error:
+                problem = f"can't be reached, or broke off: {self.quote(str(error) or type(error).__name__)}"
+            else:
+                if response.is_success:
+                    return self._decoded(path, response), time.perf_counter() - started
+                problem, asked = f"answered {response.status_code}: {self.quote(response.text)}", _retry_after(response)
+                if not _is_transient(response):
+                    raise self.refusal(path, problem + self._advice(response))
+            if asked > LONGEST_ASKED:
+                raise self.refusal(path, f"{problem}; it asks to be left alone for {asked:.0f} seconds; try again then")
+            if attempt + 1 < tries:
+                await self._pause(path, problem, max(asked, _back_off(attempt)))
+        raise self.refusal(
+            path,
+            f"{problem}; tried {tries} time{'s' if tries > 1 else ''} (backend.retries). What it has scored is kept: mend it and "
+            "run the same again",
+        )
+
+    async def _pause(self, path: str, problem: str, seconds: float) -> None:
+        if seconds >= TOLD:
+            address = endpoint(self.url, path)
+            logger.info("%s at %s %s; trying again in %.0f s", self.backend, address, problem, seconds)
+        await asyncio.sleep(seconds)
+
+    async def _send(self, http: httpx2.AsyncClient, path: str, body: Mapping[str, Any] | None) -> httpx2.Response:
+        if body is None:
+            return await http.get(endpoint(self.url, path))
+        # as ASCII, in which a lone surrogate can be written too
+        content = json.dumps(body).encode("ascii")
+        return await http.post(endpoint(self.url, path), content=content, headers={"Content-Type": "application/json"})
+
+    def _decoded(self, path: str, response: httpx2.Response) -> Any:
+        """The answer, without the key if the server repeats it: what it says of itself goes into results."""
+        content = response.content.replace(self.key.encode(), b"***") if self.key else response.content
+        try:
+            return json.loads(content)
+        except ValueError:
+            raise self.refusal(path, f"answered with what is not JSON: {self.quote(response.text)}") from None
+
+    def _advice(self, response: httpx2.Response) -> str:
+        status = response.status_code
+        if response.is_redirect:
+            return f"; it sends to {plain_location(response.headers['Location'])}: give that as backend.url if you trust it"
+        if status in (401, 403):
+            given = "it refuses the key in" if self.key else "it wants a key, and there is none in"
+            return f"; {given} the environment variable {self.settings.key_variable or '(backend.key_variable=NAME)'}"
+        if status == 404:
+            return "; is backend.url its address, and backend.served_model the name that it knows the model by?"
+        if status == 413 or _error_type(response) == "validation":
+            return "; a smaller backend.batch_size may do"
+        if status in (400, 422):
+            return "; where a text is too long for it, cut them: backend.max_characters=N"
+        return ""
+
+
+def _is_transient(response: httpx2.Response) -> bool:
+    return response.status_code in TRANSIENT or _error_type(response) == "overloaded"
+
+
+def _error_type(response: httpx2.Response) -> str:
+    """What TEI calls the error, in small letters: its versions disagree on status codes and on capitals."""
+    try:
+        content = json.loads(response.content)
+    except ValueError:
+        return ""
+    return str(content.get("error_type", "")).lower() if isinstance(content, dict) else ""
+
+
+def _retry_after(response: httpx2.Response) -> float:
+    """The seconds that the server asks to wait: a number, or the time until a date; 0 where it asks nothing sensible."""
+    asked = response.headers.get("Retry-After", "")
+    try:
+        seconds = float(asked)
+    except ValueError:
+        try:
+            moment = parsedate_to_datetime(asked)
+        except ValueError:
+            return 0.0
+        seconds = (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
+    return max(seconds, 0.0) if math.isfinite(seconds) else 0.0
+
+
+def _back_off(attempt: int) -> float:
+    longest = min(FIRST_WAIT * 2.0**attempt, LONGEST_WAIT)
+    return random.uniform(longest / 2, longest)  # noqa: S311  # so that many clients don't come back at once

@@ -1,0 +1,194 @@
+"""Scorers and models that a server runs: what a backend's module makes out of its codecs."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.backends import read_backend
+from evalkit.backends.servers.addresses import checked_url, is_loopback, read_key
+from evalkit.backends.servers.client import Client, logger
+from evalkit.backends.servers.codecs import EmbeddingCodec, PairCodec
+from evalkit.configuration import option_names
+from evalkit.errors import EvalkitError
+from evalkit.models.interfaces import Part, RunnableModel, Runtime, Scorer
+from evalkit.models.server_settings import ROLES, ServerSettings
+from evalkit.models.settings import ModelSettings, read_model
+from evalkit.records import ModelIdentity, Role
+
+RECIPE = ("kind", "max_length", "query_prompt", "document_prompt", "similarity")
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model and the server that runs it; `name` is what the server calls it. Requests hold at most `batch_size` texts."""
+
+    settings: ModelSettings
+    client: Client
+    name: str
+    batch_size: int
+
+    def texts(self, texts: Sequence[str], role: Role) -> list[str]:
+        """The texts behind their role's prompt, cut to what the server takes."""
+        prompt = self.settings.query_prompt if role == "query" else self.settings.document_prompt
+        return [(prompt + text)[: self.client.settings.max_characters] for text in texts]
+
+
+@dataclass(frozen=True)
+class ServedReranker:
+    """A PairScorer and PairStream."""
+
+    served: Served
+    codec: PairCodec
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        return _joined(self.score_parts(pairs), len(pairs))
+
+    def score_parts(self, pairs: Sequence[tuple[str, str]]) -> Generator[Part]:
+        queries = self.served.texts([query for query, _ in pairs], "query")
+        documents = self.served.texts([document for _, document in pairs], "document")
+        sent = list(zip(queries, documents, strict=True))
+        return self.served.client.stream(self.codec.questions(self.served.name, sent, self.served.batch_size))
+
+
+@dataclass(frozen=True)
+class ServedEmbedder:
+    """A TextEmbedder and TextStream."""
+
+    served: Served
+    codec: EmbeddingCodec
+
+    def embed(self, texts: Sequence[str], role: Role) -> NDArray[np.float32]:
+        return _joined(self.embed_parts(texts, role), len(texts))
+
+    def embed_parts(self, texts: Sequence[str], role: Role) -> Generator[Part]:
+        server = self.served.client.settings
+        value = server.query_role if role == "query" else server.document_role
+        fields = {server.role_field: value} if server.role_field and value else {}
+        sent = self.served.texts(texts, role)
+        return self.served.client.stream(self.codec.questions(self.served.name, sent, self.served.batch_size, fields))
+
+
+def _joined(parts: Generator[Part], count: int) -> NDArray[np.float32]:
+    outputs = np.empty(0, np.float32)
+    for part in parts:
+        if len(outputs) != count:
+            outputs = np.empty((count, *part.outputs.shape[1:]), np.float32)
+        if part.outputs.shape[1:] != outputs.shape[1:]:
+            raise EvalkitError(
+                f"the server's vectors have {part.outputs.shape[-1]} numbers, those before {outputs.shape[-1]}"
+            )
+        outputs[part.positions] = part.outputs
+    return outputs
+
+
+def open_client(backend: str, settings: ModelSettings, runtime: Runtime) -> Client:
+    """A client for the server that the run names. Nothing is sent yet.
+
+    Raises EvalkitError for a wrong address, a missing key, and settings that no server heeds.
+    """
+    server = runtime.server or ServerSettings()
+    url = checked_url(backend, server.url)
+    _refuse_ignored(backend, settings, runtime)
+    key = read_key(backend, server.key_variable, required=url == read_backend(backend).url)
+    if key and url.startswith("http:") and not is_loopback(url):
+        logger.warning("the key in %s travels to %s unencrypted; better use https", server.key_variable, url)
+    return Client(backend, server.model_copy(update={"url": url}), key)
+
+
+def _refuse_ignored(backend: str, settings: ModelSettings, runtime: Runtime) -> None:
+    if settings.kind == "cross-encoder" and settings.truncation != "longest_first":
+        raise EvalkitError(
+            f"model.truncation={settings.truncation}: backend={backend} can't be told so, servers cut pairs longest_first; "
+            "backend=torch cuts either way"
+        )
+    wanted = runtime.server
+    own = read_backend(backend)
+    if settings.kind != "embedder" and wanted:
+        for name in ROLES:
+            if getattr(wanted, name) != getattr(own, name):
+                raise EvalkitError(
+                    f"backend.{name} says nothing to {settings.name}: only requests for embeddings have a role"
+                )
+
+
+def refuse_changed_length(backend: str, settings: ModelSettings) -> None:
+    """Refuse a max_length of the user's own where the server can't be told: it reads as much as it was started with."""
+    if settings.name in option_names("model") and settings.max_length != read_model(settings.name).max_length:
+        raise EvalkitError(
+            f"model.max_length={settings.max_length}: backend={backend} can't be told so, the server cuts as it was started"
+        )
+
+
+def refuse_dot(backend: str, settings: ModelSettings) -> None:
+    """Refuse a dot product where the server can't be told to leave vectors at their length."""
+    if settings.kind == "embedder" and settings.similarity == "dot":
+        raise EvalkitError(
+            f"model.similarity=dot: backend={backend} may give vectors of length one, and can't be told not to"
+        )
+
+
+def served_model_name(client: Client, settings: ModelSettings) -> str:
+    """What the server knows the model by: what the user says, else its Hub id, else its folder's name.
+
+    Those who sell their own models' answers call them by the last part of the Hub id. Raises EvalkitError where nothing says it.
+    """
+    name = client.settings.served_model or settings.hub_id or (Path(settings.path).name if settings.path else None)
+    if not name:
+        raise EvalkitError(
+            f"backend={client.backend} needs the name that the server knows the model by: backend.served_model=NAME"
+        )
+    if client.settings.served_model is None and client.url == read_backend(client.backend).url:
+        return name.rpartition("/")[2]
+    return name
+
+
+def served_model(
+    client: Client,
+    settings: ModelSettings,
+    codec: PairCodec | EmbeddingCodec,
+    *,
+    name: str,
+    batch_size: int,
+    facts: Mapping[str, object],
+    revision: str | None = None,
+) -> RunnableModel:
+    """The model as the server runs it.
+
+    `name` is what the server calls it, `batch_size` the most texts of one request, `facts` what the backend knows of how scores are
+    made, `revision` the one that the server says it runs.
+    """
+    heeded = {"max_characters", *(ROLES if settings.kind == "embedder" else ())}
+    decisive = client.settings.model_dump(include=heeded, exclude_none=True)
+    backend = {"name": client.backend, "served_model": name, **decisive, **facts}
+    identity = _identity(settings, name, revision)
+    served = Served(settings, client, name, batch_size)
+
+    def open_scorer() -> Scorer:
+        return ServedEmbedder(served, codec) if isinstance(codec, EmbeddingCodec) else ServedReranker(served, codec)
+
+    way = {
+        "model": identity.hub_id,
+        "revision": identity.revision,
+        **settings.model_dump(mode="json", include=set(RECIPE)),
+        "backend": backend,
+    }
+    return RunnableModel(identity, {**backend, "url": client.url}, way, open_scorer)
+
+
+def _identity(settings: ModelSettings, served_name: str, revision: str | None) -> ModelIdentity:
+    """Whose weights a server runs, named as if they were here; there is nothing to hash."""
+    if settings.path:
+        folder = Path(settings.path).expanduser().resolve().name
+        return ModelIdentity(
+            settings.name if settings.hub_id else folder, f"local/{folder}", revision or "", settings.kind
+        )
+    if settings.hub_id:
+        return ModelIdentity(settings.name, settings.hub_id, revision or settings.revision or "", settings.kind)
+    name = served_name.rpartition("/")[2]
+    hub_id = served_name if served_name.count("/") == 1 and not served_name.startswith("/") else f"local/{name}"
+    return ModelIdentity(name, hub_id, revision or "", settings.kind)

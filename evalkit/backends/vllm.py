@@ -1,0 +1,48 @@
+"""vLLM's server: logits of cross-encoders from /score, vectors of embedders; it is told how long an input may be.
+
+/score and not /rerank, which sends every document back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from evalkit.backends.servers.codecs import EmbeddingCodec, RerankCodec, openai_entries
+from evalkit.backends.servers.scorers import open_client, refuse_dot, served_model, served_model_name
+from evalkit.models.interfaces import RunnableModel, Runtime
+from evalkit.models.settings import ModelSettings
+
+NAME = "vllm"
+BATCH_SIZE = 32
+AS_LONG_AS_IT_CAN = -1
+
+
+def score_codec(wishes: Mapping[str, object]) -> RerankCodec:
+    """One text_1 with several text_2."""
+    return RerankCodec(
+        "/score",
+        {**wishes, "use_activation": False},
+        query="text_1",
+        documents="text_2",
+        top=None,
+        results="data",
+        score="score",
+    )
+
+
+def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
+    """Check that the server can run the model as it is meant. Nothing is sent yet."""
+    refuse_dot(NAME, settings)
+    client = open_client(NAME, settings, runtime)
+    wishes = {"truncate_prompt_tokens": settings.max_length or AS_LONG_AS_IT_CAN}
+    embedder = settings.kind == "embedder"
+    return served_model(
+        client,
+        settings,
+        EmbeddingCodec("/v1/embeddings", openai_entries, {**wishes, "encoding_format": "float"})
+        if embedder
+        else score_codec(wishes),
+        name=served_model_name(client, settings),
+        batch_size=client.settings.batch_size or BATCH_SIZE,
+        facts={"outputs": "vectors" if embedder else "raw scores", "truncation": "at max_length"},
+    )
