@@ -92,7 +92,7 @@ def test_revisions_are_each_of_one_repository() -> None:
 def test_every_model_of_the_card_and_of_c_mteb_has_a_file() -> None:
     told = {figure.model for figure in published.all_figures() if figure.source in ("model-index", "table")}
     assert len(told) == 18
-    assert told - {model.hub_id for model in ON_THE_HUB.values()} <= {"openai/text-embedding-ada-002"}  # behind an API
+    assert told <= {model.hub_id for model in ON_THE_HUB.values()}
 
 
 def test_figures_are_found_under_the_very_id_of_the_file() -> None:
@@ -124,6 +124,15 @@ def test_mtebs_registry_says_the_same(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in PINNED if f"{REGISTERED} has none" in comment(name)])
 def test_mtebs_registry_has_none_where_the_file_says_so(name: str) -> None:
     assert MODELS[name].hub_id not in registry()
+
+
+@pytest.mark.parametrize("name", sorted(set(ON_THE_HUB) - set(PINNED)))
+def test_a_model_without_a_revision_is_behind_an_api(name: str) -> None:
+    model = MODELS[name]
+    meta = registry()[str(model.hub_id)]
+    assert list(meta.framework) == ["API"]
+    assert (model.backends, model.max_length) == (("openai",), meta.max_tokens)
+    assert (model.query_prompt, model.document_prompt, meta.loader_kwargs.get("model_prompts")) == ("", "", None)
 
 
 def test_each_pinned_model_says_what_mtebs_registry_has() -> None:
