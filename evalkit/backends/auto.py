@@ -61,7 +61,7 @@ def choose(settings: ModelSettings, runtime: Runtime) -> Verdict:
     """The backend for this model, here."""
     able = backends_for(settings)
     if "torch" not in able:
-        return Verdict(next(name for name in ALONE if name in able), "")
+        return Verdict(next((name for name in ALONE if name in able), able[0]), "")
     from evalkit.backends.torch import choose_device
 
     device = choose_device(runtime.device)
