@@ -26,6 +26,7 @@ from mteb.types import PromptType
 from numpy.typing import NDArray
 
 from evalkit.backends.libraries import as_scores, within_memory
+from evalkit.backends.torch import choose_device, device_name
 from evalkit.configuration import unknown_name
 from evalkit.errors import EvalkitError
 from evalkit.hub_access import told_as
@@ -158,7 +159,7 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
         identity, folder = ModelIdentity(settings.name, settings.name, settings.revision or "", settings.kind), None
     description: dict[str, object] = {
         "name": NAME,
-        "device": runtime.device or "mteb's choice",
+        "device": device_name(choose_device(runtime.device)),
         "dtype": "mteb's choice",
         "version": version("mteb"),
         "loader": getattr(meta.loader, "__qualname__", type(meta.loader).__name__),

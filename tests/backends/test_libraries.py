@@ -6,13 +6,14 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from agreement import E5, TEXTS, expected_scores, expected_vectors, prepared, scores, write_embedder
+from agreement import E5, RECIPES, TEXTS, expected_scores, expected_vectors, prepared, scores, write_embedder
 from chinese_texts import LONG_DOCUMENT, LONG_QUERY
 from command import run_here
 from made_tasks import make_task
@@ -107,8 +108,7 @@ def test_rare_characters_and_white_space(backend: str, tiny_reranker: Path, tmp_
     np.testing.assert_allclose(*runs, atol=TOLERANCE, rtol=0)
 
 
-@pytest.mark.parametrize("pooling", ["cls", "mean", "last"])
-@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+@pytest.mark.parametrize(("pooling", "similarity"), RECIPES)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_embedders(backend: str, pooling: str, similarity: str, embedder: Path, tmp_path: Path) -> None:
     folder = copied(embedder, tmp_path)
@@ -123,18 +123,24 @@ def test_embedders(backend: str, pooling: str, similarity: str, embedder: Path, 
     np.testing.assert_allclose(embedded(model, list(TEXTS)), expected, atol=TOLERANCE, rtol=0)
 
 
+E5_TASK = make_task(
+    (["感冒了怎么办？", "How to treat a cold?"], [(TEXTS[0], 1), (TEXTS[1], 0), (LONG_DOCUMENT, 0)]),
+    ([LONG_QUERY], [(TEXTS[2], 1), (LONG_DOCUMENT, 0)]),
+)
+
+
+@cache
+def e5_scores(backend: str, folder: Path) -> NDArray[np.float32]:
+    model = prepared(backend, folder, folder, **E5)
+    return score_task(model, model_settings(E5 | {"name": "made"}), E5_TASK).scores
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_e5(backend: str, e5_small: Path, tmp_path: Path) -> None:
+def test_e5(backend: str, e5_small: Path) -> None:
     """Real weights, both prompts, a query of two texts, and texts that are cut."""
-    recipe = E5 | {"name": "made", "path": str(e5_small)}
-    task = make_task((["感冒了怎么办？", "How to treat a cold?"], [(TEXTS[0], 1), (TEXTS[1], 0), (LONG_DOCUMENT, 0)]),
-                     ([LONG_QUERY], [(TEXTS[2], 1), (LONG_DOCUMENT, 0)]))  # fmt: skip
-    found, expected = (
-        score_task(prepared(name, e5_small, tmp_path, **recipe), model_settings(recipe), task).scores
-        for name in (backend, "torch")
-    )
+    expected = e5_scores("torch", e5_small)
     assert np.ptp(expected) > 0.02
-    np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
+    np.testing.assert_allclose(e5_scores(backend, e5_small), expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -210,7 +216,9 @@ def test_truncations_that_it_lacks(backend: str, tiny_reranker: Path, tmp_path: 
 def test_a_recipe_that_does_is_named(tmp_path: Path) -> None:
     from evalkit.backends import prepare_model
 
-    with pytest.raises(EvalkitError, match="recipe says longest_first: model.recipe=flagembedding, or model.truncation="):
+    with pytest.raises(
+        EvalkitError, match=r"recipe says longest_first: model.recipe=flagembedding, or model.truncation="
+    ):
         prepare_model("flagembedding", read_model("bge-reranker-base"), Runtime(offline=True))
 
 
@@ -269,7 +277,7 @@ def test_a_tokenizer_that_tells_line_breaks(backend: str, embedder: Path, tmp_pa
     replace = {"type": "Replace", "pattern": {"String": "\n"}, "content": "换"}
     edit_json(folder / "tokenizer.json", lambda content: content.update(normalizer=replace))
     (folder / "model.safetensors").write_bytes(b"no weights")
-    with pytest.raises(EvalkitError, match="the weights can't be loaded|line breaks as spaces"):
+    with pytest.raises(EvalkitError, match=r"the weights can't be loaded|line breaks as spaces"):
         _ = prepared(backend, folder, tmp_path, kind="embedder", pooling="mean").scorer
 
 
@@ -283,7 +291,7 @@ def test_what_torch_refuses(backend: str, tiny_bert_reranker: Path, embedder: Pa
             _ = prepared(backend, folder, tmp_path, truncation=RERANKERS[backend]).scorer
     with pytest.raises(EvalkitError, match="its scoring head would be dropped"):
         _ = prepared(backend, folder, tmp_path, kind="embedder", pooling="mean").scorer
-    with pytest.raises(EvalkitError, match="model.max_length=513 is more than made can read"):
+    with pytest.raises(EvalkitError, match=r"model.max_length=513 is more than made can read"):
         _ = prepared(backend, embedder, tmp_path, kind="embedder", pooling="mean", max_length="513").scorer
 
 
@@ -303,7 +311,7 @@ def test_memory_that_runs_out() -> None:
     def never(batch_size: int) -> NDArray[np.float32]:
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 9 GiB")
 
-    with pytest.raises(EvalkitError, match="one text alone does not fit into memory .*lower model.max_length"):
+    with pytest.raises(EvalkitError, match=r"one text alone does not fit into memory .*lower model.max_length"):
         within_memory(never, 4)
 
     def other(batch_size: int) -> NDArray[np.float32]:
@@ -353,7 +361,9 @@ sys.exit(f"{code} {loaded}" if code or loaded else 0)
 """
 
 
-@pytest.mark.parametrize("arguments", [["list"], ["task=demo-zh", "limit=2", "model=local-cross-encoder", "backend=torch"]])
+@pytest.mark.parametrize(
+    "arguments", [["list"], ["task=demo-zh", "limit=2", "model=local-cross-encoder", "backend=torch"]]
+)
 def test_nothing_is_imported_unasked(arguments: list[str], tiny_bert_reranker: Path, tmp_path: Path) -> None:
     if len(arguments) > 1:
         arguments = [*arguments, f"model.path={tiny_bert_reranker}", f"results_dir={tmp_path}", "cache=off"]
