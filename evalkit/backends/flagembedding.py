@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.backends.libraries import CheckedModel, as_scores, library_model, refuse_truncation, within_memory
+from evalkit.backends.libraries import CheckedModel, as_scores, library_model, quiet, refuse_truncation, within_memory
 from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import PairScorer, RunnableModel, Runtime, TextEmbedder, TokenizedText
 from evalkit.models.settings import ModelSettings
@@ -51,7 +51,7 @@ class FlagScorer:
             )
             return as_scores(scores)
 
-        with _without_bars(self._reranker):
+        with _quietly(self._reranker):
             return within_memory(call, BATCH_SIZE)
 
 
@@ -68,7 +68,7 @@ class FlagEmbedder:
         def call(batch_size: int) -> NDArray[np.float32]:
             return np.asarray(encode(list(texts), batch_size=batch_size, max_length=self._max_length), np.float32)
 
-        with _without_bars(self._model):
+        with _quietly(self._model):
             return within_memory(call, BATCH_SIZE)
 
 
@@ -123,9 +123,7 @@ def open_embedder(class_name: str, model: CheckedModel) -> FlagEmbedder:
 def _load(class_name: str, model: CheckedModel, **arguments: Any) -> Any:
     import FlagEmbedding
 
-    from evalkit.models.networks import quiet_transformers
-
-    with quiet_transformers():
+    with quiet(PACKAGE):
         loaded = getattr(FlagEmbedding, class_name)(
             str(model.folder),
             use_fp16=str(model.dtype) == "torch.float16",
@@ -152,13 +150,14 @@ def _prepare_for_model(
 
 
 @contextmanager
-def _without_bars(loaded: Any) -> Iterator[None]:
-    """No progress bars of the library's own, which no argument turns off; evalkit shows one."""
+def _quietly(loaded: Any) -> Iterator[None]:
+    """No remarks, and no progress bars of the library's own, which no argument turns off; evalkit shows one."""
     module: Any = sys.modules[type(loaded).__module__]
     bars = module.tqdm, module.trange
     module.tqdm, module.trange = _without_bar, lambda *numbers, **_: range(*numbers)
     try:
-        yield
+        with quiet(PACKAGE):
+            yield
     finally:
         module.tqdm, module.trange = bars
 

@@ -12,17 +12,16 @@ import importlib
 import inspect
 import os
 import sys
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from evalkit.backends.libraries import CheckedModel, as_scores, library_model, refuse_truncation
+from evalkit.backends.libraries import CheckedModel, library_model, quiet, refuse_truncation, within_memory
 from evalkit.backends.modules_json import refuse_other_recipe
 from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import PairScorer, RunnableModel, Runtime, TextEmbedder
@@ -30,8 +29,10 @@ from evalkit.models.settings import ModelSettings
 from evalkit.records import ModelIdentity, Role
 
 NAME = "langchain"
+LOADER = "sentence_transformers"
 BATCH_SIZE = 32
 LINE_BREAKS = ("甲\n乙 a\nb", "甲 乙 a b")
+Item = TypeVar("Item")
 
 
 class LangChainEmbedder:
@@ -41,9 +42,12 @@ class LangChainEmbedder:
         self._embeddings = embeddings
 
     def embed(self, texts: Sequence[str], role: Role) -> NDArray[np.float32]:
-        if role == "query":
-            return np.array([self._embeddings.embed_query(text) for text in texts], np.float32)
-        return np.array(self._embeddings.embed_documents(list(texts)), np.float32)
+        def embed(part: Sequence[str]) -> Any:
+            if role == "query":
+                return [self._embeddings.embed_query(text) for text in part]
+            return self._embeddings.embed_documents(list(part))
+
+        return _in_parts(embed, texts)
 
 
 class LangChainScorer:
@@ -55,9 +59,17 @@ class LangChainScorer:
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
         query_prompt, document_prompt = self._prompts
-        return as_scores(
-            self._cross_encoder.score([(query_prompt + query, document_prompt + text) for query, text in pairs])
-        )
+        prompted = [(query_prompt + query, document_prompt + document) for query, document in pairs]
+        return _in_parts(lambda part: list(self._cross_encoder.score(list(part))), prompted)
+
+
+def _in_parts(call: Callable[[Sequence[Item]], Any], items: Sequence[Item]) -> NDArray[np.float32]:
+    """All at once, or where they do not fit into memory in parts: LangChain's interface says nothing of batches."""
+
+    def parts(size: int) -> NDArray[np.float32]:
+        return np.concatenate([np.array(call(items[at : at + size]), np.float32) for at in range(0, len(items), size)])
+
+    return within_memory(parts, len(items))
 
 
 def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
@@ -91,12 +103,10 @@ def open_embeddings(model: CheckedModel) -> LangChainEmbedder:
     """Load HuggingFaceEmbeddings."""
     from langchain_huggingface import HuggingFaceEmbeddings
 
-    from evalkit.models.networks import quiet_transformers
-
     settings = model.settings
     refuse_line_breaks(model)
     encoding = encoding_arguments(model)
-    with quiet_transformers():
+    with quiet(LOADER):
         embeddings = HuggingFaceEmbeddings(
             model_name=str(model.folder),
             model_kwargs={**loading_arguments(model), "model_kwargs": {"dtype": model.dtype}},
@@ -108,11 +118,8 @@ def open_embeddings(model: CheckedModel) -> LangChainEmbedder:
 
 def open_cross_encoder(model: CheckedModel) -> LangChainScorer:
     """Load HuggingFaceCrossEncoder, without the sigmoid that it puts on a single label."""
-    from evalkit.models.networks import quiet_transformers
-
     settings = model.settings
-    with quiet_transformers(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet(LOADER):
         from langchain_community.cross_encoders import HuggingFaceCrossEncoder
 
         cross_encoder = HuggingFaceCrossEncoder(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
-
-from evalkit.backends.langchain import LangChainEmbedder, encoding_arguments, loading_arguments, refuse_line_breaks
-from evalkit.backends.libraries import CheckedModel, library_model
+from evalkit.backends.langchain import (
+    LOADER,
+    LangChainEmbedder,
+    encoding_arguments,
+    loading_arguments,
+    refuse_line_breaks,
+)
+from evalkit.backends.libraries import CheckedModel, library_model, quiet
 from evalkit.backends.modules_json import refuse_other_recipe
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
@@ -28,11 +32,8 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
 
 def open_embeddings(model: CheckedModel) -> LangChainEmbedder:
     """Load HuggingFaceBgeEmbeddings. Where a folder's name holds `-zh` it puts a prompt of its own; the recipe's is put back."""
-    from evalkit.models.networks import quiet_transformers
-
     refuse_line_breaks(model)
-    with quiet_transformers(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it is deprecated, which whoever names it knows
+    with quiet(LOADER):  # it says that it is deprecated, which whoever names it knows
         from langchain_community.embeddings import HuggingFaceBgeEmbeddings
 
         embeddings = HuggingFaceBgeEmbeddings(

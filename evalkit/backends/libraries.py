@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -113,3 +116,19 @@ def within_memory(call: Callable[[int], NDArray[np.float32]], batch_size: int) -
 def as_scores(values: Any) -> NDArray[np.float32]:
     """A library's scores as float32, shape (pairs,)."""
     return np.asarray(values, np.float32).reshape(-1)
+
+
+@contextmanager
+def quiet(library: str) -> Iterator[None]:
+    """Without the remarks of the library's logger, its warnings, and transformers' bars: what matters is checked before."""
+    from evalkit.models.networks import quiet_transformers
+
+    logger = logging.getLogger(library)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with quiet_transformers(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

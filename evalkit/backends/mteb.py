@@ -6,10 +6,7 @@ without a prompt of its own. A cross-encoder of sentence-transformers ranks by r
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -25,7 +22,7 @@ from mteb.models.model_implementations import MODEL_REGISTRY
 from mteb.types import PromptType
 from numpy.typing import NDArray
 
-from evalkit.backends.libraries import as_scores, within_memory
+from evalkit.backends.libraries import as_scores, quiet, within_memory
 from evalkit.backends.torch import choose_device, device_name
 from evalkit.configuration import unknown_name
 from evalkit.errors import EvalkitError
@@ -83,7 +80,7 @@ class MtebEmbedder:
             )
             return _array(vectors)
 
-        with _quiet():
+        with quiet(NAME):
             return within_memory(call, BATCH_SIZE)
 
 
@@ -105,7 +102,7 @@ class MtebScorer:
             )
             return as_scores(_array(scores))
 
-        with _quiet():
+        with quiet(NAME):
             return within_memory(call, BATCH_SIZE)
 
 
@@ -198,7 +195,10 @@ def _load(meta: Any, settings: ModelSettings, folder: Path | None, runtime: Runt
     advice = (
         "run it on a machine that reaches the Hub, set HF_ENDPOINT to a mirror, or name a folder: model.path=FOLDER"
     )
-    with told_as(f"mteb can't load {settings.name}", offline=runtime.offline or bool(folder), advice=advice), _quiet():
+    with (
+        told_as(f"mteb can't load {settings.name}", offline=runtime.offline or bool(folder), advice=advice),
+        quiet(NAME),
+    ):
         model = meta.load_model(device=runtime.device)
     if settings.kind == "cross-encoder":
         _rank_by_logits(model)
@@ -218,7 +218,7 @@ def _refuse_other_similarity(model: Any, settings: ModelSettings) -> None:
     """Compare how the loaded model compares vectors with what the registry says; they come from different files."""
     embedder = MtebEmbedder(model, TaskPlace(_metadata(UNKNOWN_TASK, ()), "test", "default"))
     vectors = embedder.embed(PROBE_TEXTS, "document").astype(np.float64)
-    with _quiet():
+    with quiet(NAME):
         found = float(_array(model.similarity(vectors[:1].astype(np.float32), vectors[1:].astype(np.float32))).item())
     expected = vectors[0] @ vectors[1]
     if settings.similarity == "cosine":
@@ -232,7 +232,7 @@ def _refuse_other_similarity(model: Any, settings: ModelSettings) -> None:
 
 def _place_of(task: Task) -> TaskPlace:
     try:
-        with _quiet():
+        with quiet(NAME):
             metadata = mteb.get_task(task.mteb_name).metadata
     except KeyError:
         metadata = _metadata(UNKNOWN_TASK, task.languages)
@@ -275,19 +275,3 @@ def _loader(texts: Sequence[str], role: Role, batch_size: int) -> Any:
 def _array(values: Any) -> NDArray[np.float32]:
     array: NDArray[np.float32] = torch.as_tensor(values).detach().float().cpu().numpy()
     return array
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without mteb's remarks on prompts, which are in the result's configuration, and loading bars."""
-    from evalkit.models.networks import quiet_transformers
-
-    logger = logging.getLogger("mteb")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with quiet_transformers(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

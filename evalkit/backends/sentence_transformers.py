@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from evalkit.backends.libraries import CheckedModel, as_scores, library_model, refuse_truncation, within_memory
+from evalkit.backends.libraries import CheckedModel, as_scores, library_model, quiet, refuse_truncation, within_memory
 from evalkit.backends.modules_json import POOLING_MODES, refuse_other_modules
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
@@ -105,11 +105,9 @@ def _transformer(model: CheckedModel, task: str) -> Any:
     """The network with its tokenizer, for text alone: a tokenizer with a chat template would have it take messages."""
     from sentence_transformers.sentence_transformer.modules import Transformer
 
-    from evalkit.models.networks import quiet_transformers
-
     output, name = OUTPUTS[model.settings.kind]
     given = {"trust_remote_code": model.settings.trust_remote_code, "local_files_only": True}
-    with quiet_transformers():
+    with quiet("sentence_transformers"):
         return Transformer(
             str(model.folder),
             transformer_task=task,
