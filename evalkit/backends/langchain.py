@@ -26,6 +26,7 @@ from evalkit.backends.modules_json import refuse_other_recipe
 from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import PairScorer, RunnableModel, Runtime, TextEmbedder
 from evalkit.models.settings import ModelSettings
+from evalkit.models.tokenization import InputBuilder
 from evalkit.records import ModelIdentity, Role
 
 NAME = "langchain"
@@ -96,6 +97,7 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
         package="langchain-huggingface",
         class_name="HuggingFaceEmbeddings",
         check=refuse_other_recipe,
+        check_inputs=refuse_line_breaks,
     )
 
 
@@ -104,7 +106,6 @@ def open_embeddings(model: CheckedModel) -> LangChainEmbedder:
     from langchain_huggingface import HuggingFaceEmbeddings
 
     settings = model.settings
-    refuse_line_breaks(model)
     encoding = encoding_arguments(model)
     with quiet(LOADER):
         embeddings = HuggingFaceEmbeddings(
@@ -148,12 +149,12 @@ def encoding_arguments(model: CheckedModel) -> dict[str, Any]:
     return {"normalize_embeddings": model.settings.similarity == "cosine", "batch_size": BATCH_SIZE}
 
 
-def refuse_line_breaks(model: CheckedModel) -> None:
+def refuse_line_breaks(settings: ModelSettings, inputs: InputBuilder) -> None:
     """Raise EvalkitError where the tokenizer tells line breaks from spaces, since LangChain makes no difference."""
-    broken, spaced = (text.token_ids.tolist() for text in model.inputs.tokenize(LINE_BREAKS, "document"))
+    broken, spaced = (text.token_ids.tolist() for text in inputs.tokenize(LINE_BREAKS, "document"))
     if broken != spaced:
         raise EvalkitError(
-            f"backend={NAME} writes line breaks as spaces, which {model.settings.name}'s tokenizer tells apart; "
+            f"LangChain writes line breaks as spaces, which {settings.name}'s tokenizer tells apart; "
             "backend=sentence-transformers"
         )
 

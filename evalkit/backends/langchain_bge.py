@@ -27,12 +27,12 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
         package="langchain-community",
         class_name="HuggingFaceBgeEmbeddings",
         check=refuse_other_recipe,
+        check_inputs=refuse_line_breaks,
     )
 
 
 def open_embeddings(model: CheckedModel) -> LangChainEmbedder:
     """Load HuggingFaceBgeEmbeddings. Where a folder's name holds `-zh` it puts a prompt of its own; the recipe's is put back."""
-    refuse_line_breaks(model)
     with quiet(LOADER):  # it says that it is deprecated, which whoever names it knows
         from langchain_community.embeddings import HuggingFaceBgeEmbeddings
 

@@ -40,6 +40,7 @@ class CheckedModel:
 
 Open = Callable[[CheckedModel], PairScorer | TextEmbedder]
 Check = Callable[[ModelSettings, Path], None]
+CheckInputs = Callable[[ModelSettings, InputBuilder], None]
 
 
 def library_model(
@@ -51,10 +52,12 @@ def library_model(
     package: str,
     class_name: str,
     check: Check | None = None,
+    check_inputs: CheckInputs | None = None,
 ) -> RunnableModel:
     """Find the model for a backend that runs it with `class_name` of the distribution `package`.
 
-    Raises EvalkitError where the files or the device are not there, and whatever `check` finds in the folder.
+    Raises EvalkitError where the files or the device are not there, and whatever `check` finds in the folder. `check_inputs` may
+    raise it before the weights load.
     """
     device = choose_device(runtime.device)
     files = find_model(settings, offline=runtime.offline)
@@ -71,17 +74,21 @@ def library_model(
         identity=files.identity,
         description=description,
         way=way_of_scoring(settings, files, description),
-        open=lambda: open_scorer(_checked(settings, files, device, runtime)),
+        open=lambda: open_scorer(_checked(settings, files, device, runtime, check_inputs)),
     )
 
 
-def _checked(settings: ModelSettings, files: ModelFiles, device: torch.device, runtime: Runtime) -> CheckedModel:
+def _checked(
+    settings: ModelSettings, files: ModelFiles, device: torch.device, runtime: Runtime, check: CheckInputs | None
+) -> CheckedModel:
     """Load the model once as the torch backend does, so that what that one refuses no library scores at random."""
     from evalkit.models.networks import load_inputs, load_network
 
     if runtime.threads:
         torch.set_num_threads(runtime.threads)
     inputs = load_inputs(settings, files.folder)
+    if check:
+        check(settings, inputs)
     load_network(settings, files.folder)
     return CheckedModel(settings, files.folder, device, DTYPES[runtime.dtype], inputs)
 

@@ -278,7 +278,7 @@ def test_a_tokenizer_that_tells_line_breaks(backend: str, embedder: Path, tmp_pa
     replace = {"type": "Replace", "pattern": {"String": "\n"}, "content": "换"}
     edit_json(folder / "tokenizer.json", lambda content: content.update(normalizer=replace))
     (folder / "model.safetensors").write_bytes(b"no weights")
-    with pytest.raises(EvalkitError, match=r"the weights can't be loaded|line breaks as spaces"):
+    with pytest.raises(EvalkitError, match="writes line breaks as spaces, which made's tokenizer tells apart"):
         _ = prepared(backend, folder, tmp_path, kind="embedder", pooling="mean").scorer
 
 
