@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from evalkit import provenance
-from evalkit.backends import check_backend, prepare_model, server_settings
+from evalkit.backends import check_backend, complete_settings, prepare_model, server_settings
 from evalkit.cache import cache_folder
 from evalkit.configuration import read_option
 from evalkit.errors import EvalkitError
@@ -46,9 +46,15 @@ class Model:
         """The model as its backend found it."""
         return prepare_model(self.backend, self.settings, self.runtime)
 
+    def runnable_on(self, task: Task) -> RunnableModel:
+        """The same, with whatever it does for this task alone."""
+        runnable = self.runnable
+        return runnable if runnable.for_task is None else runnable.for_task(task)
+
 
 def load_model(
     name: str,
+    /,
     *,
     backend: str = "auto",
     device: str | None = None,
@@ -79,11 +85,12 @@ def build_model(settings: ModelSettings, backend: str, runtime: Runtime) -> Mode
     if runtime.threads is not None and runtime.threads < 1:
         raise EvalkitError(f"runner.threads={runtime.threads}: at least 1, or null for the backend's own choice")
     check_backend(backend, settings, runtime)
-    return Model(settings, backend, runtime)
+    return Model(complete_settings(settings), backend, runtime)
 
 
 def load_task(
     name: str | None = None,
+    /,
     *,
     path: Path | str | None = None,
     limit: int | None = None,
@@ -122,15 +129,16 @@ def evaluate(
     leading = find_protocol(protocol)
     if cache not in get_args(Cache):
         raise EvalkitError(f"cache={cache!r} is none of {', '.join(get_args(Cache))}")
-    with _score_memory(model, cache) as kept:
-        run = score_task(model.runnable, model.settings, task, kept)
+    runnable = model.runnable_on(task)
+    with _score_memory(model, runnable, cache) as kept:
+        run = score_task(runnable, model.settings, task, kept)
     precision = None if model.runtime.dtype == FULL_PRECISION else _check_precision(model, task, run, cache)
     lists = lists_of_task(task, run.scores)
     judged = {name: score_lists(lists, PROTOCOLS[name]) for name in PROTOCOLS}
     values = {metric: column for scores in judged.values() for metric, column in scores.values.items()}
     intervals = bootstrap_intervals(np.column_stack(list(values.values())), seed=seed)
     return Result(
-        model=model.runnable.identity,
+        model=runnable.identity,
         task=task,
         protocol=leading.name,
         main_score=leading.main_score,
@@ -140,7 +148,7 @@ def evaluate(
         queries=_query_table(task, run, lists, judged, texts),
         candidates=_candidate_table(task, run, texts),
         usage=run.usage,
-        backend=model.runnable.description,
+        backend=runnable.description,
         config=config or _configuration(model, task, leading.name, seed),
         provenance=provenance.collect(),
         precision=precision,
@@ -152,14 +160,15 @@ def _check_precision(model: Model, task: Task, run: Run, cache: Cache) -> Precis
     sample = sample_of(task)
     backend = str(model.runnable.description["name"])
     full = replace(model, backend=backend, runtime=replace(model.runtime, dtype=FULL_PRECISION))
-    with _score_memory(full, cache) as kept:
-        expected = score_task(full.runnable, full.settings, sample, kept).scores
+    runnable = full.runnable_on(sample)
+    with _score_memory(full, runnable, cache) as kept:
+        expected = score_task(runnable, full.settings, sample, kept).scores
     return compare_precisions(sample, run.scores[: len(expected)], expected, model.runtime.dtype)
 
 
 @contextmanager
-def _score_memory(model: Model, cache: Cache) -> Iterator[ScoreMemory]:
-    way = model.runnable.way
+def _score_memory(model: Model, runnable: RunnableModel, cache: Cache) -> Iterator[ScoreMemory]:
+    way = runnable.way
     if cache == "off" or way is None:
         yield ScoreMemory()
         return

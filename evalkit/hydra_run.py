@@ -39,6 +39,7 @@ NEUTRAL = (
     "model.path",
     "task.name",
     "model.name",
+    "model.object",
     "device",
     "offline",
     "texts",
@@ -191,12 +192,15 @@ def _runtime(checked: RunConfiguration, backend: dict[str, Any]) -> Runtime:
 def deviations(content: dict[str, Any], pristine: dict[str, Any]) -> dict[str, Any]:
     """The settings, without their group's name, that differ from what the chosen task and model say themselves.
 
-    The path of a task that has no other place is no deviation: it is the task.
+    The path of a task that has no other place is no deviation: it is the task. That mteb runs a model is one, since its result
+    would otherwise stand for evalkit's own of the same weights.
     """
     own = {**dict(_flat(pristine)), "backend.name": backends.AUTO}
     changed = {key: value for key, value in _flat(content) if own.get(key) != value}
     if not content["task"]["mteb_name"]:
         changed.pop("task.path", None)
+    if content["model"]["backends"] == ["mteb"]:
+        changed["backend.name"] = "mteb"
     return {
         "backend" if key == "backend.name" else key.partition(".")[2] or key: value for key, value in changed.items()
     }

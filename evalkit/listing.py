@@ -89,9 +89,8 @@ def task_table() -> Table:
     table = _table("tasks", "task", "what", "from")
     for name in task_names():
         task = read_settings(name)
-        place = (
-            task.cmteb.repo if task.cmteb else "bundled" if task.bundled else ", ".join(task.suite) or "task.path=PATH"
-        )
+        place = task.cmteb.repo if task.cmteb else "bundled" if task.bundled else ", ".join(task.suite)
+        place = place or ("task.name=NAME" if task.registry else "task.path=PATH")
         same = f"the same as {task.name}" if task.name != name else task.description
         table.add_row(name, same, place)
     return table

@@ -83,7 +83,7 @@ class Task:
     """A reranking dataset, validated and in memory.
 
     `limit` is the number of queries that it was cut to, if it was; `differences` say where its figures differ from those of
-    the published dataset of its name.
+    the published dataset of its name; `subset` is mteb's name for a part of a dataset.
     """
 
     name: str
@@ -99,6 +99,7 @@ class Task:
     findings: tuple[Finding, ...] = ()
     limit: int | None = None
     differences: tuple[str, ...] = ()
+    subset: str = "default"
 
 
 @dataclass(frozen=True, slots=True)

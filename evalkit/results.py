@@ -91,7 +91,7 @@ def result_file(result: Result, folder: Path) -> Path:
 def result_json(result: Result) -> dict[str, Any]:
     """Give a result as its JSON file holds it, with null for NaN and infinities."""
     scores = {
-        "hf_subset": "default",
+        "hf_subset": result.task.subset,
         "languages": result.task.languages,
         "main_score": result.scores[result.main_score],
         **result.scores,

@@ -28,7 +28,8 @@ class BackendSettings(ServerSettings):
     `kinds` are the kinds of model of which it runs any; it also runs the models that name it in their `backends`.
     `devices` says whether it runs elsewhere than on the CPU, `threads` whether it can be told how many to use.
     `dtypes` are the precisions that it runs, `package` the Python package of the extra of its name, where it needs one.
-    Where it is a `server`, the rest is its ServerSettings.
+    Where it is a `server`, the rest is its ServerSettings. A `registry` knows of the models that name it what their settings
+    leave open.
     """
 
     name: str = ""
@@ -38,6 +39,7 @@ class BackendSettings(ServerSettings):
     devices: bool = False
     threads: bool = False
     server: bool = False
+    registry: bool = False
 
 
 def default_settings(*, server: bool) -> dict[str, Any]:
@@ -110,7 +112,11 @@ def check_backend(name: str, model: ModelSettings, runtime: Runtime) -> None:
     if runtime.dtype not in backend.dtypes:
         raise EvalkitError(f"dtype={runtime.dtype}: backend {name} runs {', '.join(backend.dtypes)}")
     if not is_installed(backend):
-        raise EvalkitError(f'backend={name} is not installed: pip install "evalkit-reranking[{name}]"')
+        raise _not_installed(name)
+
+
+def _not_installed(name: str) -> EvalkitError:
+    return EvalkitError(f'backend={name} is not installed: pip install "evalkit-reranking[{name}]"')
 
 
 def _check_server(backend: BackendSettings, runtime: Runtime) -> None:
@@ -137,10 +143,28 @@ def _refuse_ignored(able: tuple[str, ...], model: ModelSettings, runtime: Runtim
         )
 
 
+def complete_settings(model: ModelSettings) -> ModelSettings:
+    """The model's settings; what they leave open (its kind) is filled in by the registry that knows the model.
+
+    Raises EvalkitError where the registry does not know it, or evalkit can't run it.
+    """
+    for name in model.backends:
+        backend = read_backend(name)
+        if not backend.registry:
+            continue
+        if not is_installed(backend):
+            raise _not_installed(name)
+        model = _module(name).complete(model)
+    return model
+
+
 def prepare_model(name: str, model: ModelSettings, runtime: Runtime) -> RunnableModel:
     """Import the backend's module and let it find the model; its weights are loaded when its scorer is first used."""
     if runtime.server is None:
         runtime = replace(runtime, server=server_settings(name, {}))
-    module = importlib.import_module(f"evalkit.backends.{name.replace('-', '_')}")
-    runnable: RunnableModel = module.prepare(model, runtime)
+    runnable: RunnableModel = _module(name).prepare(model, runtime)
     return runnable
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"evalkit.backends.{name.replace('-', '_')}")

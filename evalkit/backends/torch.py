@@ -24,7 +24,7 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
     files = find_model(settings, offline=runtime.offline)
     description: dict[str, object] = {
         "name": "torch",
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "device": device_name(device),
         "dtype": runtime.dtype,
     }
     return RunnableModel(
@@ -52,6 +52,11 @@ def open_network(settings: ModelSettings, files: ModelFiles, device: torch.devic
         return output
 
     return TokenizedNetwork(inputs, forward, BATCH_TOKENS[device.type])
+
+
+def device_name(device: torch.device) -> str:
+    """What a result says of a device: a GPU's own name, else its type."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def choose_device(name: str | None) -> torch.device:

@@ -129,13 +129,15 @@ class RunnableModel:
     """A model that a backend found and can run: what it is, and how to get its scorer.
 
     `description` is what the backend says of itself, for the result. `way` is all that can change a score (weights, recipe,
-    backend, precision), the name under which scores are stored; None where they are not to be stored.
+    backend, precision), the name under which scores are stored; None where they are not to be stored. `for_task` gives the model
+    as it is on one task, where it does something for that task alone, such as an instruction before its queries.
     """
 
     identity: ModelIdentity
     description: Mapping[str, object]
     way: Mapping[str, object] | None
     open: Callable[[], Scorer]
+    for_task: Callable[[Task], RunnableModel] | None = None
 
     @cached_property
     def scorer(self) -> Scorer:

@@ -26,7 +26,7 @@ class ModelSettings(BaseModel):
     `recipes` holds variants, by name, of the fields of this file; `recipe` says which one is in force. `backends` lists
     the only systems that can run the model, where not every backend of its kind can. `parameters` is in millions.
     `needs_remote_code` says that the model's architecture is Python code beside its weights, which runs only where
-    `trust_remote_code` allows it.
+    `trust_remote_code` allows it. `object` is where an object of the user's own is imported from: `MODULE:NAME`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -36,6 +36,7 @@ class ModelSettings(BaseModel):
     hub_id: str | None = None
     revision: str | None = None
     path: str | None = None
+    object: str | None = None
     parameters: float | None = None
     backends: tuple[str, ...] = ()
 
@@ -91,6 +92,8 @@ _READ: dict[str, set[str]] = {
     "baseline": set(),
     "run": {"path"},
 }
+# the same for models that only the backends that they name can run
+_READ_BY_NAMED = {"mteb": {"name", "path", "trust_remote_code", "allow_pickle"}, "langchain": {"object"}}
 
 
 def model_settings(fields: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> ModelSettings:
@@ -113,7 +116,10 @@ def model_settings(fields: Mapping[str, Any], overrides: Mapping[str, Any] | Non
 
 
 def _refuse_ignored(settings: ModelSettings, overridden: set[str]) -> None:
-    read = set() if settings.backends else _READ[settings.kind]  # a model with backends of its own is fixed
+    if settings.backends:  # such a model is fixed, or known to its backend
+        read = set().union(*(_READ_BY_NAMED.get(name, set()) for name in settings.backends))
+    else:
+        read = _READ[settings.kind]
     ignored = sorted(overridden - read)
     if ignored:
         raise EvalkitError(

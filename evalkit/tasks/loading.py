@@ -31,6 +31,7 @@ def load_task(settings: TaskSettings, *, limit: int | None = None, offline: bool
         raise EvalkitError(f"{settings.name} is a suite; load one of its tasks: {', '.join(settings.suite)}")
     if limit is not None and limit < 1:
         raise EvalkitError(f"limit={limit}: the number of queries to keep must be at least 1")
+    settings = _completed(settings)
     raw, source, revision = _read(settings, offline=offline)
     log = FindingLog()
     if raw.layout == "cmteb":
@@ -52,11 +53,21 @@ def load_task(settings: TaskSettings, *, limit: int | None = None, offline: bool
         statistics=task_statistics(requests),
         findings=log.findings(),
         limit=limit,
+        subset=settings.subset or "default",
     )
     if limit is None and settings.mteb_name:
         task = _compared(task)
     tell(task.name, task.findings)
     return task
+
+
+def _completed(settings: TaskSettings) -> TaskSettings:
+    """The settings, with what the task's registry knows."""
+    if settings.registry is None or settings.path is not None:
+        return settings
+    from evalkit.tasks.registered import complete  # imports mteb, which takes seconds
+
+    return complete(settings)
 
 
 def _read(settings: TaskSettings, *, offline: bool) -> tuple[RawDataset, str, str]:
@@ -65,6 +76,10 @@ def _read(settings: TaskSettings, *, offline: bool) -> tuple[RawDataset, str, st
         return _read_local(Path(settings.path).expanduser(), settings.split), settings.path, UNPINNED
     if settings.bundled is not None:
         return _read_local(_BUNDLED / settings.bundled, settings.split), "bundled", UNPINNED
+    if settings.registry is not None:
+        from evalkit.tasks.registered import read_registered
+
+        return read_registered(settings, offline=offline)
     location = settings.cmteb if settings.source == "cmteb" else settings.mteb
     if location is None:
         raise EvalkitError(_no_source(settings))

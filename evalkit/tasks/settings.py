@@ -26,7 +26,8 @@ class TaskSettings(BaseModel):
     """One task, or with `suite` a list of tasks that run together.
 
     `source` chooses between the two Hub locations, which also say the layout; `path` (a file or folder) or `bundled`
-    (a file of the package) replaces both. Where `mteb_name` is empty, the task is named after its path.
+    (a file of the package) replaces both. Where `mteb_name` is empty, the task is named after its path. A task of a `registry`
+    is what that knows under `name`; `subset` chooses one of its subsets, where it has several.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -41,6 +42,8 @@ class TaskSettings(BaseModel):
     mteb: HubLocation | None = None
     path: str | None = Field(default=None, min_length=1)
     bundled: str | None = None
+    registry: Literal["mteb"] | None = None
+    subset: str | None = Field(default=None, min_length=1)
     suite: tuple[str, ...] = ()
 
     @classmethod

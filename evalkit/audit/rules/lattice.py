@@ -18,7 +18,9 @@ from evalkit.audit.figures import Evidence, Figure, Finding, exact, fraction_dec
 from evalkit.audit.names import listed, mrr_cutoff
 from evalkit.audit.rules.published import is_published
 
-LatticeState = Literal["on", "off", "the number of queries of this split is unknown", "rounded too far", "the cutoff is too high"]
+LatticeState = Literal[
+    "on", "off", "the number of queries of this split is unknown", "rounded too far", "the cutoff is too high"
+]
 
 _HIGHEST_CUTOFF = 20
 _ROUNDING = Fraction(1, 2**48)

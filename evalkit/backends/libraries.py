@@ -1,0 +1,141 @@
+"""What backends have in common that hand a model's folder to another library: found, described and checked here."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from evalkit.backends.torch import DTYPES, choose_device, device_name
+from evalkit.errors import EvalkitError
+from evalkit.models.interfaces import PairScorer, RunnableModel, Runtime, TextEmbedder
+from evalkit.models.local import is_out_of_memory
+from evalkit.models.settings import ModelSettings
+from evalkit.models.tokenization import InputBuilder
+from evalkit.models.weights import ModelFiles, find_model, way_of_scoring
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedModel:
+    """A model that a library may load: its recipe, its folder, where and how precisely to run it, and evalkit's own inputs.
+
+    The recipe's kind fits the architecture, its weights are whole, and `inputs.max_length` is the length to cut to.
+    """
+
+    settings: ModelSettings
+    folder: Path
+    device: torch.device
+    dtype: torch.dtype
+    inputs: InputBuilder
+
+
+Open = Callable[[CheckedModel], PairScorer | TextEmbedder]
+Check = Callable[[ModelSettings, Path], None]
+CheckInputs = Callable[[ModelSettings, InputBuilder], None]
+
+
+def library_model(
+    settings: ModelSettings,
+    runtime: Runtime,
+    open_scorer: Open,
+    *,
+    name: str,
+    package: str,
+    class_name: str,
+    check: Check | None = None,
+    check_inputs: CheckInputs | None = None,
+) -> RunnableModel:
+    """Find the model for a backend that runs it with `class_name` of the distribution `package`.
+
+    Raises EvalkitError where the files or the device are not there, and whatever `check` finds in the folder. `check_inputs` may
+    raise it before the weights load.
+    """
+    device = choose_device(runtime.device)
+    files = find_model(settings, offline=runtime.offline)
+    if check:
+        check(settings, files.folder)
+    description: dict[str, object] = {
+        "name": name,
+        "device": device_name(device),
+        "dtype": runtime.dtype,
+        "class": class_name,
+        "version": version(package),
+    }
+    return RunnableModel(
+        identity=files.identity,
+        description=description,
+        way=way_of_scoring(settings, files, description),
+        open=lambda: open_scorer(_checked(settings, files, device, runtime, check_inputs)),
+    )
+
+
+def _checked(
+    settings: ModelSettings, files: ModelFiles, device: torch.device, runtime: Runtime, check: CheckInputs | None
+) -> CheckedModel:
+    """Load the model once as the torch backend does, so that what that one refuses no library scores at random."""
+    from evalkit.models.networks import load_inputs, load_network
+
+    if runtime.threads:
+        torch.set_num_threads(runtime.threads)
+    inputs = load_inputs(settings, files.folder)
+    if check:
+        check(settings, inputs)
+    load_network(settings, files.folder)
+    return CheckedModel(settings, files.folder, device, DTYPES[runtime.dtype], inputs)
+
+
+def refuse_truncation(settings: ModelSettings, backend: str, truncation: str, advice: str) -> None:
+    """Raise EvalkitError where a cross-encoder's pairs are to be cut in another way than the library can."""
+    if settings.kind == "cross-encoder" and settings.truncation != truncation:
+        raise EvalkitError(
+            f"backend={backend} cuts long pairs by {truncation}, and {settings.name}'s recipe says {settings.truncation}: {advice}"
+        )
+
+
+def within_memory(call: Callable[[int], NDArray[np.float32]], batch_size: int) -> NDArray[np.float32]:
+    """What `call` gives with that batch size, halved for as long as a batch does not fit into memory.
+
+    Raises EvalkitError where one input alone does not.
+    """
+    while True:
+        try:
+            return call(batch_size)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            if batch_size == 1:
+                reason = " ".join(str(error).split())[:200]
+                raise EvalkitError(
+                    f"one text alone does not fit into memory ({reason}); lower model.max_length"
+                ) from error
+            batch_size //= 2
+
+
+def as_scores(values: Any) -> NDArray[np.float32]:
+    """A library's scores as float32, shape (pairs,)."""
+    return np.asarray(values, np.float32).reshape(-1)
+
+
+@contextmanager
+def quiet(library: str) -> Iterator[None]:
+    """Without the remarks of the library's logger, its warnings, and transformers' bars: what matters is checked before."""
+    from evalkit.models.networks import quiet_transformers
+
+    logger = logging.getLogger(library)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with quiet_transformers(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,277 @@
+"""mteb's own loaders: any dense embedder or cross-encoder of its registry, with the prompts that mteb gives it on each task.
+
+mteb chooses prompts and instructions by a task's name, type and own prompt; a task that it does not know is one of reranking
+without a prompt of its own. A cross-encoder of sentence-transformers ranks by raw logits here, without mteb's sigmoid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mteb
+import numpy as np
+import torch
+from mteb.abstasks.retrieval import AbsTaskRetrieval
+from mteb.abstasks.task_metadata import TaskMetadata
+from mteb.models.model_implementations import MODEL_REGISTRY
+from mteb.types import PromptType
+from numpy.typing import NDArray
+
+from evalkit.backends.libraries import as_scores, quiet, within_memory
+from evalkit.backends.torch import choose_device, device_name
+from evalkit.configuration import unknown_name
+from evalkit.errors import EvalkitError
+from evalkit.hub_access import told_as
+from evalkit.models.interfaces import RunnableModel, Runtime
+from evalkit.models.settings import ModelSettings
+from evalkit.models.weights import find_model
+from evalkit.records import ModelIdentity, Role, Task
+
+NAME = "mteb"
+BATCH_SIZE = 32
+KINDS = {"dense": "embedder", "cross-encoder": "cross-encoder"}
+SIMILARITIES = {None: "cosine", "cosine": "cosine", "dot": "dot"}
+PROBE_TEXTS = ("感冒了应该吃什么药？", "Boil the noodles for four minutes.")
+UNKNOWN_TASK = "EvalkitReranking"
+TOLERANCE = 1e-3
+_UNKNOWN = ("date", "domains", "task_subtypes", "license", "annotations_creators", "dialect", "sample_creation")
+
+
+@dataclass(frozen=True)
+class TaskPlace:
+    """What mteb tells a model of the task that it works on."""
+
+    metadata: Any
+    split: str
+    subset: str
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The same as `encode` and `predict` take it."""
+        return {"task_metadata": self.metadata, "hf_split": self.split, "hf_subset": self.subset}
+
+    @property
+    def decisive(self) -> dict[str, object]:
+        """What can change a prompt, and so a score."""
+        metadata = self.metadata
+        return {"name": metadata.name, "type": metadata.type, "prompt": metadata.prompt, "subset": self.subset}
+
+
+class MtebEmbedder:
+    """A TextEmbedder: an mteb encoder on one task."""
+
+    def __init__(self, model: Any, place: TaskPlace) -> None:
+        self._model = model
+        self._place = place
+
+    def embed(self, texts: Sequence[str], role: Role) -> NDArray[np.float32]:
+        def call(batch_size: int) -> NDArray[np.float32]:
+            vectors = self._model.encode(
+                _loader(texts, role, batch_size),
+                **self._place.arguments,
+                prompt_type=PromptType(role),
+                batch_size=batch_size,
+                show_progress_bar=False,
+            )
+            return _array(vectors)
+
+        with quiet(NAME):
+            return within_memory(call, BATCH_SIZE)
+
+
+class MtebScorer:
+    """A PairScorer: an mteb cross-encoder on one task."""
+
+    def __init__(self, model: Any, place: TaskPlace) -> None:
+        self._model = model
+        self._place = place
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        def call(batch_size: int) -> NDArray[np.float32]:
+            scores = self._model.predict(
+                _loader([query for query, _ in pairs], "query", batch_size),
+                _loader([document for _, document in pairs], "document", batch_size),
+                **self._place.arguments,
+                batch_size=batch_size,
+                show_progress_bar=False,
+            )
+            return as_scores(_array(scores))
+
+        with quiet(NAME):
+            return within_memory(call, BATCH_SIZE)
+
+
+def complete(settings: ModelSettings) -> ModelSettings:
+    """The settings of a model of mteb's registry: its name there, its revision, kind and similarity.
+
+    Raises EvalkitError where mteb does not know it, and for what gives no vector of a text and no score of a pair.
+    """
+    if settings.name == NAME:
+        raise EvalkitError("model=mteb needs model.name=ORGANISATION/NAME, a name of mteb's registry")
+    if settings.name not in MODEL_REGISTRY:
+        raise unknown_name("model of mteb's", settings.name, MODEL_REGISTRY)
+    meta = MODEL_REGISTRY[settings.name]
+    kinds = [KINDS[kind] for kind in meta.model_type if kind in KINDS]
+    if (
+        len(meta.model_type) != 1
+        or not kinds
+        or "text" not in meta.modalities
+        or meta.similarity_fn_name not in SIMILARITIES
+    ):
+        what = (
+            f"{', '.join(meta.model_type)} model of {', '.join(meta.modalities)}, similarity {meta.similarity_fn_name}"
+        )
+        raise EvalkitError(
+            f"{settings.name} is a {what}; of mteb's models evalkit runs dense embedders and cross-encoders of text"
+        )
+    if meta.loader is None:
+        raise EvalkitError(f"mteb knows {settings.name} by name only: it has no code to run it")
+    if meta.loader_kwargs.get("trust_remote_code") and not settings.trust_remote_code:
+        raise EvalkitError(
+            f"mteb runs {settings.name} with code from the model's repository; if you trust its author: "
+            "model.trust_remote_code=true"
+        )
+    return settings.model_copy(
+        update={
+            "hub_id": meta.name,
+            "revision": meta.revision,
+            "kind": kinds[0],
+            "similarity": SIMILARITIES[meta.similarity_fn_name],
+        }
+    )
+
+
+def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
+    """Find the model in the registry, and in its folder where `model.path` names one; mteb loads it when it is first used."""
+    meta = MODEL_REGISTRY[settings.name]
+    if settings.path:
+        files = find_model(settings, offline=True)
+        identity, folder = files.identity, files.folder
+    else:
+        identity, folder = ModelIdentity(settings.name, settings.name, settings.revision or "", settings.kind), None
+    description: dict[str, object] = {
+        "name": NAME,
+        "device": device_name(choose_device(runtime.device)),
+        "dtype": "mteb's choice",
+        "version": version("mteb"),
+        "loader": getattr(meta.loader, "__qualname__", type(meta.loader).__name__),
+        "libraries": {name: version(name) for name in ("sentence-transformers", "transformers", "torch")},
+    }
+
+    @cache
+    def loaded() -> Any:
+        return _load(meta, settings, folder, runtime)
+
+    def on(place: TaskPlace) -> RunnableModel:
+        way = {
+            "model": identity.hub_id,
+            "name": meta.name,
+            "revision": identity.revision,
+            "weights": identity.weights_hash,
+        }
+        way |= {"kind": settings.kind, "backend": description, "task": place.decisive}
+        scorer_class = MtebEmbedder if settings.kind == "embedder" else MtebScorer
+        return RunnableModel(
+            identity=identity,
+            description=description,
+            way=way if identity.revision else None,  # a model without a revision may be another one tomorrow
+            open=lambda: scorer_class(loaded(), place),
+            for_task=lambda task: on(_place_of(task)),
+        )
+
+    return on(TaskPlace(_metadata(UNKNOWN_TASK, ()), "test", "default"))
+
+
+def _load(meta: Any, settings: ModelSettings, folder: Path | None, runtime: Runtime) -> Any:
+    if runtime.threads:
+        torch.set_num_threads(runtime.threads)
+    if folder:
+        meta = meta.model_copy(update={"name": str(folder), "revision": None})
+    advice = (
+        "run it on a machine that reaches the Hub, set HF_ENDPOINT to a mirror, or name a folder: model.path=FOLDER"
+    )
+    with (
+        told_as(f"mteb can't load {settings.name}", offline=runtime.offline or bool(folder), advice=advice),
+        quiet(NAME),
+    ):
+        model = meta.load_model(device=runtime.device)
+    if settings.kind == "cross-encoder":
+        _rank_by_logits(model)
+    else:
+        _refuse_other_similarity(model, settings)
+    return model
+
+
+def _rank_by_logits(model: Any) -> None:
+    """Sentence-transformers puts a sigmoid on a single label, which makes ties of the highest scores."""
+    inner: Any = getattr(model, "model", None)
+    if hasattr(inner, "activation_fn") and getattr(inner, "num_labels", None) == 1:
+        inner.activation_fn = torch.nn.Identity()
+
+
+def _refuse_other_similarity(model: Any, settings: ModelSettings) -> None:
+    """Compare how the loaded model compares vectors with what the registry says; they come from different files."""
+    embedder = MtebEmbedder(model, TaskPlace(_metadata(UNKNOWN_TASK, ()), "test", "default"))
+    vectors = embedder.embed(PROBE_TEXTS, "document").astype(np.float64)
+    with quiet(NAME):
+        found = float(_array(model.similarity(vectors[:1].astype(np.float32), vectors[1:].astype(np.float32))).item())
+    expected = vectors[0] @ vectors[1]
+    if settings.similarity == "cosine":
+        expected /= np.linalg.norm(vectors[0]) * np.linalg.norm(vectors[1])
+    if abs(found - expected) > TOLERANCE * max(1, abs(expected)):
+        raise EvalkitError(
+            f"mteb compares the vectors of {settings.name} in a way of their own ({found:.4f}, where {settings.similarity} gives "
+            f"{expected:.4f}); evalkit can't run it through mteb"
+        )
+
+
+def _place_of(task: Task) -> TaskPlace:
+    try:
+        with quiet(NAME):
+            metadata = mteb.get_task(task.mteb_name).metadata
+    except KeyError:
+        metadata = _metadata(UNKNOWN_TASK, task.languages)
+    return TaskPlace(metadata, task.split, task.subset)
+
+
+def _metadata(name: str, languages: Sequence[str]) -> Any:
+    """A reranking task that mteb does not know. Its prompt is what mteb gives instructed models where a task has none."""
+    try:
+        return TaskMetadata(
+            name=name,
+            description="candidates to rerank",
+            reference=None,
+            type="Reranking",
+            category="t2t",
+            modalities=["text"],
+            dataset={"path": "local/none", "revision": "none"},
+            eval_splits=["test"],
+            eval_langs=list(languages) or ["cmn-Hans"],
+            main_score="map_at_1000",
+            bibtex_citation=None,
+            prompt=AbsTaskRetrieval.abstask_prompt,
+            **dict.fromkeys(_UNKNOWN),
+        )
+    except ValueError as error:
+        raise EvalkitError(
+            f"task.languages={list(languages)}: mteb wants a language and a script in each, such as cmn-Hans"
+        ) from error
+
+
+def _loader(texts: Sequence[str], role: Role, batch_size: int) -> Any:
+    """Texts with the columns that mteb gives queries and documents."""
+    from datasets import Dataset
+    from torch.utils.data import DataLoader
+
+    columns = {"text": list(texts), "query" if role == "query" else "body": list(texts)}
+    return DataLoader(Dataset.from_dict(columns), batch_size=batch_size)
+
+
+def _array(values: Any) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = torch.as_tensor(values).detach().float().cpu().numpy()
+    return array

@@ -1,0 +1,119 @@
+"""sentence-transformers' CrossEncoder and SentenceTransformer, with evalkit's recipe.
+
+A SentenceTransformer is built of the recipe's parts (Transformer, Pooling, Normalize), whatever `modules.json` says. A folder
+with other parts, such as a dense layer behind the pooling, is refused, since no recipe here has a place for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from evalkit.backends.libraries import CheckedModel, as_scores, library_model, quiet, refuse_truncation, within_memory
+from evalkit.backends.modules_json import POOLING_MODES, refuse_other_modules
+from evalkit.models.interfaces import RunnableModel, Runtime
+from evalkit.models.settings import ModelSettings
+from evalkit.records import Role
+
+NAME = "sentence-transformers"
+BATCH_SIZE = 32
+# the network's output for either kind, and what sentence-transformers' next part calls it
+OUTPUTS = {"cross-encoder": ("logits", "scores"), "embedder": ("last_hidden_state", "token_embeddings")}
+
+
+class CrossEncoderScorer:
+    """A PairScorer: CrossEncoder.predict, without the sigmoid that it puts on a single label."""
+
+    def __init__(self, model: Any, query_prompt: str, document_prompt: str) -> None:
+        self._model = model
+        self._prompts = query_prompt, document_prompt
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        query_prompt, document_prompt = self._prompts
+        inputs = [(query_prompt + query, document_prompt + document) for query, document in pairs]
+
+        def call(batch_size: int) -> NDArray[np.float32]:
+            raw = torch.nn.Identity()
+            return as_scores(
+                self._model.predict(inputs, batch_size=batch_size, activation_fn=raw, show_progress_bar=False)
+            )
+
+        return within_memory(call, BATCH_SIZE)
+
+
+class SentenceTransformerEmbedder:
+    """A TextEmbedder: SentenceTransformer.encode with the role's prompt."""
+
+    def __init__(self, model: Any, query_prompt: str, document_prompt: str) -> None:
+        self._model = model
+        self._prompts = {"query": query_prompt, "document": document_prompt}
+
+    def embed(self, texts: Sequence[str], role: Role) -> NDArray[np.float32]:
+        def call(batch_size: int) -> NDArray[np.float32]:
+            vectors = self._model.encode(
+                list(texts), prompt=self._prompts[role], batch_size=batch_size, show_progress_bar=False
+            )
+            return np.asarray(vectors, np.float32)
+
+        return within_memory(call, BATCH_SIZE)
+
+
+def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
+    """Find the model. Raises EvalkitError for a truncation that the library does not have."""
+    refuse_truncation(
+        settings, NAME, "longest_first", "model.truncation=longest_first, or backend=torch or flagembedding"
+    )
+    if settings.kind == "cross-encoder":
+        return library_model(settings, runtime, open_cross_encoder, name=NAME, package=NAME, class_name="CrossEncoder")
+    return library_model(
+        settings,
+        runtime,
+        open_embedder,
+        name=NAME,
+        package=NAME,
+        class_name="SentenceTransformer",
+        check=refuse_other_modules,
+    )
+
+
+def open_cross_encoder(model: CheckedModel) -> CrossEncoderScorer:
+    """Load a CrossEncoder."""
+    from sentence_transformers import CrossEncoder
+
+    loaded = CrossEncoder(modules=[_transformer(model, "sequence-classification")], device=str(model.device))
+    return CrossEncoderScorer(loaded, model.settings.query_prompt, model.settings.document_prompt)
+
+
+def open_embedder(model: CheckedModel) -> SentenceTransformerEmbedder:
+    """Build a SentenceTransformer of the recipe's parts."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
+
+    settings = model.settings
+    transformer = _transformer(model, "feature-extraction")
+    pooling = Pooling(transformer.get_embedding_dimension(), POOLING_MODES[settings.pooling])
+    parts = [transformer, pooling, *([Normalize()] if settings.similarity == "cosine" else [])]
+    loaded = SentenceTransformer(modules=parts, device=str(model.device))
+    return SentenceTransformerEmbedder(loaded, settings.query_prompt, settings.document_prompt)
+
+
+def _transformer(model: CheckedModel, task: str) -> Any:
+    """The network with its tokenizer, for text alone: a tokenizer with a chat template would have it take messages."""
+    from sentence_transformers.sentence_transformer.modules import Transformer
+
+    output, name = OUTPUTS[model.settings.kind]
+    given = {"trust_remote_code": model.settings.trust_remote_code, "local_files_only": True}
+    with quiet("sentence_transformers"):
+        return Transformer(
+            str(model.folder),
+            transformer_task=task,
+            model_kwargs={"dtype": model.dtype, **given},
+            processor_kwargs={"model_max_length": model.inputs.max_length, **given},
+            config_kwargs=given,
+            modality_config={"text": {"method": "forward", "method_output_name": output}},
+            module_output_name=name,
+        )
