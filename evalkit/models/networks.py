@@ -130,6 +130,7 @@ def _refuse_labels(settings: ModelSettings, labels: int) -> None:
 
 def position_limit(settings: ModelSettings, folder: Path) -> int | None:
     """The most tokens that the network has positions for; None where its architecture has no such table."""
+    read_config(folder)  # which says what is wrong with a file that is missing or damaged
     with told_as(str(folder / "config.json")):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
     positions: int | None = getattr(config, "max_position_embeddings", None)

@@ -266,7 +266,7 @@ def test_what_is_missing_is_named(demo_results: Path, copy: Path, tmp_path: Path
     (tmp_path / "empty").mkdir()
     assert "no results in" in refused("compare", whole, tmp_path / "empty")
     table_of(path).unlink()
-    assert f"cannot read {table_of(path)}" in refused("compare", whole, path)
+    assert f"{table_of(path)} is missing" in refused("compare", whole, path)
     path.write_text("{", encoding="utf-8")
     assert f"{path} is not valid JSON" in refused("compare", whole, path)
 

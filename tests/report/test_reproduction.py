@@ -178,7 +178,7 @@ def test_a_mismatch_says_what_to_look_at_first() -> None:
     looks = text[text.index("look first at:") :].splitlines()[1:]
     assert looks[0] == "  1. the data: T2Reranking has pairs 97,000 instead of 97,422"
     assert looks[1].startswith(
-        "  2. T2Reranking: MAP 51.08 is the print of a known mistake: bge-reranker-large without"
+        "  2. T2Reranking: MAP 51.08 is the print of a known mistake: bge-reranker-large loaded as"
     )
     for says in (
         "the recipe: model.revision is '0000",

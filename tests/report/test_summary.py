@@ -190,7 +190,8 @@ def test_mixed_protocols_are_named() -> None:
     [
         (TieRange(0.5, 0.41, 0.7), TieRange(0.5, 0.1, 1.0), "MAP 41.00–70.00\nMRR 10.00–100.00"),
         (None, TieRange(0.8, 0.80, 0.80006), "MRR 80.00–80.01"),
-        (TieRange(0.8, 0.80001, 0.80004), TieRange(0.8, 0.8, 0.8), None),
+        (TieRange(0.8127, 0.81271, 0.81274), TieRange(0.8414, 0.8414, 0.8414), None),
+        (TieRange(0.8, 0.8, 0.8), TieRange(0.8414, 0.8414, 0.8414), "MAP 80.00–80.00"),  # no order gives the MAP
     ],
 )
 def test_ties_show_where_they_move_a_printed_digit(
