@@ -32,7 +32,7 @@ def print_info(chosen: Path | None) -> None:
         system = backend if isinstance(backend, dict) else said
         table.add_row(
             _model(info),
-            str(said.get("weights", ""))[:12],
+            str(said.get("weights_hash", ""))[:12],
             str(system.get("name", "")),
             str(system.get("dtype", "")),
             str(said.get("max_length") or ""),

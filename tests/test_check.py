@@ -288,8 +288,8 @@ UNREADABLE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: change_json(path, lambda content: content["evalkit"].update(schema_version=0)),
         "schema_version 0, this evalkit reads 1",
     ),
-    "no table of queries": (missing_table("queries"), "cannot read"),
-    "no table of candidates": (missing_table("run"), "cannot read"),
+    "no table of queries": (missing_table("queries"), "is missing"),
+    "no table of candidates": (missing_table("run"), "is missing"),
     "a table of another run": (
         lambda path: pd.read_parquet(table_of(path)).assign(ap=0.5).to_parquet(table_of(path)),
         "the files are of different runs",

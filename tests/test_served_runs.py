@@ -129,7 +129,12 @@ def test_ctrl_c_ends_a_run_and_keeps_what_was_scored(folder: Path) -> None:
     with fake("vllm", delay=0.1) as server:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         process = subprocess.Popen(
-            [*MODULE, *arguments, f"backend.url={server.url}"], env=environment, stderr=subprocess.PIPE, text=True
+            [*MODULE, *arguments, f"backend.url={server.url}"],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+            # tests that run in the background may have been told to ignore it
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         for _ in range(600):
             if len(server.posts) > 6:

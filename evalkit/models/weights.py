@@ -69,7 +69,7 @@ def way_of_scoring(settings: ModelSettings, files: ModelFiles, backend: Mapping[
     texts = sorted(path for pattern in (*TEXT_FILES, "*.py") for path in files.folder.glob(pattern))
     return {
         "model": files.identity.hub_id,
-        "weights": files.identity.weights_hash,
+        "weights_hash": files.identity.weights_hash,
         "configuration": hash_files(files.folder, texts),
         **settings.model_dump(mode="json", exclude=NO_RECIPE | CONSENT),
         "backend": dict(backend),

@@ -163,7 +163,9 @@ def _finished(
     running: dict[Future[tuple[NDArray[np.float32], float]], Batch], name: Name
 ) -> Iterator[tuple[Batch, NDArray[np.float32], float]]:
     done, _ = wait(running, return_when=FIRST_COMPLETED)
-    for future in done:
+    for future in sorted(
+        done, key=lambda future: future.exception() is not None
+    ):  # what is done is kept before one fails
         batch = running.pop(future)
         try:
             outputs, seconds = future.result()
