@@ -213,7 +213,7 @@ def render(found: Mapping[str, Any]) -> str:
             target = "" if ratio["target"] is None else f"{ratio['target']:.1f} ×"
             lines.append(f"| {title} | {ratio['median']:.2f} × | {ratio['min']:.2f} to {ratio['max']:.2f} | {target} |")
     for part in ("cross_encoder", "embedder"):
-        if part in found:
+        if "part_of_limit" in found.get(part, {}):
             lines += ["", *limit_lines(part, found[part])]
     if "cross_encoder" in found:
         shares = ", ".join(f"{kind} {share:.0%}" for kind, share in found["cross_encoder"]["profile"].items())

@@ -22,7 +22,7 @@ def folder(tmp_path: Path) -> Path:
     """Two models' scores."""
     for number, (model, rows) in enumerate(MODELS.items()):
         backend = {"name": "torch", "dtype": "fp32"}
-        way = {"model": model, "weights": f"{number}123456789abcdef", "max_length": 512, "backend": backend}
+        way = {"model": model, "weights_hash": f"{number}123456789abcdef", "max_length": 512, "backend": backend}
         with closing(open_store(tmp_path, way)) as store:
             store.write({item_key(str(n)): StoredOutput(np.float32([n]), n, False) for n in range(rows)})
     return tmp_path

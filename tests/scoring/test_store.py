@@ -42,7 +42,7 @@ from evalkit.scoring.store import (
 )
 
 TASK = make_task(*(([f"问题{q}"], [(f"答案{q}-{d}" * (1 + d % 3), d % 2) for d in range(20)]) for q in range(20)))
-WAY: Mapping[str, Any] = {"model": "local/made", "weights": "ab" * 32}
+WAY: Mapping[str, Any] = {"model": "local/made", "weights_hash": "ab" * 32}
 
 
 def score(
