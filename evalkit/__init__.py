@@ -4,6 +4,8 @@
 >>> model = evalkit.load_model("bge-reranker-base")
 >>> result = evalkit.evaluate(model, task)
 >>> result.scores["map"], result.intervals["map"]  # fractions
+>>> evalkit.save_result(result, "results")
+>>> evalkit.leaderboard("results"), evalkit.compare_results("results")  # pandas tables
 >>> evalkit.metrics.score_run(run, qrels, protocol="cmteb-v1")  # scores made elsewhere
 """
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from evalkit import metrics
     from evalkit.errors import EvalkitError
     from evalkit.evaluation import Model, evaluate, load_model, load_task
+    from evalkit.frames import compare_results, leaderboard, load_results, save_result
     from evalkit.records import Result, Task
 
 __version__ = "0.1.0"
@@ -25,11 +28,28 @@ _PLACES = {
     "Model": "evalkit.evaluation",
     "Result": "evalkit.records",
     "Task": "evalkit.records",
+    "compare_results": "evalkit.frames",
     "evaluate": "evalkit.evaluation",
+    "leaderboard": "evalkit.frames",
     "load_model": "evalkit.evaluation",
+    "load_results": "evalkit.frames",
     "load_task": "evalkit.evaluation",
+    "save_result": "evalkit.frames",
 }
-__all__ = ["EvalkitError", "Model", "Result", "Task", "evaluate", "load_model", "load_task", "metrics"]
+__all__ = [
+    "EvalkitError",
+    "Model",
+    "Result",
+    "Task",
+    "compare_results",
+    "evaluate",
+    "leaderboard",
+    "load_model",
+    "load_results",
+    "load_task",
+    "metrics",
+    "save_result",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import sys
 
+from evalkit import interruption
+
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    from evalkit.cli import run_command_line
+    interruption.heed_signals()
+    try:
+        from evalkit.cli import run_command_line
 
-    sys.exit(run_command_line(sys.argv[1:]))
+        code = run_command_line(sys.argv[1:])
+    except interruption.Interrupted:  # on the way in or out
+        interruption.tell()
+        code = interruption.exit_code() or 1
+    interruption.finish()
+    sys.exit(code)
 
 
 if __name__ == "__main__":

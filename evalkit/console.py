@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
-from rich.console import Console, JustifyMethod
+from rich.console import Console, ConsoleOptions, JustifyMethod, RenderableType
 from rich.measure import Measurement
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
+
+from evalkit.terminal import printable
 
 _WIDEST = 10_000
 _GAP = 2
@@ -20,11 +23,15 @@ _NARROWEST_NAME = 12
 class OutputConsole(Console):
     """A console that prints names as they are, and whose reader may leave early, as `head` does.
 
-    The latter is told by BrokenPipeError, not by leaving with 1.
+    The latter is told by BrokenPipeError, not by leaving with 1. Control characters in a name, which have no width, are left out.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=printable(segment.text, instead=""))
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError

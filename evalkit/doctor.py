@@ -14,6 +14,7 @@ from evalkit.console import OutputConsole
 from evalkit.diagnosis import SECONDS, Check, Evidence, Opinion, examine, judge_evidence
 from evalkit.report.numbers import counted
 from evalkit.runs import RunSettings, model_of, tasks_of
+from evalkit.terminal import escaped_json
 
 STYLES = {"ok": "green", "warning": "yellow", "fault": "bold red", "skipped": "dim"}
 NAMES = {"ok": "ok", "warning": "warning", "fault": "FAULT", "skipped": "–"}
@@ -46,7 +47,7 @@ class Doctor:
         verdicts = [check["verdict"] for report in self._reports for check in report["checks"]]
         faults = verdicts.count("fault")
         if self._as_json:
-            self._console.print(json.dumps(self._reports, ensure_ascii=False, indent=2))
+            self._console.print(escaped_json(json.dumps(self._reports, ensure_ascii=False, indent=2)))
         elif self._reports:
             warnings = verdicts.count("warning")
             found = (counted(faults, "fault", "faults"), counted(warnings, "warning", "warnings"))

@@ -15,35 +15,43 @@ import pandas as pd
 from evalkit import provenance
 from evalkit.backends import check_backend, complete_settings, prepare_model, server_settings
 from evalkit.cache import cache_folder
+from evalkit.cluster.models import check_on_ray, model_on_ray, runs_here
+from evalkit.cluster.settings import RaySettings
 from evalkit.configuration import read_option
 from evalkit.errors import EvalkitError
 from evalkit.metrics import PROTOCOLS, CandidateLists, find_protocol, lists_of_task, query_table, score_lists
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings, model_settings
 from evalkit.precision import compare_precisions, sample_of
-from evalkit.records import PrecisionCheck, QueryScores, Result, Run, Task
+from evalkit.records import PrecisionCheck, QueryScores, Result, Run, StageScores, Task
 from evalkit.scoring.engine import ScoreMemory, score_task
 from evalkit.scoring.store import open_store
 from evalkit.statistics import bootstrap_intervals
-from evalkit.tasks import load_task as load_task_of_settings
 from evalkit.tasks.content import script_of
+from evalkit.tasks.loading import load_task as load_task_of_settings
 from evalkit.tasks.settings import TaskSettings, read_settings
 
 FULL_PRECISION = "fp32"
+FIRST_STAGE_COLUMNS = {"map": "ap", "mrr": "rr", **{name: name for name in ("map_at_1000", "mrr_at_10", "ndcg_at_10")}}
+"""What of a first stage the table of queries has, and under which name behind `first_stage_`."""
+
 Cache = Literal["on", "off", "refresh"]
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model and the backend that runs it. The weights are loaded when they are first needed."""
+    """A model and the backend that runs it, in this process or with `ray` on a cluster. Weights are loaded when first needed."""
 
     settings: ModelSettings
     backend: str
     runtime: Runtime
+    ray: RaySettings | None = None
 
     @cached_property
     def runnable(self) -> RunnableModel:
         """The model as its backend found it."""
+        if self.ray is not None and not runs_here(self.backend, self.settings):
+            return model_on_ray(self.ray, self.backend, self.settings, self.runtime)
         return prepare_model(self.backend, self.settings, self.runtime)
 
     def runnable_on(self, task: Task) -> RunnableModel:
@@ -64,28 +72,33 @@ def load_model(
     offline: bool = False,
     cache_dir: Path | str | None = None,
     server: Mapping[str, Any] | None = None,
+    ray: Mapping[str, Any] | None = None,
     **recipe: Any,
 ) -> Model:
     """Choose a model by name, and what runs it.
 
     `cache_dir` is where scores and exported networks are kept (None: the user's cache folder). `server` says how a backend
-    that is a server is reached: `{"url": "http://127.0.0.1:8080"}`, `served_model`, `concurrency`, … `recipe` overrides fields
-    of the model's settings: `path`, `revision`, `pooling`, `query_prompt`, `max_length`, …
+    that is a server is reached: `{"url": "http://127.0.0.1:8080"}`, `served_model`, `concurrency`, … `ray` lets actors of a Ray
+    cluster run the model: `{"address": "auto"}`, `actors`, `cpus_per_actor`, `gpus_per_actor`; `{}` starts one on this machine.
+    `recipe` overrides fields of the model's settings: `path`, `revision`, `pooling`, `query_prompt`, `max_length`, …
     Raises EvalkitError for unknown names and for a backend that can't run the model, before any weights load.
     """
     overrides = {key: str(value) if isinstance(value, Path) else value for key, value in recipe.items()}
     settings = model_settings(read_option("model", name), overrides)
     folder = None if cache_dir is None else Path(cache_dir)
     reached = server_settings(backend, server or {})
-    return build_model(settings, backend, Runtime(device, dtype, threads, seed, offline, folder, reached))
+    cluster = None if ray is None else RaySettings.from_mapping(ray)
+    return build_model(settings, backend, Runtime(device, dtype, threads, seed, offline, folder, reached), cluster)
 
 
-def build_model(settings: ModelSettings, backend: str, runtime: Runtime) -> Model:
+def build_model(settings: ModelSettings, backend: str, runtime: Runtime, ray: RaySettings | None = None) -> Model:
     """Check that the backend can run the model with that precision. Raises EvalkitError where it can't."""
     if runtime.threads is not None and runtime.threads < 1:
         raise EvalkitError(f"runner.threads={runtime.threads}: at least 1, or null for the backend's own choice")
     check_backend(backend, settings, runtime)
-    return Model(complete_settings(settings), backend, runtime)
+    if ray is not None:
+        check_on_ray(backend, settings)
+    return Model(complete_settings(settings), backend, runtime, ray)
 
 
 def load_task(
@@ -99,13 +112,14 @@ def load_task(
 ) -> Task:
     """Load a task by name, or one of your own from a file or folder: `load_task(path="data/")`.
 
-    `settings` overrides fields of the task's settings: `source`, `split`, … Raises EvalkitError where the data are not
-    to be had or not valid, and for a suite, whose tasks are loaded one by one.
+    `settings` overrides fields of the task's settings: `source`, `split`, `candidates` (the run of a first stage), `top_k`, …
+    Raises EvalkitError where the data are not to be had or not valid, and for a suite, whose tasks are loaded one by one.
     """
     own = read_settings(name or "local")
     if own.suite:
         raise EvalkitError(f"{name} is a suite; load one of its tasks: {', '.join(own.suite)}")
-    chosen = TaskSettings.from_mapping({**own.model_dump(), **settings, "path": None if path is None else str(path)})
+    given = {key: str(value) if isinstance(value, Path) else value for key, value in {**settings, "path": path}.items()}
+    chosen = TaskSettings.from_mapping({**own.model_dump(), **given})
     return load_task_of_settings(chosen, limit=limit, offline=offline)
 
 
@@ -135,6 +149,7 @@ def evaluate(
     precision = None if model.runtime.dtype == FULL_PRECISION else _check_precision(model, task, run, cache)
     lists = lists_of_task(task, run.scores)
     judged = {name: score_lists(lists, PROTOCOLS[name]) for name in PROTOCOLS}
+    stage = _judge_first_stage(task)
     values = {metric: column for scores in judged.values() for metric, column in scores.values.items()}
     intervals = bootstrap_intervals(np.column_stack(list(values.values())), seed=seed)
     return Result(
@@ -145,13 +160,43 @@ def evaluate(
         scores={metric: mean for scores in judged.values() for metric, mean in scores.means.items()},
         intervals={metric: (float(low), float(high)) for metric, (low, high) in zip(values, intervals, strict=True)},
         ties={metric: ties for scores in judged.values() for metric, ties in scores.ties.items()},
-        queries=_query_table(task, run, lists, judged, texts),
+        queries=_query_table(task, run, lists, judged, stage, texts),
         candidates=_candidate_table(task, run, texts),
         usage=run.usage,
         backend=runnable.description,
         config=config or _configuration(model, task, leading.name, seed),
         provenance=provenance.collect(),
         precision=precision,
+        first_stage=None if stage is None else _stage_scores(judged, stage, seed),
+    )
+
+
+def _judge_first_stage(task: Task) -> dict[str, QueryScores] | None:
+    """The protocols' values of the first stage's own scores of the same candidates; None where none chose them."""
+    if task.first_stage is None:
+        return None
+    scores = np.array([score for request in task.requests for score in request.first_stage_scores], np.float64)
+    lists = lists_of_task(task, scores)
+    return {name: score_lists(lists, PROTOCOLS[name]) for name in PROTOCOLS}
+
+
+def _stage_scores(judged: dict[str, QueryScores], stage: dict[str, QueryScores], seed: int) -> StageScores:
+    pairs = {
+        metric: (values, stage[protocol].values[metric])
+        for protocol, scores in judged.items()
+        for metric, values in scores.values.items()
+    }
+    own = np.column_stack([first for _, first in pairs.values()])
+    gained = np.column_stack([second - first for second, first in pairs.values()])
+    intervals = bootstrap_intervals(own, seed=seed)
+    gains = zip(np.nanmean(gained, axis=0), bootstrap_intervals(gained, seed=seed), strict=True)
+    return StageScores(
+        scores={metric: mean for scores in stage.values() for metric, mean in scores.means.items()},
+        intervals={metric: (float(low), float(high)) for metric, (low, high) in zip(pairs, intervals, strict=True)},
+        differences={
+            metric: (float(mean), float(low), float(high))
+            for metric, (mean, (low, high)) in zip(pairs, gains, strict=True)
+        },
     )
 
 
@@ -177,9 +222,18 @@ def _score_memory(model: Model, runnable: RunnableModel, cache: Cache) -> Iterat
 
 
 def _query_table(
-    task: Task, run: Run, lists: CandidateLists, judged: dict[str, QueryScores], texts: bool
+    task: Task,
+    run: Run,
+    lists: CandidateLists,
+    judged: dict[str, QueryScores],
+    stage: dict[str, QueryScores] | None,
+    texts: bool,
 ) -> pd.DataFrame:
-    """One row per query: what it is like, AP and RR of cmteb-v1 with what ties can do to them, mteb-v2's values."""
+    """One row per query: what it is like, AP and RR of cmteb-v1 with what ties can do to them, mteb-v2's values.
+
+    Where relevant documents are no candidates, `unretrieved_ids` and `unretrieved_gains` list them. A first stage's own values
+    have its name before theirs.
+    """
     v1, v2 = judged["cmteb-v1"], judged["mteb-v2"]
     table = query_table(lists, v1).rename(columns={"map": "ap", "mrr": "rr"})
     queries = [" ".join(request.query.texts) for request in task.requests]
@@ -194,6 +248,13 @@ def _query_table(
     if run.truncated is not None:
         sums = np.concatenate([[0], np.cumsum(run.truncated)])
         table["truncated_pairs"] = sums[lists.offsets[1:]] - sums[lists.offsets[:-1]]
+    if any(request.unretrieved_gains for request in task.requests):
+        table["unretrieved_ids"] = [list(request.unretrieved_ids) for request in task.requests]
+        table["unretrieved_gains"] = [list(request.unretrieved_gains) for request in task.requests]
+    if stage is not None:
+        firsts = {metric: values for scores in stage.values() for metric, values in scores.values.items()}
+        for metric, name in FIRST_STAGE_COLUMNS.items():
+            table[f"first_stage_{name}"] = firsts[metric]
     return table
 
 
@@ -208,6 +269,8 @@ def _candidate_table(task: Task, run: Run, texts: bool) -> pd.DataFrame:
     }
     if run.tokens is not None:
         columns |= {"tokens": run.tokens, "truncated": run.truncated}
+    if task.first_stage is not None:
+        columns["first_stage_score"] = [score for request in task.requests for score in request.first_stage_scores]
     if texts:
         columns["text"] = [candidate.text for _, candidate in rows]
     return pd.DataFrame(columns)

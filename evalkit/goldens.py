@@ -14,7 +14,7 @@ from evalkit.evaluation import FULL_PRECISION, Model
 from evalkit.models.settings import ModelSettings, read_model
 from evalkit.records import Candidate, Query, Request, Task
 from evalkit.scoring.engine import score_task
-from evalkit.tasks import task_statistics
+from evalkit.tasks.content import task_statistics
 
 GOLDEN_MODEL = "bge-reranker-base"
 GOLDEN_SCORES = (

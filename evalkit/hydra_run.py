@@ -1,61 +1,27 @@
-"""`evalkit run` and `evalkit doctor`: Hydra composes the configuration, and its errors become one line each."""
+"""`evalkit run`, `doctor` and `parity`: what is done with the settings that Hydra composes."""
 
 from __future__ import annotations
 
-import os
-import re
+import logging
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING
 
-import hydra
-from hydra.core.config_store import ConfigStore
-from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from evalkit import backends
-from evalkit.configuration import configs_dir, nearest, option_names, unknown_name
+from evalkit.composition import compose_each
 from evalkit.console import OutputConsole
 from evalkit.errors import EvalkitError
-from evalkit.models import settings as models
-from evalkit.models.interfaces import Runtime
-from evalkit.models.server_settings import DECISIVE, ServerSettings
-from evalkit.overrides import quote_free_text
 from evalkit.records import Result
-from evalkit.run_configuration import RunConfiguration
-from evalkit.tasks.settings import TaskSettings
 
 if TYPE_CHECKING:
     from evalkit.runs import RunSettings
 
-COMMANDS = ("run", "doctor", "compare", "report", "audit", "check", "list", "cache")
-GROUPS = ("task", "model", "backend", "protocol", "runner", "experiment")
-# what says where a run reads and writes, or is part of a result's name already, is no deviation of its settings
-NEUTRAL = (
-    "model.path",
-    "task.name",
-    "model.name",
-    "model.object",
-    "device",
-    "offline",
-    "texts",
-    "reproduce",
-    "results_dir",
-    "cache",
-    "cache_dir",
-    "protocol",
-    "runner",
-)
-
 JSON_FLAG = "--json"
+logger = logging.getLogger("evalkit")
 
 
 def run_with_hydra(arguments: list[str]) -> int:
-    """Run what the arguments ask for (each of it, with -m), and print the summary.
+    """Run what the arguments ask for (each of it, with -m), and print the summary: tables, or JSON where `--json` is among them.
 
     Gives the exit code: 1 where published figures were to be reproduced and were not.
     """
@@ -70,11 +36,30 @@ def run_with_hydra(arguments: list[str]) -> int:
 
     code = 0
     try:
-        compose_each(arguments, act)
+        compose_each([argument for argument in arguments if argument != JSON_FLAG], act)
     finally:
+        _dismiss_actors()
         if done:
-            code = _print_summary(done)
+            code = _print_summary(done, as_json=JSON_FLAG in arguments)
+    if not done and any(argument.startswith("hydra/launcher=") for argument in arguments):
+        logger.info("the launcher's processes wrote the results; evalkit report FOLDER ranks them")
     return code
+
+
+def _dismiss_actors() -> None:
+    """End what runner=ray started, if it was chosen."""
+    cluster = sys.modules.get("evalkit.cluster.scorer")
+    if cluster is not None:
+        cluster.dismiss()
+
+
+def _here(settings: RunSettings) -> RunSettings:
+    """The settings, of a command that measures a model in this process."""
+    if settings.ray is not None:
+        raise EvalkitError(
+            "runner=ray is for evalkit run; doctor and parity measure a model in this process: leave it out"
+        )
+    return settings
 
 
 def diagnose_with_hydra(arguments: list[str]) -> int:
@@ -83,157 +68,38 @@ def diagnose_with_hydra(arguments: list[str]) -> int:
 
     doctor = Doctor(as_json=JSON_FLAG in arguments)
     try:
-        compose_each([argument for argument in arguments if argument != JSON_FLAG], doctor.examine)
+        compose_each(
+            [argument for argument in arguments if argument != JSON_FLAG],
+            lambda settings: doctor.examine(_here(settings)),
+        )
     finally:
         code = doctor.finish()
     return code
 
 
-def compose_each(arguments: list[str], act: Callable[[RunSettings], None]) -> None:
-    """Compose the configuration that the arguments ask for (several with -m) and act on each.
+def compare_backends_with_hydra(arguments: list[str]) -> int:
+    """Run the same pairs through the backends that the arguments name, and print how far they agree."""
+    from evalkit.agreement.words import read_words
+    from evalkit.parity import compare_backends
 
-    Raises EvalkitError for whatever is wrong with them; in a sweep the others are acted on first.
-    """
-    register_bases()
-    failed: list[Exception] = []
-
-    def job(config: DictConfig) -> None:
-        try:
-            act(run_settings(config))
-        except OmegaConfBaseException as error:
-            failed.append(EvalkitError(_explain(error)))
-        except Exception as error:  # kept from Hydra, which would print it its own way; a sweep goes on
-            failed.append(error)
-
-    _call_hydra(job, arguments)
-    if len(failed) > 1 and all(isinstance(error, EvalkitError) for error in failed):
-        raise EvalkitError(f"{len(failed)} runs of the sweep failed: {'; '.join(dict.fromkeys(map(str, failed)))}")
-    if failed:
-        raise failed[0]
+    return compare_backends(read_words(arguments), _compose)
 
 
-def _call_hydra(job: Callable[[DictConfig], None], arguments: list[str]) -> None:
-    """Let Hydra call the job; what it says against the arguments becomes an EvalkitError."""
-    # Hydra would print its own errors, with a hint at a stack trace, and leave with 1
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv = ["evalkit", *_flags_first(quote_free_text(arguments))]
-    try:
-        hydra.main(version_base="1.3", config_path=str(configs_dir()), config_name="config")(job)()
-    except SystemExit as stop:  # Hydra's way to end --help
-        if stop.code:
-            raise
-    except MissingConfigException as error:
-        raise _missing_option(error) from error
-    except BrokenPipeError:
-        raise
-    except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
-        # the last two come of flags, such as two that exclude each other
-        raise EvalkitError(_explain(error)) from error
+def _compose(arguments: list[str]) -> RunSettings:
+    """The settings of the one run that the arguments ask for."""
+    composed: list[RunSettings] = []
+    compose_each(arguments, lambda settings: composed.append(_here(settings)))
+    if len(composed) != 1:  # such as --cfg, with which Hydra prints and runs nothing
+        raise EvalkitError("evalkit parity takes a run's settings, and none of Hydra's flags but --config-dir")
+    return composed[0]
 
 
-def register_bases() -> None:
-    """Every field of a task, model or backend with its default: what the files of the group are merged over."""
-    store = ConfigStore.instance()
-    store.store(group="task", name="base", node=TaskSettings.defaults())
-    store.store(group="model", name="base", node=models.default_settings())
-    store.store(group="backend", name="base", node=backends.default_settings(server=False))
-    store.store(group="backend", name="server", node=backends.default_settings(server=True))
-    OmegaConf.register_new_resolver("fp16_on_cuda", _fp16_on_cuda, replace=True)
-
-
-def _fp16_on_cuda(device: str | None) -> str:
-    """fp16 where the run's device is a CUDA one, else fp32: what `dtype=${fp16_on_cuda:${device}}` stands for."""
-    from evalkit.backends.torch import choose_device
-
-    return "fp16" if choose_device(device).type == "cuda" else "fp32"
-
-
-def run_settings(config: DictConfig) -> RunSettings:
-    """All that a run is told, out of a composed configuration. Raises EvalkitError for a setting that is wrong."""
-    from evalkit.runs import RunSettings
-
-    content: Any = OmegaConf.to_container(config, resolve=True)
-    checked = RunConfiguration.from_mapping(content)
-    pristine = _pristine()
-    changed = {key: value for key, value in checked.model.items() if pristine["model"].get(key) != value}
-    model = models.model_settings(pristine["model"], changed)
-    pristine["backend"] = backends.read_backend(checked.backend.name).model_dump(mode="json")
-    return RunSettings(
-        task=TaskSettings.from_mapping(checked.task),
-        model=model,
-        backend=checked.backend.name,
-        runtime=_runtime(checked, pristine["backend"]),
-        protocol=checked.protocol.name,
-        limit=checked.limit,
-        texts=checked.texts,
-        reproduce=checked.reproduce,
-        cache=checked.cache,
-        results_dir=Path(checked.results_dir).expanduser(),
-        deviations=deviations(content, pristine),
-        config={**content, "model": model.model_dump(mode="json")},
-        config_folders=_config_folders(),
-    )
-
-
-def _runtime(checked: RunConfiguration, backend: dict[str, Any]) -> Runtime:
-    """Where and how the model runs; `backend` holds the backend's own settings, of which the run may say others."""
-    says = {key: value for key, value in (checked.backend.model_extra or {}).items() if backend.get(key) != value}
-    return Runtime(
-        device=checked.device,
-        dtype=checked.dtype,
-        threads=checked.runner.threads,
-        seed=checked.seed,
-        offline=checked.offline,
-        cache_dir=Path(checked.cache_dir).expanduser() if checked.cache_dir else None,
-        server=backends.server_settings(checked.backend.name, says),
-    )
-
-
-def deviations(content: dict[str, Any], pristine: dict[str, Any]) -> dict[str, Any]:
-    """The settings, without their group's name, that differ from what the chosen task and model say themselves.
-
-    The path of a task that has no other place is no deviation: it is the task. That mteb runs a model is one, since its result
-    would otherwise stand for evalkit's own of the same weights.
-    """
-    own = {**dict(_flat(pristine)), "backend.name": backends.AUTO}
-    changed = {key: value for key, value in _flat(content) if own.get(key) != value}
-    if not content["task"]["mteb_name"]:
-        changed.pop("task.path", None)
-    if content["model"]["backends"] == ["mteb"]:
-        changed["backend.name"] = "mteb"
-    return {
-        "backend" if key == "backend.name" else key.partition(".")[2] or key: value for key, value in changed.items()
-    }
-
-
-def _config_folders() -> list[Path]:
-    """The configs folders that the user added with --config-dir."""
-    sources = (source.path for source in HydraConfig.get().runtime.config_sources if source.schema == "file")
-    return [Path(path) for path in sources if Path(path) != configs_dir()]
-
-
-def _pristine() -> dict[str, Any]:
-    """The configuration of the same task and model without any override."""
-    choices = HydraConfig.get().runtime.choices
-    overrides = [f"{group}={choices[group]}" for group in ("task", "model")]
-    content: Any = OmegaConf.to_container(hydra.compose("config", overrides=overrides), resolve=True)
-    return dict(content)
-
-
-def _flat(content: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in content.items():
-        name = prefix + key
-        # what a backend can do follows from its name, and where a server is decides no score
-        if name in NEUTRAL or (prefix == "backend." and key not in ("name", *DECISIVE)):
-            continue
-        if isinstance(value, dict) and key != "recipes":
-            yield from _flat(value, f"{name}.")
-        else:
-            yield name, value
-
-
-def _print_summary(done: list[tuple[Result, Path]]) -> int:
+def _print_summary(done: list[tuple[Result, Path]], *, as_json: bool) -> int:
     """Print the table of the results, and the card's table where that was to be reproduced: 1 if it was not, else 0."""
+    if as_json:
+        from evalkit.report.summary_json import print_summary_json
+
+        return 0 if print_summary_json([result for result, _ in done], [path for _, path in done]) else 1
     from evalkit.report.reproduction import print_reproduction
     from evalkit.report.summary import print_summary
 
@@ -241,61 +107,3 @@ def _print_summary(done: list[tuple[Result, Path]]) -> int:
     print_summary([result for result, _ in done], console, paths=[path for _, path in done])
     reproduced = [result for result, _ in done if result.config.get("reproduce")]
     return 0 if not reproduced or print_reproduction(reproduced, console) else 1
-
-
-def _flags_first(arguments: list[str]) -> list[str]:
-    """Hydra's flags before the overrides, wherever they stood; a wrong flag is refused in one line.
-
-    Raises EvalkitError for a flag that Hydra does not have and for a word that is no override.
-    """
-    from hydra._internal.utils import get_args_parser
-
-    def refuse(message: str) -> NoReturn:
-        raise EvalkitError(f"{message}; see evalkit run --help")
-
-    parser = get_args_parser()
-    parser.error = refuse  # type: ignore[method-assign]
-    overrides: list[str] = parser.parse_intermixed_args(arguments).overrides
-    for word in overrides:
-        if "=" not in word and not word.startswith("~"):
-            raise unknown_name("command", word, COMMANDS)
-    flags = [argument for argument in arguments if argument not in overrides]
-    return [*flags, "--", *overrides] if overrides else flags
-
-
-def _missing_option(error: MissingConfigException) -> EvalkitError:
-    group, _, name = (error.missing_cfg_file or "").rpartition("/")
-    options = [option for option in error.options or option_names(group) if option not in ("base", "server")]
-    return unknown_name(group or "configuration", name, options)
-
-
-def _explain(error: Exception) -> str:
-    """Hydra's message as one line, with the nearest right name where a key is unknown."""
-    text = " ".join(str(error).partition("See https://")[0].split())
-    text = text.removeprefix("EvalkitError raised while resolving interpolation: ")
-    if text.startswith("Config group override must be"):
-        return f"{', '.join(GROUPS[:-1])} each need a name, as in task=demo; evalkit list shows them"
-    if text.startswith("Ambiguous value"):
-        return f"{text.partition('1.')[0].strip()} several values need a sweep, evalkit -m …; one value with commas needs quotes"
-    unknown = re.search(r"Could not override '([^']+)'|In '[^']*': ", text)
-    if unknown is None or unknown.group(1) is None:
-        return text
-    key = unknown.group(1)
-    if key in known_keys():
-        return f"{key} says nothing to the chosen {key.partition('.')[0]}, which has no such setting"
-    close = nearest(key, known_keys())
-    hint = f"did you mean {' or '.join(close)}?" if close else "evalkit run --help shows all"
-    return f"there is no setting {key!r}; {hint}"
-
-
-def known_keys() -> list[str]:
-    """Every key that an override can name."""
-    config: Any = OmegaConf.load(configs_dir() / "config.yaml")
-    top = [key for key in config if key not in ("defaults", "hydra")]
-    fields = {
-        "task": TaskSettings.defaults(),
-        "model": models.default_settings(),
-        "backend": ServerSettings.model_fields,
-        "runner": {"threads": None},
-    }
-    return [*top, *GROUPS, *(f"{group}.{name}" for group, names in fields.items() for name in names)]

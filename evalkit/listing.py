@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from evalkit import published
-from evalkit.backends import AUTO, backends_for, is_installed, read_backend
+from evalkit.backends import AUTO, backends_for, how_to_install, is_installed, read_backend
 from evalkit.configuration import option_names, read_option, unknown_name
 from evalkit.console import OutputConsole
 from evalkit.models.settings import read_model
@@ -104,7 +104,7 @@ def backend_table() -> Table:
         backend = read_backend(name)
         named = [model for model, backends in naming if name in backends]
         runs = ", ".join([*backend.kinds, *named]) or "torch, or on a CPU the fastest that agrees with it"
-        installed = "yes" if is_installed(backend) else Text(f'pip install "evalkit-reranking[{name}]"')
+        installed = "yes" if is_installed(backend) else Text(how_to_install(backend))
         dtypes = "the server's" if backend.server else ", ".join(backend.dtypes) if name != AUTO else ""
         table.add_row(name, runs, dtypes, installed)
     return table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-FREE_TEXT = re.compile(r"^(\+{0,2}[\w./@-]*(?:path|prompt|_dir|url))=(.*)$", re.DOTALL)
+FREE_TEXT = re.compile(r"^(\+{0,2}[\w./@-]*(?:path|prompt|_dir|url|candidates))=(.*)$", re.DOTALL)
 QUOTED = r"""(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")"""
 # one of the values that commas separate in a multirun; a comma within quotes separates nothing
 SWEPT = re.compile(rf"({QUOTED}(?=,|$)|[^,]*)(?:,|$)", re.DOTALL)
@@ -12,7 +12,7 @@ NULL = "null"
 
 
 def quote_free_text(arguments: list[str]) -> list[str]:
-    """Quote the values of `…path=`, `…prompt=`, `…_dir=` and `…url=`, whatever characters are in them.
+    """Quote the values of `…path=`, `…prompt=`, `…_dir=`, `…url=` and `…candidates=`, whatever characters are in them.
 
     A value that already stands in quotes is left alone, and so is `null`. In a multirun (`-m`) commas separate values.
     """
@@ -40,6 +40,6 @@ def quoted(value: str) -> str:
     A quote needs a backslash, and so do the backslashes before it or before the end; `${` would be an interpolation.
     """
     escaped = re.sub(r"(\\*)'", lambda found: found.group(1) * 2 + "\\'", value)
-    escaped = re.sub(r"(\\+)$", lambda found: found.group(1) * 2, escaped)
+    escaped = re.sub(r"(\\+)\Z", lambda found: found.group(1) * 2, escaped)
     escaped = re.sub(r"(\\*)\$\{", lambda found: found.group(1) * 2 + "\\${", escaped)
     return f"'{escaped}'"

@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
 Role = Literal["query", "document"]
 Layout = Literal["cmteb", "mteb"]
@@ -44,12 +43,25 @@ class Request:
     """One query and the candidates to rank for it.
 
     `unretrieved_gains` are the gains of relevant documents that the qrels name but that are not among the candidates;
-    protocols that count them as missed (mteb-v2) need them.
+    protocols that count them as missed (mteb-v2) need them. `unretrieved_ids` names these documents, in the same order.
+    `first_stage_scores` are what a first stage said of each candidate, where one chose them.
     """
 
     query: Query
     candidates: tuple[Candidate, ...]
     unretrieved_gains: tuple[int, ...] = ()
+    unretrieved_ids: tuple[str, ...] = ()
+    first_stage_scores: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FirstStage:
+    """Whose candidates a task has: the run's name and file, its SHA-256, and how many of its best were taken (None: all)."""
+
+    name: str
+    source: str
+    digest: str
+    top_k: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +95,8 @@ class Task:
     """A reranking dataset, validated and in memory.
 
     `limit` is the number of queries that it was cut to, if it was; `differences` say where its figures differ from those of
-    the published dataset of its name; `subset` is mteb's name for a part of a dataset.
+    the published dataset of its name; `subset` is mteb's name for a part of a dataset. With a `first_stage` its candidates are
+    that one's, each with its score.
     """
 
     name: str
@@ -100,6 +113,7 @@ class Task:
     limit: int | None = None
     differences: tuple[str, ...] = ()
     subset: str = "default"
+    first_stage: FirstStage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +189,18 @@ class PrecisionCheck:
     map_difference: float
 
 
+@dataclass(frozen=True, slots=True)
+class StageScores:
+    """What a first stage's own order of the candidates is worth: fractions by metric name, with 95 % intervals.
+
+    `differences` are the reranked values less these, on the same queries: (difference, low, high).
+    """
+
+    scores: Mapping[str, float]
+    intervals: Mapping[str, tuple[float, float]]
+    differences: Mapping[str, tuple[float, float, float]]
+
+
 @dataclass(frozen=True)
 class Result:
     """One model on one task: what the files hold and what Python users get.
@@ -197,3 +223,4 @@ class Result:
     config: Mapping[str, Any]
     provenance: Mapping[str, Any] = field(default_factory=dict)
     precision: PrecisionCheck | None = None
+    first_stage: StageScores | None = None

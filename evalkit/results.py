@@ -13,6 +13,7 @@ import math
 import os
 import uuid
 from collections.abc import Mapping
+from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
@@ -21,8 +22,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evalkit.errors import EvalkitError
+from evalkit.interruption import postponed, scratch
 from evalkit.records import ModelIdentity, Result, Usage
 from evalkit.result_folders import EXPERIMENTS, MODEL_FILE, NO_REVISION, file_name, result_folder
+from evalkit.terminal import homeless
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +34,8 @@ __all__ = [
     "SCHEMA_VERSION",
     "TIMING_KEYS",
     "count_queries",
+    "json_bytes",
+    "model_meta",
     "pairs_per_second",
     "plain_json",
     "result_file",
@@ -69,8 +74,8 @@ def write_result(result: Result, folder: Path, with_texts: bool = False) -> Path
     contents = {
         folder / f"{name}.queries.parquet": _parquet(result.queries, with_texts),
         folder / f"{name}.run.parquet": _parquet(result.candidates, with_texts),
-        folder / MODEL_FILE: _json_bytes(_model_meta(result.model, folder)),
-        path: _json_bytes(result_json(result)),
+        folder / MODEL_FILE: json_bytes(model_meta(result.model, folder)),
+        path: json_bytes(result_json(result)),
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -104,7 +109,7 @@ def result_json(result: Result) -> dict[str, Any]:
             "evaluation_time": result.usage.seconds,
             "kg_co2_emissions": None,
             "scores": {result.task.split: [scores]},
-            "evalkit": _own_block(result),
+            "evalkit": homeless(plain_json(_own_block(result))),
         }
     )
     return content
@@ -146,13 +151,15 @@ def without_timings(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def _own_block(result: Result) -> dict[str, Any]:
     scored, dropped = count_queries(result)
-    task_fields = [field.name for field in fields(result.task) if field.name != "requests"]
+    task = {field.name: getattr(result.task, field.name) for field in fields(result.task) if field.name != "requests"}
+    if result.task.first_stage is None:
+        del task["first_stage"]
     return {
         "schema_version": SCHEMA_VERSION,
         "protocol": result.protocol,
         "main_score": result.main_score,
         "model": result.model,
-        "task": {name: getattr(result.task, name) for name in task_fields},
+        "task": task,
         "queries": {"scored": scored, "dropped": dropped},
         "intervals": result.intervals,
         "ties": result.ties,
@@ -162,6 +169,7 @@ def _own_block(result: Result) -> dict[str, Any]:
         "precision": result.precision,
         "config": result.config,
         "provenance": result.provenance,
+        **({} if result.first_stage is None else {"first_stage": result.first_stage}),
     }
 
 
@@ -178,8 +186,8 @@ def _timing(result: Result) -> dict[str, Any]:
     }
 
 
-def _model_meta(identity: ModelIdentity, folder: Path) -> dict[str, Any]:
-    """Describe a model as mteb wants it beside results; `experiment_kwargs` is how mteb keeps experiments apart."""
+def model_meta(identity: ModelIdentity, folder: Path) -> dict[str, Any]:
+    """Describe a model as mteb wants it in a folder of results; `experiment_kwargs` is how mteb keeps experiments apart."""
     unknown = (
         "loader",
         "release_date",
@@ -209,19 +217,19 @@ def _model_meta(identity: ModelIdentity, folder: Path) -> dict[str, Any]:
 
 def _replace_files(contents: Mapping[Path, bytes], last: Path) -> None:
     """Put all files in place, none of them half: they are complete on disk before the first is renamed."""
-    temporary = {path: path.with_name(f".{uuid.uuid4().hex}.tmp") for path in contents}
-    try:
+    with ExitStack() as scratches:
+        temporary = {
+            path: scratches.enter_context(scratch(path.with_name(f".{uuid.uuid4().hex}.tmp"))) for path in contents
+        }
         for path, content in contents.items():
             with temporary[path].open("xb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-        last.unlink(missing_ok=True)
-        for path in contents:
-            temporary[path].replace(path)
-    finally:
-        for path in temporary.values():
-            path.unlink(missing_ok=True)
+        with postponed():
+            last.unlink(missing_ok=True)
+            for path in contents:
+                temporary[path].replace(path)
 
 
 def _parquet(table: pd.DataFrame, with_texts: bool) -> bytes:
@@ -236,7 +244,8 @@ def _parquet(table: pd.DataFrame, with_texts: bool) -> bytes:
     return sink.getvalue()
 
 
-def _json_bytes(content: Mapping[str, Any]) -> bytes:
+def json_bytes(content: Mapping[str, Any]) -> bytes:
+    """Write a file's JSON: the same bytes for the same content, and no bare NaN."""
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=2, sort_keys=True) + "\n"
     # an undecodable byte of a file name is a lone surrogate, which UTF-8 can't hold and a JSON escape can
     return text.encode("utf-8", errors="backslashreplace")

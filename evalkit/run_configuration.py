@@ -1,12 +1,33 @@
-"""The whole of a run's configuration as `configs/config.yaml` says it, checked."""
+"""The whole of a run's configuration as `configs/config.yaml` says it: checked, and what in it is out of the ordinary."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from evalkit.backends import AUTO
 from evalkit.configuration import settings_error
+from evalkit.models.server_settings import DECISIVE
+
+# what says where a run reads and writes, or is part of a result's name already, is no deviation of its settings
+NEUTRAL = (
+    "model.path",
+    "task.name",
+    "model.name",
+    "model.object",
+    "device",
+    "offline",
+    "texts",
+    "reproduce",
+    "results_dir",
+    "cache",
+    "cache_dir",
+    "protocol",
+    "runner",
+    "ray",
+)
 
 
 class Choice(BaseModel):
@@ -22,12 +43,12 @@ class RunnerSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    name: str
+    name: Literal["local", "ray"]
     threads: int | None = Field(ge=1)
 
 
 class RunConfiguration(BaseModel):
-    """All of `configs/config.yaml` but Hydra's own part; tasks and models check theirs themselves."""
+    """All of `configs/config.yaml` but Hydra's own part; tasks, models and `ray` (with runner=ray) are checked elsewhere."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -36,6 +57,7 @@ class RunConfiguration(BaseModel):
     backend: Choice
     protocol: Choice
     runner: RunnerSettings
+    ray: dict[str, Any] | None = None
     limit: int | None = Field(ge=1)
     device: str | None
     dtype: str
@@ -54,3 +76,39 @@ class RunConfiguration(BaseModel):
             return cls.model_validate(mapping)
         except ValidationError as error:
             raise settings_error("", error) from error
+
+
+def deviations(content: dict[str, Any], pristine: dict[str, Any]) -> dict[str, Any]:
+    """The settings, without their group's name, that differ from what the chosen task and model say themselves.
+
+    The path of a task that has no other place is no deviation: it is the task. That mteb runs a model is one, since its result
+    would otherwise stand for evalkit's own of the same weights; so is an ONNX file in their place.
+    """
+    own = {**dict(_flat(pristine)), "backend.name": AUTO}
+    changed = {key: value for key, value in _flat(content) if own.get(key) != value}
+    if not content["task"].get("mteb_name"):
+        changed.pop("task.path", None)
+    if content["model"].get("backends") == ["mteb"]:
+        changed["backend.name"] = "mteb"
+    usual = pristine["backend"].get("url")
+    if (
+        usual and content["backend"].get("url") != usual
+    ):  # whoever answers there is not the one that the backend is named after
+        changed["backend.url"] = content["backend"].get("url")
+    if content["model"].get("onnx_file"):
+        changed["model.onnx_file"] = content["model"]["onnx_file"]
+    return {
+        "backend" if key == "backend.name" else key.partition(".")[2] or key: value for key, value in changed.items()
+    }
+
+
+def _flat(content: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in content.items():
+        name = prefix + key
+        # what a backend can do follows from its name, and where a server is decides no score
+        if name in NEUTRAL or (prefix == "backend." and key not in ("name", *DECISIVE)):
+            continue
+        if isinstance(value, dict) and key != "recipes":
+            yield from _flat(value, f"{name}.")
+        else:
+            yield name, value

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
+from evalkit.cache import cache_folder
+from evalkit.cluster.settings import RaySettings
 from evalkit.errors import EvalkitError
 from evalkit.evaluation import Cache, Model, build_model, evaluate
 from evalkit.goldens import check_golden_scores, refuse_other_weights
@@ -16,9 +19,11 @@ from evalkit.metrics import find_protocol
 from evalkit.models.interfaces import Runtime
 from evalkit.models.settings import ModelSettings
 from evalkit.records import Result, Task
+from evalkit.report.numbers import counted
 from evalkit.results import result_file, result_folder, write_result
-from evalkit.tasks import load_task, suite_settings
-from evalkit.tasks.settings import TaskSettings
+from evalkit.tasks.loading import load_task
+from evalkit.tasks.revisions import tell_of_change
+from evalkit.tasks.settings import TaskSettings, suite_settings
 
 logger = logging.getLogger("evalkit")
 
@@ -28,8 +33,8 @@ class RunSettings:
     """All that a run is told.
 
     `deviations` are the settings that differ from the model's and the task's own; `taken` are the result files that runs of
-    the same sweep wrote, with the fingerprints of their data; `config_folders` hold the user's own tasks. With `reproduce`
-    the run starts with the golden scores of the model, if it has any.
+    the same sweep wrote, with the fingerprints of their data; `config_folders` hold the user's own tasks. With `ray` a cluster
+    runs the model. With `reproduce` the run starts with the golden scores of the model, if it has any.
     """
 
     task: TaskSettings
@@ -46,6 +51,7 @@ class RunSettings:
     deviations: Mapping[str, Any]
     config: Mapping[str, Any]
     taken: Mapping[Path, str] = field(default_factory=dict)
+    ray: RaySettings | None = None
 
 
 def run(settings: RunSettings) -> Iterator[tuple[Result, Path]]:
@@ -61,7 +67,8 @@ def run(settings: RunSettings) -> Iterator[tuple[Result, Path]]:
     golden = check_golden_scores(model) if settings.reproduce else ()
     refuse_other_weights(golden, settings.model)
     for task in tasks:
-        logger.info("%s: %d queries, %d pairs", task.name, task.statistics.queries, task.statistics.pairs)
+        queries = counted(task.statistics.queries, "query", "queries")
+        logger.info("%s: %s, %s", task.name, queries, counted(task.statistics.pairs, "pair", "pairs"))
         result = evaluate(
             model,
             task,
@@ -90,21 +97,24 @@ def run(settings: RunSettings) -> Iterator[tuple[Result, Path]]:
 
 def model_of(settings: RunSettings) -> Model:
     """The model, checked but not loaded."""
-    return _model(settings.model.model_dump_json(), settings.backend, settings.runtime)
+    return _model(settings.model.model_dump_json(), settings.backend, settings.runtime, settings.ray)
 
 
 def tasks_of(settings: RunSettings) -> list[Task]:
     """The task, or the tasks of the suite, loaded and checked."""
-    return [
+    tasks = [
         _task(task, settings.limit, settings.runtime.offline)
         for task in suite_settings(settings.task, settings.config_folders)
     ]
+    for task in tasks:
+        tell_of_change(task, cache_folder(settings.runtime.cache_dir))
+    return tasks
 
 
 @lru_cache(maxsize=1)
-def _model(settings: str, backend: str, runtime: Runtime) -> Model:
+def _model(settings: str, backend: str, runtime: Runtime, ray: RaySettings | None) -> Model:
     """The model of these settings (as JSON, which can be a key); a sweep that names it again finds it loaded."""
-    return build_model(ModelSettings.model_validate_json(settings), backend, runtime)
+    return build_model(ModelSettings.model_validate_json(settings), backend, runtime, ray)
 
 
 @cache
@@ -117,8 +127,7 @@ def _refuse_unwritable(folder: Path) -> None:
     """Better before the scoring than after it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".evalkit-write-test"
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder) as probe:  # of a name of its own, and gone with the process
+            probe.write(b"evalkit")
     except OSError as error:
         raise EvalkitError(f"results_dir={folder} can't be written: {error.strerror}; choose another folder") from error

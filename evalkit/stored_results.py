@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from evalkit.errors import EvalkitError
 from evalkit.records import ModelIdentity
 from evalkit.result_folders import find_results
+from evalkit.result_shape import check_columns, check_optional_parts, is_number
 from evalkit.results import SCHEMA_VERSION
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ QUERY_COLUMNS = {"cmteb-v1": {"map": "ap", "mrr": "rr"}}
 MAIN_METRICS = {"cmteb-v1": ("map", "mrr"), "mteb-v2": ("map_at_1000", "mrr_at_10")}
 """The two metrics that each protocol's tables show, the main score first."""
 
+_TEXT_COLUMN = "text"  # of candidates; most of a file, where it is there
 _MEAN_TOLERANCE = 1e-5  # mteb-v2 rounds its means to five decimals
 
 _JSON_TYPES: Mapping[type, str] = {str: "string", int: "integer", dict: "object", list: "array"}
@@ -80,7 +82,13 @@ class StoredResult:
     def scores(self) -> Mapping[str, float]:
         """Means by metric: fractions."""
         (rows,) = self.content["scores"].values()
-        return {metric: value for metric, value in rows[0].items() if isinstance(value, float | int)}
+        return {metric: value for metric, value in rows[0].items() if is_number(value)}
+
+    @property
+    def intervals(self) -> Mapping[str, tuple[float, float]]:
+        """95 % intervals of the means by metric: fractions."""
+        found = self.own.get("intervals") or {}
+        return {metric: (low, high) for metric, (low, high) in found.items() if low is not None and high is not None}
 
     def tie_range(self, metric: str) -> tuple[float, float] | None:
         """Give the means that the worst and the best order of tied documents have: fractions; None where it is not known."""
@@ -93,7 +101,7 @@ class StoredResult:
         """One row per query (see `evaluation.evaluate`). Raises EvalkitError where the file is missing or not the JSON's."""
         columns = {metric: query_column(self.protocol, metric) for metric in MAIN_METRICS[self.protocol]}
         numbers = {"n_candidates", *QUERY_COLUMNS["cmteb-v1"].values(), *columns.values()}
-        table = self._table("queries", ("query_id",), sorted(numbers))
+        table = self._table("queries", ("query_id", *sorted(numbers)))
         if not table["query_id"].is_unique:
             raise EvalkitError(f"{self.path}: its table of queries has a query twice; run the evaluation again")
         for metric, column in columns.items():
@@ -109,12 +117,17 @@ class StoredResult:
     def candidates(self) -> pd.DataFrame:
         """One row per candidate: query_id, doc_id, label, score, and tokens and truncated where the model counted them.
 
-        They stand in the order of `queries`. Raises EvalkitError where the file is missing, of other queries, or a score is
-        not finite.
+        They stand in the order of `queries`, without their texts (`candidate_texts`). Raises EvalkitError where the file is
+        missing, of other queries, or a score is not finite.
         """
-        table = self._table("run", ("query_id", "doc_id"), ("label", "score"))
-        queries = self.queries["query_id"].to_numpy().repeat(self.queries["n_candidates"])
-        if table["query_id"].tolist() != queries.tolist():
+        table = self._table("run", ("query_id", "doc_id", "label", "score"), without=(_TEXT_COLUMN,))
+        counts = self.queries["n_candidates"].to_numpy()
+        # a damaged count may be negative, or ask for more memory than there is
+        is_sound = (counts >= 0).all() and int(counts.sum()) == len(table)
+        queries = (
+            self.queries["query_id"].to_numpy().repeat(counts) if is_sound else self.queries["query_id"].to_numpy()[:0]
+        )
+        if not is_sound or table["query_id"].tolist() != queries.tolist():
             raise EvalkitError(
                 f"{self.path}: its table of candidates has other queries than its table of queries; the files are of different "
                 "runs or were changed by hand; run the evaluation again"
@@ -127,29 +140,38 @@ class StoredResult:
             )
         return table
 
-    def _table(self, kind: str, names: Iterable[str], numbers: Iterable[str]) -> pd.DataFrame:
-        import pandas as pd
+    def candidate_texts(self, places: Sequence[int]) -> list[str] | None:
+        """Give the texts of the candidates in these rows of `candidates`; None where the result holds no texts."""
+        import pyarrow.parquet as pq
 
-        path = self.path.with_name(f"{self.path.name.removesuffix('.json')}.{kind}.parquet")
+        _ = self.candidates  # the file is there, and a result's
+        file = pq.ParquetFile(self._table_path("run"))
+        if _TEXT_COLUMN not in file.schema_arrow.names:
+            return None
+        texts = file.read(columns=[_TEXT_COLUMN]).column(_TEXT_COLUMN)
+        return [str(text) for text in texts.take(list(places)).to_pylist()]
+
+    def _table_path(self, kind: str) -> Path:
+        return self.path.with_name(f"{self.path.name.removesuffix('.json')}.{kind}.parquet")
+
+    def _table(self, kind: str, required: Iterable[str], without: Iterable[str] = ()) -> pd.DataFrame:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        path = self._table_path(kind)
         try:
-            table = pd.read_parquet(path)
+            columns = [name for name in pq.read_schema(path).names if name not in without]
+            table = pq.ParquetFile(path).read(columns=columns)
+            table.validate(full=True)
+            check_columns(table, required, path)
+            frame: pd.DataFrame = table.to_pandas(ignore_metadata=True)
         except FileNotFoundError as error:
             raise EvalkitError(
                 f"{path} is missing; it belongs beside {self.path.name}: run the evaluation again"
             ) from error
-        except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
+        except (OSError, ValueError, pa.ArrowException) as error:
             raise EvalkitError(f"cannot read {path} ({_first_line(error)}); run the evaluation again") from error
-        for column in (*names, *numbers):
-            if column not in table:
-                raise EvalkitError(
-                    f"{path} is no result of evalkit: column {column} is missing; run the evaluation again"
-                )
-        for column in numbers:
-            if not pd.api.types.is_numeric_dtype(table[column]):
-                raise EvalkitError(
-                    f"{path} is no result of evalkit: column {column} holds no numbers; run the evaluation again"
-                )
-        return table
+        return frame
 
 
 def load_results(paths: Iterable[Path]) -> list[StoredResult]:
@@ -163,6 +185,16 @@ def load_result(path: Path) -> StoredResult:
     Raises EvalkitError where the file is missing, is not JSON, or is not a result of this version of evalkit.
     """
     return StoredResult(path, read_result(path))
+
+
+def unretrieved_documents(queries: pd.DataFrame) -> list[list[tuple[str, int]]]:
+    """List, per row of a table of queries, the relevant documents that were no candidates, with their gains."""
+    if not {"unretrieved_ids", "unretrieved_gains"} <= set(queries.columns):
+        return [[] for _ in range(len(queries))]
+    return [
+        [(str(doc_id), int(gain)) for doc_id, gain in zip(doc_ids, gains, strict=True)]
+        for doc_ids, gains in zip(queries["unretrieved_ids"], queries["unretrieved_gains"], strict=True)
+    ]
 
 
 def query_column(protocol: str, metric: str) -> str:
@@ -179,7 +211,7 @@ def read_result(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except OSError as error:
         raise EvalkitError(f"cannot read {path} ({error.strerror}); give a result's JSON file") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EvalkitError(f"{path} is not valid JSON ({error}); run the evaluation again") from error
     _check_shape(content, path)
     checked: dict[str, Any] = content
@@ -202,13 +234,15 @@ def _check_shape(content: object, path: Path) -> None:
     if own["protocol"] not in MAIN_METRICS:
         raise EvalkitError(f"{path}: evalkit.protocol {own['protocol']!r} is none of {', '.join(MAIN_METRICS)}")
     _check_scores(content["scores"], own["protocol"], path)
+    check_optional_parts(content, path)
 
 
 def _check_scores(scores: Mapping[str, Any], protocol: str, path: Path) -> None:
     rows = next(iter(scores.values()), None)
     if len(scores) != 1 or not isinstance(rows, list) or len(rows) != 1 or not isinstance(rows[0], dict):
         raise EvalkitError(f"{path} is no result of evalkit: scores does not hold one split with one subset")
-    for metric in MAIN_METRICS[protocol]:
+    numbers = [metric for metric, value in rows[0].items() if isinstance(value, int | float)]
+    for metric in dict.fromkeys((*MAIN_METRICS[protocol], *numbers)):
         value = rows[0].get(metric)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
             raise EvalkitError(f"{path}: scores.{metric} is {value!r}, no fraction; run the evaluation again")

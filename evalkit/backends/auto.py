@@ -9,18 +9,16 @@ import dataclasses
 import hashlib
 import json
 import logging
-import os
-from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.backends import ALONE, backends_for, is_installed, prepare_model, read_backend
-from evalkit.cache import cache_folder
+from evalkit.cache import cache_folder, recall, remember
 from evalkit.errors import EvalkitError
+from evalkit.interruption import check
 from evalkit.models.interfaces import LocalNetwork, RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
 from evalkit.provenance import processor_name
@@ -99,12 +97,14 @@ def _remembered(settings: ModelSettings, runtime: Runtime, candidates: list[str]
     circumstances = [torch_model.way, candidates, {name: _version(name) for name in PACKAGES}, processor_name()]
     key = hashlib.sha256(json.dumps(circumstances, sort_keys=True).encode()).hexdigest()
     path = cache_folder(runtime.cache_dir) / VERDICTS
-    verdicts = _read(path)
-    match verdicts.get(key):
+    match recall(path).get(key):
         case [str(backend), str(why)] if backend in candidates:
             return Verdict(backend, why)
     verdict = _compare(settings, runtime, torch_model, candidates)
-    _write(path, {**_read(path), key: verdict})
+    try:
+        remember(path, key, verdict)
+    except OSError as error:  # it costs a probe the next time, no more
+        logger.warning("the choice of backend can't be remembered in %s: %s", path, error.strerror)
     return verdict
 
 
@@ -119,6 +119,7 @@ def _compare(settings: ModelSettings, runtime: Runtime, torch_model: RunnableMod
             found = probe(prepare_model(name, settings, runtime), settings)
             difference = float(np.abs(found - expected).max())
         except Exception as error:  # a converter may fail in any way at an architecture that it does not know
+            check()  # an interruption says nothing of the backend
             refused.append(f"{name} can't run it ({' '.join(str(error).split())[:200] or type(error).__name__})")
             continue
         if difference <= TOLERANCE:
@@ -144,22 +145,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _read(path: Path) -> dict[str, object]:
-    """What is remembered; nothing where the file is missing or damaged, since a verdict can be had again."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _write(path: Path, verdicts: Mapping[str, object]) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(verdicts, indent=1, ensure_ascii=False), encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:  # it costs a probe the next time, no more
-        logger.warning("the choice of backend can't be remembered in %s: %s", path, error.strerror)

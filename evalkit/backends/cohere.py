@@ -6,7 +6,7 @@ from typing import Any
 
 from evalkit.backends.servers.answers import in_order, member
 from evalkit.backends.servers.codecs import EmbeddingCodec, RerankCodec
-from evalkit.backends.servers.scorers import open_client, refuse_dot, served_model, served_model_name
+from evalkit.backends.servers.scorers import open_client, refuse_changed, refuse_dot, served_model, served_model_name
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
 
@@ -27,6 +27,7 @@ EMBED = EmbeddingCodec("/v2/embed", embed_entries, {"embedding_types": ["float"]
 def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
     """Check that the server can run the model as it is meant. Nothing is sent yet."""
     refuse_dot(NAME, settings)
+    refuse_changed(NAME, settings, "pooling")
     client = open_client(NAME, settings, runtime)
     embedder = settings.kind == "embedder"
     tokens = settings.max_length or TOKENS_PER_DOCUMENT

@@ -1,7 +1,7 @@
-"""FlagEmbedding's own classes, with evalkit's recipe: FlagReranker for cross-encoders, FlagModel for embedders.
+"""FlagEmbedding's own classes, with evalkit's recipe: FlagReranker, FlagLLMReranker, FlagModel and BGEM3FlagModel.
 
 FlagEmbedding cuts a pair as its authors have done since 2024 (`truncation: only_second`), embeds by CLS or mean pooling, and
-computes in fp32 on a CPU. Another recipe is refused.
+computes in fp32 on a CPU. Another recipe is refused. So are the models of its layerwise classes, in configs/backend/.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,13 +20,18 @@ from numpy.typing import NDArray
 from evalkit.backends.libraries import CheckedModel, as_scores, library_model, quiet, refuse_truncation, within_memory
 from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import PairScorer, RunnableModel, Runtime, TextEmbedder, TokenizedText
+from evalkit.models.local import Inputs
 from evalkit.models.settings import ModelSettings
-from evalkit.models.tokenization import InputBuilder
+from evalkit.models.weights import M3_HEADS
 from evalkit.records import Role
 
 NAME = "flagembedding"
 PACKAGE = "FlagEmbedding"
 BATCH_SIZE = 32
+# what FlagLLMReranker can't be told
+BUILT_IN = {
+    "truncation": "only_second", "system_prompt": "", "separator": "\n", "positive_word": "Yes", "negative_word": None
+}  # fmt: skip
 
 
 class FlagClass(NamedTuple):
@@ -56,7 +63,10 @@ class FlagScorer:
 
 
 class FlagEmbedder:
-    """A TextEmbedder: `encode_queries` and `encode_corpus`, which put the prompts before the texts."""
+    """A TextEmbedder: `encode_queries` and `encode_corpus`, which put the prompts before the texts.
+
+    BGEM3FlagModel gives its dense vectors among others.
+    """
 
     def __init__(self, model: Any, max_length: int) -> None:
         self._model = model
@@ -66,10 +76,70 @@ class FlagEmbedder:
         encode = self._model.encode_queries if role == "query" else self._model.encode_corpus
 
         def call(batch_size: int) -> NDArray[np.float32]:
-            return np.asarray(encode(list(texts), batch_size=batch_size, max_length=self._max_length), np.float32)
+            found = encode(list(texts), batch_size=batch_size, max_length=self._max_length)
+            return np.asarray(found["dense_vecs"] if isinstance(found, dict) else found, np.float32)
 
         with _quietly(self._model):
             return within_memory(call, BATCH_SIZE)
+
+
+class M3Scorer:
+    """A PairScorer: BGEM3FlagModel's sparse, colbert or fused score, out of `encode_…` and its own scores of two texts.
+
+    Its `compute_score` would compare padding too, where a batch holds texts of several lengths.
+    """
+
+    def __init__(self, model: Any, max_length: int, settings: ModelSettings) -> None:
+        self._model = model
+        self._weights = {
+            name: weight
+            for name, weight in zip(("dense", "sparse", "colbert"), settings.weights, strict=True)
+            if settings.score in (name, "fused")
+        }
+        self._options = {
+            "max_length": max_length,
+            "return_dense": "dense" in self._weights,
+            "return_sparse": "sparse" in self._weights,
+            "return_colbert_vecs": "colbert" in self._weights,
+        }
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        def call(batch_size: int) -> NDArray[np.float32]:
+            starts = range(0, len(pairs), batch_size)
+            batches = (self._score(pairs[start : start + batch_size], batch_size) for start in starts)
+            return as_scores(list(chain.from_iterable(batches)))
+
+        with _quietly(self._model):
+            return within_memory(call, BATCH_SIZE)
+
+    def _score(self, pairs: Sequence[tuple[str, str]], batch_size: int) -> list[float]:
+        queries, documents = (
+            self._encode(encode, [pair[side] for pair in pairs], batch_size)
+            for side, encode in enumerate((self._model.encode_queries, self._model.encode_corpus))
+        )
+        return [self._match(queries[query], documents[document]) for query, document in pairs]
+
+    def _encode(self, encode: Any, texts: Sequence[str], batch_size: int) -> dict[str, dict[str, Any]]:
+        """What the model makes of each distinct text."""
+        distinct = list(dict.fromkeys(texts))
+        found = encode(distinct, batch_size=batch_size, **self._options)
+        return {
+            text: {part: values[place] for part, values in found.items() if values is not None}
+            for place, text in enumerate(distinct)
+        }
+
+    def _match(self, query: Mapping[str, Any], document: Mapping[str, Any]) -> float:
+        scores = {
+            "dense": lambda: query["dense_vecs"] @ document["dense_vecs"],
+            "sparse": lambda: self._model.compute_lexical_matching_score(
+                query["lexical_weights"], document["lexical_weights"]
+            ),
+            "colbert": lambda: self._model.colbert_score(query["colbert_vecs"], document["colbert_vecs"]),
+        }
+        if len(self._weights) == 1:
+            return float(scores[next(iter(self._weights))]())
+        weighted = sum(weight * float(scores[name]()) for name, weight in self._weights.items())
+        return weighted / sum(self._weights.values())
 
 
 def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
@@ -81,14 +151,41 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
         raise EvalkitError(
             f"backend={NAME} pools by cls or mean, and {settings.name}'s recipe says last; backend=torch"
         )
+    if settings.kind == "llm-reranker":
+        _refuse_other_prompts(settings, chosen.name)
     if runtime.dtype not in chosen.dtypes:
         raise EvalkitError(f"dtype={runtime.dtype}: {chosen.name} of {PACKAGE} runs {', '.join(chosen.dtypes)}")
     model = library_model(
-        settings, runtime, partial(chosen.open, chosen.name), name=NAME, package=PACKAGE, class_name=chosen.name
+        settings,
+        runtime,
+        partial(chosen.open, chosen.name),
+        name=NAME,
+        package=PACKAGE,
+        class_name=chosen.name,
+        check=_refuse_unasked_pickles if settings.kind == "bge-m3" else None,
     )
     if runtime.dtype != "fp32" and model.description["device"] == "cpu":
         raise EvalkitError(f"dtype={runtime.dtype}: {PACKAGE} computes in fp32 on a CPU; dtype=fp32, or backend=torch")
     return model
+
+
+def _refuse_other_prompts(settings: ModelSettings, class_name: str) -> None:
+    for field, built_in in BUILT_IN.items():
+        if (said := getattr(settings, field)) != built_in:
+            raise EvalkitError(
+                f"{class_name} of {PACKAGE} has model.{field}={built_in!r} built in, and {settings.name}'s recipe says "
+                f"{said[:40] if isinstance(said, str) else said!r}; backend=torch"
+            )
+
+
+def _refuse_unasked_pickles(settings: ModelSettings, folder: Path) -> None:
+    """BGEM3FlagModel reads its heads whatever the score."""
+    heads = [name for name in M3_HEADS if (folder / name).is_file()]
+    if heads and not settings.allow_pickle:
+        raise EvalkitError(
+            f"{folder / heads[0]} is a pickle, which can run code when loaded, and {PACKAGE} loads it for any score; if you trust "
+            "its author: model.allow_pickle=true (or backend=torch)"
+        )
 
 
 def open_reranker(class_name: str, model: CheckedModel) -> FlagScorer:
@@ -99,14 +196,15 @@ def open_reranker(class_name: str, model: CheckedModel) -> FlagScorer:
         model,
         query_instruction_for_rerank=settings.query_prompt or None,
         passage_instruction_for_rerank=settings.document_prompt or None,
+        **({"prompt": settings.prompt} if settings.kind == "llm-reranker" else {}),
     )
-    if not hasattr(reranker.tokenizer, "prepare_for_model"):
+    if settings.kind == "cross-encoder" and not hasattr(reranker.tokenizer, "prepare_for_model"):
         reranker.tokenizer.prepare_for_model = partial(_prepare_for_model, model.inputs)
     return FlagScorer(reranker, model.inputs.max_length)
 
 
 def open_embedder(class_name: str, model: CheckedModel) -> FlagEmbedder:
-    """Load an embedder of that class."""
+    """Load an embedder of that class, with pooling and similarity of the recipe's."""
     settings = model.settings
     embedder = _load(
         class_name,
@@ -118,6 +216,21 @@ def open_embedder(class_name: str, model: CheckedModel) -> FlagEmbedder:
         use_bf16=str(model.dtype) == "torch.bfloat16",
     )
     return FlagEmbedder(embedder, model.inputs.max_length)
+
+
+def open_m3(class_name: str, model: CheckedModel) -> FlagEmbedder | M3Scorer:
+    """Load a model of that class for its dense vectors, or for another of its scores."""
+    settings = model.settings
+    loaded = _load(
+        class_name,
+        model,
+        query_instruction_for_retrieval=settings.query_prompt or None,
+        passage_instruction_for_retrieval=settings.document_prompt or None,
+        use_bf16=str(model.dtype) == "torch.bfloat16",
+    )
+    if settings.makes_vectors:
+        return FlagEmbedder(loaded, model.inputs.max_length)
+    return M3Scorer(loaded, model.inputs.max_length, settings)
 
 
 def _load(class_name: str, model: CheckedModel, **arguments: Any) -> Any:
@@ -136,7 +249,7 @@ def _load(class_name: str, model: CheckedModel, **arguments: Any) -> Any:
 
 
 def _prepare_for_model(
-    inputs: InputBuilder, first: Sequence[int], second: Sequence[int], **_: object
+    inputs: Inputs, first: Sequence[int], second: Sequence[int], **_: object
 ) -> Mapping[str, list[int]]:
     """What FlagEmbedding asks a tokenizer for: a pair of token ids, cut and put between special tokens.
 
@@ -169,5 +282,7 @@ def _without_bar(items: Iterable[Any], **_: object) -> Iterable[Any]:
 # the class for each kind of model
 CLASSES = {
     "cross-encoder": FlagClass("FlagReranker", ("fp32", "fp16"), open_reranker),
+    "llm-reranker": FlagClass("FlagLLMReranker", ("fp32", "fp16"), open_reranker),
     "embedder": FlagClass("FlagModel", ("fp32", "fp16", "bf16"), open_embedder),
+    "bge-m3": FlagClass("BGEM3FlagModel", ("fp32", "fp16", "bf16"), open_m3),
 }

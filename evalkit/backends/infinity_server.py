@@ -8,7 +8,7 @@ from __future__ import annotations
 from evalkit.backends.servers.codecs import EmbeddingCodec, RerankCodec, openai_entries
 from evalkit.backends.servers.scorers import (
     open_client,
-    refuse_changed_length,
+    refuse_changed,
     refuse_dot,
     served_model,
     served_model_name,
@@ -24,7 +24,7 @@ EMBED = EmbeddingCodec("/embeddings", openai_entries, {"encoding_format": "float
 
 def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
     """Check that the server can run the model as it is meant. Nothing is sent yet."""
-    refuse_changed_length(NAME, settings)
+    refuse_changed(NAME, settings, "max_length", "pooling")
     refuse_dot(NAME, settings)
     client = open_client(NAME, settings, runtime)
     embedder = settings.kind == "embedder"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from evalkit.backends.servers.codecs import EmbeddingCodec, RerankCodec, openai_entries
-from evalkit.backends.servers.scorers import open_client, refuse_changed_length, served_model, served_model_name
+from evalkit.backends.servers.scorers import open_client, refuse_changed, served_model, served_model_name
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
 
 NAME = "jina"
 BATCH_SIZE = 32
-RERANK = RerankCodec("/v1/rerank", {"return_documents": False})
+RERANK = RerankCodec("/v1/rerank", {"return_documents": False, "truncation": True})
 
 
 def embed_codec(settings: ModelSettings) -> EmbeddingCodec:
@@ -20,7 +20,7 @@ def embed_codec(settings: ModelSettings) -> EmbeddingCodec:
 
 def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
     """Check that the server can run the model as it is meant. Nothing is sent yet."""
-    refuse_changed_length(NAME, settings)
+    refuse_changed(NAME, settings, "max_length")
     client = open_client(NAME, settings, runtime)
     embedder = settings.kind == "embedder"
     return served_model(
@@ -29,5 +29,5 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
         embed_codec(settings) if embedder else RERANK,
         name=served_model_name(client, settings),
         batch_size=client.settings.batch_size or BATCH_SIZE,
-        facts={"outputs": "vectors" if embedder else "probabilities", "truncation": "the server's"},
+        facts={"outputs": "vectors" if embedder else "probabilities", "truncation": "at the model's own length"},
     )

@@ -15,24 +15,31 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from evalkit.backends.libraries import CheckedModel, library_model, quiet, refuse_truncation, within_memory
+from evalkit.backends.libraries import (
+    CheckedModel,
+    library_model,
+    quiet,
+    refuse_changed_texts,
+    refuse_truncation,
+    within_memory,
+)
 from evalkit.backends.modules_json import refuse_other_recipe
 from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import PairScorer, RunnableModel, Runtime, TextEmbedder
+from evalkit.models.local import Inputs
 from evalkit.models.settings import ModelSettings
-from evalkit.models.tokenization import InputBuilder
 from evalkit.records import ModelIdentity, Role
 
 NAME = "langchain"
 LOADER = "sentence_transformers"
 BATCH_SIZE = 32
-LINE_BREAKS = ("甲\n乙 a\nb", "甲 乙 a b")
 Item = TypeVar("Item")
 
 
@@ -149,14 +156,15 @@ def encoding_arguments(model: CheckedModel) -> dict[str, Any]:
     return {"normalize_embeddings": model.settings.similarity == "cosine", "batch_size": BATCH_SIZE}
 
 
-def refuse_line_breaks(settings: ModelSettings, inputs: InputBuilder) -> None:
+def refuse_line_breaks(settings: ModelSettings, _: Path, inputs: Inputs) -> None:
     """Raise EvalkitError where the tokenizer tells line breaks from spaces, since LangChain makes no difference."""
-    broken, spaced = (text.token_ids.tolist() for text in inputs.tokenize(LINE_BREAKS, "document"))
-    if broken != spaced:
-        raise EvalkitError(
-            f"LangChain writes line breaks as spaces, which {settings.name}'s tokenizer tells apart; "
-            "backend=sentence-transformers"
-        )
+
+    def spaced(text: str) -> str:
+        return text.replace("\n", " ")
+
+    refuse_changed_texts(
+        settings, inputs, spaced, "LangChain writes line breaks as spaces", "backend=sentence-transformers"
+    )
 
 
 def complete(settings: ModelSettings) -> ModelSettings:

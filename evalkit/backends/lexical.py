@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 
 import bm25s
@@ -45,9 +46,18 @@ class BM25:
         return np.concatenate(scores).astype(np.float32)
 
 
+@cache
+def _tokenizer() -> jieba.Tokenizer:
+    """Jieba with its own dictionary, and without its cache: that lies in the temporary folder, where anyone may put one."""
+    tokenizer = jieba.Tokenizer()
+    tokenizer.FREQ, tokenizer.total = tokenizer.gen_pfdict(tokenizer.get_dict_file())
+    tokenizer.initialized = True
+    return tokenizer
+
+
 def words(text: str) -> list[str]:
     """The words of a text, in lower case, without white space and punctuation."""
-    return [word for word in jieba.cut(text.lower()) if any(character.isalnum() for character in word)]
+    return [word for word in _tokenizer().cut(text.lower()) if any(character.isalnum() for character in word)]
 
 
 def _all_scores(index: bm25s.BM25, query: str, documents: int) -> NDArray[np.float32]:

@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 from evalkit.backends.torch import DTYPES, choose_device, device_name
 from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import PairScorer, RunnableModel, Runtime, TextEmbedder
-from evalkit.models.local import is_out_of_memory
+from evalkit.models.local import Inputs, is_out_of_memory
 from evalkit.models.settings import ModelSettings
-from evalkit.models.tokenization import InputBuilder
 from evalkit.models.weights import ModelFiles, find_model, way_of_scoring
+
+# white space of all kinds around a text and line breaks within, large letters and small ones
+CHANGEABLE = "\u3000 \t甲\n乙 A\nb\u00a0\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +37,12 @@ class CheckedModel:
     folder: Path
     device: torch.device
     dtype: torch.dtype
-    inputs: InputBuilder
+    inputs: Inputs
 
 
 Open = Callable[[CheckedModel], PairScorer | TextEmbedder]
 Check = Callable[[ModelSettings, Path], None]
-CheckInputs = Callable[[ModelSettings, InputBuilder], None]
+CheckInputs = Callable[[ModelSettings, Path, Inputs], None]
 
 
 def library_model(
@@ -82,14 +84,14 @@ def _checked(
     settings: ModelSettings, files: ModelFiles, device: torch.device, runtime: Runtime, check: CheckInputs | None
 ) -> CheckedModel:
     """Load the model once as the torch backend does, so that what that one refuses no library scores at random."""
-    from evalkit.models.networks import load_inputs, load_network
+    from evalkit.models.recipes import recipe_inputs, recipe_network
 
     if runtime.threads:
         torch.set_num_threads(runtime.threads)
-    inputs = load_inputs(settings, files.folder)
+    inputs = recipe_inputs(settings, files.folder)
     if check:
-        check(settings, inputs)
-    load_network(settings, files.folder)
+        check(settings, files.folder, inputs)
+    recipe_network(settings, files.folder, inputs)
     return CheckedModel(settings, files.folder, device, DTYPES[runtime.dtype], inputs)
 
 
@@ -99,6 +101,22 @@ def refuse_truncation(settings: ModelSettings, backend: str, truncation: str, ad
         raise EvalkitError(
             f"backend={backend} cuts long pairs by {truncation}, and {settings.name}'s recipe says {settings.truncation}: {advice}"
         )
+
+
+def refuse_changed_texts(
+    settings: ModelSettings, inputs: Inputs, change: Callable[[str], str], habit: str, advice: str
+) -> None:
+    """Raise EvalkitError where the tokenizer tells texts from what the library makes of them before it tokenises them."""
+    given, changed = (
+        inputs.tokenizer(text, add_special_tokens=False)["input_ids"] for text in (CHANGEABLE, change(CHANGEABLE))
+    )
+    if list(given) != list(changed):
+        raise EvalkitError(f"{habit}, which {settings.name}'s tokenizer tells apart; {advice}")
+
+
+def refuse_stripping(settings: ModelSettings, inputs: Inputs, library: str, advice: str) -> None:
+    """The same for libraries that take away the white space around a text."""
+    refuse_changed_texts(settings, inputs, str.strip, f"{library} takes away white space around texts", advice)
 
 
 def within_memory(call: Callable[[int], NDArray[np.float32]], batch_size: int) -> NDArray[np.float32]:

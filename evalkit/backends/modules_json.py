@@ -1,4 +1,4 @@
-"""What a folder says of itself to sentence-transformers: `modules.json` and the configuration of its pooling."""
+"""What a folder says of itself to sentence-transformers: `modules.json`, and the configurations of its pooling and its encoder."""
 
 from __future__ import annotations
 
@@ -26,6 +26,25 @@ class FolderModules:
     names: tuple[str, ...]
     pooling: str
     pools_prompt: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FolderEncoder:
+    """How a SentenceTransformer's first part reads texts: cut to `max_length` tokens (None: it does not say), in small letters."""
+
+    max_length: int | None
+    lower_case: bool
+
+
+def read_encoder(folder: Path) -> FolderEncoder:
+    """Read it where there is a `modules.json`; otherwise nobody asks. Raises EvalkitError where the file is damaged."""
+    path = folder / "sentence_bert_config.json"
+    if not path.is_file() or not (folder / "modules.json").is_file():
+        return FolderEncoder(None, False)
+    config = _read(path)
+    if not isinstance(config, dict):
+        raise EvalkitError(f"{path} must hold an object; copy it from the model's origin")
+    return FolderEncoder(config.get("max_seq_length"), bool(config.get("do_lower_case")))
 
 
 def read_modules(folder: Path) -> FolderModules:

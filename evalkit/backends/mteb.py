@@ -136,12 +136,16 @@ def complete(settings: ModelSettings) -> ModelSettings:
             f"mteb runs {settings.name} with code from the model's repository; if you trust its author: "
             "model.trust_remote_code=true"
         )
+    prompts = meta.loader_kwargs.get("model_prompts") or {}
     return settings.model_copy(
         update={
             "hub_id": meta.name,
             "revision": meta.revision,
             "kind": kinds[0],
             "similarity": SIMILARITIES[meta.similarity_fn_name],
+            # mteb puts them there itself; these are for whoever asks what the model's prompts are
+            "query_prompt": prompts.get("query", ""),
+            "document_prompt": prompts.get("document", ""),
         }
     )
 

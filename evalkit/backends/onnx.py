@@ -1,14 +1,14 @@
 """ONNX Runtime on the CPU: an ONNX file of the model's own, or one exported once into the cache; fp32 or int8.
 
-A cross-encoder's folder may hold `onnx/model.onnx`, which is then what runs. int8 means weights rounded to 8 bits and
-activations rounded as they come (dynamic quantisation), in the exported file.
+A cross-encoder's folder may hold `onnx/model.onnx`, which is then what runs, or another file that `model.onnx_file` names.
+int8 means weights rounded to 8 bits and activations rounded as they come (dynamic quantisation), in the exported file.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import tempfile
+import shutil
 import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.cache import cache_folder
+from evalkit.backends.conversions import conversion_folder, keep_conversion
 from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import LocalNetwork, RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
@@ -34,14 +34,17 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
     """Find the model's files, and its own ONNX file if it has one."""
     if runtime.device not in (None, "cpu"):
         raise EvalkitError(f"device={runtime.device}: backend onnx runs on the CPU; backend=torch runs elsewhere")
-    files = find_model(settings, offline=runtime.offline, also=("onnx/model.onnx*",) if _may_have_own(settings) else ())
-    own = files.folder / OWN_FILE
+    if settings.onnx_file:
+        _refuse_changed(settings, runtime)
+    may_have_own = settings.kind == "cross-encoder" and not settings.onnx_file
+    files = find_model(settings, offline=runtime.offline, also=(f"{OWN_FILE}*",) if may_have_own else ())
+    own = own_file(settings, files, runtime)
     description: dict[str, object] = {
         "name": "onnx",
         "device": "cpu",
-        "dtype": runtime.dtype,
+        "dtype": "the file's" if settings.onnx_file else runtime.dtype,
         "version": version("onnxruntime"),
-        "file": hash_files(files.folder, [own]) if _has_own(settings, files, runtime) else "exported",
+        "file": hash_files(files.folder, [own]) if own else "exported",
     }
     return RunnableModel(
         identity=files.identity,
@@ -61,7 +64,7 @@ def open_network(settings: ModelSettings, files: ModelFiles, runtime: Runtime) -
 
     refuse_wrong_kind(settings, read_config(files.folder))
     inputs = load_inputs(settings, files.folder)
-    path = files.folder / OWN_FILE if _has_own(settings, files, runtime) else exported_file(settings, files, runtime)
+    path = own_file(settings, files, runtime) or exported_file(settings, files, runtime)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
@@ -86,45 +89,59 @@ def open_network(settings: ModelSettings, files: ModelFiles, runtime: Runtime) -
     return TokenizedNetwork(inputs, forward, BATCH_TOKENS, parallel=runtime.threads or os.cpu_count() or 1)
 
 
+def own_file(settings: ModelSettings, files: ModelFiles, runtime: Runtime) -> Path | None:
+    """The ONNX file of the model's own that is to run, if any: the one that is named, or a cross-encoder's usual one in fp32."""
+    if settings.onnx_file:
+        return files.folder / settings.onnx_file
+    usual = files.folder / OWN_FILE
+    return usual if settings.kind == "cross-encoder" and runtime.dtype == "fp32" and usual.is_file() else None
+
+
+def _refuse_changed(settings: ModelSettings, runtime: Runtime) -> None:
+    """An ONNX file runs as it is, and gives a cross-encoder's logits."""
+    if runtime.dtype != "fp32":
+        raise EvalkitError(f"dtype={runtime.dtype}: {settings.onnx_file} is run as it is; leave dtype out")
+    if settings.kind != "cross-encoder":
+        raise EvalkitError(
+            f"model.onnx_file={settings.onnx_file}: only a cross-encoder's is known to hold all that makes a score, and "
+            f"{settings.name} is a {settings.kind}; leave it out, and backend=onnx exports one"
+        )
+
+
 def exported_file(settings: ModelSettings, files: ModelFiles, runtime: Runtime) -> Path:
     """The model as an ONNX file in the cache, exported there if it is not yet; pooling and normalisation are inside.
 
     Raises EvalkitError where the cache can't be written.
     """
-    name = hash_files(files.folder, [files.folder / "config.json"])[:12] + files.identity.weights_hash[:20]
-    recipe = settings.pooling + "-" + settings.similarity if settings.kind == "embedder" else settings.kind
-    cache = cache_folder(runtime.cache_dir) / "onnx"
-    folder = cache / f"{name}-{recipe}-{runtime.dtype}"
+    folder = conversion_folder("onnx", settings, files, runtime, runtime.dtype)
     if not folder.is_dir():
+
+        def write(empty: Path) -> None:
+            if runtime.dtype == "int8":
+                exported = empty / "fp32"
+                exported.mkdir()
+                _export(settings, files, exported)
+                _quantize(exported, empty)
+                shutil.rmtree(exported)
+            else:
+                _export(settings, files, empty)
+
         try:
-            cache.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=cache) as scratch:
-                made = _export(settings, files, Path(scratch, "fp32"))
-                _move(_quantize(made) if runtime.dtype == "int8" else made, folder)
+            keep_conversion(folder, write)
         except OSError as error:
             raise EvalkitError(
-                f"the exported ONNX file can't be kept in {cache}: {error.strerror or error}; choose another cache_dir=FOLDER, "
-                "or backend=torch"
+                f"the exported ONNX file can't be kept in {folder.parent}: {error.strerror or error}; choose another "
+                "cache_dir=FOLDER, or backend=torch"
             ) from error
     return folder / EXPORTED
 
 
-def _move(made: Path, folder: Path) -> None:
-    """With all that belongs to it: weights of more than 2 GB lie beside their ONNX file."""
-    try:
-        made.rename(folder)
-    except OSError:
-        if not folder.is_dir():  # another process has been as quick
-            raise
-
-
-def _export(settings: ModelSettings, files: ModelFiles, folder: Path) -> Path:
+def _export(settings: ModelSettings, files: ModelFiles, folder: Path) -> None:
     import torch
 
     from evalkit.models.first_token import compute_first_token_alone
     from evalkit.models.networks import load_inputs, load_network, quiet_transformers
 
-    folder.mkdir()
     example = load_inputs(settings, files.folder).example()
     axes = {name: {0: "inputs", 1: "tokens"} for name in example} | {"output": {0: "inputs"}}
     with warnings.catch_warnings(), quiet_transformers():
@@ -142,27 +159,18 @@ def _export(settings: ModelSettings, files: ModelFiles, folder: Path) -> Path:
             opset_version=OPSET,
             dynamo=False,
         )
-    return folder
 
 
-def _quantize(made: Path) -> Path:
+def _quantize(exported: Path, folder: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    folder = made.with_name("int8")
-    folder.mkdir()
     logging.disable(logging.WARNING)  # advice on how to prepare the file, to the root logger
     try:
         quantize_dynamic(
-            made / EXPORTED, folder / EXPORTED, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm"]
+            exported / EXPORTED,
+            folder / EXPORTED,
+            weight_type=QuantType.QInt8,
+            op_types_to_quantize=["MatMul", "Gemm"],
         )
     finally:
         logging.disable(logging.NOTSET)
-    return folder
-
-
-def _may_have_own(settings: ModelSettings) -> bool:
-    return settings.kind == "cross-encoder"
-
-
-def _has_own(settings: ModelSettings, files: ModelFiles, runtime: Runtime) -> bool:
-    return _may_have_own(settings) and runtime.dtype == "fp32" and (files.folder / OWN_FILE).is_file()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from evalkit.backends.servers.codecs import EmbeddingCodec, openai_entries
 from evalkit.backends.servers.scorers import (
     open_client,
-    refuse_changed_length,
+    refuse_changed,
     refuse_dot,
     served_model,
     served_model_name,
@@ -20,7 +20,7 @@ EMBED = EmbeddingCodec("/v1/embeddings", openai_entries, {"encoding_format": "ba
 
 def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
     """Check that the server can run the model as it is meant. Nothing is sent yet."""
-    refuse_changed_length(NAME, settings)
+    refuse_changed(NAME, settings, "max_length", "pooling")
     refuse_dot(NAME, settings)
     client = open_client(NAME, settings, runtime)
     return served_model(

@@ -1,10 +1,11 @@
-"""OpenVINO on the CPU: the transformers network, converted in this process, in fp32 or bf16.
+"""OpenVINO on the CPU: the transformers network, converted in this process and kept in the cache, in fp32 or bf16.
 
 One stream per thread: each thread runs batches of its own, which wastes less than sharing each batch's layers among threads.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import warnings
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evalkit.backends.conversions import conversion_folder, keep_conversion
 from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import LocalNetwork, RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
@@ -24,10 +26,12 @@ from evalkit.models.weights import ModelFiles, find_model, way_of_scoring
 PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
 # few enough that a batch's activations stay in a core's cache; more were no faster (benchmarks/README.md)
 BATCH_TOKENS = 512
+CONVERTED = "model.xml"
+logger = logging.getLogger("evalkit")
 
 
 def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
-    """Find the model's files; they are converted when the scorer is first used."""
+    """Find the model's files; they are loaded, and converted if they are not yet, when the scorer is first used."""
     if runtime.device not in (None, "cpu"):
         raise EvalkitError(f"device={runtime.device}: backend openvino runs on the CPU; backend=torch runs elsewhere")
     _refuse_pretended(runtime.dtype)
@@ -55,23 +59,18 @@ def _refuse_pretended(dtype: str) -> None:
 
 
 def open_network(settings: ModelSettings, files: ModelFiles, runtime: Runtime) -> LocalNetwork:
-    """Convert the network and compile it, with as many streams as threads."""
+    """Compile the converted network, with as many streams as threads."""
     import openvino
 
-    from evalkit.models.first_token import compute_first_token_alone
     from evalkit.models.local import TokenizedNetwork
-    from evalkit.models.networks import load_inputs, load_network, quiet_transformers
+    from evalkit.models.networks import load_inputs, refuse_wrong_kind
+    from evalkit.models.weights import read_config
 
+    refuse_wrong_kind(settings, read_config(files.folder))
     inputs = load_inputs(settings, files.folder)
     threads = runtime.threads or os.cpu_count() or 1
-    with warnings.catch_warnings(), quiet_transformers():
-        warnings.simplefilter(
-            "ignore"
-        )  # the tracer's remarks on transformers' code; the scores themselves are compared
-        network = compute_first_token_alone(load_network(settings, files.folder))
-        converted = openvino.convert_model(network, example_input=inputs.example())
     compiled = openvino.Core().compile_model(
-        converted,
+        converted_network(settings, files, runtime, inputs.example()),
         "CPU",
         {
             "INFERENCE_PRECISION_HINT": PRECISIONS[runtime.dtype],
@@ -80,6 +79,8 @@ def open_network(settings: ModelSettings, files: ModelFiles, runtime: Runtime) -
             "INFERENCE_NUM_THREADS": str(threads),
         },
     )
+    # OpenVINO's bindings look up numpy's types at the first use; two threads that do so at once can wait for each other for ever
+    _ = openvino.Tensor(np.zeros(1, np.float32)).data
     requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
     for _ in range(threads):
         requests.put(compiled.create_infer_request())
@@ -93,3 +94,40 @@ def open_network(settings: ModelSettings, files: ModelFiles, runtime: Runtime) -
         return output
 
     return TokenizedNetwork(inputs, forward, BATCH_TOKENS, parallel=threads)
+
+
+def converted_network(settings: ModelSettings, files: ModelFiles, runtime: Runtime, example: Mapping[str, Any]) -> Any:
+    """The network in OpenVINO's form: out of the cache, or converted and put there."""
+    import openvino
+
+    folder = conversion_folder("openvino", settings, files, runtime)
+    if not folder.is_dir():
+        converted = _convert(settings, files, example)
+        try:
+            keep_conversion(
+                folder, lambda empty: openvino.save_model(converted, empty / CONVERTED, compress_to_fp16=False)
+            )
+        except (OSError, RuntimeError) as error:  # OpenVINO's own is a RuntimeError
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+            logger.warning("the converted network can't be kept in %s: %s", folder.parent, reason)
+            return converted
+    try:
+        return openvino.Core().read_model(folder / CONVERTED)
+    except RuntimeError as error:
+        raise EvalkitError(
+            f"{folder / CONVERTED} can't be loaded: {str(error).splitlines()[0]}; delete its folder"
+        ) from error
+
+
+def _convert(settings: ModelSettings, files: ModelFiles, example: Mapping[str, Any]) -> Any:
+    import openvino
+
+    from evalkit.models.first_token import compute_first_token_alone
+    from evalkit.models.networks import load_network, quiet_transformers
+
+    with warnings.catch_warnings(), quiet_transformers():
+        warnings.simplefilter(
+            "ignore"
+        )  # the tracer's remarks on transformers' code; the scores themselves are compared
+        network = compute_first_token_alone(load_network(settings, files.folder))
+        return openvino.convert_model(network, example_input=example)

@@ -7,26 +7,40 @@ with other parts, such as a dense layer behind the pooling, is refused, since no
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from evalkit.backends.libraries import CheckedModel, as_scores, library_model, quiet, refuse_truncation, within_memory
+from evalkit.backends import sentence_transformers_3
+from evalkit.backends.libraries import (
+    CheckedModel,
+    as_scores,
+    library_model,
+    quiet,
+    refuse_stripping,
+    refuse_truncation,
+    within_memory,
+)
 from evalkit.backends.modules_json import POOLING_MODES, refuse_other_modules
+from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import RunnableModel, Runtime
+from evalkit.models.local import Inputs
 from evalkit.models.settings import ModelSettings
 from evalkit.records import Role
 
 NAME = "sentence-transformers"
 BATCH_SIZE = 32
+OLD, NEW = 3, 6  # versions; those between had still other arguments
 # the network's output for either kind, and what sentence-transformers' next part calls it
 OUTPUTS = {"cross-encoder": ("logits", "scores"), "embedder": ("last_hidden_state", "token_embeddings")}
 
 
 class CrossEncoderScorer:
-    """A PairScorer: CrossEncoder.predict, without the sigmoid that it puts on a single label."""
+    """A PairScorer: CrossEncoder.predict, opened without the sigmoid that it puts on a single label."""
 
     def __init__(self, model: Any, query_prompt: str, document_prompt: str) -> None:
         self._model = model
@@ -37,10 +51,7 @@ class CrossEncoderScorer:
         inputs = [(query_prompt + query, document_prompt + document) for query, document in pairs]
 
         def call(batch_size: int) -> NDArray[np.float32]:
-            raw = torch.nn.Identity()
-            return as_scores(
-                self._model.predict(inputs, batch_size=batch_size, activation_fn=raw, show_progress_bar=False)
-            )
+            return as_scores(self._model.predict(inputs, batch_size=batch_size, show_progress_bar=False))
 
         return within_memory(call, BATCH_SIZE)
 
@@ -64,32 +75,59 @@ class SentenceTransformerEmbedder:
 
 def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
     """Find the model. Raises EvalkitError for a truncation that the library does not have."""
+    _refuse_versions_between()
     refuse_truncation(
         settings, NAME, "longest_first", "model.truncation=longest_first, or backend=torch or flagembedding"
     )
-    if settings.kind == "cross-encoder":
-        return library_model(settings, runtime, open_cross_encoder, name=NAME, package=NAME, class_name="CrossEncoder")
+    reranks = settings.kind == "cross-encoder"
     return library_model(
         settings,
         runtime,
-        open_embedder,
+        open_cross_encoder if reranks else open_embedder,
         name=NAME,
         package=NAME,
-        class_name="SentenceTransformer",
-        check=refuse_other_modules,
+        class_name="CrossEncoder" if reranks else "SentenceTransformer",
+        check=None if reranks else refuse_other_modules,
+        check_inputs=_refuse_stripping if _major_version() == OLD else None,
     )
 
 
 def open_cross_encoder(model: CheckedModel) -> CrossEncoderScorer:
     """Load a CrossEncoder."""
-    from sentence_transformers import CrossEncoder
-
-    loaded = CrossEncoder(modules=[_transformer(model, "sequence-classification")], device=str(model.device))
-    return CrossEncoderScorer(loaded, model.settings.query_prompt, model.settings.document_prompt)
+    load = sentence_transformers_3.load_cross_encoder if _major_version() == OLD else _load_cross_encoder
+    return CrossEncoderScorer(load(model), model.settings.query_prompt, model.settings.document_prompt)
 
 
 def open_embedder(model: CheckedModel) -> SentenceTransformerEmbedder:
     """Build a SentenceTransformer of the recipe's parts."""
+    load = sentence_transformers_3.load_embedder if _major_version() == OLD else _load_embedder
+    return SentenceTransformerEmbedder(load(model), model.settings.query_prompt, model.settings.document_prompt)
+
+
+def _major_version() -> int:
+    return int(version(NAME).partition(".")[0])
+
+
+def _refuse_versions_between() -> None:
+    if OLD < _major_version() < NEW:
+        raise EvalkitError(
+            f"backend={NAME} runs version {OLD} and those from {NEW} on, and {version(NAME)} is installed: "
+            f'pip install "{NAME}>={NEW}"'
+        )
+
+
+def _refuse_stripping(settings: ModelSettings, _: Path, inputs: Inputs) -> None:
+    refuse_stripping(settings, inputs, f"{NAME} {OLD}", f"version {NEW} does not, nor backend=torch")
+
+
+def _load_cross_encoder(model: CheckedModel) -> Any:
+    from sentence_transformers import CrossEncoder
+
+    transformer = _transformer(model, "sequence-classification")
+    return CrossEncoder(modules=[transformer], device=str(model.device), activation_fn=torch.nn.Identity())
+
+
+def _load_embedder(model: CheckedModel) -> Any:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 
@@ -97,8 +135,7 @@ def open_embedder(model: CheckedModel) -> SentenceTransformerEmbedder:
     transformer = _transformer(model, "feature-extraction")
     pooling = Pooling(transformer.get_embedding_dimension(), POOLING_MODES[settings.pooling])
     parts = [transformer, pooling, *([Normalize()] if settings.similarity == "cosine" else [])]
-    loaded = SentenceTransformer(modules=parts, device=str(model.device))
-    return SentenceTransformerEmbedder(loaded, settings.query_prompt, settings.document_prompt)
+    return SentenceTransformer(modules=parts, device=str(model.device))
 
 
 def _transformer(model: CheckedModel, task: str) -> Any:

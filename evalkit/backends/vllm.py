@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from evalkit.backends.servers.codecs import EmbeddingCodec, RerankCodec, openai_entries
-from evalkit.backends.servers.scorers import open_client, refuse_dot, served_model, served_model_name
+from evalkit.backends.servers.scorers import open_client, refuse_changed, refuse_dot, served_model, served_model_name
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
 
@@ -33,6 +33,7 @@ def score_codec(wishes: Mapping[str, object]) -> RerankCodec:
 def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
     """Check that the server can run the model as it is meant. Nothing is sent yet."""
     refuse_dot(NAME, settings)
+    refuse_changed(NAME, settings, "pooling")
     client = open_client(NAME, settings, runtime)
     wishes = {"truncate_prompt_tokens": settings.max_length or AS_LONG_AS_IT_CAN}
     embedder = settings.kind == "embedder"

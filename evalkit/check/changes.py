@@ -12,7 +12,7 @@ from evalkit.check.rows import Change, Rules, Verdict
 from evalkit.metrics import PROTOCOLS, score_lists
 from evalkit.metrics.lists import candidate_lists
 from evalkit.statistics import bootstrap_intervals, paired_randomisation_test
-from evalkit.stored_results import MAIN_METRICS, query_column
+from evalkit.stored_results import MAIN_METRICS, query_column, unretrieved_documents
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -164,7 +164,7 @@ def _follows_from_scores(result: Tables, metric: str) -> NDArray[np.bool_]:
         doc_ids=result.candidates["doc_id"].tolist(),
         scores=result.candidates["score"],
         gains=result.candidates["label"],
-        unretrieved_gains=[()] * len(result.queries),
+        unretrieved_gains=[tuple(gain for _, gain in documents) for documents in unretrieved_documents(result.queries)],
     )
     values = score_lists(lists, replace(protocol, measures=(measure,))).values[metric]
     return np.isclose(values, _values(result, metric), rtol=0, atol=1e-9)

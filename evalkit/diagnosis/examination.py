@@ -72,6 +72,7 @@ class _Examination:
 
     def __init__(self, model: Model, task: Task, seconds: float) -> None:
         self.model = model
+        self.runnable = model.runnable_on(task)
         self.task = task
         self.seconds = seconds
         self.seed = model.runtime.seed
@@ -84,7 +85,7 @@ class _Examination:
         pairs_that_fit = min(max(self._pairs(SAMPLE), FEWEST_PAIRS), MOST_PAIRS)
         sample = draw_sample(self.task, pairs_that_fit, self.seed)
         run = self._time(sample.task)
-        scorer = self.model.runnable.scorer
+        scorer = self.runnable.scorer
         pairs = not self.model.settings.makes_vectors
         cuts = None
         if isinstance(scorer, LocalNetwork):
@@ -115,7 +116,7 @@ class _Examination:
         return run
 
     def _score(self, task: Task) -> Run:
-        return score_task(self.model.runnable, self.model.settings, task)
+        return score_task(self.runnable, self.model.settings, task)
 
     def _shuffled(self, sample: Sample) -> Rescored:
         """The same candidates in another order."""
@@ -124,7 +125,7 @@ class _Examination:
 
     def _alone(self, sample: Sample) -> Rescored | None:
         """Single candidates, as long as time allows; None for what looks at the whole task."""
-        if isinstance(self.model.runnable.scorer, TaskScorer):
+        if isinstance(self.runnable.scorer, TaskScorer):
             return None
         started = time.perf_counter()
         numbers: list[int] = []
@@ -154,7 +155,7 @@ class _Examination:
         )
 
     def _published(self) -> published.PublishedFigure | None:
-        hub_id = self.model.settings.hub_id or self.model.runnable.identity.hub_id
+        hub_id = self.model.settings.hub_id or self.runnable.identity.hub_id
         return published.preferred(hub_id, self.task.name, "map", "cmteb-v1")
 
 

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from evalkit.diagnosis.records import Sample
 from evalkit.records import Request, Task
-from evalkit.tasks import task_statistics
-from evalkit.tasks.content import has_both
+from evalkit.tasks.content import has_both, task_statistics
 
 FEWEST_QUERIES = 6  # of long lists rather a part of each of so many than one whole list
 SHORTEST_LIST = 6

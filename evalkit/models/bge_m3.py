@@ -38,6 +38,11 @@ class TextPairInputs:
         """The tokenizer of both texts."""
         return self.texts.tokenizer
 
+    @property
+    def max_length(self) -> int:
+        """The most tokens of either text."""
+        return self.texts.max_length
+
     def tokenize(self, texts: Sequence[str], role: Role) -> list[TokenizedText]:
         """Token ids of each text behind its role's prompt, without special tokens."""
         return self.texts.tokenize(texts, role)

@@ -6,13 +6,14 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol, runtime_checkable
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from evalkit.models.server_settings import ServerSettings
 from evalkit.records import ModelIdentity, Role, Task
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @runtime_checkable
@@ -105,7 +106,53 @@ class LocalNetwork(Protocol):
     def run(self, batch: Sequence[Encoding]) -> NDArray[np.float32]: ...
 
 
-Scorer = PairScorer | TextEmbedder | TaskScorer | LocalNetwork
+@dataclass(frozen=True, slots=True)
+class TextWindow:
+    """Consecutive items of a plan, the first with the number `start`, as texts: each text once, however often it occurs.
+
+    Items are `pairs` (query, document) of the texts, shape (items, 2), or where that is None the queries or documents themselves.
+    `known` items, shape (items,), have their output; they are there since a window is batched whole. Of its batches, every
+    `shares`th is to be run, from number `share` on.
+    """
+
+    start: int
+    queries: tuple[str, ...]
+    documents: tuple[str, ...]
+    pairs: NDArray[np.int64] | None
+    known: NDArray[np.bool_]
+    share: int = 0
+    shares: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class DoneBatch:
+    """A batch with its outputs: the numbers of its items, the seconds that it took of the machine, what it computed.
+
+    `lengths` (tokens) and `truncated` are per item, None where the scorer does not count.
+    """
+
+    items: NDArray[np.int64]
+    outputs: NDArray[np.float32]
+    seconds: float
+    lengths: list[int] | None = None
+    truncated: list[bool] | None = None
+    padding_tokens: int = 0
+
+
+@runtime_checkable
+class WindowScorer(Protocol):
+    """Runs whole windows elsewhere, several at once: batches come in any order.
+
+    `window(start)` gives the window that starts there as it is at that moment, or None where it lacks nothing. Closing the
+    generator ends the work.
+    """
+
+    def run_windows(
+        self, starts: Sequence[int], window: Callable[[int], TextWindow | None]
+    ) -> Generator[DoneBatch]: ...
+
+
+Scorer = PairScorer | TextEmbedder | TaskScorer | LocalNetwork | WindowScorer
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,18 +21,44 @@ def load_recipe(settings: ModelSettings, folder: Path) -> tuple[Inputs, torch.nn
     The network takes the arrays of the inputs' `pad` as tensors, and gives logits of shape (inputs,) or vectors of shape
     (inputs, dimensions) in float32.
     """
+    inputs = recipe_inputs(settings, folder)
+    return inputs, recipe_network(settings, folder, inputs)
+
+
+def recipe_inputs(settings: ModelSettings, folder: Path) -> Inputs:
+    """What builds the inputs of a model's kind."""
     if settings.kind == "llm-reranker":
-        inputs = PromptedInputs.create(load_tokenizer(settings, folder), settings, position_limit(settings, folder))
-        return inputs, load_language_model(settings, folder, inputs.tokenizer)
+        return PromptedInputs.create(load_tokenizer(settings, folder), settings, position_limit(settings, folder))
     if settings.kind == "layerwise-reranker":
-        settings = settings.model_copy(update={"trust_remote_code": False})  # its code is not needed, and would not run
+        settings = _without_its_code(settings)
         config = read_layerwise_config(settings, folder)
-        inputs = PromptedInputs.create(load_tokenizer(settings, folder), settings, config.positions)
-        return inputs, load_layerwise(settings, folder, config)
+        return PromptedInputs.create(load_tokenizer(settings, folder), settings, config.positions)
     if settings.kind == "bge-m3":
-        encoder = settings.model_copy(update={"kind": "embedder", "pooling": "cls", "similarity": "cosine"})
+        texts = load_inputs(_encoder(settings), folder)
+        return texts if settings.score == "dense" else TextPairInputs(texts)
+    return load_inputs(settings, folder)
+
+
+def recipe_network(settings: ModelSettings, folder: Path, inputs: Inputs) -> torch.nn.Module:
+    """The network that takes these inputs."""
+    if settings.kind == "llm-reranker":
+        return load_language_model(settings, folder, inputs.tokenizer)
+    if settings.kind == "layerwise-reranker":
+        settings = _without_its_code(settings)
+        return load_layerwise(settings, folder, read_layerwise_config(settings, folder))
+    if settings.kind == "bge-m3":
+        encoder = _encoder(settings)
         if settings.score == "dense":
-            return load_inputs(encoder, folder), load_network(encoder, folder)
-        texts = load_inputs(encoder, folder)
-        return TextPairInputs(texts), load_m3(settings, encoder, folder, texts.tokenizer)
-    return load_inputs(settings, folder), load_network(settings, folder)
+            return load_network(encoder, folder)
+        return load_m3(settings, encoder, folder, inputs.tokenizer)
+    return load_network(settings, folder)
+
+
+def _encoder(settings: ModelSettings) -> ModelSettings:
+    """bge-m3 as what it is without its heads."""
+    return settings.model_copy(update={"kind": "embedder", "pooling": "cls", "similarity": "cosine"})
+
+
+def _without_its_code(settings: ModelSettings) -> ModelSettings:
+    """A layerwise reranker's Python code is not needed, and would not run."""
+    return settings.model_copy(update={"trust_remote_code": False})

@@ -26,7 +26,8 @@ class ModelSettings(BaseModel):
     `recipes` holds variants, by name, of the fields of this file; `recipe` says which one is in force. `backends` lists
     the only systems that can run the model, where not every backend of its kind can. `parameters` is in millions.
     `needs_remote_code` says that the model's architecture is Python code beside its weights, which runs only where
-    `trust_remote_code` allows it. `object` is where an object of the user's own is imported from: `MODULE:NAME`.
+    `trust_remote_code` allows it. `object` is where an object of the user's own is imported from: `MODULE:NAME`. `onnx_file` is
+    an ONNX file in the model's repository or folder that is run as it is, in place of its other weights.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -37,6 +38,7 @@ class ModelSettings(BaseModel):
     revision: str | None = None
     path: str | None = None
     object: str | None = None
+    onnx_file: str | None = None
     parameters: float | None = None
     backends: tuple[str, ...] = ()
 
@@ -83,7 +85,7 @@ _FILES = {"path", "hub_id", "revision", "trust_remote_code", "allow_pickle"}
 _TEXTS = {"max_length", "query_prompt", "document_prompt", "recipe", "recipes"}
 _PROMPTED = {"truncation", "system_prompt", "separator", "prompt"}
 _READ: dict[str, set[str]] = {
-    "cross-encoder": _FILES | _TEXTS | {"truncation"},
+    "cross-encoder": _FILES | _TEXTS | {"truncation", "onnx_file"},
     "llm-reranker": _FILES | _TEXTS | _PROMPTED | {"positive_word", "negative_word"},
     "layerwise-reranker": _FILES | _TEXTS | _PROMPTED | {"cutoff_layers", "compress_ratio", "compress_layers"},
     "embedder": _FILES | _TEXTS | {"pooling", "similarity"},

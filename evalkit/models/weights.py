@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evalkit.errors import EvalkitError
+from evalkit.hub_access import limit_waits, unreachable
 from evalkit.models.settings import ModelSettings
 from evalkit.records import ModelIdentity
 
@@ -17,7 +18,7 @@ PICKLED_WEIGHTS = "*.bin"
 TEXT_FILES = ("*.json", "*.txt", "*.model")
 M3_HEADS = ("colbert_linear.pt", "sparse_linear.pt")
 # of a model's settings, where it lies and who may load it; all the others are its recipe, and can change a score
-NO_RECIPE = {"name", "hub_id", "revision", "path", "parameters", "backends", "recipe", "recipes"}
+NO_RECIPE = {"name", "hub_id", "revision", "path", "onnx_file", "parameters", "backends", "recipe", "recipes"}
 CONSENT = {"needs_remote_code", "trust_remote_code", "allow_pickle"}
 
 
@@ -32,8 +33,9 @@ class ModelFiles:
 def find_model(settings: ModelSettings, *, offline: bool, also: Sequence[str] = ()) -> ModelFiles:
     """The folder of `model.path`, or a snapshot of `model.hub_id` at its revision (with the files that `also` names).
 
-    Raises EvalkitError where neither is given, the files can't be had, or the weights are not safetensors; and, before
-    anything is fetched, where the model needs code that the user does not trust.
+    Where `model.onnx_file` is set, that is the model's weights, and no others are looked for. Raises EvalkitError where neither is
+    given, the files can't be had, or the weights are not safetensors; and, before anything is fetched, where the model needs code
+    that the user does not trust.
     """
     if settings.needs_remote_code and not settings.trust_remote_code:
         raise EvalkitError(
@@ -41,7 +43,7 @@ def find_model(settings: ModelSettings, *, offline: bool, also: Sequence[str] = 
             "author: model.trust_remote_code=true"
         )
     folder = _local_folder(settings) if settings.path else _hub_snapshot(settings, offline, also)
-    weights = weight_files(folder, settings.allow_pickle)
+    weights = _onnx_files(settings, folder) if settings.onnx_file else weight_files(folder, settings.allow_pickle)
     if not weights:
         pickled = sorted(path.name for path in folder.glob(PICKLED_WEIGHTS))
         advice = (
@@ -82,6 +84,18 @@ def weight_files(folder: Path, allow_pickle: bool) -> list[Path]:
     return safe or (sorted(folder.glob(PICKLED_WEIGHTS)) if allow_pickle else [])
 
 
+def _onnx_files(settings: ModelSettings, folder: Path) -> list[Path]:
+    """The file of `model.onnx_file`, and what lies beside it where its weights take more than 2 GB."""
+    name = str(settings.onnx_file)
+    path = folder / name
+    if not path.is_file() or not path.resolve().is_relative_to(folder.resolve()):
+        found = sorted(str(file.relative_to(folder)) for file in folder.rglob("*.onnx"))
+        raise EvalkitError(
+            f"model.onnx_file={name}: {folder} has no such file; its ONNX files: {', '.join(found) or 'none'}"
+        )
+    return sorted(path.parent.glob(f"{path.name}*"))
+
+
 def hash_files(folder: Path, files: list[Path]) -> str:
     """Sha256 over the files' names (relative to the folder) and contents, as hex."""
     digest = hashlib.sha256()
@@ -117,27 +131,28 @@ def _hub_snapshot(settings: ModelSettings, offline: bool, also: Sequence[str]) -
         raise EvalkitError(
             f"model={settings.name} needs model.path=FOLDER, the folder with its config.json and weights"
         )
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import is_offline_mode, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    patterns = [*TEXT_FILES, SAFE_WEIGHTS, *also]
+    patterns = [*TEXT_FILES, *([f"{settings.onnx_file}*"] if settings.onnx_file else [SAFE_WEIGHTS]), *also]
     patterns += M3_HEADS if settings.kind == "bge-m3" else []
     patterns += [PICKLED_WEIGHTS] if settings.allow_pickle else []
     patterns += ["*.py"] if settings.trust_remote_code else []
+    limit_waits()
     what = f"{settings.hub_id} at revision {settings.revision or 'main'}"
     try:
         folder = snapshot_download(
             settings.hub_id,
             revision=settings.revision,
             allow_patterns=patterns,
-            ignore_patterns=[pattern for pattern in ("onnx/*", "openvino/*") if not also],
+            ignore_patterns=[pattern for pattern in ("onnx/*", "openvino/*") if not (also or settings.onnx_file)],
             local_files_only=offline,
         )
     except LocalEntryNotFoundError as error:
+        why = "this run is offline" if offline or is_offline_mode() else f"the Hub at {unreachable(error)}"
         raise EvalkitError(
-            f"{what} is not in the Hub cache and the Hub can't be reached (or offline=true); download it on a machine that reaches "
-            "the Hub, set HF_ENDPOINT to a mirror, or name a folder: model=local-cross-encoder (or local-embedder) "
-            "model.path=FOLDER"
+            f"{what} is not in the Hub cache and {why}; download it on a machine that reaches the Hub, set HF_ENDPOINT to a "
+            "mirror, or name a folder: model=local-cross-encoder (or local-embedder) model.path=FOLDER"
         ) from error
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise EvalkitError(f"{what} can't be downloaded: {str(error).splitlines()[0]}") from error

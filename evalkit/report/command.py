@@ -9,25 +9,47 @@ from evalkit.configuration import unknown_name
 from evalkit.console import OutputConsole
 from evalkit.errors import EvalkitError
 from evalkit.report.content import Choices, make_report
+from evalkit.report.exports import EXPORTS, write_export
+from evalkit.report.exports.card_update import update_card
+from evalkit.report.exports.model_index import KEY as MODEL_INDEX
 from evalkit.report.formats import FORMATS, report_notes, report_sheets
-from evalkit.report.output import refuse_result, write_text
+from evalkit.report.output import refuse_other_kind, refuse_result, write_text
 from evalkit.report.published_tables import published_notes, published_sheets
-from evalkit.report.sheets import print_notes, print_sheets, sheets_as_markdown
+from evalkit.report.sheets import notes_as_markdown, print_notes, print_sheets, sheets_as_markdown
 from evalkit.stored_results import load_results
 
 _FILE_FORMAT = "markdown"
+_PAGE_FORMAT = "html"
 
 
-def print_report(paths: Sequence[Path], choices: Choices, format_name: str | None, output: Path | None) -> None:
-    """Print the report, or write it to a file: Markdown unless another format is named.
+def print_report(
+    paths: Sequence[Path],
+    choices: Choices,
+    format_name: str | None,
+    output: Path | None,
+    card: Path | None = None,
+) -> None:
+    """Print the report, or write it to a file: Markdown unless another format is named; or update a model card.
 
-    Raises EvalkitError for an unknown format, and where results can't be read or the file can't be written.
+    Raises EvalkitError for an unknown format or an option that it has no use for, and where results can't be read or the
+    file can't be written.
     """
-    if format_name is not None and format_name not in FORMATS:
-        raise unknown_name("format", format_name, FORMATS)
+    if format_name is not None and format_name not in (*FORMATS, *EXPORTS):
+        raise unknown_name("format", format_name, (*FORMATS, *EXPORTS))
+    if card is not None and (format_name != MODEL_INDEX or output is not None):
+        raise EvalkitError(f"--update {card} goes with --format {MODEL_INDEX}, and without -o")
+    if format_name != _PAGE_FORMAT and (choices.drill_down is not None or not choices.texts):
+        raise EvalkitError(f"--drill-down and --no-texts are for pages; add --format {_PAGE_FORMAT}, or leave them out")
     if not paths:
         raise EvalkitError("give result files or folders to report, or --published")
     refuse_result(output, "-o")
+    if card is not None:
+        update_card(load_results(paths), card)
+        return
+    if format_name is not None and format_name in EXPORTS:
+        write_export(load_results(paths), format_name, output)
+        return
+    refuse_other_kind(output, format_name or _FILE_FORMAT)
     report = make_report(load_results(paths), choices)
     if format_name is not None or output is not None:
         write_text(FORMATS[format_name or _FILE_FORMAT](report), output)
@@ -50,7 +72,8 @@ def print_published(paths: Sequence[Path], format_name: str | None, output: Path
     results = load_results(paths) if paths else []
     sheets, notes = published_sheets(results), published_notes(results)
     if format_name is not None or output is not None:
-        write_text(sheets_as_markdown(sheets) + "".join(f"\n{note}\n" for note in notes), output)
+        refuse_other_kind(output, _FILE_FORMAT)
+        write_text(sheets_as_markdown(sheets) + notes_as_markdown(notes), output)
         return
     console = OutputConsole()
     print_sheets(sheets, console)

@@ -44,7 +44,7 @@ def compare_results(results: Sequence[StoredResult], choices: Choices) -> tuple[
 
     Raises EvalkitError where results of one task differ in data, protocol or queries, and where no task has two results.
     """
-    groups = group_by_task(results)
+    groups = group_by_task(results, choices.metric)
     _refuse_differing(groups)
     compared = [group for group in groups if len(group.results) > 1]
     if not compared:

@@ -14,12 +14,18 @@ from evalkit.stored_results import StoredResult
 
 @dataclass(frozen=True)
 class Choices:
-    """What a report is to show; `metric` None is each protocol's main score."""
+    """What a report is to show; `metric` None is each protocol's main score.
+
+    A page shows so many queries of each task in detail (`drill_down`; None: as many as suits it), and texts where results
+    hold them, unless `texts` is False.
+    """
 
     metric: str | None
     alpha: float
     seed: int
     slices: tuple[str, ...]
+    drill_down: int | None = None
+    texts: bool = True
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ def make_report(results: Sequence[StoredResult], choices: Choices) -> Report:
     Results on other data or under another protocol stand on boards of their own. Raises EvalkitError where results on the
     same data have different queries, or lack the metric.
     """
-    tasks = [shared_queries(group, choices.metric) for group in group_by_task(results)]
+    tasks = [shared_queries(group, choices.metric) for group in group_by_task(results, choices.metric)]
     boards = [task_board(shared, seed=choices.seed, alpha=choices.alpha) for shared in tasks]
     boards += average_boards(tasks, seed=choices.seed, alpha=choices.alpha)
     slices = [slice_board(shared, by, seed=choices.seed) for shared in tasks for by in choices.slices]

@@ -8,14 +8,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from evalkit.report.board_titles import board_title, data_note
 from evalkit.report.content import Report
+from evalkit.report.latex import report_as_latex
 from evalkit.report.leaderboard import Board, SliceBoard, SliceMean, Standing
-from evalkit.report.numbers import counted, percent, percent_range, rank_range, tied_range
+from evalkit.report.numbers import percent, percent_range, rank_range, tied_range
 from evalkit.report.output import json_text
 from evalkit.report.shared_queries import metric_title
-from evalkit.report.sheets import Kind, Sheet, sheets_as_markdown
+from evalkit.report.sheets import Kind, Sheet, notes_as_markdown, sheets_as_markdown
 from evalkit.report.systems import System
+from evalkit.terminal import printable
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _CSV_COLUMNS = (
     *(
         "tasks",
@@ -62,7 +66,7 @@ def report_notes(report: Report) -> list[str]:
 
 
 def _as_markdown(report: Report) -> str:
-    return sheets_as_markdown(report_sheets(report)) + "".join(f"\n{note}\n" for note in report_notes(report))
+    return sheets_as_markdown(report_sheets(report)) + notes_as_markdown(report_notes(report))
 
 
 def _as_json(report: Report) -> str:
@@ -79,6 +83,12 @@ def _as_json(report: Report) -> str:
     return json_text(content)
 
 
+def _as_html(report: Report) -> str:
+    from evalkit.report.html import html_page
+
+    return html_page(report)
+
+
 def _as_csv(report: Report) -> str:
     """A row per system and board, and per system and part of the queries; values are fractions."""
     file = io.StringIO()
@@ -90,11 +100,13 @@ def _as_csv(report: Report) -> str:
             best, worst = standing.ranks
             ranks = {"n_queries": board.n_queries, "best_rank": best, "worst_rank": worst}
             ties = dict(zip(("ties_low", "ties_high"), standing.ties or (), strict=False))
-            writer.writerow({**shared, **ranks, **ties, **_csv_system(report, standing)})
+            writer.writerow(_csv_row({**shared, **ranks, **ties, **_csv_system(report, standing)}))
     for cut in report.slices:
         shared = {"tasks": cut.task, "fingerprints": cut.fingerprint, "slice_by": cut.by, **_common(cut)}
         for mean in cut.means:
-            writer.writerow({**shared, "slice": mean.name, "n_queries": mean.n_queries, **_csv_system(report, mean)})
+            writer.writerow(
+                _csv_row({**shared, "slice": mean.name, "n_queries": mean.n_queries, **_csv_system(report, mean)})
+            )
     return file.getvalue()
 
 
@@ -102,6 +114,8 @@ FORMATS: Mapping[str, Callable[[Report], str]] = {
     "markdown": _as_markdown,
     "json": _as_json,
     "csv": _as_csv,
+    "latex": report_as_latex,
+    "html": _as_html,
 }
 
 
@@ -117,7 +131,7 @@ def _board_sheet(report: Report, board: Board) -> Sheet:
         for one in board.standings
     ]
     return Sheet(
-        title=_board_title(report, board),
+        title=board_title(report, board),
         columns=tuple(columns),
         rows=tuple(rows),
     )
@@ -135,7 +149,7 @@ def _slice_sheet(report: Report, board: SliceBoard) -> Sheet:
         for mean in board.means
     ]
     title = metric_title(board.metric)
-    data = _data(report, board.task, board.protocol, board.fingerprint, board.limit)
+    data = data_note(report, board.task, board.protocol, board.fingerprint, board.limit)
     return Sheet(
         title=f"{board.task}{data}: {title} of {board.protocol}, by {board.by}",
         columns=(
@@ -144,22 +158,6 @@ def _slice_sheet(report: Report, board: SliceBoard) -> Sheet:
         ),
         rows=tuple(rows),
     )
-
-
-def _board_title(report: Report, board: Board) -> str:
-    measured = f"{metric_title(board.metric)} of {board.protocol} on {counted(board.n_queries, 'query', 'queries')}"
-    if len(board.tasks) > 1:
-        return f"average of {len(board.tasks)} ({', '.join(board.tasks)}): {measured}"
-    return f"{board.tasks[0]}{_data(report, board.tasks[0], board.protocol, board.fingerprints[0], board.limit)}: {measured}"
-
-
-def _data(report: Report, task: str, protocol: str, fingerprint: str, limit: int | None) -> str:
-    """Say which data of a task a table is of, where it is a part of them or the report has several."""
-    versions = {board.fingerprints for board in report.boards if board.tasks == (task,) and board.protocol == protocol}
-    said = [f"limit {limit}"] if limit is not None else []
-    if len(versions) > 1:
-        said.append(f"data {fingerprint[:12]}")
-    return f" ({', '.join(said)})" if said else ""
 
 
 def _board_content(report: Report, board: Board) -> dict[str, Any]:
@@ -180,3 +178,12 @@ def _csv_system(report: Report, row: Standing | SliceMean) -> dict[str, Any]:
     identity = {name: value for name, value in asdict(system).items() if name in _CSV_COLUMNS}
     low, high = row.interval
     return {"system": report.labels[system], **identity, "value": row.value, "low": low, "high": high}
+
+
+def _csv_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row whose texts are no formulas: spreadsheets take for one what begins with certain signs, as no honest name does."""
+    return {name: _csv_text(value) if isinstance(value, str) else value for name, value in row.items()}
+
+
+def _csv_text(text: str) -> str:
+    return f"'{printable(text)}" if text.startswith(_FORMULA) else printable(text)

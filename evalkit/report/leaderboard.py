@@ -17,6 +17,7 @@ from evalkit.statistics import (
     average_intervals,
     bootstrap_intervals,
     holm,
+    not_told_from_best,
     paired_randomisation_test,
     pairs_of,
     rank_ranges,
@@ -29,7 +30,8 @@ from evalkit.stored_results import StoredResult
 class Standing:
     """A system's value, its 95 % interval and the range that ties leave it, fractions; the ranks that the tests leave open.
 
-    `ties` is None where it is not known, `ranks` the best and the worst.
+    `ties` is None where it is not known, `ranks` the best and the worst. `among_best`: no test tells it from the system with
+    the highest value.
     """
 
     system: System
@@ -37,6 +39,7 @@ class Standing:
     interval: tuple[float, float]
     ties: tuple[float, float] | None
     ranks: tuple[int, int]
+    among_best: bool
 
 
 @dataclass(frozen=True)
@@ -136,10 +139,13 @@ def _board(
     results = [[shared.of.results[shared.of.systems.index(system)] for shared in tasks] for system in systems]
     values = [_average([result.scores[metric] for result in own]) for own in results]
     ranks = rank_ranges(np.array(values), p_values, alpha)
+    among_best = not_told_from_best(np.array(values), p_values, alpha)
     standings = [
-        Standing(system, value, (float(low), float(high)), _average_ties(own, metric), (int(best), int(worst)))
-        for system, value, (low, high), own, (best, worst) in zip(
-            systems, values, intervals, results, ranks, strict=True
+        Standing(
+            system, value, (float(low), float(high)), average_ties(own, metric), (int(best), int(worst)), bool(top)
+        )
+        for system, value, (low, high), own, (best, worst), top in zip(
+            systems, values, intervals, results, ranks, among_best, strict=True
         )
     ]
     return Board(
@@ -162,7 +168,11 @@ def _average(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
 
 
-def _average_ties(results: Sequence[StoredResult], metric: str) -> tuple[float, float] | None:
+def average_ties(results: Sequence[StoredResult], metric: str) -> tuple[float, float] | None:
+    """Give the means, over these results, of what the worst and the best order of tied documents give: fractions.
+
+    None where one of them is not known.
+    """
     known = [ties for result in results if (ties := result.tie_range(metric))]
     if len(known) < len(results):
         return None

@@ -19,7 +19,8 @@ from evalkit.statistics import (
     smallest_detectable_difference,
 )
 
-_SAME_VALUE = 1e-9  # values of one and the same ranking may differ by rounding
+SAME_VALUE = 1e-9
+"""How far values of one and the same ranking may differ, by rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def compare_pairs(
     n_resamples = resamples_needed(len(first) * families, alpha)
     p_values = paired_randomisation_test(differences, seed=seed, n_resamples=n_resamples)
     adjusted = holm(p_values)
-    wins, losses = (differences > _SAME_VALUE).sum(axis=0), (differences < -_SAME_VALUE).sum(axis=0)
+    wins, losses = (differences > SAME_VALUE).sum(axis=0), (differences < -SAME_VALUE).sum(axis=0)
     detectable = smallest_detectable_difference(differences, level=alpha)
     return [
         PairComparison(
@@ -107,5 +108,5 @@ def most_moved(shared: SharedQueries, first: int, second: int, most: int) -> lis
             text="" if texts is None else str(texts[place]),
         )
         for place in order
-        if differences[place] > _SAME_VALUE
+        if differences[place] > SAME_VALUE
     ]

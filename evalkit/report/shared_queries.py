@@ -51,12 +51,16 @@ class SharedQueries:
         return next((table[name] for table in self.tables if name in table), None)
 
 
-def group_by_task(results: Sequence[StoredResult]) -> list[TaskResults]:
-    """Put together the results on the same data under the same protocol, in order of appearance; a file counts once."""
+def group_by_task(results: Sequence[StoredResult], metric: str | None = None) -> list[TaskResults]:
+    """Put together the results on the same data under the same protocol, in order of appearance; a file counts once.
+
+    The protocol is that of the metric, of which every result has both protocols'; without a metric, each result's leading one.
+    """
+    asked = protocol_of(metric) if metric else None
     distinct = list({result.path.resolve(): result for result in reversed(results)}.values())[::-1]
     groups: dict[tuple[str, str, str], dict[System, StoredResult]] = {}
-    for result, system in zip(distinct, systems_of(distinct), strict=True):
-        groups.setdefault((result.task_name, result.protocol, result.fingerprint), {})[system] = result
+    for result, system in zip(distinct, systems_of(distinct, asked), strict=True):
+        groups.setdefault((result.task_name, asked or result.protocol, result.fingerprint), {})[system] = result
     return [
         TaskResults(*key, _limit(next(iter(members.values()))), tuple(members.values()), tuple(members))
         for key, members in groups.items()
@@ -86,6 +90,11 @@ def shared_queries(group: TaskResults, metric: str | None = None) -> SharedQueri
         values=values[kept],
         tables=tuple(table[kept].reset_index(drop=True) for table in tables),
     )
+
+
+def protocol_of(metric: str) -> str:
+    """Name the protocol that defines a metric of this name; an unknown one counts as mteb's, and is refused later."""
+    return "cmteb-v1" if metric in QUERY_COLUMNS["cmteb-v1"] else "mteb-v2"
 
 
 def metric_column(metric: str) -> str:

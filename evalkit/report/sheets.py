@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from evalkit.console import add_column, plain_table, print_whole
+from evalkit.terminal import printable
 
 Kind = Literal["name", "number", "text"]
 """Names may break on a narrow terminal, numbers stand to the right."""
@@ -53,6 +54,11 @@ def sheets_as_markdown(sheets: Iterable[Sheet]) -> str:
     return "\n".join("\n".join(_markdown_lines(sheet)) + "\n" for sheet in sheets)
 
 
+def notes_as_markdown(notes: Iterable[str]) -> str:
+    """Write lines below the tables, each a paragraph."""
+    return "".join(f"\n{_escaped(note)}\n" for note in notes)
+
+
 def _print_lines(lines: Iterable[str], console: Console) -> None:
     for line in lines:
         console.print(line, soft_wrap=True, markup=False, highlight=False)
@@ -76,4 +82,4 @@ def _escaped(text: str) -> str:
     r"""Take from a text what Markdown would read as its own: `*`, `_`, `|`, `<`, …, and line breaks."""
     for sign in "\\`*_[]<|~":
         text = text.replace(sign, f"\\{sign}")
-    return " ".join(text.split())
+    return " ".join(printable(text).split())

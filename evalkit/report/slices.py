@@ -49,7 +49,7 @@ def read_ways(texts: Sequence[str]) -> tuple[str, ...]:
     names = [name.strip() for text in texts for name in text.split(",")]
     for name in names:
         if name not in _WAYS:
-            raise EvalkitError(f"--slice: {unknown_name('slice', name, _WAYS)}; all are: {', '.join(_WAYS)}")
+            raise EvalkitError(f"--slice: {unknown_name('slice', name, _WAYS)}")
     return tuple(dict.fromkeys(names))
 
 

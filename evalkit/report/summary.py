@@ -16,8 +16,10 @@ from evalkit import published
 from evalkit.console import add_column, plain_table, print_whole
 from evalkit.published import PublishedFigure
 from evalkit.records import PrecisionCheck, Result
-from evalkit.report.numbers import tied_range
+from evalkit.report.first_stage import print_first_stages
+from evalkit.report.numbers import counted, tied_range
 from evalkit.results import count_queries, pairs_per_second, tokens_per_second
+from evalkit.terminal import without_home
 
 # per protocol: the metrics that lead it, and their column's titles
 _METRICS = {"cmteb-v1": ("map", "mrr"), "mteb-v2": ("map_at_1000", "mrr_at_10")}
@@ -89,6 +91,7 @@ def print_summary(results: Sequence[Result], console: Console, paths: Sequence[P
     console.print()
     for line in (*_result_lines(results, paths), *_disagreement_lines(results)):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
+    print_first_stages(results, console)
 
 
 def _by_model(results: Iterable[Result]) -> list[list[Result]]:
@@ -117,7 +120,7 @@ def _result_row(result: Result) -> _Row:
         map=_percent(result.scores[map_name]),
         mrr=_percent(result.scores[mrr_name]),
         interval=_range(*result.intervals[map_name]) if map_name in result.intervals else "",
-        ties=_tie_ranges(result, {"MAP": map_name, "MRR": mrr_name}),
+        ties=_tie_ranges([result], {"MAP": map_name, "MRR": mrr_name}),
         published=_published(figure),
         difference=_difference(result.scores[map_name], figure, _other_data(result)),
     )
@@ -137,6 +140,7 @@ def _average_row(group: Sequence[Result]) -> _Row:
         protocol=first.protocol,
         map=_percent(mean_map),
         mrr=_percent(mean_mrr),
+        ties=_tie_ranges(group, {"MAP": map_name, "MRR": mrr_name}),
         published=_published(figure),
         difference=_difference(mean_map, figure, next(filter(None, map(_other_data, group)), "")),
         is_average=True,
@@ -155,14 +159,24 @@ def _range(low: float, high: float) -> str:
     return f"{_percent(low)}–{_percent(high)}"
 
 
-def _tie_ranges(result: Result, metrics: Mapping[str, str]) -> str:
-    """Write a line per metric of which ties can move a printed digit."""
-    ranges = {
-        title: tied_range((ties.low, ties.high), result.scores[metric])
-        for title, metric in metrics.items()
-        if (ties := result.ties.get(metric))
-    }
-    return "\n".join(f"{title} {found}" for title, found in ranges.items() if found)
+def _tie_ranges(group: Sequence[Result], metrics: Mapping[str, str]) -> str:
+    """Write a line per metric of whose mean over the results ties can move a printed digit."""
+    lines = []
+    for title, metric in metrics.items():
+        known = [ties for result in group if (ties := result.ties.get(metric))]
+        if len(known) < len(group):
+            continue
+        low, high, value = (
+            math.fsum(parts) / len(group)
+            for parts in (
+                [ties.low for ties in known],
+                [ties.high for ties in known],
+                [result.scores[metric] for result in group],
+            )
+        )
+        if found := tied_range((low, high), value):
+            lines.append(f"{title} {found}")
+    return "\n".join(lines)
 
 
 def _published(figure: PublishedFigure | None) -> str:
@@ -193,12 +207,12 @@ def _result_lines(results: Sequence[Result], paths: Sequence[Path]) -> list[str]
     lines = []
     for number, result in enumerate(results):
         scored, dropped = count_queries(result)
-        facts = [f"{scored:,} queries scored, {dropped:,} dropped", *_speed(result)]
+        facts = [f"{counted(scored, 'query', 'queries')} scored, {dropped:,} dropped", *_speed(result)]
         truncated = _truncated_share(result)
         if truncated is not None:
             facts.append(f"{truncated * 100:.1f} % truncated")
         if number < len(paths):
-            facts.append(str(paths[number]))
+            facts.append(without_home(str(paths[number])))
         lines.append(f"{result.model.name} on {result.task.name}: {'; '.join(facts)}")
         if result.precision is not None:
             lines.append(_precision_line(result.precision))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from evalkit.result_folders import EXPERIMENTS, file_name
 from evalkit.stored_results import StoredResult
+from evalkit.terminal import without_home
 
 _COMMIT = re.compile("[0-9a-f]{40}")
 _SHORT_COMMIT = 12
@@ -31,13 +32,14 @@ class System:
     place: str = ""
 
 
-def systems_of(results: Sequence[StoredResult]) -> list[System]:
+def systems_of(results: Sequence[StoredResult], protocol: str | None = None) -> list[System]:
     """Name the system of each result, in the same order.
 
-    Where two results on the same data would be the same system's, where they lie tells them apart.
+    Where two results on the same data would be the same system's, where they lie tells them apart. So do their protocols, but
+    where all are put under one `protocol`.
     """
     plain = [_system(result) for result in results]
-    data = [(result.task_name, result.protocol, result.fingerprint) for result in results]
+    data = [(result.task_name, protocol or result.protocol, result.fingerprint) for result in results]
     repeated = {system for (system, _), times in Counter(zip(plain, data, strict=True)).items() if times > 1}
     return [
         replace(system, place=_place(result)) if system in repeated else system
@@ -66,7 +68,7 @@ def _system(result: StoredResult) -> System:
 
 def _place(result: StoredResult) -> str:
     named_after_task = result.path.name == f"{file_name(result.content['task_name'])}.json"
-    return str(result.path.parent if named_after_task else result.path)
+    return without_home(str(result.path.parent if named_after_task else result.path))
 
 
 def _label(system: System, namesakes: Sequence[System]) -> str:

@@ -19,14 +19,16 @@ from evalkit.models.interfaces import (
     TaskScorer,
     TextEmbedder,
     TextStream,
+    WindowScorer,
 )
 from evalkit.models.settings import ModelSettings
 from evalkit.records import Role, Run, Task, Usage
-from evalkit.scoring.execution import run_batches, run_chunks, run_parts
-from evalkit.scoring.items import TaskTexts, best_of_variants, task_texts, unique_pairs
+from evalkit.scoring.execution import Memory, network_batches, run_batches, run_chunks, run_parts
+from evalkit.scoring.items import TaskTexts, best_of_variants, name_pair, name_text, task_texts, unique_pairs
 from evalkit.scoring.outputs import NOT_COUNTED, OutputTable
 from evalkit.scoring.plan import pair_windows, text_windows
 from evalkit.scoring.store import ScoreStore, item_key
+from evalkit.scoring.text_windows import lacking_windows, pair_text_window, role_text_window
 
 SIMILARITY_ROWS = 8_192
 
@@ -70,7 +72,7 @@ def _score_pairs(model: RunnableModel, task: Task, texts: TaskTexts, kept: Score
 
     def name(item: int) -> str:
         query, document = pairs[item]
-        return f"query {_short(texts.queries[query])} with document {_short(texts.documents[document])}"
+        return name_pair(texts.queries[query], texts.documents[document])
 
     table = kept.table(
         [item_key(texts.queries[query], texts.documents[document]) for query, document in pairs.tolist()]
@@ -79,7 +81,13 @@ def _score_pairs(model: RunnableModel, task: Task, texts: TaskTexts, kept: Score
         scorer = model.scorer
         if isinstance(scorer, LocalNetwork):
             windows = pair_windows(scorer, texts.queries, texts.documents, pairs, table.lacks)
-            run_batches(scorer, windows, table, "pair", name)
+            run_batches(network_batches(scorer, windows, table.lacks, Memory(), name), table, "pair", name)
+        elif isinstance(scorer, WindowScorer):
+            batches = scorer.run_windows(
+                lacking_windows(len(pairs), table.lacks),
+                lambda start: pair_text_window(texts.queries, texts.documents, pairs, table.known, start),
+            )
+            run_batches(batches, table, "pair", name)
         else:
             chosen = [(texts.queries[query], texts.documents[document]) for query, document in pairs.tolist()]
             if isinstance(scorer, PairStream):
@@ -104,8 +112,8 @@ def _score_vectors(
     if not np.isfinite(scores).all():
         query, document = texts.meetings[np.argmin(np.isfinite(scores))]
         raise NonFiniteError(
-            f"the similarity of query {_short(texts.queries[query])} and document {_short(texts.documents[document])} is not a "
-            "finite number: a vector has length zero, or is too long; are the weights whole?"
+            f"the similarity of {name_text('query', texts.queries[query])} and {name_text('document', texts.documents[document])} "
+            "is not a finite number: a vector has length zero, or is too long; are the weights whole?"
         )
     tokens, truncated = _counts(documents, texts.meetings[texts.starts, 1])
     seconds = documents.seconds[texts.meetings[:, 1]]
@@ -134,16 +142,23 @@ def similarities(
 
 
 def _embed(model: RunnableModel, texts: Sequence[str], role: Role, kept: ScoreMemory) -> OutputTable:
-    unit = "query" if role == "query" else "document"
+    unit = role
 
     def name(item: int) -> str:
-        return f"{unit} {_short(texts[item])}"
+        return name_text(role, texts[item])
 
     table = kept.table([item_key(role, text) for text in texts])
     if not table.complete:
         scorer = model.scorer
         if isinstance(scorer, LocalNetwork):
-            run_batches(scorer, text_windows(scorer, texts, role, table.lacks), table, unit, name)
+            windows = text_windows(scorer, texts, role, table.lacks)
+            run_batches(network_batches(scorer, windows, table.lacks, Memory(), name), table, unit, name)
+        elif isinstance(scorer, WindowScorer):
+            batches = scorer.run_windows(
+                lacking_windows(len(texts), table.lacks),
+                lambda start: role_text_window(texts, role, table.known, start),
+            )
+            run_batches(batches, table, unit, name)
         elif isinstance(scorer, TextStream):
             stream = scorer
             run_parts(lambda lacking: stream.embed_parts(lacking, role), texts, table, unit, name)
@@ -181,7 +196,3 @@ def _usage(tables: Sequence[OutputTable], latencies: tuple[float, ...]) -> Usage
         truncated_items=sum(int(table.truncated.sum()) for table in tables),
         latencies=latencies,
     )
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 40 else text[:40] + "…")

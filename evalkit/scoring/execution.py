@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.errors import EvalkitError, NonFiniteError
-from evalkit.models.interfaces import Encoding, LocalNetwork, OutOfMemoryError, Part
+from evalkit.models.interfaces import DoneBatch, Encoding, LocalNetwork, OutOfMemoryError, Part
 from evalkit.scoring.outputs import OutputTable
 from evalkit.scoring.plan import Batch, Window, pack
 from evalkit.scoring.progress import progress
@@ -21,34 +21,54 @@ from evalkit.scoring.progress import progress
 CHUNK = 256  # items per call of a scorer that batches by itself, between two steps of the progress bar
 Item = TypeVar("Item")
 Name = Callable[[int], str]
+Lacks = Callable[[NDArray[np.int64]], bool]
 logger = logging.getLogger("evalkit")
 
 
-def run_batches(network: LocalNetwork, windows: Iterable[Window], table: OutputTable, unit: str, name: Name) -> None:
-    """Run the windows' batches that lack an output, and put the outputs into the table.
+def run_batches(batches: Generator[DoneBatch], table: OutputTable, unit: str, name: Name) -> None:
+    """Put the batches into the table as they get done.
 
-    Raises EvalkitError, naming the item, where one does not fit into memory alone or its output is not finite.
+    Raises EvalkitError, naming the item, where an output is not finite.
     """
     started = time.perf_counter()
-    memory = Memory()
-    with progress(
-        "scoring" if unit == "pair" else "embedding", len(table.known), unit, int(table.known.sum())
-    ) as advance:
-        batches = (
-            batch
-            for window in windows
-            for batch in pack(window.encodings, window.start, network.batch_tokens)
-            if table.lacks(batch.items)
-        )
-        with closing(_in_parallel(network, batches, memory, name)) as done:  # whatever happens, no thread runs on
-            for batch, outputs, seconds in done:
-                _refuse_non_finite(outputs, batch.items, name)
-                lacking = int((~table.known[batch.items]).sum())
-                lengths = [len(encoding.token_ids) for encoding in batch.encodings]
-                table.add(batch.items, outputs, seconds, lengths, [encoding.truncated for encoding in batch.encodings])
-                table.padding_tokens += batch.padded_tokens - batch.tokens
-                advance(lacking)
+    with (
+        progress(
+            "scoring" if unit == "pair" else "embedding", len(table.known), unit, int(table.known.sum())
+        ) as advance,
+        closing(batches) as done,  # whatever happens, nothing runs on
+    ):
+        for batch in done:
+            _refuse_non_finite(batch.outputs, batch.items, name)
+            lacking = int((~table.known[batch.items]).sum())
+            table.add(batch.items, batch.outputs, batch.seconds, batch.lengths, batch.truncated)
+            table.padding_tokens += batch.padding_tokens
+            advance(lacking, sum(batch.lengths or ()))
     table.elapsed += time.perf_counter() - started
+
+
+def network_batches(
+    network: LocalNetwork, windows: Iterable[Window], lacks: Lacks, memory: Memory, name: Name
+) -> Generator[DoneBatch]:
+    """Run the windows' batches that lack an output. Each is given as soon as it is done.
+
+    Raises EvalkitError, naming the item, where one does not fit into memory alone.
+    """
+    batches = (
+        batch
+        for window in windows
+        for batch in pack(window.encodings, window.start, network.batch_tokens)
+        if lacks(batch.items)
+    )
+    with closing(_in_parallel(network, batches, memory, name)) as done:
+        for batch, outputs, seconds in done:
+            yield DoneBatch(
+                batch.items,
+                outputs,
+                seconds,
+                lengths=[len(encoding.token_ids) for encoding in batch.encodings],
+                truncated=[encoding.truncated for encoding in batch.encodings],
+                padding_tokens=batch.padded_tokens - batch.tokens,
+            )
 
 
 def run_chunks(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.records import Task
+from evalkit.records import Role, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +56,13 @@ def best_of_variants(values: NDArray[np.float32], starts: Sequence[int] | NDArra
     """Per candidate the highest of its meetings' scores: a query of several texts scores by its best one."""
     best: NDArray[np.float32] = np.maximum.reduceat(values, starts)
     return best
+
+
+def name_pair(query: str, document: str) -> str:
+    """How messages name a pair."""
+    return f"{name_text('query', query)} with {name_text('document', document)}"
+
+
+def name_text(role: Role, text: str) -> str:
+    """How messages name a text: by its beginning."""
+    return f"{role} {text if len(text) <= 40 else text[:40] + '…'!r}"

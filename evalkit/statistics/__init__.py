@@ -11,7 +11,7 @@ from evalkit.statistics.paired import (
     resamples_needed,
     smallest_detectable_difference,
 )
-from evalkit.statistics.ranks import average_differences, pairs_of, rank_ranges
+from evalkit.statistics.ranks import average_differences, not_told_from_best, pairs_of, rank_ranges
 
 __all__ = [
     "average_differences",
@@ -20,6 +20,7 @@ __all__ = [
     "effect_size_intervals",
     "effect_sizes",
     "holm",
+    "not_told_from_best",
     "paired_randomisation_test",
     "pairs_of",
     "rank_ranges",

@@ -34,9 +34,25 @@ def rank_ranges(values: Floats, p_values: Floats, alpha: float) -> Whole:
     is below all that are better by a difference with p < `alpha`, and above all that are so much worse.
     """
     n = len(values)
-    first, second = pairs_of(n)
-    told_apart = np.zeros((n, n), np.bool_)
-    told_apart[first, second] = told_apart[second, first] = p_values < alpha
+    told_apart = _told_apart(n, p_values, alpha)
     above = told_apart & (values > values[:, None])
     below = told_apart & (values < values[:, None])
     return np.column_stack([1 + above.sum(axis=1), n - below.sum(axis=1)])
+
+
+def not_told_from_best(values: Floats, p_values: Floats, alpha: float) -> NDArray[np.bool_]:
+    """Say which systems no test tells from the one with the highest value (of equals, the first): bool[n_systems].
+
+    That one is among them. Arguments as of `rank_ranges`. A system may be among them and yet be told from one that is not the
+    best, where the two differ more steadily.
+    """
+    among: NDArray[np.bool_] = ~_told_apart(len(values), p_values, alpha)[int(np.argmax(values))]
+    return among
+
+
+def _told_apart(n: int, p_values: Floats, alpha: float) -> NDArray[np.bool_]:
+    """Which systems are told from which: bool[n_systems, n_systems]."""
+    first, second = pairs_of(n)
+    told_apart = np.zeros((n, n), np.bool_)
+    told_apart[first, second] = told_apart[second, first] = p_values < alpha
+    return told_apart

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from evalkit.errors import EvalkitError
+from evalkit.hub_access import limit_waits, unreachable
 from evalkit.records import Layout
 from evalkit.tasks.layouts import QRELS_NAMES, RawDataset, choose_split, refuse_missing_shards, table_of_dataset
 from evalkit.tasks.settings import HubLocation
@@ -48,6 +49,7 @@ def _snapshot(location: HubLocation, *, offline: bool) -> Path:
     import huggingface_hub
     from huggingface_hub import errors
 
+    limit_waits()
     try:
         folder = huggingface_hub.snapshot_download(
             location.repo,
@@ -93,10 +95,9 @@ def _not_cached(error: Exception, *, offline: bool) -> str:
             "it is not (or not whole) in the Hub cache and this run is offline: "
             "run once online, or give a copy with task.path=PATH"
         )
-    reason = _line(error.__cause__ or error)
     return (
-        f"the Hub at {constants.ENDPOINT} cannot be reached and the dataset is not in the Hub cache ({reason}): "
-        "check the network and HF_ENDPOINT, or give a copy with task.path=PATH"
+        f"the Hub at {unreachable(error)} and the dataset is not in the Hub cache: check the network, set HF_ENDPOINT to a mirror, "
+        "or give a copy with task.path=PATH"
     )
 
 

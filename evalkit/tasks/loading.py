@@ -9,13 +9,16 @@ from evalkit.errors import EvalkitError
 from evalkit.records import Finding, Request, Task
 from evalkit.tasks.content import compare_with_published, fingerprint, has_both, task_statistics
 from evalkit.tasks.findings import FindingLog, tell
+from evalkit.tasks.first_stage import FirstStageRun, read_first_stage
 from evalkit.tasks.hub import UNPINNED, read_hub
 from evalkit.tasks.layouts import RawDataset, read_path
-from evalkit.tasks.parts import requests_from_parts
+from evalkit.tasks.parts import requests_from_parts, rerank_rows
 from evalkit.tasks.rows import requests_from_rows
 from evalkit.tasks.settings import TaskSettings
 
 _BUNDLED = Path(__file__).parent / "demo"
+
+UNNAMED = ("", "local")  # such a task is named after its folder or file
 
 
 def load_task(settings: TaskSettings, *, limit: int | None = None, offline: bool = False) -> Task:
@@ -31,18 +34,22 @@ def load_task(settings: TaskSettings, *, limit: int | None = None, offline: bool
         raise EvalkitError(f"{settings.name} is a suite; load one of its tasks: {', '.join(settings.suite)}")
     if limit is not None and limit < 1:
         raise EvalkitError(f"limit={limit}: the number of queries to keep must be at least 1")
+    first_stage = read_first_stage(settings)
     settings = _completed(settings)
     raw, source, revision = _read(settings, offline=offline)
     log = FindingLog()
     if raw.layout == "cmteb":
         requests = requests_from_rows(raw.parts["rows"], raw.split, log)
+        log.raise_errors()
+        requests = requests if first_stage is None else rerank_rows(requests, first_stage, log)
     else:
-        requests = requests_from_parts(raw.parts, log)
+        requests = requests_from_parts(raw.parts, log, first_stage)
     log.raise_errors()
-    requests = _scorable(requests, limit, source)
+    requests = _scorable(requests, limit, source, first_stage)
+    name = settings.name if settings.mteb_name or settings.name not in UNNAMED else _name_of(settings.path)
     task = Task(
-        name=settings.name if settings.mteb_name else _name_of(settings.path),
-        mteb_name=settings.mteb_name or _name_of(settings.path),
+        name=name,
+        mteb_name=settings.mteb_name or name,
         split=raw.split,
         languages=settings.languages,
         layout=raw.layout,
@@ -54,8 +61,10 @@ def load_task(settings: TaskSettings, *, limit: int | None = None, offline: bool
         findings=log.findings(),
         limit=limit,
         subset=settings.subset or "default",
+        first_stage=None if first_stage is None else first_stage.describe(),
+        differences=() if first_stage is None else (f"the candidates of {first_stage.file.path.stem}",),
     )
-    if limit is None and settings.mteb_name:
+    if limit is None and settings.mteb_name and first_stage is None:
         task = _compared(task)
     tell(task.name, task.findings)
     return task
@@ -100,8 +109,15 @@ def _no_source(settings: TaskSettings) -> str:
     return f"task={settings.name} has no copy in the layout task.source={settings.source}; use task.source={other}"
 
 
-def _scorable(requests: tuple[Request, ...], limit: int | None, source: str) -> tuple[Request, ...]:
+def _scorable(
+    requests: tuple[Request, ...], limit: int | None, source: str, first_stage: FirstStageRun | None
+) -> tuple[Request, ...]:
     scorable = [request for request in requests if has_both(request)]
+    if not scorable and first_stage is not None:
+        raise EvalkitError(
+            f"{first_stage.file.path}: for none of the {len(requests)} queries of {source} it has both a relevant and an "
+            "irrelevant document among those that are taken, so nothing can be scored; look at its ids, or raise task.top_k"
+        )
     if not scorable:
         raise EvalkitError(
             f"{source}: none of its {len(requests)} queries has both a positive and a negative candidate, "

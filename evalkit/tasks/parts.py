@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from evalkit.records import Candidate, Query, Request
 from evalkit.tasks.findings import Cell, FindingLog, described
+from evalkit.tasks.first_stage import FirstStageRun
 from evalkit.tasks.tables import Row, Table
 from evalkit.tasks.texts import TextReader, identifier, require_columns, require_rows
 
@@ -15,31 +16,54 @@ Gains = dict[str, dict[str, int]]
 Ranked = Mapping[str, list[str]]
 
 
-def requests_from_parts(parts: Mapping[str, tuple[Table, ...]], log: FindingLog) -> tuple[Request, ...]:
+def requests_from_parts(
+    parts: Mapping[str, tuple[Table, ...]], log: FindingLog, first_stage: FirstStageRun | None = None
+) -> tuple[Request, ...]:
     """The requests of a dataset in mteb 2's layout, in the order of `queries` and `top_ranked`.
 
     A document is its title, a space and its text, stripped. Queries that the qrels do not name are left out, as mteb
     does. Without `top_ranked` a query's candidates are the documents that its qrels name. A relevant document that is
     not among the candidates goes to `unretrieved_gains`. A document that top_ranked lists twice for a query is one
-    candidate.
+    candidate. With a `first_stage` its run takes the place of `top_ranked`.
     """
     _require(parts, log)
     reader = TextReader(log)
     corpus, _ = _read_texts(parts["corpus"], _document_reader(reader), log)
     queries, query_places = _read_texts(parts["queries"], _query_reader(reader), log)
     gains = _read_gains(parts["qrels"], queries, corpus, log)
-    ranked = (
-        _read_ranked(parts["top_ranked"], queries, corpus, log) if "top_ranked" in parts else _judged(parts, gains, log)
-    )
+    if first_stage is not None:
+        first_stage.check(queries, corpus, log)
+        ranked = first_stage.ranked
+    elif "top_ranked" in parts:
+        ranked = _read_ranked(parts["top_ranked"], queries, corpus, log)
+    else:
+        ranked = _judged(parts, gains, log)
     log.raise_errors()
     requests = []
     for query_id, texts in queries.items():
         if query_id not in gains:
             log.add("note", "query that the qrels do not name: left out", query_places[query_id])
             continue
-        requests.append(_request(Query(query_id, texts), corpus, gains[query_id], ranked.get(query_id, [])))
+        requests.append(
+            _request(Query(query_id, texts), corpus, gains[query_id], ranked.get(query_id, []), first_stage)
+        )
         _note_oddities(requests[-1], query_places[query_id], log)
     return tuple(requests)
+
+
+def rerank_rows(requests: Sequence[Request], first_stage: FirstStageRun, log: FindingLog) -> tuple[Request, ...]:
+    """The requests of rows with a first stage's candidates in place of their own; the corpus is all documents of all rows."""
+    corpus: Texts = {candidate.doc_id: (candidate.text,) for request in requests for candidate in request.candidates}
+    first_stage.check({request.query.query_id: request for request in requests}, corpus, log)
+    log.raise_errors()
+    place = Cell(str(first_stage.file.path))
+    chosen = []
+    for request in requests:
+        gains = {candidate.doc_id: candidate.gain for candidate in request.candidates}
+        ranked = first_stage.ranked.get(request.query.query_id, [])
+        chosen.append(_request(request.query, corpus, gains, ranked, first_stage))
+        _note_oddities(chosen[-1], place, log)
+    return tuple(chosen)
 
 
 def _require(parts: Mapping[str, tuple[Table, ...]], log: FindingLog) -> None:
@@ -154,11 +178,14 @@ def _judged(parts: Mapping[str, tuple[Table, ...]], gains: Gains, log: FindingLo
     return {query_id: list(judged) for query_id, judged in gains.items()}
 
 
-def _request(query: Query, corpus: Texts, gains: Mapping[str, int], doc_ids: list[str]) -> Request:
+def _request(
+    query: Query, corpus: Texts, gains: Mapping[str, int], doc_ids: list[str], first_stage: FirstStageRun | None
+) -> Request:
     candidates = tuple(Candidate(doc_id, corpus[doc_id][0], gains.get(doc_id, 0)) for doc_id in doc_ids)
     offered = set(doc_ids)
-    missed = tuple(gain for doc_id, gain in gains.items() if gain > 0 and doc_id not in offered)
-    return Request(query, candidates, missed)
+    missed = {doc_id: gain for doc_id, gain in gains.items() if gain > 0 and doc_id not in offered}
+    scores = first_stage.scores(query.query_id, doc_ids) if first_stage is not None else ()
+    return Request(query, candidates, tuple(missed.values()), tuple(missed), scores)
 
 
 def _note_oddities(request: Request, cell: Cell, log: FindingLog) -> None:

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from evalkit.configuration import configs_dir, option_names, read_yaml, settings_error, unknown_name
+from evalkit.configuration import configs_dir, option_file, option_names, parse_yaml, settings_error, unknown_name
 from evalkit.errors import EvalkitError
 
 
@@ -27,7 +26,8 @@ class TaskSettings(BaseModel):
 
     `source` chooses between the two Hub locations, which also say the layout; `path` (a file or folder) or `bundled`
     (a file of the package) replaces both. Where `mteb_name` is empty, the task is named after its path. A task of a `registry`
-    is what that knows under `name`; `subset` chooses one of its subsets, where it has several.
+    is what that knows under `name`; `subset` chooses one of its subsets, where it has several. `candidates` is a file, the run of
+    a first stage, whose `top_k` best documents per query are the candidates.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -44,6 +44,8 @@ class TaskSettings(BaseModel):
     bundled: str | None = None
     registry: Literal["mteb"] | None = None
     subset: str | None = Field(default=None, min_length=1)
+    candidates: str | None = Field(default=None, min_length=1)
+    top_k: int | None = Field(default=None, ge=1)
     suite: tuple[str, ...] = ()
 
     @classmethod
@@ -92,22 +94,27 @@ def suite_settings(suite: TaskSettings, folders: Sequence[Path] = ()) -> tuple[T
     return tuple(task.model_copy(update={"source": suite.source}) for task in tasks)
 
 
-def _merged(name: str, folder: Path) -> dict[str, Any]:
+def _merged(name: object, folder: Path, above: tuple[object, ...] = ()) -> dict[str, Any]:
     """A file's mapping over those of the files that its `defaults` name: an alias names the file it stands for.
 
     `base` is left out, since it holds the defaults of TaskSettings.
     """
-    path = folder / f"{name}.yaml"
-    if not path.is_file():
-        raise unknown_name("task", name, sorted(file.stem for file in folder.glob("*.yaml")))
+    path = option_file(folder, name)
+    if path is None or name in above:
+        raise unknown_name(
+            "task", str(name), sorted(file.stem for file in folder.glob("*.yaml") if file.stem not in above)
+        )
     try:
-        content = read_yaml(path)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = parse_yaml(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise EvalkitError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise EvalkitError(f"{path} must hold a mapping such as `name: {name}`")
+    defaults = content.pop("defaults", [])
+    if not isinstance(defaults, list):
+        raise EvalkitError(f"{path}: defaults must be a list such as [base, _self_]")
     merged: dict[str, Any] = {}
-    for default in content.pop("defaults", ()):
+    for default in defaults:
         if default not in ("base", "_self_"):
-            merged |= _merged(default, folder)
+            merged |= _merged(default, folder, (*above, name))
     return merged | content

@@ -51,6 +51,9 @@ def identifier(value: Any, cell: Cell, log: FindingLog) -> str:
 
 def require_columns(table: Table, columns: tuple[str, ...], log: FindingLog) -> None:
     """Note an error for each column that a table lacks; `a|b` stands for either name."""
+    if not table.columns and not table.rows:
+        log.add("error", "there is nothing in it", Cell(table.file))
+        return
     found = ", ".join(table.columns) or "none"
     for column in columns:
         if not set(column.split("|")) & set(table.columns):

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from evalkit.audit.figures import Figure, Unit, decimals_of, parse_number, value_of
 from evalkit.audit.names import (
     full_model_name,
@@ -19,6 +17,7 @@ from evalkit.audit.names import (
     task_name,
 )
 from evalkit.audit.readers.tables import table_figures
+from evalkit.configuration import parse_yaml
 from evalkit.errors import EvalkitError
 
 # as huggingface_hub finds it; its ModelCard refuses a card whose figures are wrong, and here these are to be told
@@ -52,10 +51,9 @@ def card_figures(text: str, path: Path, model: str = "") -> list[Figure]:
 
 def _parse_yaml(text: str, path: Path) -> object:
     try:
-        return yaml.safe_load(text)
-    except Exception as error:  # beside YAMLError: dates that do not exist, keys that cannot be, too deep nesting
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise EvalkitError(f"{path}: the YAML at its top is broken ({first_line}); mend it") from error
+        return parse_yaml(text)
+    except ValueError as error:
+        raise EvalkitError(f"{path}: the YAML at its top is broken ({error}); mend it") from error
 
 
 def _index_figures(metrics: list[_Metric], owner: str, file: str) -> list[Figure]:

@@ -13,7 +13,7 @@ from evalkit.audit.figures import Finding, Severity
 from evalkit.errors import EvalkitError
 from evalkit.metrics import PROTOCOLS, score_lists
 from evalkit.metrics.lists import candidate_lists
-from evalkit.stored_results import MAIN_METRICS, load_result, query_column
+from evalkit.stored_results import MAIN_METRICS, load_result, query_column, unretrieved_documents
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,6 +85,7 @@ def _count_findings(result: _OwnResult) -> Iterator[Finding]:
     leading = query_column(result.own["protocol"], MAIN_METRICS[result.own["protocol"]][0])
     scored = int(result.queries[leading].notna().sum())
     run_ids = list(dict.fromkeys(result.run["query_id"]))
+    ranked = result.queries[result.queries["n_candidates"] > 0]  # a first stage may have found nothing for a query
     counted = {
         "task.statistics.queries": (statistics.get("queries"), len(result.queries)),
         "task.statistics.pairs": (statistics.get("pairs"), len(result.run)),
@@ -99,7 +100,7 @@ def _count_findings(result: _OwnResult) -> Iterator[Finding]:
                 f"evalkit.{name}",
                 f"{stated} stated, {found} in the tables",
             )
-    if result.queries["query_id"].duplicated().any() or run_ids != list(result.queries["query_id"]):
+    if result.queries["query_id"].duplicated().any() or run_ids != list(ranked["query_id"]):
         yield result.finding(
             "the two tables are of different queries",
             "query_id",
@@ -108,13 +109,13 @@ def _count_findings(result: _OwnResult) -> Iterator[Finding]:
         return
     groups = result.run.assign(positive=result.run["label"] > 0).groupby("query_id", sort=False)["positive"]
     for column, counts in (("n_positive", groups.sum()), ("n_candidates", groups.size())):
-        wrong = np.flatnonzero(counts.to_numpy() != result.queries[column].to_numpy())
+        wrong = np.flatnonzero(counts.to_numpy() != ranked[column].to_numpy())
         if wrong.size:
             first = int(wrong[0])
             yield result.finding(
                 f"{column} of {wrong.size} queries is not what the run's labels give",
                 f"queries.parquet, {column}",
-                f"query {run_ids[first]!r}: {result.queries[column].iloc[first]} in the table, {counts.iloc[first]} in the run",
+                f"query {run_ids[first]!r}: {ranked[column].iloc[first]} in the table, {counts.iloc[first]} in the run",
             )
 
 
@@ -138,18 +139,23 @@ def _mean_findings(result: _OwnResult) -> Iterator[Finding]:
 def _value_findings(result: _OwnResult) -> Iterator[Finding]:
     """Score the run again and compare query by query.
 
-    mteb-v2 counts relevant documents that are no candidates as missed; only in C-MTEB's layout are there none for sure.
+    mteb-v2 counts relevant documents that are no candidates as missed: the table of queries lists them, but for results of
+    evalkit's first versions, of which only those in C-MTEB's layout have none for sure.
     """
-    lengths = result.run.groupby("query_id", sort=False).size()
+    counted = result.queries[result.queries["n_candidates"] > 0].set_index("query_id")["n_candidates"]
+    if not counted.equals(result.run.groupby("query_id", sort=False).size().rename("n_candidates")):
+        return  # the counts' findings say how the tables differ
+    missed = unretrieved_documents(result.queries)
     lists = candidate_lists(
-        query_ids=[str(query_id) for query_id in lengths.index],
-        lengths=lengths.to_list(),
+        query_ids=result.queries["query_id"].astype(str).to_list(),
+        lengths=result.queries["n_candidates"].to_list(),
         doc_ids=cast("list[str]", result.run["doc_id"].to_list()),
         scores=result.run["score"].to_numpy(),
         gains=result.run["label"].to_numpy(),
-        unretrieved_gains=[()] * len(lengths),
+        unretrieved_gains=[tuple(gain for _, gain in documents) for documents in missed],
     )
-    names = ["cmteb-v1", "mteb-v2"] if result.own["task"].get("layout") == "cmteb" else ["cmteb-v1"]
+    known = result.own["task"].get("layout") == "cmteb" or any(missed)
+    names = ["cmteb-v1", "mteb-v2"] if known else ["cmteb-v1"]
     for name in names:
         values = score_lists(lists, PROTOCOLS[name]).values
         for metric, recomputed in values.items():

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from evalkit.audit.figures import Figure, Unit, decimals_of, parse_number, value_of
 from evalkit.audit.names import full_model_name, is_metric, protocol_of, query_count, task_name
+from evalkit.configuration import is_nested_deep
 from evalkit.published import AVERAGE_TASK
 
 _HUB = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.\-]+/[\w.\-]+)/?")
@@ -64,31 +66,41 @@ def table_figures(text: str, first_line: int, path: Path, owner: str = "") -> li
 
 def parse_tables(text: str) -> Iterator[Table]:
     """Find the tables of a Markdown text; code is no table."""
-    tokens = MarkdownIt("commonmark").enable("table").parse(text)
+    # cells alone are read for links and the like: elsewhere brackets that nest deep would take a parser long
+    markdown = MarkdownIt("commonmark").enable("table").disable("inline")
+    references: dict[str, Any] = {}
+    tokens = markdown.parse(text, references)
     start = 0
     for number, token in enumerate(tokens):
         if token.type == "table_open":
             start = number
         elif token.type == "table_close":
-            rows = list(_rows(tokens[start:number]))
+            rows = list(_rows(tokens[start:number], lambda cell: _inside(markdown, cell, references)))
             if rows and rows[0]:
                 yield Table(line=(tokens[start].map or [0])[0] + 1, header=rows[0], rows=tuple(rows[1:]))
 
 
-def _rows(tokens: Sequence[Token]) -> Iterator[tuple[Cell, ...]]:
+def _inside(markdown: MarkdownIt, cell: str, references: dict[str, Any]) -> list[Token]:
+    children: list[Token] = []
+    if is_nested_deep(cell):
+        return [Token("text", "", 0, content=cell)]
+    markdown.inline.parse(cell, markdown, references, children)
+    return children
+
+
+def _rows(tokens: Sequence[Token], inside: Callable[[str], list[Token]]) -> Iterator[tuple[Cell, ...]]:
     cells: list[Cell] = []
     for token in tokens:
         if token.type == "tr_open":
             cells = []
         elif token.type == "inline":
-            cells.append(_cell(token))
+            cells.append(_cell(inside(token.content)))
         elif token.type == "tr_close":
             yield tuple(cells)
 
 
-def _cell(inline: Token) -> Cell:
-    children = inline.children or []
-    text = "".join(child.content for child in children if child.type in ("text", "code_inline"))
+def _cell(children: Sequence[Token]) -> Cell:
+    text = "".join(child.content for child in children if child.type in ("text", "text_special", "code_inline"))
     links = [str(child.attrs.get("href", "")) for child in children if child.type == "link_open"]
     return Cell(text.strip(), links[0] if links else "")
 

@@ -51,8 +51,11 @@ def is_loopback(url: str) -> bool:
 
 
 def plain_location(location: str) -> str:
-    """Where a redirect leads, without user, password, query and fragment."""
-    parts = urlsplit(location)
+    """Where a redirect leads, without user, password, query and fragment; empty where that is no address."""
+    try:
+        parts = urlsplit(location)
+    except ValueError:
+        return ""
     return SplitResult(parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", "").geturl()
 
 

@@ -70,7 +70,10 @@ def vectors(values: Sequence[Any]) -> NDArray[np.float32]:
     lengths = sorted({len(row) for row in rows})
     if len(lengths) > 1 or lengths == [0]:
         raise WrongAnswerError(f"vectors of {' and '.join(map(str, lengths))} numbers")
-    return np.stack(rows)
+    stacked = np.stack(rows)
+    if not stacked.any(axis=1).all():
+        raise WrongAnswerError("a vector has length zero")
+    return stacked
 
 
 def _listed(value: Any) -> NDArray[np.float32]:

@@ -5,16 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import math
-import random
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 import numpy as np
@@ -23,15 +19,14 @@ from numpy.typing import NDArray
 
 from evalkit.backends.servers.addresses import endpoint, is_loopback, plain_location
 from evalkit.backends.servers.answers import WrongAnswerError
+from evalkit.backends.servers.retries import LONGEST_ASKED, PassingError, error_type, insist, is_transient, retry_after
 from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import Part
 from evalkit.models.server_settings import ServerSettings
 
-TRANSIENT = frozenset({429, 502, 503, 504})
-FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds; doubled from one try to the next
-LONGEST_ASKED = 600.0  # a server that asks for more is not waited for
 TOLD = 3.0  # a wait as long as this is told
 SHOWN = 300  # characters of an answer in an error
+Outcome = TypeVar("Outcome")
 logger = logging.getLogger("evalkit")
 
 
@@ -77,7 +72,7 @@ class Client:
 
         async def ask() -> Any:
             async with self._connected() as http:
-                return (await self._ask(http, path, None))[0]
+                return (await self._ask(http, path, None, lambda answer: answer))[0]
 
         with start_blocking_portal() as portal:
             return portal.call(ask)
@@ -107,12 +102,7 @@ class Client:
                 await asyncio.gather(*workers, return_exceptions=True)
 
     async def _answer(self, http: httpx2.AsyncClient, question: Question) -> Part:
-        content, seconds = await self._ask(http, question.path, question.body)
-        try:
-            outputs = question.read(content)
-        except WrongAnswerError as error:
-            said = self.quote(json.dumps(content, ensure_ascii=False))
-            raise self.refusal(question.path, f"gave a wrong answer: {error}; it said {said}") from None
+        outputs, seconds = await self._ask(http, question.path, question.body, question.read)
         return Part(question.positions, outputs, seconds / self.settings.concurrency)
 
     @asynccontextmanager
@@ -127,41 +117,57 @@ class Client:
         ) as http:
             yield http
 
-    async def _ask(self, http: httpx2.AsyncClient, path: str, body: Mapping[str, Any] | None) -> tuple[Any, float]:
-        """The answer as JSON, and the seconds that it took, without those of tries that failed."""
-        tries = self.settings.retries + 1
-        problem = ""
-        for attempt in range(tries):
-            asked = 0.0
-            started = time.perf_counter()
-            try:
-                async with asyncio.timeout(self.settings.timeout):
-                    response = await self._send(http, path, body)
-            except TimeoutError:
-                problem = f"did not answer within {self.settings.timeout:g} s (backend.timeout, or a smaller backend.batch_size)"
-            except httpx2.RequestError as error:
-                problem = f"can't be reached, or broke off: {self.quote(str(error) or type(error).__name__)}"
-            else:
-                if response.is_success:
-                    return self._decoded(path, response), time.perf_counter() - started
-                problem, asked = f"answered {response.status_code}: {self.quote(response.text)}", _retry_after(response)
-                if not _is_transient(response):
-                    raise self.refusal(path, problem + self._advice(response))
-            if asked > LONGEST_ASKED:
-                raise self.refusal(path, f"{problem}; it asks to be left alone for {asked:.0f} seconds; try again then")
-            if attempt + 1 < tries:
-                await self._pause(path, problem, max(asked, _back_off(attempt)))
-        raise self.refusal(
-            path,
-            f"{problem}; tried {tries} time{'s' if tries > 1 else ''} (backend.retries). What it has scored is kept: mend it and "
-            "run the same again",
-        )
+    async def _ask(
+        self, http: httpx2.AsyncClient, path: str, body: Mapping[str, Any] | None, read: Callable[[Any], Outcome]
+    ) -> tuple[Outcome, float]:
+        """What `read` makes of the answer, and the seconds that it took, without those of tries that failed."""
+        tries = 0
 
-    async def _pause(self, path: str, problem: str, seconds: float) -> None:
-        if seconds >= TOLD:
-            address = endpoint(self.url, path)
-            logger.info("%s at %s %s; trying again in %.0f s", self.backend, address, problem, seconds)
-        await asyncio.sleep(seconds)
+        async def attempt() -> tuple[Outcome, float]:
+            nonlocal tries
+            tries += 1
+            content, seconds = await self._try(http, path, body)
+            try:
+                return read(content), seconds
+            except WrongAnswerError as error:
+                # one of many machines behind an address may give it, or one that is just going down
+                said = self.quote(json.dumps(content, ensure_ascii=False))
+                raise PassingError(f"gave a wrong answer: {error}; it said {said}") from None
+
+        def tell(problem: str, seconds: float) -> None:
+            if seconds >= TOLD:
+                address = endpoint(self.url, path)
+                logger.info("%s at %s %s; trying again in %.0f s", self.backend, address, problem, seconds)
+
+        try:
+            return await insist(attempt, self.settings.retries, tell)
+        except PassingError as error:
+            raise self.refusal(
+                path,
+                f"{error}; tried {tries} time{'s' if tries > 1 else ''} (backend.retries). Mend it and run the "
+                "same again: what the store has is not asked for again",
+            ) from None
+
+    async def _try(self, http: httpx2.AsyncClient, path: str, body: Mapping[str, Any] | None) -> tuple[Any, float]:
+        """Ask once. Raises PassingError for what may pass, EvalkitError for what does not."""
+        started = time.perf_counter()
+        try:
+            async with asyncio.timeout(self.settings.timeout):
+                response = await self._send(http, path, body)
+        except TimeoutError:
+            limit = f"{self.settings.timeout:g} s (backend.timeout, or a smaller backend.batch_size)"
+            raise PassingError(f"did not answer within {limit}") from None
+        except httpx2.RequestError as error:
+            reason = self.quote(str(error) or type(error).__name__)
+            raise PassingError(f"can't be reached, or broke off: {reason}") from None
+        if response.is_success:
+            return self._decoded(response), time.perf_counter() - started
+        problem, asked = f"answered {response.status_code}: {self.quote(response.text)}", retry_after(response)
+        if not is_transient(response):
+            raise self.refusal(path, problem + self._advice(response))
+        if asked > LONGEST_ASKED:
+            raise self.refusal(path, f"{problem}; it asks to be left alone for {asked:.0f} seconds; try again then")
+        raise PassingError(problem, asked)
 
     async def _send(self, http: httpx2.AsyncClient, path: str, body: Mapping[str, Any] | None) -> httpx2.Response:
         if body is None:
@@ -170,57 +176,33 @@ class Client:
         content = json.dumps(body).encode("ascii")
         return await http.post(endpoint(self.url, path), content=content, headers={"Content-Type": "application/json"})
 
-    def _decoded(self, path: str, response: httpx2.Response) -> Any:
-        """The answer, without the key if the server repeats it: what it says of itself goes into results."""
+    def _decoded(self, response: httpx2.Response) -> Any:
+        """The answer, without the key if the server repeats it: what it says of itself goes into results.
+
+        Raises PassingError where it is not JSON, since it may have been cut off.
+        """
         content = response.content.replace(self.key.encode(), b"***") if self.key else response.content
         try:
             return json.loads(content)
-        except ValueError:
-            raise self.refusal(path, f"answered with what is not JSON: {self.quote(response.text)}") from None
+        except (ValueError, RecursionError):
+            raise PassingError(f"answered with what is not JSON: {self.quote(response.text)}") from None
 
     def _advice(self, response: httpx2.Response) -> str:
         status = response.status_code
         if response.is_redirect:
-            return f"; it sends to {plain_location(response.headers['Location'])}: give that as backend.url if you trust it"
+            place = plain_location(response.headers.get("Location", ""))
+            return (
+                f"; it sends to {place}: give that as backend.url if you trust it"
+                if place
+                else "; it names no other address"
+            )
         if status in (401, 403):
             given = "it refuses the key in" if self.key else "it wants a key, and there is none in"
             return f"; {given} the environment variable {self.settings.key_variable or '(backend.key_variable=NAME)'}"
         if status == 404:
             return "; is backend.url its address, and backend.served_model the name that it knows the model by?"
-        if status == 413 or _error_type(response) == "validation":
+        if status == 413 or error_type(response) == "validation":
             return "; a smaller backend.batch_size may do"
         if status in (400, 422):
             return "; where a text is too long for it, cut them: backend.max_characters=N"
         return ""
-
-
-def _is_transient(response: httpx2.Response) -> bool:
-    return response.status_code in TRANSIENT or _error_type(response) == "overloaded"
-
-
-def _error_type(response: httpx2.Response) -> str:
-    """What TEI calls the error, in small letters: its versions disagree on status codes and on capitals."""
-    try:
-        content = json.loads(response.content)
-    except ValueError:
-        return ""
-    return str(content.get("error_type", "")).lower() if isinstance(content, dict) else ""
-
-
-def _retry_after(response: httpx2.Response) -> float:
-    """The seconds that the server asks to wait: a number, or the time until a date; 0 where it asks nothing sensible."""
-    asked = response.headers.get("Retry-After", "")
-    try:
-        seconds = float(asked)
-    except ValueError:
-        try:
-            moment = parsedate_to_datetime(asked)
-        except ValueError:
-            return 0.0
-        seconds = (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
-    return max(seconds, 0.0) if math.isfinite(seconds) else 0.0
-
-
-def _back_off(attempt: int) -> float:
-    longest = min(FIRST_WAIT * 2.0**attempt, LONGEST_WAIT)
-    return random.uniform(longest / 2, longest)  # noqa: S311  # so that many clients don't come back at once

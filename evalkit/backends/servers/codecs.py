@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from evalkit.backends.parts import by_query
 from evalkit.backends.servers.answers import by_index, member, numbers, vectors
 from evalkit.backends.servers.client import Question
 
@@ -37,22 +38,15 @@ class RerankCodec:
 
     def questions(self, model: str, pairs: Sequence[tuple[str, str]], size: int) -> Iterator[Question]:
         """Pairs of one query go together, wherever they stand."""
-        positions: dict[str, list[int]] = {}
-        for position, (query, _) in enumerate(pairs):
-            positions.setdefault(query, []).append(position)
-        for query, all_of_query in positions.items():
-            for start in range(0, len(all_of_query), size):
-                chosen = all_of_query[start : start + size]
-                body: dict[str, Any] = {
-                    "model": model,
-                    self.query: query,
-                    self.documents: [pairs[position][1] for position in chosen],
-                }
-                if self.top:
-                    body[self.top] = len(chosen)
-                yield Question(
-                    np.array(chosen, np.int64), self.path, {**body, **self.wishes}, self._reader(len(chosen))
-                )
+        for positions in by_query(pairs, size):
+            body: dict[str, Any] = {
+                "model": model,
+                self.query: pairs[positions[0]][0],
+                self.documents: [pairs[position][1] for position in positions],
+            }
+            if self.top:
+                body[self.top] = len(positions)
+            yield Question(positions, self.path, {**body, **self.wishes}, self._reader(len(positions)))
 
     def _reader(self, count: int) -> Callable[[Any], NDArray[np.float32]]:
         def read(answer: Any) -> NDArray[np.float32]:

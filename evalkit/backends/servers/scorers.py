@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.backends import read_backend
+from evalkit.backends.parts import joined
 from evalkit.backends.servers.addresses import checked_url, is_loopback, read_key
 from evalkit.backends.servers.client import Client, logger
 from evalkit.backends.servers.codecs import EmbeddingCodec, PairCodec
@@ -18,6 +19,7 @@ from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import Part, RunnableModel, Runtime, Scorer
 from evalkit.models.server_settings import ROLES, ServerSettings
 from evalkit.models.settings import ModelSettings, read_model
+from evalkit.models.weights import find_model
 from evalkit.records import ModelIdentity, Role
 
 RECIPE = ("kind", "max_length", "query_prompt", "document_prompt", "similarity")
@@ -46,7 +48,7 @@ class ServedReranker:
     codec: PairCodec
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
-        return _joined(self.score_parts(pairs), len(pairs))
+        return joined(self.score_parts(pairs), len(pairs))
 
     def score_parts(self, pairs: Sequence[tuple[str, str]]) -> Generator[Part]:
         queries = self.served.texts([query for query, _ in pairs], "query")
@@ -63,7 +65,7 @@ class ServedEmbedder:
     codec: EmbeddingCodec
 
     def embed(self, texts: Sequence[str], role: Role) -> NDArray[np.float32]:
-        return _joined(self.embed_parts(texts, role), len(texts))
+        return joined(self.embed_parts(texts, role), len(texts))
 
     def embed_parts(self, texts: Sequence[str], role: Role) -> Generator[Part]:
         server = self.served.client.settings
@@ -71,19 +73,6 @@ class ServedEmbedder:
         fields = {server.role_field: value} if server.role_field and value else {}
         sent = self.served.texts(texts, role)
         return self.served.client.stream(self.codec.questions(self.served.name, sent, self.served.batch_size, fields))
-
-
-def _joined(parts: Generator[Part], count: int) -> NDArray[np.float32]:
-    outputs = np.empty(0, np.float32)
-    for part in parts:
-        if len(outputs) != count:
-            outputs = np.empty((count, *part.outputs.shape[1:]), np.float32)
-        if part.outputs.shape[1:] != outputs.shape[1:]:
-            raise EvalkitError(
-                f"the server's vectors have {part.outputs.shape[-1]} numbers, those before {outputs.shape[-1]}"
-            )
-        outputs[part.positions] = part.outputs
-    return outputs
 
 
 def open_client(backend: str, settings: ModelSettings, runtime: Runtime) -> Client:
@@ -116,12 +105,20 @@ def _refuse_ignored(backend: str, settings: ModelSettings, runtime: Runtime) -> 
                 )
 
 
-def refuse_changed_length(backend: str, settings: ModelSettings) -> None:
-    """Refuse a max_length of the user's own where the server can't be told: it reads as much as it was started with."""
-    if settings.name in option_names("model") and settings.max_length != read_model(settings.name).max_length:
-        raise EvalkitError(
-            f"model.max_length={settings.max_length}: backend={backend} can't be told so, the server cuts as it was started"
-        )
+def refuse_changed(backend: str, settings: ModelSettings, *fields: str) -> None:
+    """Refuse what the user says otherwise than the model's file, where the server can't be told: it does as it was started.
+
+    How a model of the user's own pools is for the user to say: its file (local-embedder) does not know it.
+    """
+    if settings.name not in option_names("model"):
+        return
+    own = read_model(settings.name)
+    for field in fields:
+        known = own.hub_id is not None or field != "pooling"
+        if known and getattr(settings, field) != getattr(own, field):
+            raise EvalkitError(
+                f"model.{field}={getattr(settings, field)}: backend={backend} can't be told so, the server does as it was started"
+            )
 
 
 def refuse_dot(backend: str, settings: ModelSettings) -> None:
@@ -175,18 +172,19 @@ def served_model(
         "model": identity.hub_id,
         "revision": identity.revision,
         **settings.model_dump(mode="json", include=set(RECIPE)),
-        "backend": backend,
+        # the same name elsewhere may be another model, unless the server says which revision it runs
+        "backend": backend if revision else {**backend, "url": client.url},
     }
     return RunnableModel(identity, {**backend, "url": client.url}, way, open_scorer)
 
 
 def _identity(settings: ModelSettings, served_name: str, revision: str | None) -> ModelIdentity:
-    """Whose weights a server runs, named as if they were here; there is nothing to hash."""
+    """Whose weights a server runs: those of the folder that the user names, else what is known of them by name.
+
+    Raises EvalkitError where the folder is not there or holds no model.
+    """
     if settings.path:
-        folder = Path(settings.path).expanduser().resolve().name
-        return ModelIdentity(
-            settings.name if settings.hub_id else folder, f"local/{folder}", revision or "", settings.kind
-        )
+        return find_model(settings, offline=True).identity
     if settings.hub_id:
         return ModelIdentity(settings.name, settings.hub_id, revision or settings.revision or "", settings.kind)
     name = served_name.rpartition("/")[2]

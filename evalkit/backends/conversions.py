@@ -1,0 +1,69 @@
+"""Networks converted for another system, each kept in the cache: converting takes longer than loading."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+from filelock import FileLock
+
+from evalkit import __version__
+from evalkit.cache import cache_folder
+from evalkit.interruption import scratch
+from evalkit.models.interfaces import Runtime
+from evalkit.models.settings import ModelSettings
+from evalkit.models.weights import ModelFiles, hash_files
+
+SYSTEMS = {"openvino": "openvino", "onnx": "onnxruntime"}
+"""The systems that networks are converted for, each with its package. Each has a folder of the cache."""
+UNFINISHED = ".unfinished"
+
+
+def conversion_folder(
+    system: str, settings: ModelSettings, files: ModelFiles, runtime: Runtime, precision: str = "fp32"
+) -> Path:
+    """Where the conversion of these weights lies, or will: named by all that can change it."""
+    recipe = f"{settings.pooling}-{settings.similarity}" if settings.kind == "embedder" else settings.kind
+    made_by = [f"{package} {version(package)}" for package in (SYSTEMS[system], "torch", "transformers")]
+    network = [files.folder / "config.json", *sorted(files.folder.glob("*.py"))]  # code of the model's own
+    made_of = [hash_files(files.folder, network), *made_by, f"evalkit {__version__}"]
+    circumstances = hashlib.sha256("\n".join(made_of).encode()).hexdigest()
+    weights = files.identity.weights_hash
+    return cache_folder(runtime.cache_dir) / system / f"{circumstances[:12]}{weights[:20]}-{recipe}-{precision}"
+
+
+def keep_conversion(folder: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill an empty folder, which becomes this one when it is complete. Raises OSError.
+
+    One process at a time: what a killed one left half made is deleted, and what another made meanwhile is taken.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"), scratch(folder.with_name(folder.name + UNFINISHED)) as made:
+        if folder.is_dir():
+            return
+        if made.is_dir():
+            shutil.rmtree(made)
+        made.mkdir()
+        write(made)
+        made.rename(folder)
+
+
+def kept_conversions(cache: Path) -> list[Path]:
+    """The folders of all conversions in a cache, with what is left of one whose process was killed."""
+    return sorted(path for system in SYSTEMS for path in (cache / system).glob("*") if path.is_dir())
+
+
+def conversion_bytes(folder: Path) -> int:
+    """What a conversion takes on the disk."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def delete_conversions(cache: Path) -> int:
+    """Delete them all, and say how many there were."""
+    found = kept_conversions(cache)
+    for folder in found:
+        shutil.rmtree(folder)
+    return len(found)

@@ -1,0 +1,51 @@
+"""What `runner=ray` is told. Nothing here needs Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveInt, ValidationError, field_validator
+
+from evalkit.configuration import settings_error
+from evalkit.errors import EvalkitError
+
+CLIENT = "ray://"
+
+
+class RaySettings(BaseModel):
+    """The node `ray` of `configs/runner/ray.yaml`.
+
+    `address` is `local` (a Ray of this run's own, on this machine), `auto` (the cluster that this machine belongs to), `HOST:PORT`
+    or `ray://HOST:PORT` (a cluster elsewhere). `actors` hold the model, each once, with so many processors and GPUs; without a
+    number there are as many as the cluster has room for. An actor runs as many threads as it has processors.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    address: str = "local"
+    actors: PositiveInt | None = None
+    cpus_per_actor: PositiveInt = 1
+    gpus_per_actor: NonNegativeFloat = 0.0
+
+    @field_validator("address")
+    @classmethod
+    def _known_form(cls, address: str) -> str:
+        host, _, port = address.removeprefix(CLIENT).rpartition(":")
+        if address not in ("local", "auto") and not (host and port.isdecimal()):
+            raise ValueError("an address is auto, local, HOST:PORT or ray://HOST:PORT")
+        return address
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> Self:
+        """Check the settings; EvalkitError in one line names what is wrong, or that Ray is not installed."""
+        if not isinstance(mapping, Mapping):
+            raise EvalkitError(f"ray={mapping!r}: give its settings, such as {{'address': 'auto'}}")
+        try:
+            settings = cls.model_validate(dict(mapping))
+        except ValidationError as error:
+            raise settings_error("ray", error) from error
+        if find_spec("ray") is None:
+            raise EvalkitError('runner=ray is not installed: pip install "evalkit-reranking[ray]"')
+        return settings

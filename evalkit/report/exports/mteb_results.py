@@ -1,0 +1,73 @@
+"""A results folder as mteb 2 would have written it: `results/<org>__<model>/<revision>/<Task>.json`, `model_meta.json`.
+
+The main score is mteb 2's own (`map_at_1000`), whichever protocol led the run: in mteb's tables figures of cmteb-v1 would
+stand among others. `map` and `mrr` stay in the file under these names, as in the results of mteb 1.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from evalkit.errors import EvalkitError
+from evalkit.result_folders import EXPERIMENTS, MODEL_FILE, file_name, result_folder
+from evalkit.results import json_bytes, model_meta
+from evalkit.stored_results import MAIN_METRICS, StoredResult
+
+FOLDER = "results"
+_MAIN_SCORE = MAIN_METRICS["mteb-v2"][0]
+_SHARED_KEYS = ("dataset_revision", "task_name", "mteb_version", "evaluation_time", "kg_co2_emissions")
+
+
+def mteb_files(results: Sequence[StoredResult]) -> dict[PurePosixPath, bytes]:
+    """Write each result and, once per folder, its model.
+
+    Raises EvalkitError for two results of one task and system, and for a result without mteb-v2's values.
+    """
+    files: dict[PurePosixPath, bytes] = {}
+    sources: dict[PurePosixPath, Path] = {}
+    for result in results:
+        folder = _folder(result)
+        path = folder / f"{file_name(result.content['task_name'])}.json"
+        if path in sources:
+            raise EvalkitError(
+                f"{sources[path]} and {result.path} are both of {result.content['task_name']} by {result.model.hub_id}; "
+                "give one of them"
+            )
+        sources[path] = result.path
+        files[path] = json_bytes(_task_result(result))
+        files[folder / MODEL_FILE] = json_bytes(model_meta(result.model, Path(folder)))
+    return files
+
+
+def is_mteb_file(content: bytes) -> bool:
+    """Whether a file is mteb's JSON of a result or of a model, and no result of evalkit, which holds more."""
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        return False
+    if not isinstance(found, dict) or "evalkit" in found:
+        return False
+    return {"task_name", "scores"} <= set(found) or {"name", "revision"} <= set(found)
+
+
+def _folder(result: StoredResult) -> PurePosixPath:
+    own = result_folder(Path(FOLDER), result.model, {})
+    parent = result.path.parent
+    if parent.parent.name == EXPERIMENTS:
+        own = own / EXPERIMENTS / parent.name
+    return PurePosixPath(own.as_posix())
+
+
+def _task_result(result: StoredResult) -> dict[str, Any]:
+    ((split, (row,)),) = result.content["scores"].items()
+    if not isinstance(row.get(_MAIN_SCORE), float | int):
+        raise EvalkitError(
+            f"{result.path}: scores.{_MAIN_SCORE} is missing, which mteb needs; run the evaluation again"
+        )
+    shared = {key: result.content.get(key) for key in _SHARED_KEYS}
+    # mteb sets no value where it has none; a null would be no number to it
+    scores = {key: value for key, value in row.items() if value is not None}
+    return {**shared, "scores": {split: [{**scores, "main_score": row[_MAIN_SCORE]}]}}

@@ -1,0 +1,124 @@
+"""Which results speak for a model, and what they are of: the dataset's name on the Hub, figures in percent."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from evalkit.errors import EvalkitError
+from evalkit.result_folders import EXPERIMENTS
+from evalkit.stored_results import MAIN_METRICS, StoredResult
+
+_COMMIT = re.compile("[0-9a-f]{40}")
+_NAMED = 3
+
+logger = logging.getLogger("evalkit")
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """The data that a result is of, as the Hub names them; `identifier` is the task's name where they are not of the Hub.
+
+    `revision` is a commit, or empty where it is not known; `changes` say what sets the data apart from the dataset: the number of
+    queries that they were cut to, and whose candidates they have.
+    """
+
+    identifier: str
+    name: str
+    subset: str
+    split: str
+    revision: str
+    changes: Mapping[str, Any]
+
+
+def results_of_one_model(results: Sequence[StoredResult], format_name: str) -> list[StoredResult]:
+    """Choose the results that speak for a model: one per task; an experiment only where its task has no other result.
+
+    Raises EvalkitError for results of several models, and for two of one task.
+    """
+    models = list(dict.fromkeys(f"{result.model.hub_id} ({result.model.revision})" for result in results))
+    if len(models) > 1:
+        more = f" and {len(models) - _NAMED} more" if len(models) > _NAMED else ""
+        raise EvalkitError(
+            f"{format_name} is of one model, but the results are of {', '.join(models[:_NAMED])}{more}; give one model's"
+        )
+    whole = {result.task_name for result in results if not _is_experiment(result)}
+    chosen: dict[str, StoredResult] = {}
+    for result in results:
+        if _is_experiment(result) and result.task_name in whole:
+            logger.warning(
+                "%s is an experiment and left out: %s has a result of its own", result.path, result.task_name
+            )
+            continue
+        other = chosen.setdefault(result.task_name, result)
+        if other.path.resolve() != result.path.resolve():
+            raise EvalkitError(
+                f"{format_name} has one result per task, but {other.path} and {result.path} are both of {result.task_name}; "
+                "give one of them"
+            )
+    for result in chosen.values():
+        changes = dataset_of(result).changes
+        if changes:
+            said = ", ".join(f"{name} {value}" for name, value in changes.items())
+            logger.warning("%s: not %s as it is (%s); the figures say so", result.path, result.task_name, said)
+    return list(chosen.values())
+
+
+def dataset_of(result: StoredResult) -> Dataset:
+    """Name the data of a result. A folder of the user's is named by its task alone, never by its path."""
+    task = result.own["task"]
+    revision, changes = result.content["dataset_revision"], _changes(task)
+    repository = _repository(result)
+    name = f"MTEB {result.task_name}" if repository else result.task_name
+    said = ", ".join(f"{key} {value}" for key, value in changes.items())
+    rows = next(iter(result.content["scores"].values()))
+    return Dataset(
+        identifier=repository or task["mteb_name"],
+        name=f"{name} ({said})" if said else name,
+        subset=str(rows[0].get("hf_subset") or "default"),
+        split=task["split"],
+        revision=revision if _COMMIT.fullmatch(revision) else "",
+        changes=changes,
+    )
+
+
+def main_figures(result: StoredResult) -> Mapping[str, float]:
+    """The leading protocol's metrics, in percent: a fraction's own digits with the point moved."""
+    return {metric: in_percent(result.scores[metric]) for metric in MAIN_METRICS[result.protocol]}
+
+
+def in_percent(fraction: float) -> float:
+    """Move the point: 0.8127206722525007 is 81.27206722525007, which a multiplication may miss."""
+    return float(Decimal(repr(float(fraction))).scaleb(2))
+
+
+def _is_experiment(result: StoredResult) -> bool:
+    return result.path.parent.parent.name == EXPERIMENTS
+
+
+def _changes(task: Mapping[str, Any]) -> dict[str, Any]:
+    first_stage = task.get("first_stage") or {}
+    said = {
+        "limit": task.get("limit"),
+        "candidates": first_stage.get("name"),
+        "top_k": first_stage.get("top_k"),
+    }
+    return {key: value for key, value in said.items() if value is not None}
+
+
+def _repository(result: StoredResult) -> str:
+    """The dataset's repository on the Hub; empty for data that are not of the Hub, or are not those that it holds."""
+    task = result.own["task"]
+    source = task.get("source")
+    if _COMMIT.fullmatch(result.content["dataset_revision"]) and isinstance(source, str):
+        return source
+    if task["differences"]:
+        return ""
+    said: Any = result.own["config"].get("task")
+    location = said.get(said.get("source")) if isinstance(said, dict) else None
+    repository = location.get("repo") if isinstance(location, dict) else None
+    return repository if isinstance(repository, str) else ""

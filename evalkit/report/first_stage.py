@@ -1,0 +1,80 @@
+"""Retrieve, then rerank: what the first stage's order was worth, and what reranking made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from evalkit.records import FirstStage, Result
+from evalkit.report.numbers import counted, percent, points, points_range
+from evalkit.report.shared_queries import metric_title
+from evalkit.report.sheets import Sheet, print_notes, print_sheets
+
+METRICS = {
+    "cmteb-v1": ("map", "mrr"),
+    "mteb-v2": ("map_at_1000", "mrr_at_10", "ndcg_at_10", "recall_at_10", "recall_at_100"),
+}
+"""What both stages are shown by."""
+
+
+def print_first_stages(results: Sequence[Result], console: Console) -> None:
+    """Print a table per result that reranks a first stage's candidates; nothing for others."""
+    staged = [result for result in results if result.first_stage is not None]
+    for result in staged:
+        console.print()
+        print_sheets([stage_sheet(result)], console)
+    if staged:
+        print_notes(
+            [
+                "both stages are judged by the candidates that the first one handed on; mteb-v2 counts relevant documents "
+                "that are not among them as missed, cmteb-v1 knows candidates only, and leaves out queries that have no "
+                "relevant one among them, or no other"
+            ],
+            console,
+        )
+
+
+def stage_sheet(result: Result) -> Sheet:
+    """A row per metric: the first stage, the reranked order, and the difference with its 95 % interval, in percent."""
+    first, stage = result.task.first_stage, result.first_stage
+    if first is None or stage is None:
+        raise ValueError(f"{result.task.name} has no first stage")
+    rows = []
+    for protocol, metrics in METRICS.items():
+        for metric in metrics:
+            difference, low, high = stage.differences[metric]
+            rows.append(
+                (
+                    metric_title(metric),
+                    protocol,
+                    percent(stage.scores[metric]),
+                    percent(result.scores[metric]),
+                    points(difference),
+                    points_range((low, high)),
+                )
+            )
+    return Sheet(
+        title=f"{result.model.name} on {result.task.name}: reranks {_depth(first)} of {first.name}",
+        columns=(
+            *(("metric", "text"), ("protocol", "text"), (first.name, "number"), ("reranked", "number")),
+            *(("difference", "number"), ("95 % interval", "number")),
+        ),
+        rows=tuple(rows),
+        above=(_found(result),),
+    )
+
+
+def _depth(first: FirstStage) -> str:
+    return "all" if first.top_k is None else f"the top {first.top_k}"
+
+
+def _found(result: Result) -> str:
+    """How many of the relevant documents the first stage found, and how many queries cmteb-v1 can judge."""
+    found = result.task.statistics.positives
+    missed = sum(len(request.unretrieved_gains) for request in result.task.requests)
+    both = int(result.queries["ap"].notna().sum())
+    return (
+        f"{found:,} of {counted(found + missed, 'relevant document', 'relevant documents')} are among the candidates; "
+        f"cmteb-v1 judges {both:,} of {counted(len(result.queries), 'query', 'queries')}"
+    )

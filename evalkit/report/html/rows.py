@@ -1,0 +1,227 @@
+"""The lines of the page's leaderboard."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from evalkit import published
+from evalkit.published import PublishedFigure
+from evalkit.report.board_titles import board_name, measured
+from evalkit.report.content import Report
+from evalkit.report.html.systems import SystemFacts, pairs_per_second, pareto_front, results_of_board
+from evalkit.report.leaderboard import Board, Standing, average_ties
+from evalkit.report.numbers import percent, percent_range, rank_range, signed, tied_range
+from evalkit.report.shared_queries import TaskResults, metric_title
+from evalkit.report.systems import System
+from evalkit.stored_results import MAIN_METRICS, StoredResult
+
+PLOT_WIDTH, _PLOT_MARGIN = 150, 7
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """Where a line's small drawing has its marks, in pixels from its left: interval, ties and the published figure."""
+
+    value: float
+    interval: tuple[float, float] | None
+    ties: tuple[float, float] | None
+    published: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A system on a board. Texts are as shown, empty where there is nothing to say; numbers are what columns sort by."""
+
+    board: int
+    system: int
+    facts: SystemFacts
+    ranks: tuple[int, int]
+    value: float
+    low: float
+    ties_width: float
+    published: float | None
+    second: float | None
+    rate: float | None
+    difference: float | None
+    shown: Mapping[str, str]
+    plot: Plot
+
+
+@dataclass(frozen=True, slots=True)
+class BoardRows:
+    """A board's name, what it measures, and its rows, the best first; `front` tells which rows are on the Pareto front."""
+
+    name: str
+    tasks: tuple[str, ...]
+    protocol: str
+    measured: str
+    metric: str
+    second_metric: str
+    rows: tuple[Row, ...]
+    front: tuple[bool, ...]
+
+
+def board_rows(report: Report, groups: Sequence[TaskResults], facts: Mapping[System, SystemFacts]) -> list[BoardRows]:
+    """Write every board of the report as rows; systems are numbered in the order of `facts`."""
+    numbers = {system: number for number, system in enumerate(facts)}
+    return [_rows(report, place, board, groups, facts, numbers) for place, board in enumerate(report.boards)]
+
+
+def _rows(
+    report: Report,
+    place: int,
+    board: Board,
+    groups: Sequence[TaskResults],
+    facts: Mapping[System, SystemFacts],
+    numbers: Mapping[System, int],
+) -> BoardRows:
+    behind = results_of_board(board, groups)
+    figures = [_figure(board, standing.system) for standing in board.standings]
+    scale = _scale(board, figures)
+    second = second_metric(board)
+    rows = []
+    for standing, figure in zip(board.standings, figures, strict=True):
+        results, own = [of[standing.system] for of in behind], facts[standing.system]
+        rows.append(_row(place, numbers[standing.system], own, standing, figure, results, second, scale))
+    timed = [(row.value, row.rate) for row in rows if row.rate is not None]
+    on_front = iter(pareto_front(timed))
+    return BoardRows(
+        name=board_name(report, board),
+        tasks=board.tasks,
+        protocol=board.protocol,
+        measured=measured(board),
+        metric=metric_title(board.metric),
+        second_metric=metric_title(second),
+        rows=tuple(rows),
+        front=tuple(row.rate is not None and next(on_front) for row in rows),
+    )
+
+
+def _row(
+    board: int,
+    number: int,
+    facts: SystemFacts,
+    standing: Standing,
+    figure: PublishedFigure | None,
+    results: Sequence[StoredResult],
+    second: str,
+    scale: tuple[float, float],
+) -> Row:
+    rate, second_value = pairs_per_second(results), _mean_of(results, second)
+    difference, why = _difference(standing, figure, results)
+    return Row(
+        board=board,
+        system=number,
+        facts=facts,
+        ranks=standing.ranks,
+        value=standing.value,
+        low=standing.interval[0],
+        ties_width=standing.ties[1] - standing.ties[0] if standing.ties else 0.0,
+        published=figure.value if figure else None,
+        second=second_value,
+        rate=rate,
+        difference=difference,
+        shown={
+            **_shown(standing, second_value, rate, facts.size, figure, difference, why),
+            "second_ties": "" if second_value is None else tied_range(average_ties(results, second), second_value),
+        },
+        plot=_plot(standing, figure if difference is not None else None, scale),
+    )
+
+
+def second_metric(board: Board) -> str:
+    """Name the metric that stands beside a board's own: the other one of its protocol's two main ones."""
+    first, second = MAIN_METRICS[board.protocol]
+    return first if board.metric == second else second
+
+
+def _mean_of(results: Sequence[StoredResult], metric: str) -> float | None:
+    values = [result.scores[metric] for result in results if metric in result.scores]
+    return math.fsum(values) / len(values) if len(values) == len(results) else None
+
+
+def _figure(board: Board, system: System) -> PublishedFigure | None:
+    if len(board.tasks) > 1:
+        return published.find_average(system.hub_id, board.tasks, board.metric, board.protocol)
+    return published.preferred(system.hub_id, board.tasks[0], board.metric, board.protocol)
+
+
+def _difference(
+    standing: Standing, figure: PublishedFigure | None, results: Sequence[StoredResult]
+) -> tuple[float | None, str]:
+    """Give the percentage points from the published figure, or say why they would mean nothing."""
+    if figure is None:
+        return None, ""
+    if any(result.own["task"].get("limit") is not None for result in results):
+        return None, "n/a (limit)"
+    if any(result.own["task"]["differences"] for result in results):
+        return None, "n/a (other data)"
+    if not math.isfinite(standing.value):
+        return None, "n/a"
+    return (standing.value - figure.value) * 100, ""
+
+
+def _shown(
+    standing: Standing,
+    second: float | None,
+    rate: float | None,
+    size: float | None,
+    figure: PublishedFigure | None,
+    difference: float | None,
+    why: str,
+) -> dict[str, str]:
+    return {
+        "ranks": rank_range(standing.ranks),
+        "value": percent(standing.value),
+        "interval": percent_range(standing.interval),
+        "ties": tied_range(standing.ties, standing.value),
+        "published": percent(figure.value) if figure else "",
+        "origin": published.origin(figure) if figure else "",
+        "difference": signed(difference) if difference is not None else why,
+        "second": percent(second) if second is not None else "",
+        "rate": rate_text(rate),
+        "size": size_text(size),
+    }
+
+
+def rate_text(rate: float | None) -> str:
+    """Write pairs per second with three digits: `1,230`, `45.6`."""
+    if rate is None:
+        return ""
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
+
+
+def size_text(millions: float | None) -> str:
+    """Write a number of parameters: `118 M`, `2.5 B`."""
+    if millions is None:
+        return ""
+    return f"{millions:,.0f} M" if round(millions) < 1000 else f"{millions / 1000:.3g} B"
+
+
+def _scale(board: Board, figures: Sequence[PublishedFigure | None]) -> tuple[float, float]:
+    """Give the lowest and highest value that the drawings of a board have to hold."""
+    ends = [end for one in board.standings for end in (one.value, *one.interval, *(one.ties or ()))]
+    ends += [figure.value for figure in figures if figure]
+    ends = [end for end in ends if math.isfinite(end)]
+    return (min(ends), max(ends)) if ends else (0.0, 1.0)
+
+
+def _plot(standing: Standing, figure: PublishedFigure | None, scale: tuple[float, float]) -> Plot:
+    low, high = scale
+
+    def place(value: float) -> float:
+        share = (value - low) / (high - low) if high > low else 0.5
+        return round(_PLOT_MARGIN + share * (PLOT_WIDTH - 2 * _PLOT_MARGIN), 1)
+
+    def places(ends: tuple[float, float] | None) -> tuple[float, float] | None:
+        return (place(ends[0]), place(ends[1])) if ends and all(map(math.isfinite, ends)) else None
+
+    with_ties = tied_range(standing.ties, standing.value) != ""
+    return Plot(
+        value=place(standing.value) if math.isfinite(standing.value) else 0.0,
+        interval=places(standing.interval),
+        ties=places(standing.ties) if with_ties else None,
+        published=place(figure.value) if figure else None,
+    )

@@ -1,0 +1,81 @@
+"""What a page says of each system, and what each was measured at beside its quality."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evalkit.report.content import Report
+from evalkit.report.leaderboard import Board
+from evalkit.report.shared_queries import TaskResults
+from evalkit.report.systems import System
+from evalkit.stored_results import StoredResult
+
+_WITHOUT_MODEL = {"baseline", "run"}  # kinds that only read labels, dice or a file: their speed says nothing
+
+ResultsOf = Mapping[System, StoredResult]
+
+
+@dataclass(frozen=True, slots=True)
+class SystemFacts:
+    """A system's label, its model's kind, its size in millions of parameters (None: not known), and what ran it."""
+
+    label: str
+    kind: str
+    size: float | None
+    way: str
+
+
+def system_facts(report: Report, groups: Sequence[TaskResults]) -> dict[System, SystemFacts]:
+    """Tell of each system, in order of appearance, what its first result says."""
+    found: dict[System, SystemFacts] = {}
+    for group in groups:
+        for system, result in zip(group.systems, group.results, strict=True):
+            found.setdefault(system, _facts(report.labels[system], system, result))
+    return found
+
+
+def results_of_board(board: Board, groups: Sequence[TaskResults]) -> list[ResultsOf]:
+    """Give the results behind a board: a mapping per task, in the order of the board's tasks."""
+    by_data = {(group.task, group.protocol, group.fingerprint): group for group in groups}
+    behind = [
+        by_data[task, board.protocol, print_] for task, print_ in zip(board.tasks, board.fingerprints, strict=True)
+    ]
+    return [dict(zip(group.systems, group.results, strict=True)) for group in behind]
+
+
+def pairs_per_second(results: Sequence[StoredResult]) -> float | None:
+    """Give the pairs scored per second over all these results; None where one of them measured nothing or ran no model."""
+    pairs, seconds = 0, 0.0
+    for result in results:
+        rate = (result.own.get("timing") or {}).get("pairs_per_second")
+        count = result.own["task"]["statistics"].get("pairs")
+        if (
+            result.model.kind in _WITHOUT_MODEL
+            or not isinstance(rate, int | float)
+            or not isinstance(count, int)
+            or rate <= 0
+        ):
+            return None
+        pairs, seconds = pairs + count, seconds + count / rate
+    return pairs / seconds if seconds else None
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[bool]:
+    """Tell which points (quality, rate; of both more is better) no other one beats in one without losing in the other."""
+    return [not any(other[0] >= own[0] and other[1] >= own[1] and other != own for other in points) for own in points]
+
+
+def _facts(label: str, system: System, result: StoredResult) -> SystemFacts:
+    backend: Mapping[str, Any] = result.own.get("backend") or {}
+    kind = result.model.kind
+    parts = (system.backend, system.dtype, str(backend.get("device") or ""))
+    return SystemFacts(label, kind, _size(result), " ".join(part for part in parts if part and part != kind))
+
+
+def _size(result: StoredResult) -> float | None:
+    settings = result.own["config"].get("model")
+    size = settings.get("parameters") if isinstance(settings, Mapping) else None
+    return float(size) if isinstance(size, int | float) and math.isfinite(size) and size > 0 else None

@@ -1,0 +1,80 @@
+"""Retrieve, then rerank: a task's candidates taken from the run of a first stage over the task's corpus."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from evalkit.errors import EvalkitError
+from evalkit.records import FirstStage
+from evalkit.run_files import RunFile, read_run
+from evalkit.tasks.findings import Cell, FindingLog
+from evalkit.tasks.settings import TaskSettings
+
+_SETTING = "task.candidates"
+
+
+@dataclass(frozen=True, eq=False)
+class FirstStageRun:
+    """A first stage's run, and how many of its best documents per query are handed on (None: all)."""
+
+    file: RunFile
+    top_k: int | None
+
+    @cached_property
+    def ranked(self) -> Mapping[str, list[str]]:
+        """The documents handed on, best first.
+
+        They stand in trec_eval's order: by score in float32, tied ones by id, descending; so which of several tied documents
+        at the end are handed on does not depend on the file's order.
+        """
+        return {query_id: _best_first(scores)[: self.top_k] for query_id, scores in self.file.run.items()}
+
+    def scores(self, query_id: str, doc_ids: list[str]) -> tuple[float, ...]:
+        """What the first stage said of documents of a query."""
+        return tuple(float(self.file.run[query_id][doc_id]) for doc_id in doc_ids)
+
+    def check(self, queries: Mapping[str, object], corpus: Mapping[str, object], log: FindingLog) -> None:
+        """Note an error for each id that the task does not have, and what is odd."""
+        file = str(self.file.path)
+        for query_id, found in self.file.run.items():
+            if query_id not in queries:
+                place = Cell(file, self.file.row_of(query_id), "query_id")
+                log.add(
+                    "error", f"{query_id!r} names no query of the task; take it out, or give the task's own ids", place
+                )
+                continue
+            for doc_id in found:
+                if doc_id not in corpus:
+                    place = Cell(file, self.file.row_of(query_id, doc_id), "doc_id")
+                    told = f"{doc_id!r} of query {query_id!r} names no document of the task"
+                    log.add("error", f"{told}; take it out, or give the task's own ids", place)
+            if self.top_k is not None and len(found) < self.top_k:
+                log.add("note", f"query with fewer than task.top_k={self.top_k} documents: all are taken", Cell(file))
+
+    def describe(self) -> FirstStage:
+        """What the task says of it."""
+        return FirstStage(self.file.path.stem, str(self.file.path), self.file.digest, self.top_k)
+
+
+def read_first_stage(settings: TaskSettings) -> FirstStageRun | None:
+    """Read the run that the settings name, if they name one. Raises EvalkitError where it can't be read."""
+    if settings.candidates is None:
+        if settings.top_k is not None:
+            raise EvalkitError(
+                f"task.top_k={settings.top_k} says how much of a first stage's run is reranked; name the run with "
+                f"{_SETTING}=FILE"
+            )
+        return None
+    return FirstStageRun(read_run(Path(settings.candidates).expanduser(), _SETTING), settings.top_k)
+
+
+def _best_first(scores: Mapping[str, float]) -> list[str]:
+    with np.errstate(over="ignore"):
+        as_compared = np.array(list(scores.values()), np.float64).astype(np.float32)
+    pairs = zip(as_compared.tolist(), scores, strict=True)
+    return [doc_id for _, doc_id in sorted(pairs, reverse=True)]
