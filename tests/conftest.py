@@ -14,6 +14,9 @@ from recipe_models import write_gemma, write_m3, write_qwen
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 
+# ranx computes the same uncompiled; compiling its metrics takes most of a minute
+os.environ.setdefault("NUMBA_DISABLE_JIT", "1")
+
 
 @pytest.fixture(scope="session")
 def e5_small() -> Path:

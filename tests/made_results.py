@@ -45,14 +45,16 @@ def shuffled(scores: Scores, share: float, seed: int) -> Scores:
     return changed
 
 
-def write_scores(folder: Path, task: Task, scores: Scores, model: str = "scorer", protocol: str = "cmteb-v1") -> Path:
+def write_scores(
+    folder: Path, task: Task, scores: Scores, model: str = "scorer", protocol: str = "cmteb-v1", texts: bool = False
+) -> Path:
     """Evaluate the scores as those of a model of this name, and give the JSON's path."""
     rows = [(request.query.query_id, candidate.doc_id) for request in task.requests for candidate in request.candidates]
     file = folder.with_name(f"{folder.name}-scores") / f"{model}.parquet"
     file.parent.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(rows, columns=["query_id", "doc_id"]).assign(score=scores.ravel()).to_parquet(file)
-    result = evaluate(load_model("run", path=file), task, protocol=protocol)
-    return write_result(result, result_folder(folder, result.model, {}))
+    result = evaluate(load_model("run", path=file), task, protocol=protocol, texts=texts)
+    return write_result(result, result_folder(folder, result.model, {}), with_texts=texts)
 
 
 def table_of(path: Path, kind: str = "queries") -> Path:
@@ -70,7 +72,7 @@ def change_table(path: Path, change: Callable[[pd.DataFrame], pd.DataFrame], kin
         )
 
 
-def change_json(path: Path, change: Callable[[dict], object]) -> None:  # type: ignore[type-arg]
+def change_json(path: Path, change: Callable[[dict], object]) -> None:
     content = json.loads(path.read_text(encoding="utf-8"))
     change(content)
     path.write_text(json.dumps(content), encoding="utf-8")

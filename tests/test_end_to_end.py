@@ -14,7 +14,7 @@ from command import run_here
 from oracles.metric_references import cmteb_v1_values
 from oracles.mteb_reference import evaluate_folder
 from sentence_transformers import CrossEncoder, SentenceTransformer
-from tasks.task_files import Rows, mteb_parts, write_hub_parts, write_jsonl
+from task_files import Rows, mteb_parts, write_hub_parts, write_jsonl
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import evalkit.tasks

@@ -13,8 +13,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from evalkit.composition import register_bases
 from evalkit.configuration import configs_dir
-from evalkit.hydra_run import register_bases
 from evalkit.overrides import NULL, QUOTED, quote_free_text
 
 AWKWARD = [
@@ -152,3 +152,8 @@ def test_keys_of_free_text(key: str) -> None:
     override = OverridesParser.create().parse_override(argument)
     assert override.key_or_group == key.lstrip("+")
     assert override.value() == "a b=c#d"
+
+
+@pytest.mark.parametrize("text", ["a\\\n", "\\\n", "\\\\\n'"])
+def test_a_backslash_before_a_line_break_at_the_end(text: str) -> None:
+    assert parsed(quote_free_text([f"model.query_prompt={text}"])) == text

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from made_tasks import make_task
 from processor import HAS_BF16
 from sklearn.metrics import average_precision_score
-from tasks.task_files import write_jsonl
+from task_files import write_jsonl
 
 from evalkit.precision import SAMPLE_PAIRS, compare_precisions, sample_of
 from evalkit.records import Task

@@ -13,11 +13,11 @@ import pytest
 import torch
 import yaml
 from command import Outcome, files_below, run_here, run_program
+from task_files import write_jsonl
 from tasks.hub_server import FakeHub, Repository
-from tasks.task_files import write_jsonl
 
 from evalkit.models.settings import read_model
-from evalkit.tasks import read_settings
+from evalkit.tasks.settings import read_settings
 
 EXPERIMENT = "experiment=reproduce-model-card"
 QUICK = ("task=demo-zh2en", "limit=2", "backend=torch", "device=cpu")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,9 +16,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from command import MODULE, Outcome, files_below, run_here, run_program
+from model_folders import edit_weights
 
 sys.path.insert(0, str(Path(__file__).parent / "backends"))  # as pytest does for the tests in there
-from fake_servers import ANSWERS, FakeServer, reset, says, score
+from fake_servers import ANSWERS, FakeServer, score
+from mishaps import reset, says
 
 import evalkit
 from evalkit.errors import EvalkitError
@@ -34,7 +37,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def fake(backend: str, **settings: Any) -> FakeServer:
-    return FakeServer(ANSWERS[backend], **settings)
+    return FakeServer(backend, **settings)
 
 
 def result_files(folder: Path) -> list[Path]:
@@ -112,7 +115,7 @@ def test_a_server_that_dies_loses_nothing(folder: Path) -> None:
         asked = len(server.posts)
         assert asked == 8
         before = {(request.body["text_1"], text) for request in server.posts[:7] for text in request.body["text_2"]}
-        server.answer = ANSWERS["vllm"]
+        server.answer = FakeServer.answer
         again = run_here(*arguments, f"backend.url={server.url}", "cache_dir=cache")
         assert again.code == 0
         after = [(request.body["text_1"], text) for request in server.posts[asked:] for text in request.body["text_2"]]
@@ -212,7 +215,7 @@ def test_a_wrong_key(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (["backend=tei", "backend.ulr=http://h"], "there is no setting 'backend.ulr'; did you mean backend.url"),
         (["backend=torch", "backend.url=http://h"], "backend.url says nothing to the chosen backend"),
-        (["backend.url=http://h"], "backend.url says nothing to the chosen backend"),
+        (["backend.url=http://h"], "backend.url says nothing to the chosen backend, which has no such"),
     ],
 )
 def test_wrong_settings_are_one_line(arguments: list[str], message: str) -> None:
@@ -274,3 +277,38 @@ def test_lists_name_them() -> None:
         (row,) = [line for line in done.stdout.splitlines() if line.startswith(f"{name} ")]
         assert "the server's" in row
     assert "tei" in run_here("list", "models").stdout
+
+
+def test_the_same_name_at_another_address_is_another_model(folder: Path) -> None:
+    """Nothing that one server answered is taken for the other's."""
+    with fake("vllm") as one, fake("vllm") as other:
+        for server in (one, other):
+            assert run_here(*RERANKER, "backend=vllm", f"backend.url={server.url}", "cache_dir=cache").code == 0
+        assert len(one.posts) == len(other.posts) > 0
+        assert run_here(*RERANKER, "backend=vllm", f"backend.url={other.url}", "cache_dir=cache").code == 0
+        assert len(one.posts) == len(other.posts)  # and its own are found again
+
+
+def test_a_model_that_is_named_after_its_server_is_an_experiment_elsewhere(folder: Path) -> None:
+    with fake("openai") as server:
+        model = ("task=demo-zh", "model=text-embedding-3-small", "backend=openai", "limit=3")
+        done = run_here(*model, f"backend.url={server.url}")
+        assert done.code == 0, done.stderr
+    (path,) = result_files(folder)
+    assert path.parent.parent.name == "experiments"
+    assert "url-http-127" in path.parent.name
+
+
+def test_checkpoints_of_one_folder_name_are_told_apart(folder: Path, tiny_reranker: Path) -> None:
+    local = ("task=demo-zh", "limit=3", "model=local-cross-encoder", "backend=vllm", "backend.served_model=mine")
+    with fake("vllm") as server:
+        for number, place in enumerate(("first", "second")):
+            checkpoint = Path(shutil.copytree(tiny_reranker, folder / place / "final"))
+            edit_weights(checkpoint, lambda tensors, n=number: {name: t + n for name, t in tensors.items()})
+            asked = len(server.posts)
+            done = run_here(*local, f"model.path={checkpoint}", f"backend.url={server.url}", "cache_dir=cache")
+            assert done.code == 0, done.stderr
+            assert len(server.posts) > asked
+        assert len({path.parent for path in result_files(folder)}) == 2
+        done = run_here(*local, "model.path=nowhere", f"backend.url={server.url}")
+        assert (done.code, done.stderr.splitlines()[-1]) == (2, "evalkit: model.path=nowhere: there is no such folder")

@@ -162,3 +162,49 @@ def test_nothing_to_find_is_an_error(tmp_path: Path) -> None:
         find_results([tmp_path])
     with pytest.raises(EvalkitError, match="does not exist"):
         find_results([tmp_path / "none"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ties", []),
+        ("backend", "torch"),
+        ("timing", 5),
+        ("intervals", {"map": [1]}),
+        ("ties", {"map": {"low": "x"}}),
+        ("provenance", []),
+    ],
+)
+def test_optional_parts_have_their_shape(written: Path, tmp_path: Path, name: str, value: object) -> None:
+    path = copied(written, tmp_path)
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["evalkit"][name] = value
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(EvalkitError, match=f"evalkit.{name}.* is no"):
+        read_result(path)
+
+
+@pytest.mark.parametrize("value", [True, 10**400, 1.5, -0.1])
+def test_every_score_is_a_fraction(written: Path, tmp_path: Path, value: object) -> None:
+    path = copied(written, tmp_path)
+    content = json.loads(path.read_text(encoding="utf-8"))
+    (rows,) = content["scores"].values()
+    rows[0]["map_at_1"] = value
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(EvalkitError, match="map_at_1 is"):
+        read_result(path)
+
+
+def test_ids_that_are_no_texts(written: Path, tmp_path: Path) -> None:
+    path = copied(written, tmp_path)
+    table = path.with_name(path.stem + ".queries.parquet")
+    found = pd.read_parquet(table)
+    found.assign(query_id=[[one] for one in found["query_id"]]).to_parquet(table)
+    with pytest.raises(EvalkitError, match="query_id holds no texts"):
+        _ = load_result(path).queries
+
+
+def test_json_nested_too_deep(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text("[" * 100_000)
+    with pytest.raises(EvalkitError, match="not valid JSON"):
+        read_result(tmp_path / "x.json")

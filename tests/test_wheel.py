@@ -94,6 +94,15 @@ def test_configs_demo_and_published_figures_are_the_wheel_s(installed: Installed
         assert any(path.endswith(name) and path.startswith(str(installed.place)) for path in opened), name
 
 
+def test_a_page_is_written_with_the_wheel_s_own_template_and_scripts(installed: Installed) -> None:
+    assert installed.run("task=demo-zh2en", "model=bm25", "results_dir=page").code == 0
+    done = installed.run("report", "page", "--format", "html", "-o", "page.html")
+    assert (done.code, done.stdout) == (0, ""), done.stderr
+    page = (installed.empty / "page.html").read_text(encoding="utf-8")
+    assert "startLeaderboard();" in page
+    assert page.count("vegaEmbed") > 1
+
+
 def test_wheel_holds_nothing_else(installed: Installed) -> None:
     tops = {path.name for path in installed.place.iterdir()} - {"bin"}
     assert {top.partition("-")[0] for top in tops} == {"evalkit", "evalkit_reranking"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import string
+import time
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +146,13 @@ def test_names_are_shown_as_they_are_and_without_control_characters(tmp_path: Pa
     assert "[bold red]x[/] :smile: �[2J" in done.stdout
     assert "[link=evil]x.json" in done.stdout
     assert "\x1b" not in done.stdout
+
+
+ENDLESS = "| task | map |\n|---|---|\n| CMedQAv1 | " + "[" * 5_000 + " |\n| CMedQAv2 | 0.5 |\n"
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, ENDLESS], ids=["text", "cell"])
+def test_brackets_without_end_take_no_time(tmp_path: Path, text: str) -> None:
+    started = time.process_time()
+    audited(tmp_path / "file.md", text.encode())
+    assert time.process_time() - started < 3

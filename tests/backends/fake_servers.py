@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import socket
 import struct
 import threading
 import time
@@ -15,9 +14,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
-from openapi_schema import request_problems, response_problems
+from server_schemas import known_paths, request_problems, response_problems
 
 DIMENSIONS = 8
+USAGE = {"prompt_tokens": 1, "total_tokens": 1}
 Answer = Callable[["FakeServer", str, str, Any], tuple[int, Any]]
 Mishap = Callable[["Handler"], None]
 
@@ -47,12 +47,16 @@ class Request:
 
 @dataclass
 class FakeServer:
-    """Answers by `answer`; the next POST requests meet the `mishaps`, one each, instead.
+    """Answers as `backend` does, or by another `answer`; the next POST requests meet the `mishaps`, one each, instead.
 
-    `most_at_once` is the most requests that were in flight together.
+    Whatever does not fit the published description of that backend, be it a request or an answer of this server's own, is an
+    AssertionError at the end; requests may have `own_fields` beside. Where there are none, `chance` may think of
+    one. `most_at_once` is the most requests that were in flight
+    together.
     """
 
-    answer: Answer
+    backend: str
+    answer: Answer = lambda fake, *request: fake.described(*request)
     mishaps: list[Mishap] = field(default_factory=list)
     model: str = "BAAI/bge-reranker-base"
     kind: str = "reranker"
@@ -60,21 +64,33 @@ class FakeServer:
     delay: float = 0.0
     info: dict[str, Any] = field(default_factory=dict)
     key: str | None = None
+    port: int = 0
+    own_fields: tuple[str, ...] = ()
     requests: list[Request] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    chance: Callable[[], Mishap | None] = lambda: None
     most_at_once: int = 0
     _at_once: int = 0
 
     def __enter__(self) -> FakeServer:
         self.lock = threading.Lock()
         handler = type("BoundHandler", (Handler,), {"fake": self})
-        self.server = QuietServer(("127.0.0.1", 0), handler)
+        self.server = QuietServer(("127.0.0.1", self.port), handler)
         self.server.daemon_threads = True
         threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         self.server.shutdown()
         self.server.server_close()
+        assert kind or not self.problems, self.problems
+
+    def described(self, method: str, path: str, body: Any) -> tuple[int, Any]:
+        """The answer that fits the backend's description."""
+        status, content = ANSWERS[self.backend](self, method, path, body)
+        if method == "GET" or path in known_paths(self.backend):
+            self.problems += response_problems(self.backend, path, status, content)
+        return status, content
 
     @property
     def url(self) -> str:
@@ -92,6 +108,7 @@ class QuietServer(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     fake: FakeServer
+    body: Any = None
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
@@ -104,8 +121,11 @@ class Handler(BaseHTTPRequestHandler):
         with fake.lock:
             fake._at_once += 1
             fake.most_at_once = max(fake.most_at_once, fake._at_once)
-            mishap = fake.mishaps.pop(0) if fake.mishaps else None
+            mishap = fake.mishaps.pop(0) if fake.mishaps else fake.chance()
         self._take("POST", body)
+        self.body = body
+        if self.path in known_paths(fake.backend):
+            fake.problems += request_problems(fake.backend, self.path, body, fake.own_fields)
         try:
             time.sleep(fake.delay)
             if mishap:
@@ -141,48 +161,7 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-def says(status: int, content: Any = None, **headers: str) -> Mishap:
-    """An answer of that status; `Retry_After="1"` becomes the header."""
-    plain = {name.replace("_", "-"): value for name, value in headers.items()}
-    return lambda handler: handler.reply(status, content if content is not None else {"error": "trouble"}, plain)
-
-
-def says_bytes(content: bytes) -> Mishap:
-    return lambda handler: handler.send_bytes(200, content)
-
-
-def reset(handler: Handler) -> None:
-    """The connection breaks off, as when a server dies."""
-    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    handler.close_connection = True
-    handler.connection.close()
-
-
-def breaks_off(handler: Handler) -> None:
-    """Half an answer."""
-    handler.send_response(200)
-    handler.send_header("Content-Length", "1000")
-    handler.end_headers()
-    handler.wfile.write(b'{"results": [')
-    handler.close_connection = True
-
-
-def sleeps(seconds: float) -> Mishap:
-    def sleep(handler: Handler) -> None:
-        time.sleep(seconds)
-        handler.close_connection = True
-
-    return sleep
-
-
 def tei(fake: FakeServer, method: str, path: str, body: Any) -> tuple[int, Any]:
-    """text-embeddings-inference, by its OpenAPI description: what does not fit it is refused, and the answers fit it."""
-    status, content = _tei(fake, method, path, body)
-    assert not response_problems(method, path, status, content)
-    return status, content
-
-
-def _tei(fake: FakeServer, method: str, path: str, body: Any) -> tuple[int, Any]:
     if path == "/info":
         content = (
             {"embedding": {"pooling": "cls"}}
@@ -205,9 +184,6 @@ def _tei(fake: FakeServer, method: str, path: str, body: Any) -> tuple[int, Any]
             "version": "1.9.3",
             **fake.info,
         }
-    wrong = request_problems(path, body)
-    if wrong:
-        return 422, {"error": "; ".join(wrong), "error_type": "Tokenizer"}
     texts = body["texts"] if path == "/rerank" else body["inputs"]
     if len(texts) > fake.limit:
         return 413, {
@@ -230,7 +206,12 @@ def infinity(fake: FakeServer, method: str, path: str, body: Any) -> tuple[int, 
         return 422, {"detail": "no"}
     shape = float if body.get("raw_scores") else sigmoid
     scores = [shape(score(body["query"].strip(), text.strip())) for text in body["documents"]]
-    return 200, {"object": "rerank", "model": body["model"], "usage": {}, "results": _ranked(scores, body.get("top_n"))}
+    return 200, {
+        "object": "rerank",
+        "model": body["model"],
+        "usage": USAGE,
+        "results": _ranked(scores, body.get("top_n")),
+    }
 
 
 def vllm(fake: FakeServer, method: str, path: str, body: Any) -> tuple[int, Any]:
@@ -238,7 +219,7 @@ def vllm(fake: FakeServer, method: str, path: str, body: Any) -> tuple[int, Any]
     if not body.get("truncate_prompt_tokens"):
         return 400, {"object": "error", "message": "This model's maximum context length is 512 tokens", "code": 400}
     if path == "/v1/embeddings":
-        return 200, _embeddings(fake, body["input"], body)
+        return 200, {"id": "embd-1", "created": 1, **_embeddings(fake, body["input"], body)}
     if path != "/score":
         return 404, {"detail": "Not Found"}
     shape = float if body.get("use_activation") is False else sigmoid
@@ -247,7 +228,14 @@ def vllm(fake: FakeServer, method: str, path: str, body: Any) -> tuple[int, Any]
         {"index": entry["index"], "object": "score", "score": entry["relevance_score"]}
         for entry in _ranked(scores, None)
     ]
-    return 200, {"id": "score-1", "object": "list", "created": 1, "model": body["model"], "data": entries, "usage": {}}
+    return 200, {
+        "id": "score-1",
+        "object": "list",
+        "created": 1,
+        "model": body["model"],
+        "data": entries,
+        "usage": USAGE,
+    }
 
 
 def cohere(fake: FakeServer, method: str, path: str, body: Any) -> tuple[int, Any]:
@@ -294,7 +282,7 @@ def _embeddings(fake: FakeServer, texts: list[str], body: Any) -> dict[str, Any]
         {"object": "embedding", "index": index, "embedding": _base64(vectors[index]) if packed else vectors[index]}
         for index in reversed(range(len(texts)))
     ]
-    return {"object": "list", "data": entries, "model": body["model"], "usage": {"prompt_tokens": 1, "total_tokens": 1}}
+    return {"object": "list", "data": entries, "model": body["model"], "usage": USAGE}
 
 
 def _base64(values: list[float]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fake_servers import ANSWERS, FakeServer
+from fake_servers import FakeServer
 
 import evalkit
 from evalkit import Model
@@ -18,7 +18,7 @@ TEXTS = [document for _, document in PAIRS[:9]]
 
 
 def fake(backend: str, **settings: Any) -> FakeServer:
-    return FakeServer(ANSWERS[backend], **settings)
+    return FakeServer(backend, **settings)
 
 
 def served(backend: str, url: str, model: str = "bge-reranker-base", **settings: Any) -> Model:

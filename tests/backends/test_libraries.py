@@ -71,42 +71,70 @@ def embedded(model: RunnableModel, texts: list[str], role: Any = "document") -> 
     return scorer.embed(texts, role)
 
 
+PROMPTED = {"query_prompt": "问题：", "document_prompt": "Answer: ", "max_length": "48"}
+
+
+@cache
+def reranker(backend: str, folder: Path, truncation: str) -> RunnableModel:
+    """One for all tests that change nothing of it: the real tokenizer takes seconds to load."""
+    return prepared(backend, folder, folder, truncation=truncation)
+
+
+@cache
+def torch_scores(folder: Path, truncation: str, prompted: bool = False) -> NDArray[np.float32]:
+    if prompted:
+        return scores(prepared("torch", folder, folder, truncation=truncation, **PROMPTED))
+    return scores(reranker("torch", folder, truncation))
+
+
 @pytest.mark.parametrize("backend", RERANKERS)
 @pytest.mark.parametrize("architecture", ["XLM-R", "BERT"])
 def test_cross_encoders(
     backend: str, architecture: str, tiny_reranker: Path, tiny_bert_reranker: Path, tmp_path: Path
 ) -> None:
-    """Raw logits, long queries and documents among them; prompts before both."""
+    """Raw logits, long queries and documents among them; prompts before both and a length of its own."""
     folder = tiny_reranker if architecture == "XLM-R" else tiny_bert_reranker
-    recipe = {"truncation": RERANKERS[backend]}
-    expected = scores(prepared("torch", folder, tmp_path, **recipe))
+    truncation = RERANKERS[backend]
+    expected = torch_scores(folder, truncation)
     assert np.ptp(expected) > 1
-    found = scores(prepared(backend, folder, tmp_path, **recipe))
+    found = scores(reranker(backend, folder, truncation))
     np.testing.assert_allclose(found, expected, atol=TOLERANCE, rtol=0)
-    recipe |= {"query_prompt": "问题：", "document_prompt": "Answer: ", "max_length": "48"}
-    expected = scores(prepared("torch", folder, tmp_path, **recipe))
-    found = scores(prepared(backend, folder, tmp_path, **recipe))
-    np.testing.assert_allclose(found, expected, atol=TOLERANCE, rtol=0)
+    found = scores(prepared(backend, tiny_bert_reranker, tmp_path, truncation=truncation, **PROMPTED))
+    np.testing.assert_allclose(found, torch_scores(tiny_bert_reranker, truncation, True), atol=TOLERANCE, rtol=0)
 
 
-def test_the_two_truncations_differ_here(tiny_reranker: Path, tmp_path: Path) -> None:
+def test_the_two_truncations_differ_here(tiny_reranker: Path) -> None:
     """Else the agreement above would say nothing of them."""
-    other = scores(prepared("torch", tiny_reranker, tmp_path, truncation="only_second"))
-    assert np.abs(other - expected_scores(tiny_reranker)).max() > 0.1
+    difference = torch_scores(tiny_reranker, "only_second") - torch_scores(tiny_reranker, "longest_first")
+    assert np.abs(difference).max() > 0.1
+
+
+RARE = make_task(
+    *(
+        (
+            [query],
+            [
+                (document, 1)
+                for document in ("的𠮷🍎x", "internationalisation" * 300, "tab\there", "", "https://a.b/c.png")
+            ],
+        )
+        for query in ("龘靐齉 的𠮷", "Ａ１ ﬁne ①", " 两  行\n换 ", "")
+    )
+)
+
+
+@cache
+def rare_scores(backend: str, folder: Path, truncation: str) -> NDArray[np.float32]:
+    settings = model_settings({"name": "made", "truncation": truncation})
+    return score_task(reranker(backend, folder, truncation), settings, RARE).scores
 
 
 @pytest.mark.parametrize("backend", RERANKERS)
-def test_rare_characters_and_white_space(backend: str, tiny_reranker: Path, tmp_path: Path) -> None:
+def test_rare_characters_and_white_space(backend: str, tiny_reranker: Path) -> None:
     """Characters without a token of their own, half words at the cut, full-width letters, line breaks, nothing at all."""
-    queries = ["龘靐齉 的𠮷", "Ａ１ ﬁne ①", " 两  行\n换 ", ""]
-    documents = ["的𠮷🍎x", "internationalisation" * 300, "tab\there", "", "https://example.org/a.png"]
-    task = make_task(*(([query], [(document, 1) for document in documents]) for query in queries))
-    settings = {"truncation": RERANKERS[backend], "name": "made", "path": str(tiny_reranker)}
-    runs = [
-        score_task(prepared(name, tiny_reranker, tmp_path, **settings), model_settings(settings), task).scores
-        for name in (backend, "torch")
-    ]
-    np.testing.assert_allclose(*runs, atol=TOLERANCE, rtol=0)
+    truncation = RERANKERS[backend]
+    found, expected = (rare_scores(name, tiny_reranker, truncation) for name in (backend, "torch"))
+    np.testing.assert_allclose(found, expected, atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize(("pooling", "similarity"), RECIPES)
@@ -327,7 +355,7 @@ def test_memory_that_runs_out() -> None:
 
 @pytest.mark.parametrize("backend", RERANKERS)
 def test_from_the_command_line(backend: str, tiny_bert_reranker: Path, tmp_path: Path) -> None:
-    arguments = ["task=demo-zh", "limit=2", "model=local-cross-encoder", f"model.path={tiny_bert_reranker}",
+    arguments = ["task=demo-zh", "limit=5", "model=local-cross-encoder", f"model.path={tiny_bert_reranker}",
                  f"model.truncation={RERANKERS[backend]}", f"cache_dir={tmp_path / 'cache'}"]  # fmt: skip
     blocks = {}
     for name in (backend, "torch"):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +27,7 @@ from agreement import (
 from command import files_below, run_here
 from model_folders import copied, edit_weights
 
-from evalkit.backends import check_backend, prepare_model
+from evalkit.backends import backends_for, check_backend, prepare_model
 from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import model_settings, read_model
@@ -87,7 +89,8 @@ def test_a_network_is_exported_once(tiny_bert_reranker: Path, tmp_path: Path, mo
     with monkeypatch.context() as patch:
         patch.delattr(torch.onnx, "export")
         np.testing.assert_array_equal(scores(prepared("onnx", tiny_bert_reranker, tmp_path)), first)
-    assert files_below(tmp_path) == [str(path.relative_to(tmp_path))]  # nothing is left of the export
+    lock = path.parent.with_name(f"{path.parent.name}.lock")
+    assert files_below(tmp_path) == [str(file.relative_to(tmp_path)) for file in (lock, path)]  # nothing else is left
     _ = prepared("onnx", tiny_bert_reranker, tmp_path, "int8").scorer
     assert len(exported(tmp_path)) == 2
 
@@ -153,6 +156,89 @@ def test_an_embedder_s_own_file_lacks_the_pooling(embedder: Path, tiny_bert_rera
     folder = with_own_file(embedder, tmp_path, tmp_path / "made", source=tiny_bert_reranker)
     model = prepared("onnx", folder, tmp_path / "cache", kind="embedder", pooling="mean")
     np.testing.assert_allclose(vectors(model), expected_vectors(embedder, "mean", "cosine"), atol=TOLERANCE)
+
+
+# a file that the model's settings name
+
+
+def named(folder: Path, cache: Path, name: str, dtype: str = "fp32", **fields: Any) -> RunnableModel:
+    settings = {"name": "made", "path": str(folder), "onnx_file": name}
+    return prepare_model("onnx", model_settings(settings | fields), Runtime(cache_dir=cache, dtype=dtype, threads=2))
+
+
+def test_a_named_file_is_all_the_weights_there_are(tiny_bert_reranker: Path, tmp_path: Path) -> None:
+    """Its weights are twice those that the folder's usual ONNX file has; there are no safetensors at all."""
+    other = doubled(tiny_bert_reranker, tmp_path)
+    folder = with_own_file(tiny_bert_reranker, tmp_path, tmp_path / "made")
+    _ = prepared("onnx", other, tmp_path / "others").scorer
+    shutil.copy(exported(tmp_path / "others")[0], folder / "onnx" / "twice.onnx")
+    (folder / "model.safetensors").unlink()
+    model = named(folder, tmp_path / "cache", "onnx/twice.onnx")
+    np.testing.assert_allclose(scores(model), 2 * expected_scores(tiny_bert_reranker), atol=TOLERANCE)
+    assert not exported(tmp_path / "cache")
+    usual = named(folder, tmp_path / "cache", "onnx/model.onnx")
+    np.testing.assert_allclose(scores(usual), expected_scores(tiny_bert_reranker), atol=TOLERANCE)
+    assert model.identity.weights_hash != usual.identity.weights_hash
+    assert model.way != usual.way
+    with pytest.raises(EvalkitError, match=r"has no \*\.safetensors"):
+        prepared("onnx", folder, tmp_path)
+
+
+def test_a_named_file_of_int8_is_run_as_it_is(tiny_bert_reranker: Path, tmp_path: Path) -> None:
+    """To the bit what the exported int8 network gives, and not what the fp32 one does."""
+    folder = copied(tiny_bert_reranker, tmp_path)
+    expected = scores(prepared("onnx", tiny_bert_reranker, tmp_path / "made", "int8"))
+    (folder / "onnx").mkdir()
+    shutil.copy(exported(tmp_path / "made")[0], folder / "onnx" / "model_int8.onnx")
+    model = named(folder, tmp_path / "cache", "onnx/model_int8.onnx")
+    np.testing.assert_array_equal(scores(model), expected)
+    assert np.abs(expected - expected_scores(tiny_bert_reranker)).max() > 10 * TOLERANCE
+    assert model.description["dtype"] == "the file's"
+    with pytest.raises(EvalkitError, match=r"dtype=int8: onnx/model_int8\.onnx is run as it is; leave dtype out"):
+        named(folder, tmp_path / "cache", "onnx/model_int8.onnx", "int8")
+
+
+def test_a_named_file_that_is_not_there(tiny_bert_reranker: Path, tmp_path: Path) -> None:
+    folder = copied(tiny_bert_reranker, tmp_path)
+    for name in ("onnx/model.onnx", "../model/config.json/../../secret.onnx"):
+        with pytest.raises(EvalkitError, match="has no such file; its ONNX files: none"):
+            named(folder, tmp_path, name)
+    (tmp_path / "secret.onnx").touch()
+    with pytest.raises(EvalkitError, match="has no such file"):
+        named(folder, tmp_path, "../secret.onnx")
+    (folder / "onnx").mkdir()
+    (folder / "onnx" / "model_O3.onnx").touch()
+    with pytest.raises(EvalkitError, match=r"its ONNX files: onnx/model_O3\.onnx$"):
+        named(folder, tmp_path, "onnx/model.onnx")
+    with pytest.raises(EvalkitError, match="only a cross-encoder's is known to hold all that makes a score"):
+        named(folder, tmp_path, "onnx/model_O3.onnx", kind="embedder")
+
+
+def test_bge_reranker_bases_own_file_has_a_name() -> None:
+    """Of the same model and recipe, with nothing but the file's name in its place; run by backend=onnx alone."""
+    own, plain = read_model("bge-reranker-base-onnx"), read_model("bge-reranker-base")
+    assert own == plain.model_copy(update={"name": own.name, "onnx_file": "onnx/model.onnx"})
+    assert backends_for(own) == ("onnx",)
+    with pytest.raises(EvalkitError) as caught:
+        check_backend("torch", own, Runtime())
+    assert str(caught.value) == (
+        "backend=torch can't run bge-reranker-base-onnx, which is the ONNX file onnx/model.onnx; these can: auto, onnx"
+    )
+
+
+def test_a_run_of_an_own_file_has_a_folder_of_its_own(tiny_bert_reranker: Path, tmp_path: Path) -> None:
+    """So that it never stands for a run of the same model's other weights."""
+    folder = with_own_file(tiny_bert_reranker, tmp_path, tmp_path / "made")
+    done = run_here(
+        "task=demo-zh2en", "limit=3", "model=bge-reranker-base-onnx", f"model.path={folder}", f"results_dir={tmp_path / 'results'}",
+        f"cache_dir={tmp_path / 'cache'}",
+    )  # fmt: skip
+    assert done.code == 0, done.stderr
+    (path,) = (tmp_path / "results").rglob("EvalkitDemoZh2En.json")
+    assert "onnx_file-onnx-model.onnx" in path.parent.name
+    assert path.parent.parent.name == "experiments"
+    backend = json.loads(path.read_text(encoding="utf-8"))["evalkit"]["backend"]
+    assert (backend["name"], len(backend["file"])) == ("onnx", 64)
 
 
 @pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", None])

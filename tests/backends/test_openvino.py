@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import openvino
 import pytest
 from agreement import (
     E5,
@@ -20,7 +21,8 @@ from agreement import (
     vectors,
     write_embedder,
 )
-from command import run_here
+from command import files_below, run_here
+from model_folders import copied, edit_weights
 from processor import HAS_BF16
 
 from evalkit.backends import check_backend, prepare_model
@@ -119,3 +121,62 @@ def test_without_its_package(monkeypatch: pytest.MonkeyPatch, tiny_bert_reranker
 def test_precisions_that_it_lacks(dtype: str) -> None:
     with pytest.raises(EvalkitError, match=f"dtype={dtype}: backend openvino runs fp32, bf16"):
         check_backend("openvino", read_model("bge-reranker-base"), Runtime(dtype=dtype))
+
+
+def converted(cache: Path) -> list[Path]:
+    return sorted(cache.rglob("*.xml"))
+
+
+def test_a_network_is_converted_once(tiny_bert_reranker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = scores(prepared("openvino", tiny_bert_reranker, tmp_path))
+    (path,) = converted(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.delattr(openvino, "convert_model")
+        np.testing.assert_array_equal(scores(prepared("openvino", tiny_bert_reranker, tmp_path)), first)
+    assert files_below(tmp_path) == sorted(  # nothing is left of the conversion
+        str(file.relative_to(tmp_path))
+        for file in (path, path.with_suffix(".bin"), path.parent.with_name(f"{path.parent.name}.lock"))
+    )
+
+
+def test_other_weights_and_recipes_are_converted_anew(tiny_bert_reranker: Path, embedder: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    first = scores(prepared("openvino", tiny_bert_reranker, cache))
+    other = copied(tiny_bert_reranker, tmp_path)
+    edit_weights(other, lambda tensors: {name: 2 * t if "classifier" in name else t for name, t in tensors.items()})
+    np.testing.assert_allclose(scores(prepared("openvino", other, cache)), 2 * first, atol=TOLERANCE)
+    assert len(converted(cache)) == 2
+    for pooling, similarity in RECIPES:
+        _ = prepared("openvino", embedder, cache, kind="embedder", pooling=pooling, similarity=similarity).scorer
+    assert len(converted(cache)) == 2 + len(RECIPES)
+
+
+def test_another_architecture_or_code_of_the_same_weights_is_converted_anew(
+    tiny_bert_reranker: Path, tmp_path: Path
+) -> None:
+    cache, folder = tmp_path / "cache", copied(tiny_bert_reranker, tmp_path)
+    for number, change in enumerate(("", "config.json", "modeling_own.py")):
+        if change:
+            path = folder / change
+            path.write_text((path.read_text("utf-8") if path.exists() else "") + "\n", "utf-8")
+        _ = prepared("openvino", folder, cache).scorer
+        assert len(converted(cache)) == number + 1
+
+
+def test_a_cache_that_cannot_be_written_costs_a_conversion_each_time(
+    tiny_bert_reranker: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = tmp_path / "file"
+    cache.write_text("not a folder")
+    expected = scores(prepared("openvino", tiny_bert_reranker, tmp_path / "cache"))
+    with caplog.at_level("WARNING", "evalkit"):
+        np.testing.assert_array_equal(scores(prepared("openvino", tiny_bert_reranker, cache)), expected)
+    assert caplog.messages == [f"the converted network can't be kept in {cache / 'openvino'}: Not a directory"]
+
+
+def test_a_damaged_conversion_is_named(tiny_bert_reranker: Path, tmp_path: Path) -> None:
+    _ = prepared("openvino", tiny_bert_reranker, tmp_path).scorer
+    (path,) = converted(tmp_path)
+    path.write_text(path.read_text()[:1000])
+    with pytest.raises(EvalkitError, match=f"{path} can't be loaded: .*; delete its folder"):
+        _ = prepared("openvino", tiny_bert_reranker, tmp_path).scorer

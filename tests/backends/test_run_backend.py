@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 from made_tasks import make_task, scored
 
-from evalkit.backends.run import prepare, read_run
+from evalkit.backends.run import prepare
 from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import Runtime
 from evalkit.models.settings import model_settings, read_model
+from evalkit.run_files import read_run
 
 TASK = make_task((["感冒"], [("x", 1), ("y", 0)]), (["苹果"], [("x", 0)]))
 RUN = {"q0": {"q0-a": 1.5, "q0-b": -0.25}, "q1": {"q1-a": 3e-7}}
@@ -73,9 +74,9 @@ def test_every_form_gives_the_scores(form: str, tmp_path: Path) -> None:
 def test_ids_stay_text(doc_id: str, tmp_path: Path) -> None:
     rows = pd.DataFrame([("007", doc_id, 1.0), ("007", "other", 2.0)], columns=list(ROWS))
     expected = {"007": {doc_id: 1.0, "other": 2.0}}
-    assert read_run(write_trec(tmp_path / "run.trec", rows)) == expected
-    assert read_run(write_parquet(tmp_path / "run.parquet", rows)) == expected
-    assert read_run(write_json(tmp_path / "run.json", expected)) == expected
+    assert read_run(write_trec(tmp_path / "run.trec", rows)).run == expected
+    assert read_run(write_parquet(tmp_path / "run.parquet", rows)).run == expected
+    assert read_run(write_json(tmp_path / "run.json", expected)).run == expected
 
 
 def refusal(path: Path) -> str:
@@ -120,6 +121,14 @@ def test_files_that_are_none_of_these(name: str, content: bytes, tmp_path: Path)
     refusal(path)
 
 
+@pytest.mark.parametrize("name", ["run.jsonl", "run.csv"])
+def test_formats_that_no_run_has(name: str, tmp_path: Path) -> None:
+    """They are not read as TREC, whose six columns another file can seem to have."""
+    path = tmp_path / name
+    path.write_text('{"query_id": "q0", "doc_id": "q0-a", "score": 1.5}')
+    assert "a run is .json" in refusal(path)
+
+
 def test_trec_lines_that_are_too_short(tmp_path: Path) -> None:
     path = tmp_path / "run.trec"
     path.write_text("q0 q0-a 1.5\nq0 q0-b 1.0\n")
@@ -146,6 +155,13 @@ def test_documents_scored_twice(write: Any, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("content", ['{"q0": {"a": 1, "a": 2}}', '{"q0": {"a": 1}, "q0": {"b": 2}}'])
+def test_json_with_a_key_twice(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    path.write_text(content)
+    assert "is given twice; each query and each of its documents has one place" in refusal(path)
+
+
 def test_files_that_are_not_there(tmp_path: Path) -> None:
     assert "there is no such file" in refusal(tmp_path / "run.json")
     with pytest.raises(EvalkitError, match=r"model=run needs model\.path=FILE"):
@@ -158,3 +174,23 @@ def test_a_candidate_without_a_score(run: dict[str, Any], tmp_path: Path) -> Non
     model = prepare(model_settings(read_model("run").model_dump() | {"path": str(path)}), Runtime())
     with pytest.raises(EvalkitError, match="no score for query 'q1', document 'q1-a' of task made"):
         scored(model.scorer, TASK, kind="run")
+
+
+def test_trec_lines_that_are_too_long(tmp_path: Path) -> None:
+    """A blank in an id would move the score into another column."""
+    path = tmp_path / "run.trec"
+    path.write_text("q0 Q0 q0 a 1 1.5 me\n")
+    assert "7 fields" in refusal(path)
+
+
+def test_scores_keep_every_digit_and_ids_every_sign(tmp_path: Path) -> None:
+    path = tmp_path / "run.trec"
+    scores = [1 / 3, 0.1 + 0.2, 1e-300, 123456789.123456789]
+    path.write_text("".join(f"q0 Q0 d\u3000{n} 1 {score!r} me\n" for n, score in enumerate(scores)), encoding="utf-8")
+    assert list(read_run(path).run["q0"].items()) == [(f"d\u3000{n}", score) for n, score in enumerate(scores)]
+
+
+def test_json_nested_too_deep(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    path.write_text("[" * 100_000)
+    refusal(path)

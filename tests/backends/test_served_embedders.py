@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from chinese_texts import demo_pairs
 from fake_servers import vector
-from openapi_schema import request_problems
 from served_models import TEXTS, fake, served
 
 import evalkit
@@ -73,12 +72,10 @@ def test_the_exact_request(backend: str) -> None:
         embedder.embed(["文"], "document")
         (request,) = server.posts
     assert (request.path, request.body) == SENT[backend]
-    if backend == "tei":
-        assert not request_problems("/embed", request.body)
 
 
 def test_roles_are_sent_where_the_server_has_a_field_for_them() -> None:
-    with fake("openai") as server:
+    with fake("openai", own_fields=("input_type",)) as server:
         own = {"role_field": "input_type", "query_role": "query", "document_role": "passage"}
         embedder = served("openai", server.url, BGE, **own).runnable.scorer
         assert isinstance(embedder, TextEmbedder)

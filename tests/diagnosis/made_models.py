@@ -23,10 +23,10 @@ PairScore = Callable[[Pair], float]
 class GivenModel(Model):
     """A model whose scorer is given."""
 
-    scorer: Scorer = field(default=None, kw_only=True)  # type: ignore[assignment]
+    scorer: Scorer = field(default=None, kw_only=True)
 
     @property
-    def runnable(self) -> RunnableModel:  # type: ignore[override]
+    def runnable(self) -> RunnableModel:
         identity = ModelIdentity("made", "local/made", "made", self.settings.kind)
         return RunnableModel(identity, {"name": "made"}, None, lambda: self.scorer)
 

@@ -17,7 +17,7 @@ def network(folder: Path, error: Exception) -> LocalNetwork:
         raise error
 
     settings = model_settings({"name": "m", "kind": "cross-encoder"})
-    return TokenizedNetwork(load_inputs(settings, folder), forward, 512)  # type: ignore[arg-type]
+    return TokenizedNetwork(load_inputs(settings, folder), forward, 512)
 
 
 @pytest.mark.parametrize(

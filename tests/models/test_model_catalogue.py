@@ -14,7 +14,8 @@ from evalkit.configuration import configs_dir, option_names
 from evalkit.models.settings import ModelSettings, model_settings, read_model
 
 MODELS = {name: read_model(name) for name in option_names("model") if name != "base"}
-ON_THE_HUB = {name: model for name, model in MODELS.items() if model.hub_id}
+# a model in the form of an ONNX file is in another's repository, and compared with that one by test_onnx
+ON_THE_HUB = {name: model for name, model in MODELS.items() if model.hub_id and not model.onnx_file}
 PINNED = {name: model for name, model in ON_THE_HUB.items() if model.revision}
 REGISTERED = "mteb's registry"
 

@@ -125,7 +125,8 @@ except EvalkitError as error:
     )
     (line,) = result.stdout.splitlines()
     assert line.startswith(
-        "BAAI/bge-reranker-base at revision main is not in the Hub cache and the Hub can't be reached (or offline=true);"
+        "BAAI/bge-reranker-base at revision main is not in the Hub cache and the Hub at http://127.0.0.1:9 cannot be "
+        "reached ("
     )
 
 

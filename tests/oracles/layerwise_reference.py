@@ -54,7 +54,7 @@ def build(config: dict[str, Any]) -> Any:
     if config["model_type"] == "minicpm":
         from FlagEmbedding.inference.reranker.decoder_only.models import modeling_minicpm_reranker as minicpm
 
-        class MiniCPM(minicpm.LayerWiseMiniCPMForCausalLM):  # type: ignore[misc,name-defined]
+        class MiniCPM(minicpm.LayerWiseMiniCPMForCausalLM):
             _tied_weights_keys = None
 
         settings = minicpm.LayerWiseMiniCPMConfig(**fields, attn_implementation="eager")
@@ -63,7 +63,7 @@ def build(config: dict[str, Any]) -> Any:
     from FlagEmbedding.inference.reranker.decoder_only.models import gemma_model
     from transformers.models.gemma2.modeling_gemma2 import Gemma2RotaryEmbedding
 
-    class Gemma(gemma_model.CostWiseGemmaForCausalLM):  # type: ignore[misc,name-defined]
+    class Gemma(gemma_model.CostWiseGemmaForCausalLM):
         _tied_weights_keys = None
 
     network = Gemma(gemma_model.CostWiseGemmaConfig(**fields, attn_implementation="eager")).eval()

@@ -26,9 +26,12 @@ UNSAID = (
 
 
 def evaluate_folder(
-    model: Any, folder: Path, split: str, work: Path
+    model: Any, folder: Path, split: str, work: Path, first_stage: Path | None = None, top_k: int = 0
 ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """mteb's metrics by its names, and its scores by query and document. `work` takes mteb's own files."""
+    """mteb's metrics by its names, and its scores by query and document. `work` takes mteb's own files.
+
+    With `first_stage`, the `work` of another evaluation, the best documents of that one are reranked.
+    """
     metadata = TaskMetadata(
         name="LocalReranking",
         description="A reranking dataset in a folder",
@@ -44,6 +47,8 @@ def evaluate_folder(
     task = type("LocalReranking", (AbsTaskRetrieval,), {"metadata": metadata})()
     # the common cache of `datasets` knows a folder by its name, whatever it holds by now
     with patch.object(datasets.config, "HF_DATASETS_CACHE", work / "datasets"):
+        if first_stage is not None:
+            task.convert_to_reranking(first_stage / "predictions", top_k)
         done = mteb.evaluate(
             model,
             task,

@@ -142,6 +142,29 @@ def test_protocols_have_boards_of_their_own(copy: Path, tmp_path: Path) -> None:
     ]
 
 
+def test_a_metric_is_judged_by_its_own_protocol_whichever_led(copy: Path, tmp_path: Path) -> None:
+    """Every result has both protocols' metrics, so that systems are compared on one board."""
+    v2 = tmp_path / "v2"
+    assert run_here("task=demo-zh2en", "model=oracle", "protocol=mteb-v2", f"results_dir={v2}").code == 0
+    for path in copy.rglob("EvalkitDemoZh2En.json"):
+        if "oracle" in str(path):
+            path.unlink()
+    for metric, protocol in (("mrr", "cmteb-v1"), ("ndcg_at_10", "mteb-v2")):
+        boards = reported_json(copy, v2, "--metric", metric)["boards"]
+        (board,) = [board for board in boards if board["tasks"] == ["demo-zh2en"]]
+        assert (board["protocol"], len(board["standings"])) == (protocol, 5)
+    # one system's two results are both shown
+    assert run_here("task=demo-zh2en", "model=random", "protocol=mteb-v2", f"results_dir={v2}").code == 0
+    (board,) = [one for one in reported_json(copy, v2, "--metric", "mrr")["boards"] if one["tasks"] == ["demo-zh2en"]]
+    assert len(board["standings"]) == 6
+    assert (
+        run_here(
+            "report", str(copy), str(v2), "--metric", "mrr", "--format", "html", "-o", str(tmp_path / "p.html")
+        ).code
+        == 0
+    )
+
+
 def test_slices_have_means_intervals_and_numbers_of_queries(demo_results: Path) -> None:
     content = reported_json(demo_results, "--slice", "query-length")
     (cut,) = [board for board in content["slices"] if board["task"] == "demo-zh"]
@@ -169,11 +192,31 @@ def test_csv_holds_the_figures_of_json(demo_results: Path) -> None:
             assert [int(row["best_rank"]), int(row["worst_rank"])] == one["ranks"]
 
 
+def test_pandas_reads_the_csv(demo_results: Path) -> None:
+    table = pd.read_csv(io.StringIO(reported(demo_results, "--format", "csv")))
+    boards = reported_json(demo_results)["boards"]
+    assert len(table) == sum(len(board["standings"]) for board in boards)
+    assert table["value"].tolist() == [row["value"] for board in boards for row in board["standings"]]
+    assert table["system"].tolist() == [row["system"]["label"] for board in boards for row in board["standings"]]
+    assert table["best_rank"].dtype == np.int64
+
+
 def test_a_file_gets_markdown_unless_another_format_is_named(demo_results: Path, tmp_path: Path) -> None:
     assert reported(demo_results, "-o", tmp_path / "榜.md") == ""
     assert (tmp_path / "榜.md").read_text(encoding="utf-8") == reported(demo_results, "--format", "markdown")
     assert reported(demo_results, "-o", tmp_path / "a.csv", "--format", "csv") == ""
     assert (tmp_path / "a.csv").read_text(encoding="utf-8").startswith("tasks,limit,protocol,")
+
+
+@pytest.mark.parametrize("name", ["markdown", "csv", "json", "latex", "html"])
+def test_a_file_of_another_kind_is_not_replaced(name: str, demo_results: Path, tmp_path: Path) -> None:
+    model, file = str(demo_results / "local__random"), tmp_path / "notes"
+    for _ in range(2):  # its own kind is
+        assert run_here("report", model, "--format", name, "-o", str(file)).code == 0
+    file.write_text("# My notes\n")
+    done = run_here("report", model, "--format", name, "-o", str(file))
+    assert (done.code, file.read_text()) == (2, "# My notes\n")
+    assert f"{file} exists and holds no report as {name}" in done.stderr
 
 
 def test_a_real_model_stands_among_the_others(tmp_path: Path) -> None:

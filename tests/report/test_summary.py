@@ -210,6 +210,16 @@ def test_a_suite_ends_in_its_average_and_the_published_one() -> None:
     assert average["95 % interval"] == ""
 
 
+def test_an_average_has_the_average_of_its_tasks_ties() -> None:
+    ties = [(TieRange(0.5, 0.4, 0.6), TieRange(0.3, 0.1, 1.0)), (TieRange(0.5, 0.5, 0.9), TieRange(0.3, 0.25, 1.0))]
+    tied = [
+        result(task=task, values=(0.5, 1.0), ties=own) for task, own in zip(("CMedQAv1", "CMedQAv2"), ties, strict=True)
+    ]
+    assert row(tied, 2)["ties"] == "MAP 45.00–75.00\nMRR 17.50–100.00"
+    assert row([tied[0], result(task="CMedQAv2", ties=(None, ties[1][1]))], 2)["ties"].startswith("MRR 17.50")
+    assert row([tied[0], result(task="CMedQAv2")], 2)["ties"] == ""
+
+
 def test_an_average_of_other_tasks_has_no_published_figure() -> None:
     average = row([result(task=task) for task in ("CMedQAv1", "CMedQAv2")], 2)
     assert (average["task"], average["published"], average["difference"]) == ("average of 2", "", "")

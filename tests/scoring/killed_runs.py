@@ -2,9 +2,12 @@
 
     python killed_runs.py engine FOLDER MOMENTS             the engine with a network that counts what it runs
     python killed_runs.py command FOLDER MOMENTS ARGUMENT…  the command line itself
+    python killed_runs.py stopped FOLDER MOMENTS ARGUMENT…  the same, stopped by SIGTERM or SIGINT, some twice, and
+                                                            every other as soon as it stores
 
 One undisturbed run in `FOLDER/whole`, then MOMENTS runs, each killed at a moment of its own and begun again in
-`FOLDER/killed-N`. Prints JSON: for each moment the items started and stored when the run was killed, and scored after.
+`FOLDER/killed-N`. Prints JSON: for each moment the items started and stored when the run was killed, and scored after; what was
+stopped also tells by which signal, its exit code, the seconds that it took to end, what it said, and the files it left.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from fakes import Network
@@ -66,15 +70,24 @@ def run_engine(folder: Path) -> None:
 
 
 def run_command(arguments: Sequence[str]) -> Run:
+    import accelerate  # noqa: F401
     import torch  # noqa: F401
     import transformers  # noqa: F401
 
+    import evalkit.backends.torch
+    import evalkit.models.layerwise
+    import evalkit.models.networks
+    import evalkit.report.reproduction
+    import evalkit.runs  # noqa: F401
     from evalkit.cli import run_command_line
+    from evalkit.interruption import heed_signals
 
     def run(folder: Path) -> None:
+        heed_signals()
         code = run_command_line([*arguments, f"cache_dir={folder / 'cache'}", f"results_dir={folder / 'results'}"])
         if code:
-            raise SystemExit(code)
+            sys.stderr.flush()
+            os._exit(code)
 
     return run
 
@@ -129,6 +142,28 @@ def kill_and_resume(run: Run, folder: Path, delay: float) -> dict[str, int]:
     return {"started": begun, "stored": kept, "scored_after": started(folder) - begun, "rows": stored(folder)}
 
 
+def stop_and_resume(run: Run, folder: Path, delay: float, number: int) -> dict[str, Any]:
+    pid = start(run, folder)
+    if number % 2:
+        while not stored(folder):
+            time.sleep(0.002)
+    else:
+        time.sleep(delay)
+    chosen = (signal.SIGTERM, signal.SIGINT)[number // 2 % 2]
+    asked = time.monotonic()
+    os.kill(pid, chosen)
+    if number % 3 == 0:
+        time.sleep(0.002)
+        os.kill(pid, chosen)
+    _, status = os.waitpid(pid, 0)
+    seconds, kept = time.monotonic() - asked, stored(folder)
+    said = (folder / "output").read_text()
+    files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    finish(run, folder)
+    code = os.waitstatus_to_exitcode(status)
+    return {"signal": chosen, "code": code, "seconds": seconds, "said": said, "files": files, "stored": kept}
+
+
 def main() -> None:
     kind, place, moments, *arguments = sys.argv[1:]
     folder = Path(place)
@@ -140,6 +175,10 @@ def main() -> None:
     seconds = time.monotonic() - begun
     generator = random.Random(20)
     delays = [seconds * generator.random() for _ in range(int(moments))]
+    if kind == "stopped":
+        stops = [stop_and_resume(run, folder / f"killed-{n}", delay, n) for n, delay in enumerate(sorted(delays))]
+        json.dump(stops, sys.stdout)
+        return
     outcomes = [kill_and_resume(run, folder / f"killed-{number}", delay) for number, delay in enumerate(delays)]
     json.dump(outcomes, sys.stdout)
 

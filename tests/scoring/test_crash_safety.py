@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from command import MODULE, run_here, run_program
 from killed_runs import BATCH_TOKENS, PARALLEL, TASK
-from tasks.task_files import write_jsonl
+from store_rows import rows_in
+from task_files import uneven_rows, write_jsonl
 
 from evalkit.results import without_timings
 from evalkit.scoring.store import FILE_NAME, damaged_rows
@@ -72,14 +71,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def task_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """240 pairs of very different lengths."""
-    generator = np.random.default_rng(0)
-
-    def text(most: int) -> str:
-        return "".join(
-            generator.choice(list("感冒发烧多喝水苹果银行深度学习模型需要大量数据和计算"), generator.integers(8, most))
-        )
-
-    rows = [{"query": text(20), "positive": [text(120)], "negative": [text(120) for _ in range(11)]} for _ in range(20)]
+    rows = uneven_rows(queries=20, candidates=12, longest=120)
     return write_jsonl(tmp_path_factory.mktemp("tasks") / "made" / "test.jsonl", rows).parent
 
 
@@ -126,14 +118,6 @@ def test_a_killed_process_goes_on_where_it_was(task_folder: Path, tiny_bert_rera
     assert contents(tmp_path / "results" / "killed") == contents(tmp_path / "results" / "whole")
     (path,) = (tmp_path / "results" / "killed").rglob("made.json")
     assert json.loads(path.read_text(encoding="utf-8"))["evalkit"]["timing"]["items_from_store"] == kept
-
-
-def rows_in(store: Path) -> int:
-    try:
-        with closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True)) as connection:
-            return int(connection.execute("select count(*) from outputs").fetchone()[0])
-    except sqlite3.OperationalError:  # not there yet, or being made
-        return 0
 
 
 @pytest.mark.parametrize("state", ["new", "damaged"])

@@ -193,7 +193,7 @@ def test_scores_that_are_no_numbers_name_the_pair(value: float, make: type[Pairs
 class Spoilt(Vectors):
     """One number of one vector is not one."""
 
-    def embed(self, texts, role):  # type: ignore[no-untyped-def]
+    def embed(self, texts, role):
         vectors = super().embed(texts, role)
         vectors[[place for place, text in enumerate(texts) if (role, text) == ("document", "休息")], 3] = np.inf
         return vectors

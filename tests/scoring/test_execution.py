@@ -227,7 +227,7 @@ def test_a_store_that_fails_stops_the_run(tmp_path: Path, monkeypatch: pytest.Mo
         def full(outputs: object) -> None:
             if next(calls) == 3:
                 raise EvalkitError("no room")
-            write(outputs)  # type: ignore[arg-type]
+            write(outputs)
 
         monkeypatch.setattr(store, "write", full)
         with pytest.raises(EvalkitError, match="no room") as caught:

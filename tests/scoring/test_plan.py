@@ -106,7 +106,7 @@ def test_tokenization_stays_one_window_ahead() -> None:
 
 def test_errors_of_the_tokenizer_reach_the_caller() -> None:
     class Broken(Network):
-        def tokenize(self, texts, role):  # type: ignore[no-untyped-def]
+        def tokenize(self, texts, role):
             raise ValueError("broken tokenizer")
 
     with pytest.raises(ValueError, match="broken tokenizer"):

@@ -27,12 +27,18 @@ class Repository:
 
 @dataclass
 class FakeHub:
-    """Repositories by name; `requests` lists (method, path, Authorization) of what was asked."""
+    """Repositories by name; `requests` lists (method, path, Authorization) of what was asked.
+
+    `trouble` of "api" or "files" is what it answers with `status`, or never where that is 0.
+    """
 
     repositories: dict[str, Repository] = field(default_factory=dict)
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
+    trouble: frozenset[str] = frozenset()
+    status: int = 0
 
     def __enter__(self) -> FakeHub:
+        self.over = threading.Event()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         return self
@@ -41,6 +47,7 @@ class FakeHub:
         self.stop()
 
     def stop(self) -> None:
+        self.over.set()
         self.server.shutdown()
         self.server.server_close()
 
@@ -67,6 +74,13 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         self.hub.requests.append((self.command, path, self.headers.get("Authorization")))
         is_api = path.startswith("/api/datasets/")
+        if ("api" if path.startswith("/api/") else "files") in self.hub.trouble:
+            if self.hub.status:
+                self._error(self.hub.status, "")
+            else:
+                self.hub.over.wait(120)
+                self.close_connection = True
+            return
         parts = path.removeprefix("/api/datasets/").removeprefix("/datasets/").split("/")
         repository = self.hub.repositories.get("/".join(parts[:2]))
         if repository is None:

@@ -11,8 +11,9 @@ import pytest
 from task_files import LIST_ROWS, ROWS, load, local_settings, mteb_parts, write_jsonl, write_parquet, write_parts
 
 from evalkit.records import Candidate, Query, Request, Task, TaskStatistics
-from evalkit.tasks import compare_with_published, load_task, read_settings, task_statistics
-from evalkit.tasks.content import fingerprint, script_of
+from evalkit.tasks.content import compare_with_published, fingerprint, script_of, task_statistics
+from evalkit.tasks.loading import load_task
+from evalkit.tasks.settings import read_settings
 
 
 def test_statistics(tmp_path):

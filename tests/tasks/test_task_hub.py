@@ -20,7 +20,8 @@ COMMIT, OTHER_COMMIT = "a1" * 20, "b2" * 20
 CLIENT = """
 import json, sys
 from evalkit.errors import EvalkitError
-from evalkit.tasks import TaskSettings, load_task
+from evalkit.tasks.loading import load_task
+from evalkit.tasks.settings import TaskSettings
 settings, offline = json.loads(sys.argv[1])
 try:
     task = load_task(TaskSettings.from_mapping(settings), offline=offline)
@@ -160,3 +161,61 @@ def test_a_repository_without_data(hub, client, tmp_path):
     hub.repositories["C-MTEB/cmteb"].folder = tmp_path / "none"
     error = client.load(revision=COMMIT)["error"]
     assert "cannot read its files" in error
+
+
+WAITS = """
+import sys, time
+from evalkit.hub_access import limit_waits
+limit_waits()
+from huggingface_hub.utils import get_session
+for path, limits in (("/api/datasets/x/tree/main", {}), ("/datasets/x/resolve/main/README.md", {"timeout": 60})):
+    started = time.monotonic()
+    try:
+        get_session().request("GET", sys.argv[1] + path, **limits)
+    except Exception as error:
+        print(type(error).__name__, time.monotonic() - started < 10)
+"""
+
+
+def test_a_hub_that_hangs_is_not_waited_for(hub):
+    """huggingface_hub lists files without any limit of time, and retries with one of a minute."""
+    hub.trouble = frozenset({"api", "files"})
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    limits = {"HF_HUB_ETAG_TIMEOUT": "1", "HF_HUB_DOWNLOAD_TIMEOUT": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", WAITS, hub.url], env=kept | limits, capture_output=True, text=True, timeout=150
+    )
+    assert done.stdout == "ReadTimeout True\n" * 2, done.stderr
+
+
+CHANGES = """
+import json, logging, sys
+from pathlib import Path
+from evalkit.tasks.loading import load_task
+from evalkit.tasks.revisions import tell_of_change
+from evalkit.tasks.settings import TaskSettings
+logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
+tell_of_change(load_task(TaskSettings.from_mapping(json.loads(sys.argv[1]))), Path(sys.argv[2]))
+"""
+
+
+def test_a_dataset_that_changes_under_a_pinned_revision_is_told(hub, client, tmp_path):
+    """By another Hub cache, as on a day when a mirror gives other files."""
+    location = {"repo": "C-MTEB/cmteb", "revision": COMMIT}
+    settings = {"name": "x", "mteb_name": "x", "split": "dev", "source": "cmteb", "cmteb": location}
+
+    def said(home):
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+        place = {"HF_HOME": str(tmp_path / home), "HF_ENDPOINT": hub.url}
+        command = [sys.executable, "-c", CHANGES, json.dumps(settings), str(tmp_path / "remembered")]
+        done = subprocess.run(command, env=kept | place, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return "".join(line for line in done.stdout.splitlines() if "are not those" in line)
+
+    assert said("one") == said("two") == ""
+    changed = write_parquet(tmp_path / "changed" / "data" / "dev-00000-of-00001.parquet", ROWS[1:]).parent.parent
+    hub.repositories["C-MTEB/cmteb"].folder = changed
+    line = said("three")
+    assert "are not those that were read before under the same revision a1a1a1a1a1a1" in line
+    assert str(tmp_path / "remembered" / "fingerprints.json") in line
+    assert said("one") == ""

@@ -9,7 +9,8 @@ from omegaconf import OmegaConf
 
 from evalkit.configuration import configs_dir
 from evalkit.errors import EvalkitError
-from evalkit.tasks import TaskSettings, load_task, read_settings, suite_settings, task_names
+from evalkit.tasks.loading import load_task
+from evalkit.tasks.settings import TaskSettings, read_settings, suite_settings, task_names
 
 NAMES = [
     *("T2Reranking", "T2RerankingZh2En", "T2RerankingEn2Zh", "MMarcoReranking", "MMarco"),
@@ -119,3 +120,23 @@ def test_a_suite_of_ones_own_tasks(tmp_path):
     )
     suite = TaskSettings(name="both", suite=("mine", "demo-zh"))
     assert [task.path or task.bundled for task in suite_settings(suite, [tmp_path])] == ["mine.jsonl", "zh.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("name: mine\ndefaults: [mine]\n", "there is no task 'mine'"),
+        ("name: mine\ndefaults: [other]\n", "there is no task 'mine'"),
+        ("name: mine\ndefaults: [../task/other]\n", "there is no task"),
+        ("name: mine\ndefaults: [1.5]\n", "there is no task '1.5'"),
+        ("name: mine\ndefaults: null\n", "defaults must be a list"),
+        ("name: 2020-13-45\n", "is not YAML"),
+        ("x: " + "[" * 300, "is not YAML"),
+    ],
+)
+def test_files_that_are_wrong(content, told, tmp_path):
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task" / "mine.yaml").write_text(content)
+    (tmp_path / "task" / "other.yaml").write_text("defaults: [mine]\n")
+    with pytest.raises(EvalkitError, match=told):
+        read_settings("mine", tmp_path)

@@ -23,7 +23,7 @@ from task_files import (
 )
 
 from evalkit.errors import EvalkitError
-from evalkit.tasks import load_task
+from evalkit.tasks.loading import load_task
 
 GOOD = {"query": "q", "positive": ["a"], "negative": ["b"]}
 
@@ -76,7 +76,7 @@ def test_other_problems_are_counted(tmp_path):
         (b"[1, 2]\n", ["row 1", "a list where an object"]),
         (b'{"query": "q"}\n{"query": "\xff"}\n', ["row 2", "not UTF-8"]),
         (b'"text"\n', ["row 1", "the text 'text' where an object"]),
-        (b"", ["no column query", "the columns are: none"]),
+        (b"", ["there is nothing in it"]),
         (
             b'{"question": "q", "pos": ["a"], "negative": ["b"]}\n',
             ["no column query", "question, pos, negative", "1 more"],
@@ -95,7 +95,7 @@ def test_broken_json_lines(content, fragments, tmp_path):
     [
         ('[\n{"query": "q"},\n{"query": }\n]', ["row 3", "not JSON"]),
         ("5", ["the number 5", "array of objects"]),
-        ("[]", ["no column query"]),
+        ("[]", ["there is nothing in it"]),
         ("[5]", ["row 1", "the number 5"]),
         ('{"query": "q"}', ["no column positive"]),
         ("{", ["row 1", "not JSON"]),

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evalkit.records import Task
-from evalkit.tasks import TaskSettings, load_task
+from evalkit.tasks.loading import load_task
+from evalkit.tasks.settings import TaskSettings
 
 Rows = list[dict[str, Any]]
 
@@ -28,6 +30,21 @@ ROWS: Rows = [
     {"query": "00123", "positive": ["null"], "negative": ["苹果\u2028是水果"]},
 ]
 LIST_ROWS: Rows = [row | {"query": [row["query"], f"{row['query']} (again)"]} for row in ROWS]
+
+
+def uneven_rows(queries: int, candidates: int, longest: int) -> Rows:
+    """Rows with texts of very different lengths, the first candidate of each the positive one."""
+    generator = np.random.default_rng(0)
+
+    def text(most: int) -> str:
+        return "".join(
+            generator.choice(list("感冒发烧多喝水苹果银行深度学习模型需要大量数据和计算"), generator.integers(8, most))
+        )
+
+    return [
+        {"query": text(20), "positive": [text(longest)], "negative": [text(longest) for _ in range(candidates - 1)]}
+        for _ in range(queries)
+    ]
 
 
 def local_settings(path: Path, **changes: Any) -> TaskSettings:

@@ -1,0 +1,212 @@
+"""`evalkit check` end to end: what was done to a result, and the verdict and exit code that the statistics justify."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+from checked import EQUAL, SCORES, TASK, check, off_by_one, root, suites, values, verdicts
+from command import run_here, run_program
+from made_results import (
+    change_table,
+    noisy_scores,
+    ranking_task,
+    shuffled,
+    write_scores,
+)
+from markdown_it import MarkdownIt
+
+from evalkit.check.rows import Verdict
+
+
+def expected(before: np.ndarray, after: np.ndarray, tolerance: float = 0.1, alpha: float = 0.01) -> str:
+    """The verdict by scipy's own test."""
+    differences = after - before
+    test = scipy.stats.permutation_test(
+        (differences,), np.mean, permutation_type="samples", n_resamples=9_999, vectorized=True, random_state=1
+    )
+    assert not 0.8 * alpha < test.pvalue < 1.25 * alpha, "too near alpha: another seed of 10,000 may decide otherwise"
+    points = 100 * differences.mean()
+    if test.pvalue >= alpha:
+        return "changed, but not distinguishable from noise"
+    if abs(points) <= tolerance:
+        return "within tolerance"
+    return "better" if points > 0 else "regression"
+
+
+@pytest.mark.parametrize(
+    ("share", "seed", "code", "verdict"),
+    [
+        (0.01, 1, 0, "changed, but not distinguishable from noise"),
+        (0.05, 1, None, None),
+        (0.05, 2, None, None),
+        (0.2, 1, 1, "regression"),
+    ],
+)
+def test_shuffled_scores(
+    share: float, seed: int, code: int | None, verdict: str | None, written: Path, tmp_path: Path
+) -> None:
+    """The verdict is that of scipy's test; 3 of 300 queries can't be told from noise, 60 can."""
+    scores = shuffled(SCORES, share, seed)
+    write_scores(tmp_path / "now", TASK, scores)
+    done = check(root(written), tmp_path / "now")
+    before, after = values(SCORES), values(scores)
+    wanted = {metric: expected(before[metric], after[metric]) for metric in before}
+    assert verdicts(done) == wanted
+    assert re.search(r" [0-9a-f]{12} → [0-9a-f]{12} ", done.stdout)
+    assert done.code == (1 if "regression" in wanted.values() else 0)
+    if verdict:
+        assert (done.code, set(wanted.values())) == (code, {verdict})
+    for metric in before:
+        old, new = (100 * found[metric].mean() for found in (before, after))
+        assert re.search(rf"{metric} +{old:.2f} +{new:.2f} +{re.escape(f'{new - old:+.2f}')} ", done.stdout)
+        assert f"{(np.abs(after[metric] - before[metric]) > 1e-6).sum()} of 300" in done.stdout
+    if share == 0.01:
+        assert check(root(written), tmp_path / "now", "--strict").code == 1
+
+
+def test_better_and_within_tolerance(written: Path, tmp_path: Path) -> None:
+    write_scores(tmp_path / "worse", TASK, shuffled(SCORES, 0.2, 1))
+    done = check(tmp_path / "worse", root(written))
+    assert (done.code, set(verdicts(done).values())) == (0, {"better"})
+    tolerant = check(root(written), tmp_path / "worse", "--tolerance", "50")
+    assert (tolerant.code, set(verdicts(tolerant).values())) == (0, {"within tolerance"})
+    assert check(root(written), tmp_path / "worse", "--tolerance", "50", "--strict").code == 1
+
+
+def test_a_metric_off_by_one(folders: tuple[Path, Path]) -> None:
+    """The scores are the same, which excuses nothing: the values are not what they give."""
+    baseline, path = folders
+    change_table(path, off_by_one)
+    done = check(baseline, root(path))
+    assert (done.code, verdicts(done)) == (1, {"map": "regression", "mrr": "regression"})
+    assert done.stderr == ""
+
+
+def test_only_the_mean_reciprocal_rank_off_by_one(folders: tuple[Path, Path]) -> None:
+    baseline, path = folders
+    change_table(path, lambda table: table.assign(rr=off_by_one(table)["rr"]))
+    done = check(baseline, root(path))
+    assert (done.code, verdicts(done)) == (1, {"map": "equal", "mrr": "regression"})
+
+
+def test_equal_results(folders: tuple[Path, Path]) -> None:
+    baseline, path = folders
+    done = check(baseline, root(path), "--strict", "--tolerance", "0")
+    assert (done.code, verdicts(done), done.stderr) == (0, EQUAL, "")
+
+
+def test_any_change_fails_when_strict(folders: tuple[Path, Path]) -> None:
+    """Two queries swap their values, which leaves the mean alone."""
+    baseline, path = folders
+
+    def swap(table: pd.DataFrame) -> pd.DataFrame:
+        first, second = table["ap"].idxmax(), table["ap"].idxmin()
+        ap = table["ap"].copy()
+        ap[first], ap[second] = ap[second], ap[first]
+        return table.assign(ap=ap)
+
+    change_table(path, swap)
+    done = check(baseline, root(path))
+    noise = "changed, but not distinguishable from noise"
+    assert (done.code, verdicts(done)) == (0, EQUAL | {"map": noise})
+    strict = check(baseline, root(path), "--strict")
+    assert (strict.code, verdicts(strict)) == (1, EQUAL | {"map": f"{noise} (fails --strict)"})
+
+
+def test_other_scores_that_give_the_same_values(written: Path, tmp_path: Path) -> None:
+    write_scores(tmp_path / "now", TASK, (SCORES * 1.001).astype(np.float32))
+    done = check(root(written), tmp_path / "now")
+    assert (done.code, set(verdicts(done).values())) == (0, {Verdict.OTHER_SCORES})
+    assert check(root(written), tmp_path / "now", "--strict").code == 1
+
+
+def test_a_loss_that_so_few_queries_cannot_show(written: Path, tmp_path: Path) -> None:
+    """Seven signs give no p below 2 / 2^7 = 0.016."""
+    worst = SCORES.copy()
+    good = np.flatnonzero(values(SCORES)["map"] == 1)[:7]
+    worst[good] = -worst[good]
+    write_scores(tmp_path / "now", TASK, worst)
+    done = check(root(written), tmp_path / "now")
+    assert (done.code, set(verdicts(done).values())) == (0, {Verdict.NOISE})
+    assert "7 changed queries are too few for p < 0.01, which takes 8" in done.stdout
+    assert check(root(written), tmp_path / "now", "--alpha", "0.02").code == 1
+
+
+def test_mteb_v2(tmp_path: Path) -> None:
+    for folder, scores in (("baseline", SCORES), ("now", shuffled(SCORES, 0.2, 1))):
+        write_scores(tmp_path / folder, TASK, scores, protocol="mteb-v2")
+    done = check(tmp_path / "baseline", tmp_path / "now")
+    assert done.code == 1
+    assert re.findall(r"(map_at_1000|mrr_at_10) .*(regression)", done.stdout) == [
+        ("map_at_1000", "regression"),
+        ("mrr_at_10", "regression"),
+    ]
+
+
+def test_names_of_any_kind(tmp_path: Path) -> None:
+    model, name = "模型 <a> & \"b\" | 'c' [d]", "任务 <a> & \"b\" | 'c' [d]"
+    task = ranking_task(20, name)
+    for folder, scores in (("baseline", noisy_scores(task)), ("now", -noisy_scores(task))):
+        write_scores(tmp_path / folder, task, scores, model)
+    reports = ("--junit", str(tmp_path / "junit.xml"), "--summary", str(tmp_path / "summary.md"))
+    done = check(tmp_path / "baseline", tmp_path / "now", *reports)
+    assert (done.code, done.stdout.count(f"{model}  {name}  ")) == (1, 2)
+    cases = suites(tmp_path / "junit.xml").getElementsByTagName("testcase")
+    assert [case.getAttribute("classname") for case in cases] == [model] * 2
+    assert [case.getAttribute("name") for case in cases] == [f"{name} map", f"{name} mrr"]
+    table = MarkdownIt("commonmark").enable("table").render((tmp_path / "summary.md").read_text(encoding="utf-8"))
+    assert (
+        table.count(html.escape(model).replace("&#x27;", "'"))
+        == table.count(html.escape(name).replace("&#x27;", "'"))
+        == 2
+    )
+
+
+def test_reports_are_written_when_it_fails(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    """The XML replaces an older one, the summary is appended to: the steps of a job share that file."""
+    baseline, path = folders
+    change_table(path, off_by_one)
+    junit, summary = tmp_path / "reports" / "junit.xml", tmp_path / "summary.md"
+    summary.write_text("another step's\n\n", encoding="utf-8")
+    for _ in range(2):
+        done = check(baseline, root(path), "--junit", str(junit), "--summary", str(summary))
+        assert done.code == 1
+    text = summary.read_text(encoding="utf-8")
+    assert text.startswith("another step's\n\n### evalkit check failed: 2 regression\n")
+    assert text.count("### evalkit check failed") == 2
+    read = suites(junit)
+    assert dict(read.attributes.items()) == {
+        "name": "evalkit check",
+        "tests": "2",
+        "failures": "2",
+        "errors": "0",
+        "skipped": "0",
+    }
+    (case,) = (case for case in read.getElementsByTagName("testcase") if case.getAttribute("name") == "made map")
+    (failure,) = case.getElementsByTagName("failure")
+    assert (case.getAttribute("classname"), failure.getAttribute("type")) == ("scorer", "regression")
+    value = json.loads(path.read_text(encoding="utf-8"))["scores"]["test"][0]["map"]
+    assert re.match(rf"regression: [\d.]+ → {value * 100:.2f} \(", failure.getAttribute("message"))
+
+
+def test_as_a_program_in_a_pipe(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    """It prints the same, whole, and imports none of the heavy parts."""
+    baseline, path = folders
+    change_table(path, off_by_one)
+    arguments = ("check", "--baseline", str(baseline), "--results", str(root(path)))
+    done = run_program(tmp_path, *arguments)
+    assert (done.code, done.stdout) == (1, run_here(*arguments).stdout)
+    loaded = (
+        "import sys; from evalkit.cli import run_command_line as run; run(sys.argv[1:]); print(*sys.modules, sep='\\n')"
+    )
+    modules = run_program(tmp_path, *arguments, program=(sys.executable, "-c", loaded)).stdout.splitlines()
+    assert "pandas" in modules
+    assert {"torch", "transformers", "mteb", "hydra", "datasets"}.isdisjoint(modules)
