@@ -37,6 +37,7 @@ CROSS_ENCODER_RATIOS: dict[str, tuple[str, str, float | None]] = {
     "fp32 / FlagReranker fp32, whole call": ("evalkit fp32", "FlagReranker fp32", 7.0),
     "fp32 / FlagReranker fp32, without its probe": ("evalkit fp32", "FlagReranker fp32, without its probe", 3.5),
     "fp32 / FlagReranker fp32, batches of 8": ("evalkit fp32", "FlagReranker fp32, batches of 8", None),
+    "fp32 / plain OpenVINO fp32": ("evalkit fp32", "plain OpenVINO fp32", 1.0),
     "bf16 / sentence-transformers fp32": ("evalkit bf16", "sentence-transformers fp32", 5.5),
     "bf16 / sentence-transformers bf16": ("evalkit bf16", "sentence-transformers bf16", 2.0),
     "int8 / sentence-transformers fp32": ("evalkit int8", "sentence-transformers fp32", None),
@@ -81,6 +82,7 @@ def cross_encoder(chosen: argparse.Namespace) -> dict[str, Any]:
         "sentence-transformers fp32, batches of 8": systems.sentence_transformers_cross_encoder(
             folder, torch.float32, 8
         ),
+        "plain OpenVINO fp32": systems.plain_openvino(folder),
         "FlagReranker fp32": flag,
         "FlagReranker fp32, batches of 8": systems.FlagRerankerCall(folder, 8),
     }

