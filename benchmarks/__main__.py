@@ -19,12 +19,13 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 import numpy as np
 import torch
 
-from benchmarks import folders, systems, texts, whole_runs
+from benchmarks import folders, gpu, systems, texts, whole_runs
 from benchmarks.limit import has_bf16, matmul_limits, network_flop
 from benchmarks.profile import profile_openvino
 from evalkit.provenance import collect
 
 HERE = Path(__file__).parent
+RATIO_PARTS = ("cross_encoder", "gpu", "embedder")
 LAYERS, HIDDEN, INTERMEDIATE = 12, 768, 3_072  # bge-reranker-base
 # title: evalkit's, the other's, and how many times as fast evalkit should be
 CROSS_ENCODER_RATIOS: dict[str, tuple[str, str, float | None]] = {
@@ -55,18 +56,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help=f"of {', '.join(PARTS)}")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--pairs", type=int, default=160)
+    parser.add_argument("--pairs", type=int, default=160, help="of the cross-encoder on a processor")
+    parser.add_argument("--without", nargs="*", default=[], help="leave out systems with such a word in their name")
+    parser.add_argument("--out", type=Path, default=HERE, help="the folder of results.json, .md and .png")
     chosen = parser.parse_args()
-    path = HERE / "results.json"
+    path = chosen.out / "results.json"
     found: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-    for part in chosen.parts or PARTS:
+    for part in chosen.parts or [part for part in PARTS if part != "gpu" or torch.cuda.is_available()]:
         found[part] = {"measured": datetime.now(UTC).isoformat(timespec="minutes"), **PARTS[part](chosen)}
         found["machine"] = collect()["hardware"] | {"packages": collect()["packages"]}
         path.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     table = render(found)
-    (HERE / "results.md").write_text(table, "utf-8")
+    (chosen.out / "results.md").write_text(table, "utf-8")
     print(table)
-    plot(found, HERE / "results.png")
+    plot(found, chosen.out / "results.png")
 
 
 def cross_encoder(chosen: argparse.Namespace) -> dict[str, Any]:
@@ -74,36 +77,64 @@ def cross_encoder(chosen: argparse.Namespace) -> dict[str, Any]:
     folder = folders.full_reranker()
     documents = texts.passages(chosen.pairs, 600, seed=1, spread=0.35)
     pairs = [(document[:20], document[20:]) for document in documents]
-    flag = systems.FlagRerankerCall(folder)
-    systems_of_pairs: dict[str, systems.PairScores] = {
-        "evalkit fp32": systems.evalkit_cross_encoder(folder, "openvino", "fp32"),
-        "evalkit int8": systems.evalkit_cross_encoder(folder, "onnx", "int8"),
-        "sentence-transformers fp32": systems.sentence_transformers_cross_encoder(folder, torch.float32),
-        "sentence-transformers fp32, batches of 8": systems.sentence_transformers_cross_encoder(
-            folder, torch.float32, 8
-        ),
-        "plain OpenVINO fp32": systems.plain_openvino(folder),
-        "FlagReranker fp32": flag,
-        "FlagReranker fp32, batches of 8": systems.FlagRerankerCall(folder, 8),
+    theirs, flag = systems.sentence_transformers_cross_encoder, systems.FlagRerankerCall
+    loaders: dict[str, Callable[[], systems.PairScores]] = {
+        "evalkit fp32": partial(systems.evalkit_cross_encoder, folder, "openvino", "fp32"),
+        "evalkit int8": partial(systems.evalkit_cross_encoder, folder, "onnx", "int8"),
+        "sentence-transformers fp32": partial(theirs, folder, torch.float32),
+        "sentence-transformers fp32, batches of 8": partial(theirs, folder, torch.float32, 8),
+        "plain OpenVINO fp32": partial(systems.plain_openvino, folder),
+        "FlagReranker fp32": partial(flag, folder),
+        "FlagReranker fp32, batches of 8": partial(flag, folder, 8),
     }
-    precisions = ["fp32"]
     if has_bf16():
-        precisions.append("bf16")
-        systems_of_pairs["evalkit bf16"] = systems.evalkit_cross_encoder(folder, "openvino", "bf16")
-        systems_of_pairs["sentence-transformers bf16"] = systems.sentence_transformers_cross_encoder(
-            folder, torch.bfloat16
-        )
+        loaders["evalkit bf16"] = partial(systems.evalkit_cross_encoder, folder, "openvino", "bf16")
+        loaders["sentence-transformers bf16"] = partial(theirs, folder, torch.bfloat16)
+    trimmed = [name for name in loaders if name.startswith("evalkit")]
+    measured = measure_pairs(loaders, folder, pairs, chosen, matmul_limits, trimmed)
+    return {
+        **measured,
+        "profile": profile_openvino(folder, pairs[:8]),
+        "ratios": ratios(measured["seconds"], CROSS_ENCODER_RATIOS),
+    }
+
+
+def gpu_cross_encoder(chosen: argparse.Namespace) -> dict[str, Any]:
+    """The same on an NVIDIA GPU, with T2Reranking's lengths (a mean of 841 characters, a long tail)."""
+    folder = folders.full_reranker()
+    documents = texts.passages(gpu.PAIRS, 841, seed=4)
+    pairs = [(document[:20], document[20:]) for document in documents]
+    measured = measure_pairs(gpu.systems_of_pairs(folder), folder, pairs, chosen, gpu.limits, gpu.TRIMMED)
+    return {"gpu": torch.cuda.get_device_name(), **measured, "ratios": ratios(measured["seconds"], gpu.RATIOS)}
+
+
+def measure_pairs(
+    loaders: Mapping[str, Callable[[], systems.PairScores]],
+    folder: Path,
+    pairs: list[systems.Pair],
+    chosen: argparse.Namespace,
+    limits_of: Callable[[], dict[str, float]],
+    trimmed: Collection[str],
+) -> dict[str, Any]:
+    """Load the systems, time them in turn, and set their rates beside the limit.
+
+    The `trimmed` compute the last layer's first position alone.
+    """
+    systems_of_pairs = {
+        name: load() for name, load in loaders.items() if not any(word in name for word in chosen.without)
+    }
     for call in systems_of_pairs.values():
         call(pairs[:8])  # what is done once, is done now
     calls = {name: partial(call, pairs) for name, call in systems_of_pairs.items()}
     seconds, outputs = alternate(calls, chosen.rounds, once=["FlagReranker fp32"])
-    seconds["FlagReranker fp32, without its probe"] = [
-        whole - probe for whole, probe in zip(seconds["FlagReranker fp32"], flag.probe_seconds[-1:], strict=True)
-    ]
-    lengths = lengths_of(folder, pairs)
-    limits = matmul_limits()
+    for name, call in systems_of_pairs.items():
+        if isinstance(call, systems.FlagRerankerCall) and "batches" not in name:
+            probes = call.probe_seconds[-len(seconds[name]) :]
+            without = [whole - probe for whole, probe in zip(seconds[name], probes, strict=True)]
+            seconds = {**seconds, f"{name}, without its probe": without}
+    lengths, limits = lengths_of(folder, pairs), limits_of()
     rates = {
-        name: network_flop(lengths, LAYERS, HIDDEN, INTERMEDIATE, first_token="evalkit" in name)
+        name: network_flop(lengths, LAYERS, HIDDEN, INTERMEDIATE, first_token=name in trimmed)
         / statistics.median(seconds[name])
         / 1e9
         for name in seconds
@@ -116,11 +147,7 @@ def cross_encoder(chosen: argparse.Namespace) -> dict[str, Any]:
         "gflops_on_non_padding_tokens": rates,
         "differences_from_torch_fp32": {name: float(np.abs(o - expected).max()) for name, o in outputs.items()},
         "limit_gflops": limits,
-        "part_of_limit": {
-            name: rate / limits[kind] for name, rate in rates.items() for kind in precisions if kind in name
-        },
-        "profile": profile_openvino(folder, pairs[:8]),
-        "ratios": ratios(seconds, CROSS_ENCODER_RATIOS),
+        "part_of_limit": {name: rate / limits[kind] for name, rate in rates.items() for kind in limits if kind in name},
     }
 
 
@@ -210,11 +237,11 @@ def render(found: Mapping[str, Any]) -> str:
     """The Markdown tables of what was measured."""
     lines = [f"Processor: {found['machine']['processor']}, {found['machine']['cores']} cores.", ""]
     lines += ["| evalkit / other | times as fast (median) | least to most | at least |", "|---|---:|---:|---:|"]
-    for part in ("cross_encoder", "embedder"):
+    for part in RATIO_PARTS:
         for title, ratio in found.get(part, {}).get("ratios", {}).items():
             target = "" if ratio["target"] is None else f"{ratio['target']:.1f} ×"
             lines.append(f"| {title} | {ratio['median']:.2f} × | {ratio['min']:.2f} to {ratio['max']:.2f} | {target} |")
-    for part in ("cross_encoder", "embedder"):
+    for part in RATIO_PARTS:
         if "part_of_limit" in found.get(part, {}):
             lines += ["", *limit_lines(part, found[part])]
     if "cross_encoder" in found:
@@ -250,7 +277,7 @@ def plot(found: Mapping[str, Any], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    rows = [(t, r) for part in ("cross_encoder", "embedder") for t, r in found.get(part, {}).get("ratios", {}).items()]
+    rows = [(t, r) for part in RATIO_PARTS for t, r in found.get(part, {}).get("ratios", {}).items()]
     if not rows:
         return
     figure, axes = pyplot.subplots(figsize=(9, 0.5 * len(rows) + 1))
@@ -271,6 +298,7 @@ def plot(found: Mapping[str, Any], path: Path) -> None:
 
 PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "cross_encoder": cross_encoder,
+    "gpu": gpu_cross_encoder,
     "embedder": embedder,
     "processes": processes,
 }

@@ -37,18 +37,28 @@ def task_of(requests: tuple[Request, ...]) -> Task:
     return Task("benchmark", "benchmark", "test", (), "cmteb", "", "", requests, "", statistics)
 
 
-def evalkit_cross_encoder(folder: Path, backend: str, dtype: str) -> PairScores:
+def evalkit_cross_encoder(folder: Path, backend: str, dtype: str, device: str = "cpu") -> PairScores:
     """evalkit, from the task to scores in the task's order, without the store."""
-    model = load_model("local-cross-encoder", path=str(folder), backend=backend, dtype=dtype)
+    model = load_model("local-cross-encoder", path=str(folder), backend=backend, dtype=dtype, device=device)
     _ = model.runnable.scorer
     return lambda pairs: score_task(model.runnable, model.settings, task_of_pairs(pairs)).scores
 
 
-def sentence_transformers_cross_encoder(folder: Path, dtype: torch.dtype, batch_size: int = 32) -> PairScores:
+def evalkit_padded(folder: Path, dtype: str) -> PairScores:
+    """Evalkit on a GPU, but with padding and PyTorch's general attention."""
+    from unittest.mock import patch
+
+    with patch("evalkit.backends.torch._runs_packed", return_value=False):
+        return evalkit_cross_encoder(folder, "torch", dtype, "cuda")
+
+
+def sentence_transformers_cross_encoder(
+    folder: Path, dtype: torch.dtype, batch_size: int = 32, device: str = "cpu"
+) -> PairScores:
     """CrossEncoder.predict, which sorts by length itself; batches of 32, as documented."""
     from sentence_transformers import CrossEncoder
 
-    model = CrossEncoder(str(folder), device="cpu", max_length=512, model_kwargs={"dtype": dtype})
+    model = CrossEncoder(str(folder), device=device, max_length=512, model_kwargs={"dtype": dtype})
 
     def call(pairs: Sequence[Pair]) -> np.ndarray:
         raw = torch.nn.Identity()
@@ -61,10 +71,10 @@ def sentence_transformers_cross_encoder(folder: Path, dtype: torch.dtype, batch_
 class FlagRerankerCall:
     """FlagReranker.compute_score as documented (sorted, batches of 128, the first of which it runs twice as a probe)."""
 
-    def __init__(self, folder: Path, batch_size: int = 128) -> None:
+    def __init__(self, folder: Path, batch_size: int = 128, device: str = "cpu", fp16: bool = False) -> None:
         from FlagEmbedding import FlagReranker
 
-        self._reranker = FlagReranker(str(folder), use_fp16=False, devices="cpu", batch_size=batch_size)
+        self._reranker = FlagReranker(str(folder), use_fp16=fp16, devices=device, batch_size=batch_size)
         self._calls: list[float] = []
         self.probe_seconds: list[float] = []
         forward = self._reranker.model.forward

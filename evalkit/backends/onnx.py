@@ -7,7 +7,6 @@ int8 means weights rounded to 8 bits and activations rounded as they come (dynam
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from joblib import cpu_count
 from numpy.typing import NDArray
 
 from evalkit.backends.conversions import conversion_folder, keep_conversion
@@ -86,7 +86,7 @@ def open_network(settings: ModelSettings, files: ModelFiles, runtime: Runtime) -
         output: NDArray[np.float32] = session.run(None, fed)[0]
         return output[:, 0] if settings.kind == "cross-encoder" and output.ndim == 2 else output
 
-    return TokenizedNetwork(inputs, forward, BATCH_TOKENS, parallel=runtime.threads or os.cpu_count() or 1)
+    return TokenizedNetwork(inputs, forward, BATCH_TOKENS, parallel=runtime.threads or cpu_count())
 
 
 def own_file(settings: ModelSettings, files: ModelFiles, runtime: Runtime) -> Path | None:

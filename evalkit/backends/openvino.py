@@ -6,7 +6,6 @@ One stream per thread: each thread runs batches of its own, which wastes less th
 from __future__ import annotations
 
 import logging
-import os
 import queue
 import warnings
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+from joblib import cpu_count
 from numpy.typing import NDArray
 
 from evalkit.backends.conversions import conversion_folder, keep_conversion
@@ -68,7 +68,7 @@ def open_network(settings: ModelSettings, files: ModelFiles, runtime: Runtime) -
 
     refuse_wrong_kind(settings, read_config(files.folder))
     inputs = load_inputs(settings, files.folder)
-    threads = runtime.threads or os.cpu_count() or 1
+    threads = runtime.threads or cpu_count()
     compiled = openvino.Core().compile_model(
         converted_network(settings, files, runtime, inputs.example()),
         "CPU",

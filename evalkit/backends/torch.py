@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import numpy as np
 import torch
@@ -22,28 +23,57 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
     """Find the model's files and a device that runs it in the asked precision."""
     device = choose_device(runtime.device)
     files = find_model(settings, offline=runtime.offline)
+    packed = _runs_packed(settings, files, device, DTYPES[runtime.dtype])
     description: dict[str, object] = {
         "name": "torch",
         "device": device_name(device),
         "dtype": runtime.dtype,
     }
+    if packed:
+        description["padding"] = "none"
     return RunnableModel(
         identity=files.identity,
         description=description,
         way=way_of_scoring(settings, files, description),
-        open=lambda: open_network(settings, files, device, runtime),
+        open=lambda: open_network(settings, files, device, runtime, packed=packed),
     )
 
 
-def open_network(settings: ModelSettings, files: ModelFiles, device: torch.device, runtime: Runtime) -> LocalNetwork:
-    """Load the weights onto the device."""
-    from evalkit.models.local import TokenizedNetwork
+def _runs_packed(settings: ModelSettings, files: ModelFiles, device: torch.device, dtype: torch.dtype) -> bool:
+    if device.type != "cuda" or dtype == torch.float32:
+        return False  # without looking into files
+    from evalkit.models.networks import load_config
+    from evalkit.models.packed import runs_packed
+
+    plain = settings.kind in ("cross-encoder", "embedder") or (settings.kind == "bge-m3" and settings.score == "dense")
+    return plain and runs_packed(load_config(settings, files.folder), device, dtype)
+
+
+def open_network(
+    settings: ModelSettings, files: ModelFiles, device: torch.device, runtime: Runtime, *, packed: bool
+) -> LocalNetwork:
+    """Load the weights onto the device; with `packed`, batches are computed without padding."""
+    from evalkit.models.local import TokenizedNetwork, is_out_of_memory
+    from evalkit.models.packed import EncoderNetwork, packed_forward
     from evalkit.models.recipes import load_recipe
 
     if runtime.threads:
         torch.set_num_threads(runtime.threads)
     inputs, network = load_recipe(settings, files.folder)
-    network.to(device=device, dtype=DTYPES[runtime.dtype])
+    try:
+        network.to(device=device, dtype=DTYPES[runtime.dtype])
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise EvalkitError(
+            f"the weights of {settings.name} do not fit into the memory of {device_name(device)}: {str(error).splitlines()[0]}; "
+            "try dtype=bf16 or fp16, another device, or device=cpu"
+        ) from error
+
+    if packed:
+        return TokenizedNetwork(
+            inputs, packed_forward(cast(EncoderNetwork, network), device), BATCH_TOKENS["cuda"], pads=False
+        )
 
     def forward(arrays: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
         tensors = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}

@@ -52,12 +52,12 @@ def compute_first_token_alone(
         encoder: Any = network.encoder if network.pooling == "cls" else None
     else:
         encoder = network.classifier.base_model
-    if encoder is not None and _is_known(encoder.config):
+    if encoder is not None and has_bert_layers(encoder.config):
         encoder.encoder.layer[-1] = FirstTokenLayer(encoder.encoder.layer[-1])
     return network
 
 
-def _is_known(config: Any) -> bool:
+def has_bert_layers(config: Any) -> bool:
     """A layer of transformers 4 gives a tuple, and may have relative positions."""
     return (
         int(transformers.__version__.split(".")[0]) >= 5

@@ -91,14 +91,16 @@ class LocalNetwork(Protocol):
     `tokenize` puts the role's prompt before each text and gives token ids without special tokens; `encode_pair`
     (cross-encoders) or `encode_text` (embedders) cuts them to length and adds the special tokens; `run` gives logits of
     shape (inputs,) or vectors of shape (inputs, dimensions), float32. A batch's inputs times its longest length should
-    stay within `batch_tokens`; `parallel` batches may run at once, from as many threads. `run` raises OutOfMemoryError
-    where a batch does not fit.
+    stay within `batch_tokens`; `parallel` batches may run at once, from as many threads; `pads` says whether it computes
+    padding. `run` raises OutOfMemoryError where a batch does not fit.
     """
 
     @property
     def batch_tokens(self) -> int: ...
     @property
     def parallel(self) -> int: ...
+    @property
+    def pads(self) -> bool: ...
 
     def tokenize(self, texts: Sequence[str], role: Role) -> list[TokenizedText]: ...
     def encode_pair(self, query: TokenizedText, document: TokenizedText) -> Encoding: ...

@@ -37,6 +37,7 @@ class TokenizedNetwork:
     forward: Forward
     batch_tokens: int
     parallel: int = 1
+    pads: bool = True
 
     def tokenize(self, texts: Sequence[str], role: Role) -> list[TokenizedText]:
         return self.inputs.tokenize(texts, role)

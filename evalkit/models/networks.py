@@ -131,12 +131,17 @@ def _refuse_labels(settings: ModelSettings, labels: int) -> None:
 
 def position_limit(settings: ModelSettings, folder: Path) -> int | None:
     """The most tokens that the network has positions for; None where its architecture has no such table."""
-    with told_as(str(folder / "config.json")):
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
+    config = load_config(settings, folder)
     positions: int | None = getattr(config, "max_position_embeddings", None)
     # RoBERTa and its kin count positions from the padding id + 1
     offset = config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet") else 0
     return positions - offset if positions else None
+
+
+def load_config(settings: ModelSettings, folder: Path) -> Any:
+    """The configuration in config.json, with what transformers adds."""
+    with told_as(str(folder / "config.json")):
+        return AutoConfig.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
 
 
 def load_weights(auto: Any, settings: ModelSettings, folder: Path, **options: Any) -> tuple[Any, dict[str, Any]]:

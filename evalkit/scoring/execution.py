@@ -67,7 +67,7 @@ def network_batches(
                 seconds,
                 lengths=[len(encoding.token_ids) for encoding in batch.encodings],
                 truncated=[encoding.truncated for encoding in batch.encodings],
-                padding_tokens=batch.padded_tokens - batch.tokens,
+                padding_tokens=batch.padded_tokens - batch.tokens if network.pads else 0,
             )
 
 

@@ -56,6 +56,7 @@ class Network:
     """
 
     batch_tokens: int = 64
+    pads: bool = True
     parallel: int = 1
     max_length: int = 10_000
     score_pair: PairScore = overlap
