@@ -166,6 +166,7 @@ def embedder(chosen: argparse.Namespace) -> dict[str, Any]:
             calls["mteb, batches of 8"] = systems.mteb_embedder(folder, task, predictions, 8)
     calls["evalkit vectors"] = systems.evalkit_encode(folder, documents, "openvino")
     calls["sentence-transformers vectors"] = systems.encode_embedder(folder, documents)
+    calls = {name: call for name, call in calls.items() if not any(word in name for word in chosen.without)}
     for call in calls.values():
         call()  # what is done once, is done now
     seconds, outputs = alternate(calls, chosen.rounds)

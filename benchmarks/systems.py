@@ -178,7 +178,7 @@ def encode_embedder(folder: Path, texts: Sequence[str]) -> Scores:
 
 def evalkit_encode(folder: Path, texts: Sequence[str], backend: str) -> Scores:
     """Evalkit's vectors of the same passages."""
-    from evalkit.scoring.execution import run_batches
+    from evalkit.scoring.execution import Memory, network_batches, run_batches
     from evalkit.scoring.outputs import OutputTable
     from evalkit.scoring.plan import text_windows
     from evalkit.scoring.store import item_key
@@ -188,7 +188,8 @@ def evalkit_encode(folder: Path, texts: Sequence[str], backend: str) -> Scores:
 
     def call() -> np.ndarray:
         table = OutputTable([item_key(text) for text in texts], None)
-        run_batches(network, text_windows(network, texts, "document", table.lacks), table, "document", str)
+        windows = text_windows(network, texts, "document", table.lacks)
+        run_batches(network_batches(network, windows, table.lacks, Memory(), str), table, "document", str)
         return table.values
 
     return call

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,9 +40,10 @@ def full_reranker() -> Path:
 
 @pytest.fixture(autouse=True)
 def _all_of_the_memory() -> Iterator[None]:
+    gc.collect()  # the networks of tests before
+    torch.cuda.empty_cache()
     yield
     torch.cuda.set_per_process_memory_fraction(1.0)
-    torch.cuda.empty_cache()
 
 
 def run(
