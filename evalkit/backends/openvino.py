@@ -24,8 +24,9 @@ from evalkit.models.weights import ModelFiles, find_model, way_of_scoring
 
 # OpenVINO computes in bf16 by itself where the processor has it: say f32 where f32 is meant
 PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
-# few enough that a batch's activations stay in a core's cache; more were no faster (benchmarks/README.md)
-BATCH_TOKENS = 512
+# few enough that a batch's activations stay in a core's cache; bf16 halves them, and its matrix units want more at a time
+# (benchmarks/README.md)
+BATCH_TOKENS = {"fp32": 512, "bf16": 1_024}
 CONVERTED = "model.xml"
 logger = logging.getLogger("evalkit")
 
@@ -93,7 +94,7 @@ def open_network(settings: ModelSettings, files: ModelFiles, runtime: Runtime) -
             requests.put(request)
         return output
 
-    return TokenizedNetwork(inputs, forward, BATCH_TOKENS, parallel=threads)
+    return TokenizedNetwork(inputs, forward, BATCH_TOKENS[runtime.dtype], parallel=threads)
 
 
 def converted_network(settings: ModelSettings, files: ModelFiles, runtime: Runtime, example: Mapping[str, Any]) -> Any:

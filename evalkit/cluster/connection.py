@@ -89,9 +89,11 @@ def _refuse_silent(address: str) -> None:
 def _reason(error: Exception, settings: RaySettings) -> str:
     if settings.address == "auto" and isinstance(error, ConnectionError):
         return "no Ray cluster runs on this machine; ray start --head starts one, and ray.address=local needs none"
-    lines = str(error).strip().splitlines() or [type(error).__name__]
+    lines = [" ".join(line.split())[:300] for line in str(error).strip().splitlines()] or [type(error).__name__]
+    # a Ray Client server sends its traceback, whose last line says what went wrong
+    what = " ".join(dict.fromkeys([lines[0], lines[-1]]))
     return (
-        f"{' '.join(lines[0].split())[:300]}; is that a Ray cluster, of this version of Ray and Python, and is its token, if it "
+        f"{what}; is that a Ray cluster, of this version of Ray and Python, and is its token, if it "
         "wants one, in RAY_AUTH_TOKEN or ~/.ray/auth_token?"
     )
 

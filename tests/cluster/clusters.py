@@ -22,6 +22,8 @@ from evalkit.results import without_timings
 CIRCUMSTANCES = ("cache_dir", "results_dir", "runner", "ray")
 # Ray gives way to all else with its workers: beside other tests they would hardly run
 os.environ.setdefault("RAY_worker_niceness", "0")
+# and a client's server has to be up within half a minute, which beside other tests it may not be
+os.environ.setdefault("RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S", "240")
 
 
 @contextmanager
