@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -9,7 +10,10 @@ from pathlib import Path
 import pytest
 from command import files_below
 
+from evalkit.backends import prepare_model
 from evalkit.backends.conversions import UNFINISHED, keep_conversion, kept_conversions
+from evalkit.models.interfaces import LocalNetwork, Runtime
+from evalkit.models.settings import model_settings
 
 
 def test_what_a_killed_process_left_is_taken_away(tmp_path: Path) -> None:
@@ -49,3 +53,18 @@ def test_several_at_once_make_one(tmp_path: Path) -> None:
         thread.join()
     assert made == [1]
     assert files_below(tmp_path) == ["onnx/n.lock", "onnx/n/whole"]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system gives a process all processors")
+@pytest.mark.parametrize("backend", ["openvino", "onnx"])
+def test_threads_are_as_many_as_the_process_may_have(backend: str, tiny_bert_reranker: Path, tmp_path: Path) -> None:
+    """A batch system or a container may give it fewer processors than the machine has."""
+    settings = model_settings({"name": "made", "path": str(tiny_bert_reranker)})
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        network = prepare_model(backend, settings, Runtime(device="cpu", cache_dir=tmp_path)).scorer
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert isinstance(network, LocalNetwork)
+    assert network.parallel == 1
