@@ -58,10 +58,14 @@ def compute_first_token_alone(
 
 
 def has_bert_layers(config: Any) -> bool:
-    """A layer of transformers 4 gives a tuple, and may have relative positions."""
+    """Whether the layers are transformers' own of BERT's kind.
+
+    A layer of transformers 4 gives a tuple, and may have relative positions; a model's own code may do anything.
+    """
     return (
         int(transformers.__version__.split(".")[0]) >= 5
         and config.model_type in ARCHITECTURES
+        and not getattr(config, "auto_map", None)
         and not config.is_decoder
         and getattr(config, "position_embedding_type", None) in (None, "absolute")
     )

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import AutoConfig
 
 from evalkit.models import packed
+from evalkit.models.first_token import has_bert_layers
 from evalkit.models.local import TokenizedNetwork
 from evalkit.models.networks import load_inputs, load_network
 from evalkit.models.settings import model_settings
@@ -86,6 +88,13 @@ def test_a_row_holds_every_token_that_is_no_padding() -> None:
     assert row["position_ids"].tolist() == [[2, 3, 1, 4, 5, 2, 3, 4]]
     assert offsets.tolist() == [0, 5, 8]
     assert set(row) == {"input_ids", "position_ids"}
+
+
+def test_a_model_with_code_of_its_own_is_left_alone(tiny_bert_reranker: Path) -> None:
+    config = AutoConfig.from_pretrained(tiny_bert_reranker)
+    assert has_bert_layers(config)
+    config.auto_map = {"AutoModel": "modeling.OtherBert"}
+    assert not has_bert_layers(config)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
