@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 COMMANDS = ("run", "doctor", "parity", "compare", "report", "audit", "check", "list", "cache")
 GROUPS = ("task", "model", "backend", "protocol", "runner", "experiment")
+_UNREADABLE = "LexerNoViableAltException: "  # a character that Hydra's grammar does not have
 _ELSEWHERE = re.compile(r"\.\.|\\|\0|(^|,)['\"]?/")
 
 
@@ -211,6 +212,12 @@ def _explain(error: Exception) -> str:
         return f"{', '.join(GROUPS[:-1])} each need a name, as in task=demo; evalkit list shows them"
     if text.startswith("Ambiguous value"):
         return f"{text.partition('1.')[0].strip()} several values need a sweep, evalkit -m …; one value with commas needs quotes"
+    if text.startswith(_UNREADABLE):
+        argument = text.removeprefix(_UNREADABLE).rstrip("^ ")
+        example = f"\"{argument.partition('=')[0]}='…'\""
+        return (
+            f"{argument}: a value with signs beyond Latin letters, digits and -_./ needs quotes of its own: {example}"
+        )
     unknown = re.search(r"Could not override '([^']+)'|In '[^']*': ", text)
     if unknown is None or unknown.group(1) is None:
         return text

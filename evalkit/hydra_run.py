@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,8 +29,7 @@ def run_with_hydra(arguments: list[str]) -> int:
     def act(settings: RunSettings) -> None:
         from evalkit.runs import run
 
-        taken = {path: result.task.fingerprint for result, path in done}
-        for finished in run(replace(settings, taken=taken)):  # one by one: what is done stays done
+        for finished in run(settings):  # one by one: what is done stays done
             done.append(finished)
 
     code = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-FREE_TEXT = re.compile(r"^(\+{0,2}[\w./@-]*(?:path|prompt|_dir|url|candidates))=(.*)$", re.DOTALL)
+FREE_TEXT = re.compile(r"^(\+{0,2}[\w./@-]*(?:path|prompt|_dir|url|candidates|name|revision|_file))=(.*)$", re.DOTALL)
 QUOTED = r"""(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")"""
 # one of the values that commas separate in a multirun; a comma within quotes separates nothing
 SWEPT = re.compile(rf"({QUOTED}(?=,|$)|[^,]*)(?:,|$)", re.DOTALL)
@@ -12,7 +12,7 @@ NULL = "null"
 
 
 def quote_free_text(arguments: list[str]) -> list[str]:
-    """Quote the values of `…path=`, `…prompt=`, `…_dir=`, `…url=` and `…candidates=`, whatever characters are in them.
+    """Quote the values of keys that hold free text, such as `…path=`, `…prompt=` and `…name=`, whatever characters are in them.
 
     A value that already stands in quotes is left alone, and so is `null`. In a multirun (`-m`) commas separate values.
     """

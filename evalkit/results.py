@@ -23,7 +23,7 @@ import numpy as np
 
 from evalkit.errors import EvalkitError
 from evalkit.interruption import postponed, scratch
-from evalkit.records import ModelIdentity, Result, Usage
+from evalkit.records import ModelIdentity, Result, Task, Usage
 from evalkit.result_folders import EXPERIMENTS, MODEL_FILE, NO_REVISION, file_name, result_folder
 from evalkit.terminal import homeless
 
@@ -69,7 +69,7 @@ def write_result(result: Result, folder: Path, with_texts: bool = False) -> Path
 
     Raises EvalkitError where the folder can't be written.
     """
-    path = result_file(result, folder)
+    path = result_file(result.task, folder)
     name = path.name.removesuffix(".json")
     contents = {
         folder / f"{name}.queries.parquet": _parquet(result.queries, with_texts),
@@ -88,9 +88,22 @@ def write_result(result: Result, folder: Path, with_texts: bool = False) -> Path
     return path
 
 
-def result_file(result: Result, folder: Path) -> Path:
-    """Name a result's JSON file in its folder."""
-    return folder / f"{file_name(result.task.mteb_name)}.json"
+def result_file(task: Task, folder: Path) -> Path:
+    """Name the JSON file of a task's result in its folder."""
+    return folder / f"{file_name(task.mteb_name)}.json"
+
+
+def refuse_other_data(task: Task, path: Path) -> None:
+    """Raise EvalkitError where a result on other data of the task's name stands in the file: it would be lost."""
+    try:
+        fingerprint = json.loads(path.read_text(encoding="utf-8"))["evalkit"]["task"]["fingerprint"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return  # no result
+    if fingerprint != task.fingerprint:
+        raise EvalkitError(
+            f"{task.source}: {homeless(str(path))} is a result on other data of the name {task.name}; give this data another name "
+            "(task=local: task.name=NAME), write elsewhere (results_dir=DIR), or delete that file"
+        )
 
 
 def result_json(result: Result) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from evalkit.models.interfaces import Runtime
 from evalkit.models.settings import ModelSettings
 from evalkit.records import Result, Task
 from evalkit.report.numbers import counted
-from evalkit.results import result_file, result_folder, write_result
+from evalkit.results import refuse_other_data, result_file, result_folder, write_result
 from evalkit.tasks.loading import load_task
 from evalkit.tasks.revisions import tell_of_change
 from evalkit.tasks.settings import TaskSettings, suite_settings
@@ -32,9 +32,8 @@ logger = logging.getLogger("evalkit")
 class RunSettings:
     """All that a run is told.
 
-    `deviations` are the settings that differ from the model's and the task's own; `taken` are the result files that runs of
-    the same sweep wrote, with the fingerprints of their data; `config_folders` hold the user's own tasks. With `ray` a cluster
-    runs the model. With `reproduce` the run starts with the golden scores of the model, if it has any.
+    `deviations` are the settings that differ from the model's and the task's own; `config_folders` hold the user's own tasks.
+    With `ray` a cluster runs the model. With `reproduce` the run starts with the golden scores of the model, if it has any.
     """
 
     task: TaskSettings
@@ -50,7 +49,6 @@ class RunSettings:
     config_folders: Sequence[Path]
     deviations: Mapping[str, Any]
     config: Mapping[str, Any]
-    taken: Mapping[Path, str] = field(default_factory=dict)
     ray: RaySettings | None = None
 
 
@@ -69,6 +67,8 @@ def run(settings: RunSettings) -> Iterator[tuple[Result, Path]]:
     for task in tasks:
         queries = counted(task.statistics.queries, "query", "queries")
         logger.info("%s: %s, %s", task.name, queries, counted(task.statistics.pairs, "pair", "pairs"))
+        folder = result_folder(settings.results_dir, model.runnable_on(task).identity, settings.deviations)
+        refuse_other_data(task, result_file(task, folder))
         result = evaluate(
             model,
             task,
@@ -85,12 +85,6 @@ def run(settings: RunSettings) -> Iterator[tuple[Result, Path]]:
                     **result.provenance,
                     "golden_scores": [{**asdict(check), "matches": check.matches} for check in golden],
                 },
-            )
-        folder = result_folder(settings.results_dir, result.model, settings.deviations)
-        path = result_file(result, folder)
-        if settings.taken.get(path, task.fingerprint) != task.fingerprint:
-            raise EvalkitError(
-                f"{task.source}: a run of this sweep on other data of that name wrote {path}; rename one of the two"
             )
         yield result, write_result(result, folder, with_texts=settings.texts)
 

@@ -294,5 +294,35 @@ def test_other_data_of_one_name_in_a_sweep_is_refused(tmp_path: Path) -> None:
     paths = ",".join(str(tmp_path / folder / "data.jsonl") for folder in ("a", "b"))
     outcome = run_here("-m", "task=local", f"task.path={paths}", "model=random", f"results_dir={tmp_path / 'results'}")
     assert outcome.code == 2
-    assert "rename one of the two" in outcome.stderr
+    assert "is a result on other data of the name data; give this data another name" in outcome.stderr
     assert [name for name in files_below(tmp_path / "results") if name.endswith("data.json")]
+
+
+def test_a_result_on_other_data_of_one_name_is_not_replaced(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    for folder, answer in (("a", "答"), ("b", "对")):
+        (tmp_path / folder).mkdir()
+        line = f'{{"query": "问", "positive": ["{answer}"], "negative": ["错"]}}\n'
+        (tmp_path / folder / "data.jsonl").write_text(line, encoding="utf-8")
+    first, chosen = (
+        ("task=local", f"task.path={tmp_path / folder / 'data.jsonl'}", "model=random", f"results_dir={results}")
+        for folder in ("a", "b")
+    )
+    assert run_here(*first).code == run_here(*first).code == 0  # the same again is no loss
+    (path,) = (results / name for name in files_below(results) if name.endswith("data.json"))
+    before = path.read_bytes()
+    outcome = run_here(*chosen)
+    assert outcome.code == 2
+    assert "is a result on other data of the name data" in outcome.stderr
+    assert path.read_bytes() == before
+    assert run_here(*chosen, "task.name=新数据").code == 0
+    path.write_text("no result", encoding="utf-8")
+    assert run_here(*chosen).code == 0
+
+
+@pytest.mark.parametrize("argument", ["model=我的", "protocol=<x>"])
+def test_signs_that_need_quotes_are_told(argument: str) -> None:
+    outcome = run_here("task=demo", argument)
+    assert outcome.code == 2
+    assert f"{argument}: a value with signs beyond" in outcome.stderr
+    assert f"\"{argument.partition('=')[0]}='…'\"" in outcome.stderr

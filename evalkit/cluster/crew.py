@@ -31,7 +31,9 @@ class Crew:
         self._started = connection.connect(settings)
         self.settings = settings
         try:
-            self._size = settings.actors or self._room()
+            # a cluster of this run's own gets no more nodes to wait for
+            room = 0 if settings.actors and settings.address != "local" else self._room()
+            self._size = settings.actors or room
         except BaseException:
             if self._started:
                 connection.disconnect()
@@ -87,8 +89,8 @@ class Crew:
         )
         if not room:
             raise EvalkitError(
-                f"no node of the Ray cluster has {self._need()}: lower ray.cpus_per_actor or ray.gpus_per_actor, or say "
-                "ray.actors=N to wait until there is one"
+                f"no node of the Ray cluster has {self._need()}: lower ray.cpus_per_actor or ray.gpus_per_actor"
+                f"{'' if self.settings.address == 'local' else ', or say ray.actors=N to wait until there is one'}"
             )
         return room
 

@@ -19,6 +19,7 @@ def test_a_client_s_server_s_own_reason_is_told(monkeypatch: pytest.MonkeyPatch)
         raise ConnectionAbortedError(f"Initialization failure from server:\n{trace}\n")
 
     monkeypatch.setattr(ray, "init", refuse)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # else it would be set here where this user has a token
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"ray://127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(EvalkitError) as told:

@@ -292,6 +292,14 @@ def test_no_room(cluster: Any) -> None:
         assert not ray.is_initialized()
 
 
+def test_a_cluster_of_its_own_gets_no_more_nodes(tmp_path: Path) -> None:
+    chosen = ("task=demo-zh2en", "limit=2", "model=multilingual-e5-small-q4", "runner=ray", "ray.address=local")
+    done = run_program(tmp_path, *chosen, "ray.actors=2", "ray.gpus_per_actor=9")
+    assert done.code == 2
+    assert "no node of the Ray cluster has CPUs: 1, GPUs: 9" in done.stderr
+    assert "to wait" not in done.stderr
+
+
 def test_a_user_s_own_connection_stays(cluster: Any) -> None:
     import ray
 
