@@ -84,14 +84,17 @@ def candidate_lists(
     gains: ArrayLike,
     unretrieved_gains: Iterable[tuple[int, ...]],
 ) -> CandidateLists:
-    """Put lists together. A score that is not finite is an `EvalkitError` that names its query and document."""
+    """Put lists together. Raises EvalkitError where a score is not finite (naming its query and document) or a gain no number."""
+    labels = np.asarray(gains)
+    if labels.dtype.kind == "f" and not (np.abs(labels) < 2.0**63).all():
+        raise EvalkitError("A label is not a whole number (NaN, or beyond 64 bits): is the table damaged?")
     names = np.empty(len(doc_ids), dtype=object)
     names[:] = doc_ids
     lists = CandidateLists(
         query_ids=tuple(query_ids),
         doc_ids=names,
         scores=np.asarray(scores, dtype=np.float64),
-        gains=np.asarray(gains, dtype=np.int64),
+        gains=labels.astype(np.int64),
         offsets=np.cumsum([0, *lengths], dtype=np.int64),
         unretrieved_gains=tuple(unretrieved_gains),
     )

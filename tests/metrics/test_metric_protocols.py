@@ -130,3 +130,9 @@ def test_t2rerankings_size_takes_less_than_a_second(levels: int) -> None:
             score_lists(replace(lists), protocol)  # a new object, which has nothing computed yet
         seconds.append(time.process_time() - start)
     assert min(seconds) < 1.0
+
+
+@pytest.mark.parametrize("label", [np.nan, np.inf, 1e300])
+def test_a_label_that_is_no_whole_number_is_refused(label: float) -> None:
+    with pytest.raises(EvalkitError, match="A label is not a whole number"):
+        candidate_lists(["q"], [2], ["a", "b"], [1.0, 2.0], [1.0, label], [()])
