@@ -131,7 +131,7 @@ def measure_pairs(
         if isinstance(call, systems.FlagRerankerCall) and "batches" not in name:
             probes = call.probe_seconds[-len(seconds[name]) :]
             without = [whole - probe for whole, probe in zip(seconds[name], probes, strict=True)]
-            seconds = {**seconds, f"{name}, without its probe": without}
+            seconds[f"{name}, without its probe"] = without
     lengths, limits = lengths_of(folder, pairs), limits_of()
     rates = {
         name: network_flop(lengths, LAYERS, HIDDEN, INTERMEDIATE, first_token=name in trimmed)

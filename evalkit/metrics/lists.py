@@ -84,10 +84,10 @@ def candidate_lists(
     gains: ArrayLike,
     unretrieved_gains: Iterable[tuple[int, ...]],
 ) -> CandidateLists:
-    """Put lists together. Raises EvalkitError where a score is not finite (naming its query and document) or a gain no number."""
+    """Put lists together. Raises EvalkitError where a score is not finite (it is named) or 64 bits can't hold a gain."""
     labels = np.asarray(gains)
     if labels.dtype.kind == "f" and not (np.abs(labels) < 2.0**63).all():
-        raise EvalkitError("A label is not a whole number (NaN, or beyond 64 bits): is the table damaged?")
+        raise EvalkitError("A label is NaN or beyond 64 bits: is the table damaged?")
     names = np.empty(len(doc_ids), dtype=object)
     names[:] = doc_ids
     lists = CandidateLists(

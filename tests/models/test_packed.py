@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,14 @@ CPU = torch.device("cpu")
 
 
 def attend_each_input(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, starts: torch.Tensor, offsets: torch.Tensor, *_: int
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, asked: torch.Tensor, offsets: torch.Tensor, *_: int
 ) -> torch.Tensor:
     """What the kernel computes, an input at a time."""
     found = []
-    for asked, all_of in zip(starts.tolist()[:-1], range(len(offsets) - 1), strict=True):
-        rows = slice(asked, starts[all_of + 1])
-        places = slice(offsets[all_of], offsets[all_of + 1])
-        sides = [side.transpose(0, 1)[None] for side in (query[rows], key[places], value[places])]
-        found.append(torch.nn.functional.scaled_dot_product_attention(*sides)[0].transpose(0, 1))
+    for rows, places in zip(pairwise(asked.tolist()), pairwise(offsets.tolist()), strict=True):
+        parts = (query[slice(*rows)], key[slice(*places)], value[slice(*places)])
+        attended = torch.nn.functional.scaled_dot_product_attention(*(part.transpose(0, 1)[None] for part in parts))
+        found.append(attended[0].transpose(0, 1))
     return torch.cat(found)
 
 
@@ -46,8 +46,9 @@ def outputs_of(folder: Path, **fields: Any) -> tuple[np.ndarray, np.ndarray]:
     if settings.makes_vectors:
         batch = [texts.encode_text(text) for text in texts.tokenize([d for _, d in PAIRS], "document")]
     else:
-        sides = [texts.tokenize(list(side), role) for side, role in zip(zip(*PAIRS), ("query", "document"))]  # noqa: B905
-        batch = [texts.encode_pair(query, document) for query, document in zip(*sides, strict=True)]
+        queries = texts.tokenize([query for query, _ in PAIRS], "query")
+        documents = texts.tokenize([document for _, document in PAIRS], "document")
+        batch = [texts.encode_pair(query, document) for query, document in zip(queries, documents, strict=True)]
     arrays = inputs.pad(batch)
     assert not arrays["attention_mask"].all()
     with torch.inference_mode():
