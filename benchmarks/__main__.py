@@ -22,7 +22,7 @@ import torch
 from benchmarks import folders, gpu, systems, texts, whole_runs
 from benchmarks.limit import has_bf16, matmul_limits, network_flop
 from benchmarks.profile import profile_openvino
-from evalkit.provenance import collect
+from evalkit.machine import collect
 
 HERE = Path(__file__).parent
 RATIO_PARTS = ("cross_encoder", "gpu", "embedder")

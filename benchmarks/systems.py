@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from evalkit.evaluation import load_model
+from evalkit.evaluation.evaluate import load_model
 from evalkit.records import Candidate, Query, Request, Task, TaskStatistics
 from evalkit.scoring.engine import score_task
 

@@ -14,33 +14,34 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from evalkit.machine import __version__
+
 if TYPE_CHECKING:
     from evalkit import metrics
+    from evalkit.api import compare_results, leaderboard, load_results, save_result
     from evalkit.errors import EvalkitError
-    from evalkit.evaluation import Model, evaluate, load_model, load_task
-    from evalkit.frames import compare_results, leaderboard, load_results, save_result
+    from evalkit.evaluation.evaluate import Model, evaluate, load_model, load_task
     from evalkit.records import Result, Task
-
-__version__ = "0.1.0"
 
 _PLACES = {
     "EvalkitError": "evalkit.errors",
-    "Model": "evalkit.evaluation",
+    "Model": "evalkit.evaluation.evaluate",
     "Result": "evalkit.records",
     "Task": "evalkit.records",
-    "compare_results": "evalkit.frames",
-    "evaluate": "evalkit.evaluation",
-    "leaderboard": "evalkit.frames",
-    "load_model": "evalkit.evaluation",
-    "load_results": "evalkit.frames",
-    "load_task": "evalkit.evaluation",
-    "save_result": "evalkit.frames",
+    "compare_results": "evalkit.api",
+    "evaluate": "evalkit.evaluation.evaluate",
+    "leaderboard": "evalkit.api",
+    "load_model": "evalkit.evaluation.evaluate",
+    "load_results": "evalkit.api",
+    "load_task": "evalkit.evaluation.evaluate",
+    "save_result": "evalkit.api",
 }
 __all__ = [
     "EvalkitError",
     "Model",
     "Result",
     "Task",
+    "__version__",
     "compare_results",
     "evaluate",
     "leaderboard",

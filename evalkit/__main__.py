@@ -11,7 +11,7 @@ def main() -> None:
     """Run the command line and leave with its exit code."""
     interruption.heed_signals()
     try:
-        from evalkit.cli import run_command_line
+        from evalkit.commands.main import run_command_line
 
         code = run_command_line(sys.argv[1:])
     except interruption.Interrupted:  # on the way in or out

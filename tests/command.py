@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
-from evalkit.cli import run_command_line
+from evalkit.commands.main import run_command_line
 
 SCRIPT = Path(sys.executable).with_name("evalkit")
 MODULE = (sys.executable, "-m", "evalkit")

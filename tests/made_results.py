@@ -11,10 +11,10 @@ import pandas as pd
 from made_tasks import make_task
 from numpy.typing import NDArray
 
-from evalkit.evaluation import evaluate, load_model
+from evalkit.evaluation.evaluate import evaluate, load_model
 from evalkit.records import Task
-from evalkit.result_folders import result_folder
-from evalkit.results import write_result
+from evalkit.results.folders import result_folder
+from evalkit.results.writing import write_result
 
 CANDIDATES = 10
 Scores = NDArray[np.float32]

@@ -15,8 +15,8 @@ import pytest
 import yaml
 from command import MODULE, SCRIPT, Outcome, files_below, run_here, run_program
 
-from evalkit.cli import GOES_ON
-from evalkit.results import without_timings
+from evalkit.commands.main import GOES_ON
+from evalkit.results.writing import without_timings
 
 DEMO = "task=demo-zh2en"
 QUICK = (DEMO, "model=bm25", "limit=2")

@@ -13,7 +13,7 @@ import typer
 from command import run_here
 
 from docs.make_api import render
-from evalkit.commands import app
+from evalkit.commands.app import app
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "benchmarks" / "README.md"]

@@ -10,8 +10,8 @@ import pytest
 from diagnosis.made_models import GivenModel, Pairs
 
 from evalkit.errors import MismatchError
-from evalkit.evaluation import build_model
-from evalkit.goldens import GOLDEN_SCORES, TOLERANCES, check_golden_scores, has_goldens, refuse_other_weights
+from evalkit.evaluation.evaluate import build_model
+from evalkit.evaluation.goldens import GOLDEN_SCORES, TOLERANCES, check_golden_scores, has_goldens, refuse_other_weights
 from evalkit.models.interfaces import Runtime
 from evalkit.models.settings import ModelSettings, read_model
 

@@ -15,17 +15,17 @@ LINT = str(Path(sys.executable).with_name("lint-imports"))
 
 # where an import is put, and the contract that it breaks
 BREAKS = [
-    ("tasks/loading.py", "evalkit.runs", "Imports point one way"),
+    ("tasks/loading.py", "evalkit.evaluation.runs", "Imports point one way"),
     ("brandnew.py", "evalkit.errors", "Imports point one way"),
-    ("runs.py", "omegaconf", "Only the command line knows Hydra"),
+    ("evaluation/runs.py", "omegaconf", "Only the command line knows Hydra"),
     ("tasks/rows.py", "evalkit.models.settings", "A task knows nothing of models, nor of what judges them"),
     ("backends/torch.py", "evalkit.tasks", "A model knows nothing of tasks, nor a scorer of metrics"),
     ("scoring/plan.py", "torch", "The plan knows nothing of how a score is made"),
     ("metrics/formulas.py", "pathlib", "Metrics know nothing of models, tasks and files"),
-    ("report/summary.py", "evalkit.evaluation", "What reads results reads files alone"),
-    ("compare.py", "evalkit.evaluation", "What reads results reads files alone"),
+    ("report/summary.py", "evalkit.evaluation.evaluate", "What reads results reads files alone"),
+    ("compare/command.py", "evalkit.evaluation.evaluate", "What reads results reads files alone"),
     ("statistics/paired.py", "pathlib", "Metrics know nothing of models, tasks and files"),
-    ("published.py", "torch", "What reads results reads files alone"),
+    ("results/published.py", "torch", "What reads results reads files alone"),
     ("check/changes.py", "mteb", "What reads results reads files alone"),
     ("audit/checks.py", "evalkit.tasks", "What reads results reads files alone"),
 ]

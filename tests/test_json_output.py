@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from command import run_here, run_program
 
-from evalkit.configuration import option_names
+from evalkit.configuration.files import option_names
 
 
 def printed(*arguments: object) -> Any:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from command import run_here
 
-from evalkit.configuration import option_names
+from evalkit.configuration.files import option_names
 from evalkit.models.settings import read_model
 
-FIGURES = Path(__file__).parent.parent / "results/published/cmteb-reranking.csv"
+FIGURES = Path(__file__).parent.parent / "evalkit/results/data/cmteb-reranking.csv"
 COLUMNS = ("model", "kind", "parameters", "Hub id", "published MAP", "figures", "recipes", "backends")
 WIDTH = 200
 

@@ -13,9 +13,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from evalkit.composition import register_bases
-from evalkit.configuration import configs_dir
-from evalkit.overrides import NULL, QUOTED, quote_free_text
+from evalkit.commands.composition import register_bases
+from evalkit.configuration.files import configs_dir
+from evalkit.configuration.overrides import NULL, QUOTED, quote_free_text
 
 AWKWARD = [
     "",

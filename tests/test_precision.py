@@ -16,7 +16,7 @@ from processor import HAS_BF16
 from sklearn.metrics import average_precision_score
 from task_files import write_jsonl
 
-from evalkit.precision import SAMPLE_PAIRS, compare_precisions, sample_of
+from evalkit.evaluation.precision import SAMPLE_PAIRS, compare_precisions, sample_of
 from evalkit.records import Task
 
 QUERIES = st.lists(

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import evalkit
-from evalkit import provenance
+from evalkit import machine as provenance
 
 SECRETS = {
     "HF_TOKEN": "hf_aVerySecretToken",

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from evalkit import published
 from evalkit.errors import EvalkitError
+from evalkit.results import published
 
 REPOSITORY = Path(__file__).parent.parent
 BASE, LARGE, SMALL = "BAAI/bge-reranker-base", "BAAI/bge-reranker-large", "intfloat/multilingual-e5-small"
 
 
 def rows() -> list[dict[str, str]]:
-    with (REPOSITORY / "results/published/cmteb-reranking.csv").open(encoding="utf-8", newline="") as file:
+    with (REPOSITORY / "evalkit/results/data/cmteb-reranking.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -139,7 +139,7 @@ def test_the_packaged_copy_is_preferred_and_a_missing_one_is_one_clear_error(tmp
         shutil.copy(REPOSITORY / "evalkit" / f"{name}.py", package)
     (package / "__init__.py").write_text("", encoding="utf-8")
     copy = package / "published_figures/cmteb-reranking.csv"
-    lines = (REPOSITORY / "results/published/cmteb-reranking.csv").read_text(encoding="utf-8").splitlines()
+    lines = (REPOSITORY / "evalkit/results/data/cmteb-reranking.csv").read_text(encoding="utf-8").splitlines()
     copy.write_text("\n".join(lines[:3]), encoding="utf-8")
     code = "from evalkit import published; print(len(published.all_figures()))"
     command = [sys.executable, "-c", code]

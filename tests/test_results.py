@@ -32,15 +32,9 @@ from evalkit.records import (
     TieRange,
     Usage,
 )
-from evalkit.result_folders import experiment_slug
-from evalkit.results import (
-    TIMING_KEYS,
-    result_folder,
-    result_json,
-    without_timings,
-    write_result,
-)
-from evalkit.stored_results import read_result
+from evalkit.results.folders import experiment_slug, result_folder
+from evalkit.results.reading import read_result
+from evalkit.results.writing import TIMING_KEYS, result_json, without_timings, write_result
 
 REVISION = "2cfc18c9415c912f9d8155881c133215df768a70"
 IDENTITY = ModelIdentity("bge-reranker-base", "BAAI/bge-reranker-base", REVISION, "cross-encoder", "ab" * 32)

@@ -13,10 +13,10 @@ import pytest
 from test_results import IDENTITY, LOCAL, RESULT
 
 from evalkit.errors import EvalkitError
-from evalkit.evaluation import evaluate, load_model, load_task
-from evalkit.result_folders import find_results
-from evalkit.results import result_folder, result_json, write_result
-from evalkit.stored_results import load_result, load_results, read_result
+from evalkit.evaluation.evaluate import evaluate, load_model, load_task
+from evalkit.results.folders import find_results, result_folder
+from evalkit.results.reading import load_result, load_results, read_result
+from evalkit.results.writing import result_json, write_result
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from evalkit.audit.checks import check_figures
 from evalkit.audit.figures import SEVERITIES
 from evalkit.audit.readers.files import AuditedFile, expand, read_figures
 from evalkit.audit.report import FileReport, print_reports, reports_json, shown_path
-from evalkit.console import OutputConsole
 from evalkit.errors import EvalkitError
+from evalkit.output.console import OutputConsole
 
 logger = logging.getLogger("evalkit")
 

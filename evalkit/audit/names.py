@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from evalkit import published
-from evalkit.published import AVERAGE_TASK
+from evalkit.results import published
+from evalkit.results.published import AVERAGE_TASK
 
 _TASKS = {
     "t2reranking": "T2Reranking",

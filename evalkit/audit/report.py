@@ -13,7 +13,7 @@ from rich.text import Text
 from evalkit.audit.figures import SEVERITIES, Evidence, Figure, Finding, Registry, shown
 from evalkit.audit.rules.averages import rows_with_average
 from evalkit.audit.rules.lattice import lattice_state
-from evalkit.console import OutputConsole
+from evalkit.output.console import OutputConsole
 
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 _INDENT = " " * 10

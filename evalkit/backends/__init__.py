@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from evalkit.backends.servers.addresses import checked_url
-from evalkit.configuration import option_names, read_option, settings_error, unknown_name
+from evalkit.configuration.files import option_names, read_option, settings_error, unknown_name
 from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.server_settings import ServerSettings

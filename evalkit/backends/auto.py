@@ -19,9 +19,9 @@ from evalkit.backends import ALONE, backends_for, is_installed, prepare_model, r
 from evalkit.cache import cache_folder, recall, remember
 from evalkit.errors import EvalkitError
 from evalkit.interruption import check
+from evalkit.machine import processor_name
 from evalkit.models.interfaces import LocalNetwork, RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
-from evalkit.provenance import processor_name
 
 FASTEST_FIRST = ("openvino", "onnx", "torch")  # on a CPU
 TOLERANCE = 1e-3

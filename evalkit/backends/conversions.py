@@ -10,9 +10,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from evalkit import __version__
 from evalkit.cache import cache_folder
 from evalkit.interruption import scratch
+from evalkit.machine import __version__
 from evalkit.models.interfaces import Runtime
 from evalkit.models.settings import ModelSettings
 from evalkit.models.weights import ModelFiles, hash_files

@@ -6,13 +6,7 @@ The server strips white space from texts and cuts them to the length that it was
 from __future__ import annotations
 
 from evalkit.backends.servers.codecs import EmbeddingCodec, RerankCodec, openai_entries
-from evalkit.backends.servers.scorers import (
-    open_client,
-    refuse_changed,
-    refuse_dot,
-    served_model,
-    served_model_name,
-)
+from evalkit.backends.servers.scorers import open_client, refuse_changed, refuse_dot, served_model, served_model_name
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from evalkit.check.rows import Change, Rules, Verdict
 from evalkit.metrics import PROTOCOLS, score_lists
 from evalkit.metrics.lists import candidate_lists
+from evalkit.results.reading import MAIN_METRICS, query_column, unretrieved_documents
 from evalkit.statistics import bootstrap_intervals, paired_randomisation_test
-from evalkit.stored_results import MAIN_METRICS, query_column, unretrieved_documents
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,8 +12,8 @@ from evalkit.check.junit import junit_xml
 from evalkit.check.markdown import markdown_summary
 from evalkit.check.rendering import print_check
 from evalkit.check.rows import Row, Rules, outcome
-from evalkit.console import OutputConsole
 from evalkit.errors import EvalkitError
+from evalkit.output.console import OutputConsole
 
 _SMALLEST_ALPHA = 0.001  # ten times the smallest p that 10,000 resamples give
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from evalkit.check.changes import Judgement, compare
 from evalkit.check.folders import Pair, Side, Unreadable, pair_results, place_of, settings_of
 from evalkit.check.rows import Row, Rules, Verdict
-from evalkit.stored_results import MAIN_METRICS, StoredResult
+from evalkit.results.reading import MAIN_METRICS, StoredResult
 
 _LONG_REVISION = 40  # hex digits of a commit
 _SHOWN_DIGITS = 12

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evalkit.errors import EvalkitError
-from evalkit.result_folders import EXPERIMENTS, find_results
-from evalkit.stored_results import StoredResult, load_result
+from evalkit.results.folders import EXPERIMENTS, find_results
+from evalkit.results.reading import StoredResult, load_result
 
 Key = tuple[str, str, str]
 """What makes two results comparable: the model's hub_id, mteb's name of the task, and the settings that differ."""

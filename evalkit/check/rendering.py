@@ -12,7 +12,7 @@ from rich.text import Text
 
 from evalkit.check.changes import exceeds
 from evalkit.check.rows import CHANGES, Change, Outcome, Row, Rules, Verdict, outcome
-from evalkit.console import add_column, plain_table, print_whole
+from evalkit.output.console import add_column, plain_table, print_whole
 
 NAMES = ("model", "task", "settings")
 FIGURES = ("baseline", "now", "difference", "95 % interval", "p", "queries changed")

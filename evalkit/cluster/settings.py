@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveInt, ValidationError, field_validator
 
-from evalkit.configuration import settings_error
+from evalkit.configuration.files import settings_error
 from evalkit.errors import EvalkitError
 
 CLIENT = "ray://"

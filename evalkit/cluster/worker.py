@@ -16,13 +16,12 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-import evalkit
 from evalkit.errors import EvalkitError
+from evalkit.machine import PACKAGE_FOLDER, __version__, processor_name
 from evalkit.models.interfaces import (
     DoneBatch,
     LocalNetwork,
@@ -34,7 +33,6 @@ from evalkit.models.interfaces import (
     TextStream,
     TextWindow,
 )
-from evalkit.provenance import processor_name
 from evalkit.records import ModelIdentity
 from evalkit.scoring.execution import CHUNK, Memory, network_batches
 from evalkit.scoring.text_windows import encode_window, name_item, role_of
@@ -182,7 +180,7 @@ def _chunks(scorer: Scorer, window: TextWindow, lacks: Callable[[NDArray[np.int6
 @cache
 def package_versions() -> dict[str, str]:
     """The versions of what can change a digit; evalkit's own with a hash of its code."""
-    versions = {"evalkit": f"{evalkit.__version__} ({_code_hash()})"}
+    versions = {"evalkit": f"{__version__} ({_code_hash()})"}
     for package in PACKAGES:
         try:
             # +cpu, +cu128: a build is the device's affair
@@ -193,7 +191,7 @@ def package_versions() -> dict[str, str]:
 
 
 def _code_hash() -> str:
-    folder = Path(evalkit.__file__).parent
+    folder = PACKAGE_FOLDER
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
         digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())

@@ -9,13 +9,7 @@ from dataclasses import dataclass
 from evalkit.errors import EvalkitError
 from evalkit.metrics.formulas import WHOLE_LIST
 from evalkit.metrics.lists import CandidateLists
-from evalkit.metrics.ranking import (
-    Judgements,
-    Ranking,
-    doc_id_descending,
-    doc_id_descending_float32,
-    positives_first,
-)
+from evalkit.metrics.ranking import Judgements, Ranking, doc_id_descending, doc_id_descending_float32, positives_first
 from evalkit.metrics.ties import METRICS, Metric
 
 Order = Callable[[CandidateLists, Judgements], Ranking]

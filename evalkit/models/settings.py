@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
-from evalkit.configuration import read_option, settings_error, unknown_name
+from evalkit.configuration.files import read_option, settings_error, unknown_name
 from evalkit.errors import EvalkitError
 
 Kind = Literal[

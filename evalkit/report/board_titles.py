@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from evalkit.compare.shared_queries import metric_title
+from evalkit.output.numbers import counted
 from evalkit.report.content import Report
 from evalkit.report.leaderboard import Board
-from evalkit.report.numbers import counted
-from evalkit.report.shared_queries import metric_title
 
 
 def board_title(report: Report, board: Board) -> str:

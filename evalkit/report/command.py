@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from evalkit.configuration import unknown_name
-from evalkit.console import OutputConsole
+from evalkit.configuration.files import unknown_name
 from evalkit.errors import EvalkitError
+from evalkit.output.console import OutputConsole
+from evalkit.output.files import write_text
+from evalkit.output.sheets import notes_as_markdown, print_notes, print_sheets, sheets_as_markdown
 from evalkit.report.content import Choices, make_report
 from evalkit.report.exports import EXPORTS, write_export
 from evalkit.report.exports.card_update import update_card
 from evalkit.report.exports.model_index import KEY as MODEL_INDEX
-from evalkit.report.formats import FORMATS, report_notes, report_sheets
-from evalkit.report.output import refuse_other_kind, refuse_result, write_text
+from evalkit.report.formats import FORMATS, refuse_other_kind, report_notes, report_sheets
 from evalkit.report.published_tables import published_notes, published_sheets
-from evalkit.report.sheets import notes_as_markdown, print_notes, print_sheets, sheets_as_markdown
-from evalkit.stored_results import load_results
+from evalkit.results.reading import load_results, refuse_result
 
 _FILE_FORMAT = "markdown"
 _PAGE_FORMAT = "html"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from evalkit.compare.shared_queries import group_by_task, shared_queries
+from evalkit.compare.slices import missing_slices
+from evalkit.compare.systems import System, system_labels
 from evalkit.report.leaderboard import Board, SliceBoard, average_boards, slice_board, task_board
-from evalkit.report.shared_queries import group_by_task, shared_queries
-from evalkit.report.slices import missing_slices
-from evalkit.report.systems import System, system_labels
-from evalkit.stored_results import StoredResult
+from evalkit.results.reading import StoredResult
 
 
 @dataclass(frozen=True)

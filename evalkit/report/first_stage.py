@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from evalkit.compare.shared_queries import metric_title
+from evalkit.output.numbers import counted, percent, points, points_range
+from evalkit.output.sheets import Sheet, print_notes, print_sheets
 from evalkit.records import FirstStage, Result
-from evalkit.report.numbers import counted, percent, points, points_range
-from evalkit.report.shared_queries import metric_title
-from evalkit.report.sheets import Sheet, print_notes, print_sheets
 
 METRICS = {
     "cmteb-v1": ("map", "mrr"),

@@ -6,18 +6,20 @@ import csv
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+from evalkit.compare.shared_queries import metric_title
+from evalkit.compare.systems import System
+from evalkit.errors import EvalkitError
+from evalkit.output.json import json_text
+from evalkit.output.numbers import percent, percent_range, rank_range, tied_range
+from evalkit.output.sheets import Kind, Sheet, notes_as_markdown, sheets_as_markdown
+from evalkit.output.text import printable
 from evalkit.report.board_titles import board_title, data_note
 from evalkit.report.content import Report
 from evalkit.report.latex import report_as_latex
 from evalkit.report.leaderboard import Board, SliceBoard, SliceMean, Standing
-from evalkit.report.numbers import percent, percent_range, rank_range, tied_range
-from evalkit.report.output import json_text
-from evalkit.report.shared_queries import metric_title
-from evalkit.report.sheets import Kind, Sheet, notes_as_markdown, sheets_as_markdown
-from evalkit.report.systems import System
-from evalkit.terminal import printable
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _CSV_COLUMNS = (
@@ -187,3 +189,25 @@ def _csv_row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _csv_text(text: str) -> str:
     return f"'{printable(text)}" if text.startswith(_FORMULA) else printable(text)
+
+
+_BEGINNINGS = {
+    "markdown": "### ",
+    "csv": "tasks,limit,protocol,metric,",
+    "json": '{\n  "alpha": ',
+    "latex": "% evalkit report",
+    "html": "<!doctype html>",
+}
+
+
+def refuse_other_kind(path: Path | None, format_name: str) -> None:
+    """Raise EvalkitError where a report is about to replace a file that is no report of its format, nor empty."""
+    beginning = _BEGINNINGS.get(format_name)
+    if path is None or beginning is None or not path.is_file():
+        return
+    with path.open("rb") as file:
+        found = file.read(len(beginning.encode()))
+    if found not in (b"", beginning.encode()):
+        raise EvalkitError(
+            f"-o {path} exists and holds no report as {format_name}; name another file, or take it away first"
+        )

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from evalkit.compare.shared_queries import metric_title
+from evalkit.compare.systems import System
+from evalkit.output.numbers import percent, tied_range
+from evalkit.output.text import printable
 from evalkit.report.board_titles import data_note
 from evalkit.report.content import Report
 from evalkit.report.leaderboard import Board, Standing
-from evalkit.report.numbers import percent, tied_range
-from evalkit.report.shared_queries import metric_title
-from evalkit.report.systems import System
-from evalkit.terminal import printable
 
 FIRST_LINE = "% evalkit report; needs \\usepackage{booktabs}"
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.report.shared_queries import SharedQueries
-from evalkit.report.slices import Slice, slice_queries
-from evalkit.report.systems import System
+from evalkit.compare.shared_queries import SharedQueries
+from evalkit.compare.slices import Slice, slice_queries
+from evalkit.compare.systems import System
+from evalkit.results.reading import StoredResult
 from evalkit.statistics import (
     average_differences,
     average_intervals,
@@ -23,7 +24,6 @@ from evalkit.statistics import (
     rank_ranges,
     resamples_needed,
 )
-from evalkit.stored_results import StoredResult
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evalkit.published import AVERAGE_TASK, PublishedFigure, all_figures
-from evalkit.report.sheets import Sheet
-from evalkit.result_folders import EXPERIMENTS
-from evalkit.stored_results import StoredResult
+from evalkit.output.sheets import Sheet
+from evalkit.results.folders import EXPERIMENTS
+from evalkit.results.published import AVERAGE_TASK, PublishedFigure, all_figures
+from evalkit.results.reading import StoredResult
 
 _CARD = "BAAI/bge-reranker-base README.md, table Reranking"
 _CMTEB = "FlagOpen/FlagEmbedding research/C_MTEB/README.md, table 2.5"

@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from evalkit import published
-from evalkit.configuration import option_names, read_option
-from evalkit.console import print_whole
-from evalkit.published import AVERAGE_TASK, HEADLESS, NOISE_POINTS, RANDOM_HEAD, KnownMistake, PublishedFigure
+from evalkit.configuration.files import option_names, read_option
+from evalkit.output.console import print_whole
 from evalkit.records import Result
+from evalkit.results import published
+from evalkit.results.published import AVERAGE_TASK, HEADLESS, NOISE_POINTS, RANDOM_HEAD, KnownMistake, PublishedFigure
 
 PROTOCOL = "cmteb-v1"
 METRICS = ("map", "mrr")

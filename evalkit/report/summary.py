@@ -12,14 +12,14 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from evalkit import published
-from evalkit.console import add_column, plain_table, print_whole
-from evalkit.published import PublishedFigure
+from evalkit.output.console import add_column, plain_table, print_whole
+from evalkit.output.numbers import counted, tied_range
+from evalkit.output.text import without_home
 from evalkit.records import PrecisionCheck, Result
 from evalkit.report.first_stage import print_first_stages
-from evalkit.report.numbers import counted, tied_range
-from evalkit.results import count_queries, pairs_per_second, tokens_per_second
-from evalkit.terminal import without_home
+from evalkit.results import published
+from evalkit.results.published import PublishedFigure
+from evalkit.results.writing import count_queries, pairs_per_second, tokens_per_second
 
 # per protocol: the metrics that lead it, and their column's titles
 _METRICS = {"cmteb-v1": ("map", "mrr"), "mteb-v2": ("map_at_1000", "mrr_at_10")}

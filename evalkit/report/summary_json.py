@@ -7,10 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from evalkit.output.files import write_text
+from evalkit.output.json import json_text
 from evalkit.records import Result
-from evalkit.report.output import json_text, write_text
 from evalkit.report.reproduction import Cell, claimed_model, verdict_cells
-from evalkit.results import result_json
+from evalkit.results.writing import result_json
 
 
 def print_summary_json(results: Sequence[Result], paths: Sequence[Path]) -> bool:

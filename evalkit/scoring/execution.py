@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from evalkit.errors import EvalkitError, NonFiniteError
 from evalkit.models.interfaces import DoneBatch, Encoding, LocalNetwork, OutOfMemoryError, Part
+from evalkit.output.progress import progress
 from evalkit.scoring.outputs import OutputTable
 from evalkit.scoring.plan import Batch, Window, pack
-from evalkit.scoring.progress import progress
 
 CHUNK = 256  # items per call of a scorer that batches by itself, between two steps of the progress bar
 Item = TypeVar("Item")

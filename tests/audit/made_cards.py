@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from evalkit.published import all_figures
+from evalkit.results.published import all_figures
 
 BASE, LARGE = "BAAI/bge-reranker-base", "BAAI/bge-reranker-large"
 DATASETS = {

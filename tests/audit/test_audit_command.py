@@ -65,7 +65,7 @@ def test_machines_get_json(tmp_path: Path) -> None:
 def test_no_network_library_is_loaded(tmp_path: Path) -> None:
     path = write_card(tmp_path, published_metrics())
     code = (
-        "import sys; from evalkit.cli import run_command_line; assert run_command_line(sys.argv[1:]) == 0; "
+        "import sys; from evalkit.commands.main import run_command_line; assert run_command_line(sys.argv[1:]) == 0; "
         "loaded = {'torch', 'transformers', 'mteb', 'hydra', 'datasets', 'pandas'} & set(sys.modules); assert not loaded, loaded"
     )
     done = run_program(tmp_path, "audit", str(path), program=(sys.executable, "-c", code))

@@ -13,7 +13,7 @@ from evalkit.audit.command import audit_files
 from evalkit.audit.figures import Evidence, Finding, Registry
 from evalkit.audit.readers.files import read_figures
 from evalkit.audit.rules.lattice import lattice_state, other_cutoff
-from evalkit.published import all_figures
+from evalkit.results.published import all_figures
 
 QUERIES = {"T2Reranking": 5908, "MMarcoReranking": 100, "CMedQAv1": 1000, "CMedQAv2": 1000}
 

@@ -12,8 +12,9 @@ import pytest
 
 from evalkit.audit.command import audit_files
 from evalkit.audit.figures import Finding
-from evalkit.evaluation import evaluate, load_model, load_task
-from evalkit.results import result_folder, write_result
+from evalkit.evaluation.evaluate import evaluate, load_model, load_task
+from evalkit.results.folders import result_folder
+from evalkit.results.writing import write_result
 
 Change = Callable[[pd.DataFrame], pd.DataFrame]
 

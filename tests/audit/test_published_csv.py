@@ -13,7 +13,7 @@ from command import run_here
 from evalkit.audit.command import audit_files
 from evalkit.audit.report import coverage
 
-REGISTRY = Path(__file__).parent.parent.parent / "results/published/cmteb-reranking.csv"
+REGISTRY = Path(__file__).parent.parent.parent / "evalkit/results/data/cmteb-reranking.csv"
 
 
 def rows() -> list[dict[str, str]]:

@@ -9,8 +9,8 @@ import pytest
 from evalkit.audit.command import audit_files
 from evalkit.audit.figures import Figure, Finding
 from evalkit.audit.readers.tables import table_figures
+from evalkit.output.sheets import sheets_as_markdown
 from evalkit.report.published_tables import published_sheets, published_tables
-from evalkit.report.sheets import sheets_as_markdown
 
 HEADER = (
     "| Model | T2Reranking | T2RerankingZh2En* | T2RerankingEn2Zh* | MMarcoReranking | CMedQAv1 | CMedQAv2 | Avg |\n"

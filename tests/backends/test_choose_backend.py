@@ -9,7 +9,7 @@ import pytest
 
 from evalkit.backends import AUTO, backends_for, check_backend, prepare_model, read_backend
 from evalkit.backends.auto import choose
-from evalkit.configuration import option_names
+from evalkit.configuration.files import option_names
 from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import Runtime
 from evalkit.models.settings import ModelSettings, read_model

@@ -18,7 +18,7 @@ from evalkit.backends import (
     read_backend,
     server_settings,
 )
-from evalkit.configuration import option_names
+from evalkit.configuration.files import option_names
 from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings, read_model

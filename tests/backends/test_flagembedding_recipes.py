@@ -20,7 +20,7 @@ from real_models import shared_folder
 from recipe_models import write_language_tokenizer
 
 from evalkit.backends import backends_for, check_backend, prepare_model
-from evalkit.configuration import read_option
+from evalkit.configuration.files import read_option
 from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings, model_settings, read_model

@@ -16,7 +16,7 @@ from model_folders import copied
 from numpy.typing import NDArray
 
 from evalkit.backends.torch import prepare
-from evalkit.configuration import read_option
+from evalkit.configuration.files import read_option
 from evalkit.errors import EvalkitError
 from evalkit.models.bge_m3 import M3_HEADS, load_m3
 from evalkit.models.interfaces import LocalNetwork, RunnableModel, Runtime

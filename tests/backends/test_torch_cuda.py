@@ -19,7 +19,7 @@ from real_models import shared_folder, write_xlmr_reranker
 import evalkit
 from evalkit.backends import prepare_model
 from evalkit.backends import torch as torch_backend
-from evalkit.configuration import read_option
+from evalkit.configuration.files import read_option
 from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import Runtime
 from evalkit.models.settings import model_settings

@@ -18,7 +18,7 @@ from real_models import shared_folder
 from recipe_models import write_language_tokenizer
 
 from evalkit.backends.torch import prepare
-from evalkit.configuration import read_option
+from evalkit.configuration.files import read_option
 from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import LocalNetwork, RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings, model_settings

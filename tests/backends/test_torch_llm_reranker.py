@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from recipe_models import write_gemma
 
 from evalkit.backends.torch import prepare
-from evalkit.configuration import read_option
+from evalkit.configuration.files import read_option
 from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import LocalNetwork, RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings, model_settings

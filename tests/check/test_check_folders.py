@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from evalkit.check.folders import Pairing, pair_results, place_of, settings_of
-from evalkit.stored_results import StoredResult
+from evalkit.results.reading import StoredResult
 
 PATH = Path("results/local__m/r1/Task.json")
 

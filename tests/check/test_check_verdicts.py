@@ -205,7 +205,8 @@ def test_as_a_program_in_a_pipe(folders: tuple[Path, Path], tmp_path: Path) -> N
     done = run_program(tmp_path, *arguments)
     assert (done.code, done.stdout) == (1, run_here(*arguments).stdout)
     loaded = (
-        "import sys; from evalkit.cli import run_command_line as run; run(sys.argv[1:]); print(*sys.modules, sep='\\n')"
+        "import sys; from evalkit.commands.main import run_command_line as run; "
+        "run(sys.argv[1:]); print(*sys.modules, sep='\\n')"
     )
     modules = run_program(tmp_path, *arguments, program=(sys.executable, "-c", loaded)).stdout.splitlines()
     assert "pandas" in modules

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from evalkit.results import without_timings
+from evalkit.results.writing import without_timings
 
 # of a result's configuration: how it came about, not what it is
 CIRCUMSTANCES = ("cache_dir", "results_dir", "runner", "ray")

@@ -38,7 +38,7 @@ from evalkit.cluster.settings import RaySettings
 from evalkit.cluster.work import Job
 from evalkit.cluster.worker import Description
 from evalkit.errors import EvalkitError
-from evalkit.evaluation import evaluate, load_model, load_task
+from evalkit.evaluation.evaluate import evaluate, load_model, load_task
 from evalkit.models.interfaces import RunnableModel
 from evalkit.models.settings import model_settings
 from evalkit.records import ModelIdentity, Run, Task

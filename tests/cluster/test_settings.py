@@ -12,7 +12,7 @@ from command import run_here
 from evalkit.cluster import settings as module
 from evalkit.cluster.settings import RaySettings
 from evalkit.errors import EvalkitError
-from evalkit.evaluation import load_model
+from evalkit.evaluation.evaluate import load_model
 
 BERT = ("model=local-cross-encoder", "model.path=/nowhere", "runner=ray")
 

@@ -19,12 +19,12 @@ from mutations import LEAVES, NASTY, TEXTS, damaged, mutated
 from omegaconf import OmegaConf
 
 from evalkit import backends
-from evalkit.composition import compose_each, known_keys
+from evalkit.commands.composition import compose_each, known_keys
+from evalkit.commands.run_configuration import RunConfiguration
+from evalkit.configuration.overrides import QUOTED, quote_free_text
 from evalkit.errors import EvalkitError
+from evalkit.evaluation.runs import RunSettings
 from evalkit.models import settings as models
-from evalkit.overrides import QUOTED, quote_free_text
-from evalkit.run_configuration import RunConfiguration
-from evalkit.runs import RunSettings
 from evalkit.tasks.settings import TaskSettings, read_settings, suite_settings
 
 KIND = "configurations"

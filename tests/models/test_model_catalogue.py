@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from evalkit import published
 from evalkit.backends import backends_for
-from evalkit.configuration import configs_dir, option_names
+from evalkit.configuration.files import configs_dir, option_names
 from evalkit.models.settings import ModelSettings, model_settings, read_model
+from evalkit.results import published
 
 MODELS = {name: read_model(name) for name in option_names("model") if name != "base"}
 # a model in the form of an ONNX file is in another's repository, and compared with that one by test_onnx

@@ -15,7 +15,7 @@ from real_models import write_json
 from transformers import AutoModel, AutoTokenizer
 
 import evalkit
-from evalkit.configuration import read_option
+from evalkit.configuration.files import read_option
 from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import LocalNetwork
 from evalkit.models.settings import model_settings

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from evalkit.configuration import option_names, read_option
+from evalkit.configuration.files import option_names, read_option
 from evalkit.errors import EvalkitError
 from evalkit.models.settings import model_settings, read_model
 from evalkit.models.weights import ModelFiles, way_of_scoring

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from evalkit.configuration import read_option
+from evalkit.configuration.files import read_option
 from evalkit.errors import EvalkitError
 from evalkit.models.batches import pad_batch
 from evalkit.models.interfaces import Encoding

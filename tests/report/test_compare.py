@@ -298,7 +298,7 @@ def test_equal_systems_have_no_query_that_moved(demo_results: Path) -> None:
 def test_nothing_heavy_is_loaded(demo_results: Path, tmp_path: Path) -> None:
     """As a program of its own: what stands right of the results answers without a model's libraries."""
     script = (
-        "import sys; from evalkit.cli import run_command_line; code = run_command_line(sys.argv[1:]); "
+        "import sys; from evalkit.commands.main import run_command_line; code = run_command_line(sys.argv[1:]); "
         "sys.exit(code or ', '.join({'torch', 'transformers', 'mteb', 'hydra', 'datasets'} & set(sys.modules)) or None)"
     )
     for command in ("compare", "report"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evalkit.report.numbers import tied_range
+from evalkit.output.numbers import tied_range
 
 
 @pytest.mark.parametrize(

@@ -12,15 +12,9 @@ import pytest
 from command import run_here
 from rich.console import Console
 
-from evalkit.report.published_tables import (
-    PublishedRow,
-    left_out,
-    published_notes,
-    published_sheets,
-    published_tables,
-)
-from evalkit.report.sheets import print_notes, print_sheets, sheets_as_markdown
-from evalkit.stored_results import StoredResult
+from evalkit.output.sheets import print_notes, print_sheets, sheets_as_markdown
+from evalkit.report.published_tables import PublishedRow, left_out, published_notes, published_sheets, published_tables
+from evalkit.results.reading import StoredResult
 
 ROOT = Path(__file__).parent.parent.parent
 GOLDEN = ROOT / "tests/golden"
@@ -65,7 +59,7 @@ def test_both_tables_are_the_printed_ones() -> None:
 
 
 def test_every_printed_cell_of_the_source_is_there_once_and_in_order() -> None:
-    with (ROOT / "results/published/cmteb-reranking.csv").open(encoding="utf-8", newline="") as file:
+    with (ROOT / "evalkit/results/data/cmteb-reranking.csv").open(encoding="utf-8", newline="") as file:
         printed = [row for row in csv.DictReader(file) if row["source"] == "table"]
     card, cmteb = published_tables()
     assert card.columns == (*SIX, "Avg")

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from evalkit import published
 from evalkit.records import ModelIdentity, PrecisionCheck, Result, Task, TaskStatistics, TieRange, Usage
 from evalkit.report.reproduction import Cell, first_looks, print_reproduction, verdict_cells
+from evalkit.results import published
 
 CARD = "BAAI/bge-reranker-base"
 # the card's own figures, in percent

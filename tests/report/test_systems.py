@@ -5,10 +5,10 @@ from pathlib import Path
 
 from test_results import LOCAL, RESULT
 
-from evalkit.report.systems import System, system_labels, systems_of
-from evalkit.result_folders import result_folder
-from evalkit.results import write_result
-from evalkit.stored_results import load_results
+from evalkit.compare.systems import System, system_labels, systems_of
+from evalkit.results.folders import result_folder
+from evalkit.results.reading import load_results
+from evalkit.results.writing import write_result
 
 BASE = System("BAAI/bge", "bge", "2cfc18c9415c912f9d8155881c133215df768a70", "torch", "fp32", "")
 

@@ -74,12 +74,7 @@ def run_command(arguments: Sequence[str]) -> Run:
     import torch  # noqa: F401
     import transformers  # noqa: F401
 
-    import evalkit.backends.torch
-    import evalkit.models.layerwise
-    import evalkit.models.networks
-    import evalkit.report.reproduction
-    import evalkit.runs  # noqa: F401
-    from evalkit.cli import run_command_line
+    from evalkit.commands.main import run_command_line
     from evalkit.interruption import heed_signals
 
     def run(folder: Path) -> None:

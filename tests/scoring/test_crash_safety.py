@@ -19,7 +19,7 @@ from killed_runs import BATCH_TOKENS, PARALLEL, TASK
 from store_rows import rows_in
 from task_files import uneven_rows, write_jsonl
 
-from evalkit.results import without_timings
+from evalkit.results.writing import without_timings
 from evalkit.scoring.store import FILE_NAME, damaged_rows
 
 WORKER = Path(__file__).with_name("killed_runs.py")

@@ -21,8 +21,8 @@ from unittest.mock import patch
 
 import pytest
 
-from evalkit.scoring import progress as module
-from evalkit.scoring.progress import progress
+from evalkit.output import progress as module
+from evalkit.output.progress import progress
 
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 MEMORY = r"\d+\.\d GiB"

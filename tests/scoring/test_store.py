@@ -25,15 +25,7 @@ from evalkit.models.settings import model_settings
 from evalkit.records import ModelIdentity
 from evalkit.scoring import store_file
 from evalkit.scoring.engine import ScoreMemory, score_task
-from evalkit.scoring.store import (
-    FILE_NAME,
-    KEY_BYTES,
-    StoredOutput,
-    damaged_rows,
-    item_key,
-    open_store,
-    ways,
-)
+from evalkit.scoring.store import FILE_NAME, KEY_BYTES, StoredOutput, damaged_rows, item_key, open_store, ways
 
 
 def never() -> Scorer:

@@ -22,15 +22,7 @@ from evalkit.models.settings import model_settings
 from evalkit.records import ModelIdentity
 from evalkit.scoring import execution
 from evalkit.scoring.engine import ScoreMemory, score_task
-from evalkit.scoring.store import (
-    FILE_NAME,
-    StoredOutput,
-    damaged_rows,
-    item_key,
-    open_store,
-    prune,
-    ways,
-)
+from evalkit.scoring.store import FILE_NAME, StoredOutput, damaged_rows, item_key, open_store, prune, ways
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from attempts import run_here
 from fake_servers import FakeServer
 from mishaps import says
 
-from evalkit.configuration import parse_yaml
+from evalkit.configuration.files import parse_yaml
 from evalkit.report.latex import escaped as latex
 
 HOSTILE = [

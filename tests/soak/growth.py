@@ -34,7 +34,7 @@ def measure(seconds: float) -> tuple[int, list[str]]:
 
 def _live(seconds: float, sender: object) -> None:
     import evalkit
-    from evalkit.provenance import resident_bytes
+    from evalkit.machine import resident_bytes
 
     ends, count = time.monotonic() + seconds, 0
     warm = last = (0, 0)

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from evalkit.results import without_timings
+from evalkit.results.writing import without_timings
 
 _COURSE = ("cache", "cache_dir", "results_dir")
 _LIMITS = ("retries", "timeout", "concurrency", "batch_size")

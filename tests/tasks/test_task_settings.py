@@ -7,7 +7,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from evalkit.configuration import configs_dir
+from evalkit.configuration.files import configs_dir
 from evalkit.errors import EvalkitError
 from evalkit.tasks.loading import load_task
 from evalkit.tasks.settings import TaskSettings, read_settings, suite_settings, task_names

@@ -1,4 +1,4 @@
-"""The registry of published figures as a file (`results/published/cmteb-reranking.csv`, or a copy that was changed)."""
+"""The registry of published figures as a file (`evalkit/results/data/cmteb-reranking.csv`, or a copy that was changed)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from evalkit.audit.figures import Figure, Registry, Unit, decimals_of, value_of
 from evalkit.audit.names import query_count
 from evalkit.errors import EvalkitError
-from evalkit.published import METRIC_NAMES, PublishedFigure, all_figures
+from evalkit.results.published import METRIC_NAMES, PublishedFigure, all_figures
 
 COLUMNS = ("model", "task", "metric", "value", "unit", "protocol", "source", "reference")
 

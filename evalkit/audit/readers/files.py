@@ -11,7 +11,7 @@ from evalkit.audit.readers.cards import card_figures
 from evalkit.audit.readers.figure_csv import csv_figures
 from evalkit.audit.readers.result_json import is_own_result, parse_json, result_figures
 from evalkit.errors import EvalkitError
-from evalkit.result_folders import find_results
+from evalkit.results.folders import find_results
 
 _LARGEST = 100_000_000
 

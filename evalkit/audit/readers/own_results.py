@@ -13,7 +13,7 @@ from evalkit.audit.figures import Finding, Severity
 from evalkit.errors import EvalkitError
 from evalkit.metrics import PROTOCOLS, score_lists
 from evalkit.metrics.lists import candidate_lists
-from evalkit.stored_results import MAIN_METRICS, load_result, query_column, unretrieved_documents
+from evalkit.results.reading import MAIN_METRICS, load_result, query_column, unretrieved_documents
 
 if TYPE_CHECKING:
     import pandas as pd

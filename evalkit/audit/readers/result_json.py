@@ -10,7 +10,7 @@ from typing import Any
 from evalkit.audit.figures import Figure, Kind, decimals_of, value_of
 from evalkit.audit.names import full_model_name, is_metric, model_of_path, protocol_of, query_count, task_name
 from evalkit.errors import EvalkitError
-from evalkit.result_folders import MODEL_FILE
+from evalkit.results.folders import MODEL_FILE
 
 _DESCRIPTIONS = ("mteb_version", "mteb_dataset_name", "dataset_revision", "task_name", "evaluation_time", "evalkit")
 _DEEPEST = 3  # split, subset, metrics

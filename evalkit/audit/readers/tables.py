@@ -13,8 +13,8 @@ from markdown_it.token import Token
 
 from evalkit.audit.figures import Figure, Unit, decimals_of, parse_number, value_of
 from evalkit.audit.names import full_model_name, is_metric, protocol_of, query_count, task_name
-from evalkit.configuration import is_nested_deep
-from evalkit.published import AVERAGE_TASK
+from evalkit.configuration.files import is_nested_deep
+from evalkit.results.published import AVERAGE_TASK
 
 _HUB = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.\-]+/[\w.\-]+)/?")
 _METRIC_WORD = re.compile(r"[\s(,_\-]*\b(map|mrr)(?:[@_](?:at_)?(\d+))?\b[\s)]*$", re.IGNORECASE)

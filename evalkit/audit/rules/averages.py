@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from evalkit.audit.figures import Evidence, Figure, Finding, half_unit, is_sound, scale, shown
 from evalkit.audit.names import listed
-from evalkit.published import AVERAGE_TASK
+from evalkit.results.published import AVERAGE_TASK
 
 _FOUR = {"T2Reranking", "MMarcoReranking", "CMedQAv1", "CMedQAv2"}
 

@@ -21,7 +21,7 @@ from evalkit.audit.figures import (
 )
 from evalkit.audit.names import listed, mrr_cutoff, short_name
 from evalkit.audit.rules.lattice import divisor
-from evalkit.published import AVERAGE_TASK
+from evalkit.results.published import AVERAGE_TASK
 
 _SPREAD = 1.3
 """Log10 of how densely models lie: their figures for a task fill about a twentieth of a unit."""

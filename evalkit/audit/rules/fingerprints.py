@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from evalkit.audit.figures import Evidence, Figure, Finding, is_sound
-from evalkit.published import HEADLESS, RANDOM_HEAD
+from evalkit.results.published import HEADLESS, RANDOM_HEAD
 
 # what rounds to the mistakes' figures
 _HALF_A_PLACE = 0.00005 + 1e-12

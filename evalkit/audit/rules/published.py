@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from evalkit.audit.figures import Evidence, Figure, Finding, fraction_decimals, is_equal, is_sound, shown
 from evalkit.audit.names import protocol_of, task_size
-from evalkit.published import NOISE_POINTS
+from evalkit.results.published import NOISE_POINTS
 
 _COUNTERPARTS = {"map": "map_at_1000", "mrr": "mrr_at_10", "map_at_1000": "map", "mrr_at_10": "mrr"}
 _PROTOCOLS = {"map": "cmteb-v1", "mrr": "cmteb-v1", "map_at_1000": "mteb-v2", "mrr_at_10": "mteb-v2"}

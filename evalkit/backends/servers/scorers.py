@@ -14,7 +14,7 @@ from evalkit.backends.parts import joined
 from evalkit.backends.servers.addresses import checked_url, is_loopback, read_key
 from evalkit.backends.servers.client import Client, logger
 from evalkit.backends.servers.codecs import EmbeddingCodec, PairCodec
-from evalkit.configuration import option_names
+from evalkit.configuration.files import option_names
 from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import Part, RunnableModel, Runtime, Scorer
 from evalkit.models.server_settings import ROLES, ServerSettings

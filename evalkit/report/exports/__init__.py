@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from evalkit.errors import EvalkitError
+from evalkit.output.files import write_bytes, write_text
 from evalkit.report.exports.eval_results import eval_results_files, eval_results_text, is_eval_results
 from evalkit.report.exports.model_index import is_model_index, model_index_text
 from evalkit.report.exports.mteb_results import is_mteb_file, mteb_files
 from evalkit.report.exports.trec import is_trec_file, trec_files
-from evalkit.report.output import write_bytes, write_text
-from evalkit.stored_results import StoredResult
+from evalkit.results.reading import StoredResult
 
 Files = Mapping[PurePosixPath, bytes]
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import yaml
 
-from evalkit.configuration import parse_yaml
+from evalkit.configuration.files import parse_yaml
 from evalkit.errors import EvalkitError
+from evalkit.output.files import write_bytes
 from evalkit.report.exports.card_entries import Change, plan_change
 from evalkit.report.exports.model_index import KEY, model_entries, yaml_text
-from evalkit.report.output import write_bytes
-from evalkit.stored_results import StoredResult
+from evalkit.results.reading import StoredResult
 
 # as the Hub and huggingface_hub's RepoCard find it
 _FRONT_MATTER = re.compile(r"^(\s*---(?:\r\n|\r|\n))([\S\s]*?)((?:\r\n|\r|\n)---[ \t]*(?:\r\n|\n|$))")

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from evalkit.configuration import parse_yaml
+from evalkit.configuration.files import parse_yaml
+from evalkit.output.numbers import counted
 from evalkit.report.exports.model_index import yaml_text
 from evalkit.report.exports.selection import Dataset, dataset_of, main_figures, results_of_one_model
-from evalkit.report.numbers import counted
-from evalkit.result_folders import file_name
-from evalkit.stored_results import StoredResult
+from evalkit.results.folders import file_name
+from evalkit.results.reading import StoredResult
 
 FOLDER = ".eval_results"
 _FORMAT = "eval-results"

@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
-from evalkit.configuration import parse_yaml
+from evalkit.configuration.files import parse_yaml
 from evalkit.report.exports.selection import dataset_of, main_figures, results_of_one_model
-from evalkit.stored_results import StoredResult
+from evalkit.results.reading import StoredResult
 
 KEY = "model-index"
 TASK_TYPE = "Reranking"

@@ -12,9 +12,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from evalkit.errors import EvalkitError
-from evalkit.result_folders import EXPERIMENTS, MODEL_FILE, file_name, result_folder
-from evalkit.results import json_bytes, model_meta
-from evalkit.stored_results import MAIN_METRICS, StoredResult
+from evalkit.output.json import json_bytes
+from evalkit.results.folders import EXPERIMENTS, MODEL_FILE, file_name, result_folder
+from evalkit.results.reading import MAIN_METRICS, StoredResult
+from evalkit.results.writing import model_meta
 
 FOLDER = "results"
 _MAIN_SCORE = MAIN_METRICS["mteb-v2"][0]

@@ -10,8 +10,8 @@ from decimal import Decimal
 from typing import Any
 
 from evalkit.errors import EvalkitError
-from evalkit.result_folders import EXPERIMENTS
-from evalkit.stored_results import MAIN_METRICS, StoredResult
+from evalkit.results.folders import EXPERIMENTS
+from evalkit.results.reading import MAIN_METRICS, StoredResult
 
 _COMMIT = re.compile("[0-9a-f]{40}")
 _NAMED = 3

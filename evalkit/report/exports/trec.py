@@ -13,11 +13,11 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
+from evalkit.compare.shared_queries import TaskResults, group_by_task
+from evalkit.compare.systems import system_labels
 from evalkit.errors import EvalkitError
-from evalkit.report.shared_queries import TaskResults, group_by_task
-from evalkit.report.systems import system_labels
-from evalkit.result_folders import file_name
-from evalkit.stored_results import StoredResult, unretrieved_documents
+from evalkit.results.folders import file_name
+from evalkit.results.reading import StoredResult, unretrieved_documents
 
 QRELS_SUFFIX, RUN_SUFFIX = ".qrels.trec", ".run.trec"
 _SPACE = re.compile(r"\s")

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from evalkit.compare.shared_queries import SharedQueries
 from evalkit.errors import EvalkitError
-from evalkit.report.shared_queries import SharedQueries
-from evalkit.stored_results import StoredResult
+from evalkit.results.reading import StoredResult
 
 SHOWN = 30
 TEXT_LENGTH = 200

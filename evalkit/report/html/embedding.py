@@ -12,8 +12,7 @@ import json
 import re
 from collections.abc import Iterable
 
-from evalkit.results import plain_json
-from evalkit.terminal import escaped_json
+from evalkit.output.json import escaped_json, plain_json
 
 _ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 

@@ -7,7 +7,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from evalkit import __version__
+from evalkit.compare.shared_queries import SharedQueries, group_by_task, shared_queries
+from evalkit.machine import __version__
+from evalkit.output.numbers import counted
+from evalkit.output.text import printable
 from evalkit.report.content import Report
 from evalkit.report.html.charts import chart_config, chart_specs, speed_domains
 from evalkit.report.html.embedding import content_policy, inline_script, json_data
@@ -15,9 +18,6 @@ from evalkit.report.html.library import chart_library
 from evalkit.report.html.rows import PLOT_WIDTH, BoardRows, Row, board_rows
 from evalkit.report.html.systems import system_facts
 from evalkit.report.html.tasks import DRILL_DOWN, task_data
-from evalkit.report.numbers import counted
-from evalkit.report.shared_queries import SharedQueries, group_by_task, shared_queries
-from evalkit.terminal import printable
 
 _HERE = Path(__file__).parent
 _SCRIPTS = ("elements", "theme", "charts", "leaderboard", "speed", "distributions", "comparison", "queries", "start")

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from evalkit.compare.shared_queries import TaskResults
+from evalkit.compare.systems import System
 from evalkit.report.content import Report
 from evalkit.report.leaderboard import Board
-from evalkit.report.shared_queries import TaskResults
-from evalkit.report.systems import System
-from evalkit.stored_results import StoredResult
+from evalkit.results.reading import StoredResult
 
 _WITHOUT_MODEL = {"baseline", "run"}  # kinds that only read labels, dice or a file: their speed says nothing
 

@@ -142,7 +142,7 @@ def test_options_of_pages_are_refused_elsewhere(results: Path, option: list[str]
 
 def test_writing_a_page_loads_no_network_library(results: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from evalkit.cli import run_command_line; "
+        "import sys; from evalkit.commands.main import run_command_line; "
         f"code = run_command_line(['report', {str(results)!r}, '--format', 'html', '-o', {str(tmp_path / 'p.html')!r}]); "
         "print(code, sorted({'torch', 'hydra', 'mteb', 'transformers', 'datasets', 'altair'} & set(sys.modules)))"
     )

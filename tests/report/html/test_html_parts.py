@@ -17,7 +17,8 @@ from made_tasks import make_task
 from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score
 
-from evalkit.published import preferred
+from evalkit.compare.pairs import compare_pairs
+from evalkit.compare.shared_queries import group_by_task, shared_queries
 from evalkit.report.content import Choices, Report, make_report
 from evalkit.report.html.candidates import SHOWN, TEXT_LENGTH, cut_text, query_details, worst_queries
 from evalkit.report.html.charts import chart_config, chart_specs, speed_domains
@@ -26,9 +27,8 @@ from evalkit.report.html.page import counts
 from evalkit.report.html.rows import BoardRows, board_rows, rate_text, size_text
 from evalkit.report.html.systems import pareto_front, system_facts
 from evalkit.report.html.tasks import task_data
-from evalkit.report.pairs import compare_pairs
-from evalkit.report.shared_queries import group_by_task, shared_queries
-from evalkit.stored_results import load_results
+from evalkit.results.published import preferred
+from evalkit.results.reading import load_results
 
 CHOICES = Choices(metric=None, alpha=0.05, seed=42, slices=())
 

@@ -1,0 +1,107 @@
+"""Systems against each other, task by task, over all queries and over parts of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from evalkit.compare.pairs import MovedQuery, PairComparison, compare_pairs, most_moved
+from evalkit.compare.shared_queries import SharedQueries, TaskResults, group_by_task, shared_queries
+from evalkit.compare.slices import Slice, missing_slices, slice_queries
+from evalkit.errors import EvalkitError
+from evalkit.results.reading import StoredResult
+from evalkit.statistics import holm
+
+MOVED_OF_TWO = 5
+_NAMED = 2
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a comparison is to show; `metric` None is each protocol's main score, `moved` None suits their number."""
+
+    metric: str | None
+    alpha: float
+    seed: int
+    slices: tuple[str, ...]
+    moved: int | None
+
+
+@dataclass(frozen=True)
+class TaskComparison:
+    """All pairs of systems on one task: over all queries, over each part of them, and the queries that moved most."""
+
+    shared: SharedQueries
+    pairs: tuple[PairComparison, ...]
+    slices: tuple[tuple[Slice, tuple[PairComparison, ...]], ...]
+    moved: tuple[tuple[PairComparison, tuple[MovedQuery, ...]], ...]
+
+
+def compare_results(results: Sequence[StoredResult], choices: Choices) -> tuple[list[TaskComparison], list[str]]:
+    """Compare the systems on every task that two or more have results for; the second part is what to tell beside it.
+
+    Raises EvalkitError where results of one task differ in data, protocol or queries, and where no task has two results.
+    """
+    groups = group_by_task(results, choices.metric)
+    _refuse_differing(groups)
+    compared = [group for group in groups if len(group.results) > 1]
+    if not compared:
+        found = ", ".join(f"{group.results[0].path} ({group.task})" for group in groups[:_NAMED])
+        found += f" and {len(groups) - _NAMED} more" if len(groups) > _NAMED else ""
+        raise EvalkitError(f"nothing to compare: no task has two results; found {found}; give two results of one task")
+    shared = [shared_queries(group, choices.metric) for group in compared]
+    notes = [
+        f"{group.task} is not compared: only {group.results[0].path} has it"
+        for group in groups
+        if len(group.results) == 1
+    ]
+    notes += [note for one in shared for note in missing_slices(one, choices.slices)]
+    return [_compare_task(one, choices) for one in shared], notes
+
+
+def _compare_task(shared: SharedQueries, choices: Choices) -> TaskComparison:
+    pairs = compare_pairs(shared.values, seed=choices.seed, alpha=choices.alpha)
+    moved = choices.moved
+    if moved is None:
+        moved = MOVED_OF_TWO if len(pairs) == 1 else 0
+    slices = [part for by in choices.slices for part in _compare_slices(shared, by, choices)]
+    most = [(pair, tuple(most_moved(shared, pair.first, pair.second, moved))) for pair in pairs if moved]
+    return TaskComparison(shared, tuple(pairs), tuple(slices), tuple(most))
+
+
+def _compare_slices(shared: SharedQueries, by: str, choices: Choices) -> list[tuple[Slice, tuple[PairComparison, ...]]]:
+    """Compare within each part; Holm's family is all the tests of the parts together."""
+    parts = slice_queries(shared, by)
+    compared = [
+        compare_pairs(shared.values[part.members], seed=choices.seed, alpha=choices.alpha, families=len(parts))
+        for part in parts
+    ]
+    adjusted = holm(np.array([pair.p_value for pairs in compared for pair in pairs]))
+    numbers = iter(adjusted.tolist())
+    return [
+        (part, tuple(replace(pair, adjusted_p=next(numbers)) for pair in pairs))
+        for part, pairs in zip(parts, compared, strict=True)
+    ]
+
+
+def _refuse_differing(groups: Sequence[TaskResults]) -> None:
+    first_of: dict[str, TaskResults] = {}
+    for group in groups:
+        first = first_of.setdefault(group.task, group)
+        if group is first:
+            continue
+        one, other = first.results[0], group.results[0]
+        if group.protocol != first.protocol:
+            raise EvalkitError(
+                f"{one.path} and {other.path} follow different protocols of {group.task} ({first.protocol} and "
+                f"{group.protocol}); compare results of one protocol"
+            )
+        limits = ""
+        if first.limit != group.limit:
+            limits = " and limits " + " and ".join(str(part.limit or "none") for part in (first, group))
+        raise EvalkitError(
+            f"{one.path} and {other.path} are of different data of {group.task} (fingerprints {first.fingerprint[:12]} and "
+            f"{group.fingerprint[:12]}{limits}); compare runs on the same data"
+        )

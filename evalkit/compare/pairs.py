@@ -1,0 +1,112 @@
+"""Pairs of systems on the same queries: by how much they differ, and whether that is more than chance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.compare.shared_queries import SharedQueries
+from evalkit.statistics import (
+    bootstrap_intervals,
+    effect_size_intervals,
+    effect_sizes,
+    holm,
+    paired_randomisation_test,
+    pairs_of,
+    resamples_needed,
+    smallest_detectable_difference,
+)
+
+SAME_VALUE = 1e-9
+"""How far values of one and the same ranking may differ, by rounding."""
+
+
+@dataclass(frozen=True, slots=True)
+class PairComparison:
+    """Two systems, by their places in `SharedQueries.of.systems`; differences are the first one's values less the second's.
+
+    Means, difference, interval and smallest detectable difference are fractions; `p_value` is the pair's own and
+    `adjusted_p` Holm's among all pairs of the task, `wins` counts queries that the first system does better.
+    """
+
+    first: int
+    second: int
+    n_queries: int
+    means: tuple[float, float]
+    difference: float
+    interval: tuple[float, float]
+    effect_size: float
+    effect_interval: tuple[float, float]
+    p_value: float
+    adjusted_p: float
+    wins: int
+    losses: int
+    ties: int
+    detectable: float
+
+
+@dataclass(frozen=True, slots=True)
+class MovedQuery:
+    """A query that two systems answer differently well; `text` is empty where no result holds texts."""
+
+    query_id: str
+    values: tuple[float, float]
+    text: str
+
+
+def compare_pairs(
+    values: NDArray[np.float64], *, seed: int, alpha: float = 0.05, families: int = 1
+) -> list[PairComparison]:
+    """Compare all pairs of systems, by their values float64[n_queries, n_systems] on the same queries.
+
+    `alpha` is the level at which `detectable` asks what a pair's own test could have found. `families` is how many such
+    comparisons will be adjusted together: p-values are made fine enough for all to be told apart.
+    """
+    first, second = pairs_of(values.shape[1])
+    differences = values[:, first] - values[:, second]
+    means = np.ascontiguousarray(values.T).mean(axis=1)
+    intervals = bootstrap_intervals(differences, seed=seed)
+    effects, effect_intervals = effect_sizes(differences), effect_size_intervals(differences, seed=seed)
+    n_resamples = resamples_needed(len(first) * families, alpha)
+    p_values = paired_randomisation_test(differences, seed=seed, n_resamples=n_resamples)
+    adjusted = holm(p_values)
+    wins, losses = (differences > SAME_VALUE).sum(axis=0), (differences < -SAME_VALUE).sum(axis=0)
+    detectable = smallest_detectable_difference(differences, level=alpha)
+    return [
+        PairComparison(
+            first=int(a),
+            second=int(b),
+            n_queries=len(values),
+            means=(float(means[a]), float(means[b])),
+            difference=float(means[a] - means[b]),
+            interval=(float(intervals[pair, 0]), float(intervals[pair, 1])),
+            effect_size=float(effects[pair]),
+            effect_interval=(float(effect_intervals[pair, 0]), float(effect_intervals[pair, 1])),
+            p_value=float(p_values[pair]),
+            adjusted_p=float(adjusted[pair]),
+            wins=int(wins[pair]),
+            losses=int(losses[pair]),
+            ties=int(len(values) - wins[pair] - losses[pair]),
+            detectable=float(detectable[pair]),
+        )
+        for pair, (a, b) in enumerate(zip(first, second, strict=True))
+    ]
+
+
+def most_moved(shared: SharedQueries, first: int, second: int, most: int) -> list[MovedQuery]:
+    """List the queries on which two systems differ most, at most so many; of equal ones the earlier in the task first."""
+    differences = np.abs(shared.values[:, first] - shared.values[:, second])
+    # rounding must not decide the order of equal differences
+    order = np.argsort(-np.round(differences, 9), kind="stable")[:most]
+    texts = shared.column("query")
+    return [
+        MovedQuery(
+            query_id=shared.query_ids[place],
+            values=(float(shared.values[place, first]), float(shared.values[place, second])),
+            text="" if texts is None else str(texts[place]),
+        )
+        for place in order
+        if differences[place] > SAME_VALUE
+    ]

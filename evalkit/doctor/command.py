@@ -1,0 +1,86 @@
+"""`evalkit doctor`: examines models on samples of tasks, and prints what each check found."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.text import Text
+
+from evalkit.doctor import SECONDS, Check, Evidence, Opinion, examine, judge_evidence
+from evalkit.evaluation.runs import RunSettings, model_of, tasks_of
+from evalkit.output.console import OutputConsole
+from evalkit.output.json import escaped_json
+from evalkit.output.numbers import counted
+
+STYLES = {"ok": "green", "warning": "yellow", "fault": "bold red", "skipped": "dim"}
+NAMES = {"ok": "ok", "warning": "warning", "fault": "FAULT", "skipped": "–"}
+logger = logging.getLogger("evalkit")
+
+
+class Doctor:
+    """Examines what it is given, one after the other, and keeps count of faults. JSON is printed once, at the end."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._reports: list[dict[str, Any]] = []
+        self._console = OutputConsole(soft_wrap=True, highlight=False)
+
+    def examine(self, settings: RunSettings) -> None:
+        """Examine a model on a task, or on each of a suite's, which share the time. Raises EvalkitError as a run does."""
+        model = model_of(settings)
+        tasks = tasks_of(settings)
+        for task in tasks:
+            logger.info("examining %s on %s", settings.model.name, task.name)
+            evidence = examine(model, task, seconds=SECONDS / len(tasks))
+            opinions = judge_evidence(evidence)
+            self._reports.append(report(evidence, opinions))
+            if not self._as_json:
+                for line in lines(evidence, opinions):
+                    self._console.print(line)
+
+    def finish(self) -> int:
+        """Print what is left to print. Gives the exit code: 1 where a check found a fault, else 0."""
+        verdicts = [check["verdict"] for report in self._reports for check in report["checks"]]
+        faults = verdicts.count("fault")
+        if self._as_json:
+            self._console.print(escaped_json(json.dumps(self._reports, ensure_ascii=False, indent=2)))
+        elif self._reports:
+            warnings = verdicts.count("warning")
+            found = (counted(faults, "fault", "faults"), counted(warnings, "warning", "warnings"))
+            self._console.print(", ".join(found))
+        return 1 if faults else 0
+
+
+def report(evidence: Evidence, opinions: Sequence[tuple[Check, Opinion]]) -> dict[str, Any]:
+    """A diagnosis for machines: the model, the task, the size of the sample, and each check with its verdict."""
+    sample = evidence.measured.sample.task.statistics if evidence.measured else None
+    return {
+        "model": evidence.settings.name,
+        "task": evidence.task.name,
+        "dtype": evidence.dtype,
+        "sample": {"queries": sample.queries, "pairs": sample.pairs} if sample else None,
+        "checks": [{"check": check.name, **asdict(opinion), "why": check.why} for check, opinion in opinions],
+    }
+
+
+def lines(evidence: Evidence, opinions: Sequence[tuple[Check, Opinion]]) -> list[Text]:
+    """A diagnosis for people: a heading, a line per check, and below what is wrong why it matters and what to do."""
+    heading = f"{evidence.settings.name} on {evidence.task.name}"
+    if evidence.measured is not None:
+        sample, whole = evidence.measured.sample.task.statistics, evidence.task.statistics
+        heading += (
+            f": a sample of {sample.queries:,} of {whole.queries:,} queries, {sample.pairs:,} of {whole.pairs:,} pairs"
+        )
+    told = [Text(heading, style="bold")]
+    for check, opinion in opinions:
+        line = Text(f"  {NAMES[opinion.verdict]:<8}", style=STYLES[opinion.verdict])
+        told.append(line.append(f"{check.name:<14}{opinion.seen}", style="not bold default"))
+        if opinion.verdict in ("warning", "fault"):
+            told.append(Text(f"{'':24}why: {check.why}"))
+            if opinion.advice:
+                told.append(Text(f"{'':24}do:  {opinion.advice}"))
+    return told

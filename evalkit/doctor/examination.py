@@ -1,0 +1,167 @@
+"""Tries a model on a sample of a task, within a time that is given, and gathers what was measured.
+
+The model's own scorer is called through the engine that runs call it through, so that what is examined is what runs. Nothing
+is taken from the score store, nor kept there.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.backends.lexical import BM25
+from evalkit.doctor.cost import full_cost
+from evalkit.doctor.figures import average_precisions
+from evalkit.doctor.prompts import are_missing, wanted_prompts
+from evalkit.doctor.records import Evidence, Measurements, Prompts, PromptTrial, Rescored, Sample
+from evalkit.doctor.sampling import (
+    FEWEST_QUERIES,
+    SHORTEST_LIST,
+    draw_sample,
+    first_requests,
+    shuffled,
+    single_candidates,
+    with_requests,
+)
+from evalkit.doctor.tokens import measure_cuts
+from evalkit.doctor.weights import head_is_new
+from evalkit.errors import NonFiniteError, WrongWeightsError
+from evalkit.evaluation.evaluate import Model
+from evalkit.evaluation.goldens import check_golden_scores
+from evalkit.models.interfaces import LocalNetwork, TaskScorer
+from evalkit.records import Request, Run, Task
+from evalkit.results import published
+from evalkit.scoring.engine import score_task
+
+SECONDS = 30.0
+"""How long scoring may take in all, but for models that are too slow for the smallest sample; loading comes on top."""
+
+# of that time, in parts
+SAMPLE, SHUFFLED, ALONE, PROMPTS = 0.4, 0.15, 0.1, 0.25
+FIRST_PAIRS = 16  # to see how fast the model is
+FEWEST_PAIRS = FEWEST_QUERIES * SHORTEST_LIST  # however long they take: fewer would tell nothing
+MOST_PAIRS = 3_000  # more would tell nothing new, and BM25 has to read them too
+MOST_ALONE = 24
+FEWEST_ALONE = 3
+
+
+def examine(model: Model, task: Task, *, seconds: float = SECONDS) -> Evidence:
+    """Measure the model on a sample of the task; what can't be measured is left out of the evidence.
+
+    Raises EvalkitError where the model's files are not to be had at all.
+    """
+    evidence = Evidence(model.settings, model.runtime.dtype, task)
+    try:
+        evidence = replace(evidence, head_is_new=head_is_new(model.settings))
+        started = time.perf_counter()
+        _ = model.runnable.scorer
+        loading = time.perf_counter() - started
+        evidence = replace(evidence, golden=check_golden_scores(model))
+        return replace(evidence, measured=_Examination(model, task, seconds).measure(loading))
+    except WrongWeightsError as error:
+        return replace(evidence, broken=str(error))
+    except NonFiniteError as error:
+        return replace(evidence, not_finite=str(error))
+
+
+class _Examination:
+    """One model on one task. Each part gives what it measured, or None where the model has no such side."""
+
+    def __init__(self, model: Model, task: Task, seconds: float) -> None:
+        self.model = model
+        self.runnable = model.runnable_on(task)
+        self.task = task
+        self.seconds = seconds
+        self.seed = model.runtime.seed
+        self.pairs_per_second = 1.0
+
+    def measure(self, loading: float) -> Measurements:
+        first = draw_sample(self.task, FIRST_PAIRS, self.seed).task
+        self._score(single_candidates(first, 1, self.seed)[0][1])  # whatever is made at the first call only
+        self._time(first)
+        pairs_that_fit = min(max(self._pairs(SAMPLE), FEWEST_PAIRS), MOST_PAIRS)
+        sample = draw_sample(self.task, pairs_that_fit, self.seed)
+        run = self._time(sample.task)
+        scorer = self.runnable.scorer
+        pairs = not self.model.settings.makes_vectors
+        cuts = None
+        if isinstance(scorer, LocalNetwork):
+            cuts = measure_cuts(scorer, sample.task, pairs=pairs)
+        wanted = wanted_prompts(self.model.settings)
+        return Measurements(
+            sample=sample,
+            scores=run.scores,
+            bm25=BM25().score_task(sample.task),
+            shuffled=self._shuffled(sample),
+            alone=self._alone(sample),
+            cuts=cuts,
+            wanted_prompts=wanted,
+            prompt_trials=self._trials(sample, wanted, run),
+            published=self._published(),
+            cost=full_cost(self.task, sample.task, run, loading, pairs=pairs),
+        )
+
+    def _pairs(self, part: float) -> int:
+        """How many pairs fit into a part of the time."""
+        return max(1, int(self.pairs_per_second * self.seconds * part))
+
+    def _time(self, task: Task) -> Run:
+        """Score a task, and learn from it how fast the model is."""
+        started = time.perf_counter()
+        run = self._score(task)
+        self.pairs_per_second = task.statistics.pairs / max(time.perf_counter() - started, 1e-6)
+        return run
+
+    def _score(self, task: Task) -> Run:
+        return score_task(self.runnable, self.model.settings, task)
+
+    def _shuffled(self, sample: Sample) -> Rescored:
+        """The same candidates in another order."""
+        task, numbers = shuffled(first_requests(sample.task, self._pairs(SHUFFLED)), self.seed)
+        return Rescored(numbers, self._score(task).scores)
+
+    def _alone(self, sample: Sample) -> Rescored | None:
+        """Single candidates, as long as time allows; None for what looks at the whole task."""
+        if isinstance(self.runnable.scorer, TaskScorer):
+            return None
+        started = time.perf_counter()
+        numbers: list[int] = []
+        scores: list[NDArray[np.floating]] = []
+        for number, task in single_candidates(sample.task, MOST_ALONE, self.seed):
+            if len(numbers) >= FEWEST_ALONE and time.perf_counter() - started > self.seconds * ALONE:
+                break
+            numbers.append(number)
+            scores.append(self._score(task).scores)
+        return Rescored(np.array(numbers), np.concatenate(scores))
+
+    def _trials(self, sample: Sample, wanted: tuple[Prompts, ...], run: Run) -> tuple[PromptTrial, ...]:
+        """The prompts that the run lacks, each tried."""
+        missing = [prompts for prompts in wanted if are_missing(self.model.settings, prompts)]
+        return tuple(self._trial(sample, prompts, run, len(missing)) for prompts in missing)
+
+    def _trial(self, sample: Sample, prompts: Prompts, run: Run, trials: int) -> PromptTrial:
+        """The first queries of the sample with the prompts that the run lacks put before the texts."""
+        task = first_requests(sample.task, self._pairs(PROMPTS / trials))
+        settings = self.model.settings
+        query = "" if settings.query_prompt else prompts.query
+        document = "" if settings.document_prompt else prompts.document
+        prompted = with_requests(task, [_prompted(request, query, document) for request in task.requests])
+        scores = self._score(prompted).scores
+        return PromptTrial(
+            prompts, average_precisions(task, scores), average_precisions(task, run.scores[: len(scores)])
+        )
+
+    def _published(self) -> published.PublishedFigure | None:
+        hub_id = self.model.settings.hub_id or self.runnable.identity.hub_id
+        return published.preferred(hub_id, self.task.name, "map", "cmteb-v1")
+
+
+def _prompted(request: Request, query: str, document: str) -> Request:
+    return replace(
+        request,
+        query=replace(request.query, texts=tuple(query + text for text in request.query.texts)),
+        candidates=tuple(replace(candidate, text=document + candidate.text) for candidate in request.candidates),
+    )

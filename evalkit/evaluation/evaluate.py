@@ -1,0 +1,289 @@
+"""The way of the data, from a model and a task to a result: what the commands call, and Python users too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+
+from evalkit import machine as provenance
+from evalkit.backends import check_backend, complete_settings, prepare_model, server_settings
+from evalkit.cache import cache_folder
+from evalkit.cluster.models import check_on_ray, model_on_ray, runs_here
+from evalkit.cluster.settings import RaySettings
+from evalkit.configuration.files import read_option
+from evalkit.errors import EvalkitError
+from evalkit.evaluation.precision import compare_precisions, sample_of
+from evalkit.metrics import PROTOCOLS, CandidateLists, find_protocol, lists_of_task, query_table, score_lists
+from evalkit.models.interfaces import RunnableModel, Runtime
+from evalkit.models.settings import ModelSettings, model_settings
+from evalkit.records import PrecisionCheck, QueryScores, Result, Run, StageScores, Task
+from evalkit.scoring.engine import ScoreMemory, score_task
+from evalkit.scoring.store import open_store
+from evalkit.statistics import bootstrap_intervals
+from evalkit.tasks.content import script_of
+from evalkit.tasks.loading import load_task as load_task_of_settings
+from evalkit.tasks.settings import TaskSettings, read_settings
+
+FULL_PRECISION = "fp32"
+FIRST_STAGE_COLUMNS = {"map": "ap", "mrr": "rr", **{name: name for name in ("map_at_1000", "mrr_at_10", "ndcg_at_10")}}
+"""What of a first stage the table of queries has, and under which name behind `first_stage_`."""
+
+Cache = Literal["on", "off", "refresh"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model and the backend that runs it, in this process or with `ray` on a cluster. Weights are loaded when first needed."""
+
+    settings: ModelSettings
+    backend: str
+    runtime: Runtime
+    ray: RaySettings | None = None
+
+    @cached_property
+    def runnable(self) -> RunnableModel:
+        """The model as its backend found it."""
+        if self.ray is not None and not runs_here(self.backend, self.settings):
+            return model_on_ray(self.ray, self.backend, self.settings, self.runtime)
+        return prepare_model(self.backend, self.settings, self.runtime)
+
+    def runnable_on(self, task: Task) -> RunnableModel:
+        """The same, with whatever it does for this task alone."""
+        runnable = self.runnable
+        return runnable if runnable.for_task is None else runnable.for_task(task)
+
+
+def load_model(
+    name: str,
+    /,
+    *,
+    backend: str = "auto",
+    device: str | None = None,
+    dtype: str = "fp32",
+    threads: int | None = None,
+    seed: int = 42,
+    offline: bool = False,
+    cache_dir: Path | str | None = None,
+    server: Mapping[str, Any] | None = None,
+    ray: Mapping[str, Any] | None = None,
+    **recipe: Any,
+) -> Model:
+    """Choose a model by name, and what runs it.
+
+    `cache_dir` is where scores and exported networks are kept (None: the user's cache folder). `server` says how a backend
+    that is a server is reached: `{"url": "http://127.0.0.1:8080"}`, `served_model`, `concurrency`, … `ray` lets actors of a Ray
+    cluster run the model: `{"address": "auto"}`, `actors`, `cpus_per_actor`, `gpus_per_actor`; `{}` starts one on this machine.
+    `recipe` overrides fields of the model's settings: `path`, `revision`, `pooling`, `query_prompt`, `max_length`, …
+    Raises EvalkitError for unknown names and for a backend that can't run the model, before any weights load.
+    """
+    overrides = {key: str(value) if isinstance(value, Path) else value for key, value in recipe.items()}
+    settings = model_settings(read_option("model", name), overrides)
+    folder = None if cache_dir is None else Path(cache_dir)
+    reached = server_settings(backend, server or {})
+    cluster = None if ray is None else RaySettings.from_mapping(ray)
+    return build_model(settings, backend, Runtime(device, dtype, threads, seed, offline, folder, reached), cluster)
+
+
+def build_model(settings: ModelSettings, backend: str, runtime: Runtime, ray: RaySettings | None = None) -> Model:
+    """Check that the backend can run the model with that precision. Raises EvalkitError where it can't."""
+    if runtime.threads is not None and runtime.threads < 1:
+        raise EvalkitError(f"runner.threads={runtime.threads}: at least 1, or null for the backend's own choice")
+    check_backend(backend, settings, runtime)
+    if ray is not None:
+        check_on_ray(backend, settings)
+    return Model(complete_settings(settings), backend, runtime, ray)
+
+
+def load_task(
+    name: str | None = None,
+    /,
+    *,
+    path: Path | str | None = None,
+    limit: int | None = None,
+    offline: bool = False,
+    **settings: Any,
+) -> Task:
+    """Load a task by name, or one of your own from a file or folder: `load_task(path="data/")`.
+
+    `settings` overrides fields of the task's settings: `source`, `split`, `candidates` (the run of a first stage), `top_k`, …
+    Raises EvalkitError where the data are not to be had or not valid, and for a suite, whose tasks are loaded one by one.
+    """
+    own = read_settings(name or "local")
+    if own.suite:
+        raise EvalkitError(f"{name} is a suite; load one of its tasks: {', '.join(own.suite)}")
+    given = {key: str(value) if isinstance(value, Path) else value for key, value in {**settings, "path": path}.items()}
+    chosen = TaskSettings.from_mapping({**own.model_dump(), **given})
+    return load_task_of_settings(chosen, limit=limit, offline=offline)
+
+
+def evaluate(
+    model: Model,
+    task: Task,
+    *,
+    protocol: str = "cmteb-v1",
+    seed: int = 42,
+    texts: bool = False,
+    cache: Cache = "on",
+    config: dict[str, Any] | None = None,
+) -> Result:
+    """Score a task with a model and judge the scores by every protocol; `protocol` says which one leads.
+
+    `cache` says whether scores are taken from and kept in the store; with `refresh` they are made again. `texts` puts the
+    texts into the result's tables. `config` is what the result records as its configuration; without it, the settings at
+    hand. Raises EvalkitError where the model can't be loaded, its output is not finite, or the protocol can score none of
+    the queries.
+    """
+    leading = find_protocol(protocol)
+    if cache not in get_args(Cache):
+        raise EvalkitError(f"cache={cache!r} is none of {', '.join(get_args(Cache))}")
+    runnable = model.runnable_on(task)
+    with _score_memory(model, runnable, cache) as kept:
+        run = score_task(runnable, model.settings, task, kept)
+    precision = None if model.runtime.dtype == FULL_PRECISION else _check_precision(model, task, run, cache)
+    lists = lists_of_task(task, run.scores)
+    judged = {name: score_lists(lists, PROTOCOLS[name]) for name in PROTOCOLS}
+    stage = _judge_first_stage(task)
+    values = {metric: column for scores in judged.values() for metric, column in scores.values.items()}
+    intervals = bootstrap_intervals(np.column_stack(list(values.values())), seed=seed)
+    return Result(
+        model=runnable.identity,
+        task=task,
+        protocol=leading.name,
+        main_score=leading.main_score,
+        scores={metric: mean for scores in judged.values() for metric, mean in scores.means.items()},
+        intervals={metric: (float(low), float(high)) for metric, (low, high) in zip(values, intervals, strict=True)},
+        ties={metric: ties for scores in judged.values() for metric, ties in scores.ties.items()},
+        queries=_query_table(task, run, lists, judged, stage, texts),
+        candidates=_candidate_table(task, run, texts),
+        usage=run.usage,
+        backend=runnable.description,
+        config=config or _configuration(model, task, leading.name, seed),
+        provenance=provenance.collect(),
+        precision=precision,
+        first_stage=None if stage is None else _stage_scores(judged, stage, seed),
+    )
+
+
+def _judge_first_stage(task: Task) -> dict[str, QueryScores] | None:
+    """The protocols' values of the first stage's own scores of the same candidates; None where none chose them."""
+    if task.first_stage is None:
+        return None
+    scores = np.array([score for request in task.requests for score in request.first_stage_scores], np.float64)
+    lists = lists_of_task(task, scores)
+    return {name: score_lists(lists, PROTOCOLS[name]) for name in PROTOCOLS}
+
+
+def _stage_scores(judged: dict[str, QueryScores], stage: dict[str, QueryScores], seed: int) -> StageScores:
+    pairs = {
+        metric: (values, stage[protocol].values[metric])
+        for protocol, scores in judged.items()
+        for metric, values in scores.values.items()
+    }
+    own = np.column_stack([first for _, first in pairs.values()])
+    gained = np.column_stack([second - first for second, first in pairs.values()])
+    intervals = bootstrap_intervals(own, seed=seed)
+    gains = zip(np.nanmean(gained, axis=0), bootstrap_intervals(gained, seed=seed), strict=True)
+    return StageScores(
+        scores={metric: mean for scores in stage.values() for metric, mean in scores.means.items()},
+        intervals={metric: (float(low), float(high)) for metric, (low, high) in zip(pairs, intervals, strict=True)},
+        differences={
+            metric: (float(mean), float(low), float(high))
+            for metric, (mean, (low, high)) in zip(pairs, gains, strict=True)
+        },
+    )
+
+
+def _check_precision(model: Model, task: Task, run: Run, cache: Cache) -> PrecisionCheck:
+    """Score a sample in fp32 too, with the same backend (the one that `auto` took)."""
+    sample = sample_of(task)
+    backend = str(model.runnable.description["name"])
+    full = replace(model, backend=backend, runtime=replace(model.runtime, dtype=FULL_PRECISION))
+    runnable = full.runnable_on(sample)
+    with _score_memory(full, runnable, cache) as kept:
+        expected = score_task(runnable, full.settings, sample, kept).scores
+    return compare_precisions(sample, run.scores[: len(expected)], expected, model.runtime.dtype)
+
+
+@contextmanager
+def _score_memory(model: Model, runnable: RunnableModel, cache: Cache) -> Iterator[ScoreMemory]:
+    way = runnable.way
+    if cache == "off" or way is None:
+        yield ScoreMemory()
+        return
+    with closing(open_store(cache_folder(model.runtime.cache_dir), way)) as store:
+        yield ScoreMemory(store, refresh=cache == "refresh")
+
+
+def _query_table(
+    task: Task,
+    run: Run,
+    lists: CandidateLists,
+    judged: dict[str, QueryScores],
+    stage: dict[str, QueryScores] | None,
+    texts: bool,
+) -> pd.DataFrame:
+    """One row per query: what it is like, AP and RR of cmteb-v1 with what ties can do to them, mteb-v2's values.
+
+    Where relevant documents are no candidates, `unretrieved_ids` and `unretrieved_gains` list them. A first stage's own values
+    have its name before theirs.
+    """
+    v1, v2 = judged["cmteb-v1"], judged["mteb-v2"]
+    table = query_table(lists, v1).rename(columns={"map": "ap", "mrr": "rr"})
+    queries = [" ".join(request.query.texts) for request in task.requests]
+    table.insert(1, "query_characters", [len(query) for query in queries])
+    table.insert(2, "query_script", [script_of(query) for query in queries])
+    if texts:
+        table.insert(1, "query", [" | ".join(request.query.texts) for request in task.requests])
+    for column, metric in (("ap", "map"), ("rr", "mrr")):
+        for part, amounts in zip(("expected", "low", "high"), v1.tie_values[metric], strict=True):
+            table[f"{column}_{part}"] = amounts
+    table = pd.concat([table, pd.DataFrame(dict(v2.values))], axis=1)
+    if run.truncated is not None:
+        sums = np.concatenate([[0], np.cumsum(run.truncated)])
+        table["truncated_pairs"] = sums[lists.offsets[1:]] - sums[lists.offsets[:-1]]
+    if any(request.unretrieved_gains for request in task.requests):
+        table["unretrieved_ids"] = [list(request.unretrieved_ids) for request in task.requests]
+        table["unretrieved_gains"] = [list(request.unretrieved_gains) for request in task.requests]
+    if stage is not None:
+        firsts = {metric: values for scores in stage.values() for metric, values in scores.values.items()}
+        for metric, name in FIRST_STAGE_COLUMNS.items():
+            table[f"first_stage_{name}"] = firsts[metric]
+    return table
+
+
+def _candidate_table(task: Task, run: Run, texts: bool) -> pd.DataFrame:
+    """One row per candidate: query_id, doc_id, label, score, and where the model counted them tokens and truncated."""
+    rows = [(request.query.query_id, candidate) for request in task.requests for candidate in request.candidates]
+    columns: dict[str, Any] = {
+        "query_id": [query_id for query_id, _ in rows],
+        "doc_id": [candidate.doc_id for _, candidate in rows],
+        "label": np.array([candidate.gain for _, candidate in rows], np.int64),
+        "score": run.scores,
+    }
+    if run.tokens is not None:
+        columns |= {"tokens": run.tokens, "truncated": run.truncated}
+    if task.first_stage is not None:
+        columns["first_stage_score"] = [score for request in task.requests for score in request.first_stage_scores]
+    if texts:
+        columns["text"] = [candidate.text for _, candidate in rows]
+    return pd.DataFrame(columns)
+
+
+def _configuration(model: Model, task: Task, protocol: str, seed: int) -> dict[str, Any]:
+    server = model.runtime.server
+    return {
+        "model": model.settings.model_dump(mode="json"),
+        "task": {"name": task.name, "source": task.source, "split": task.split},
+        "backend": model.backend,
+        "runtime": {**asdict(model.runtime), "server": server.model_dump(mode="json") if server else None},
+        "protocol": protocol,
+        "limit": task.limit,
+        "seed": seed,
+    }

@@ -1,0 +1,128 @@
+"""One `run`: its tasks checked before any weights load, its results written as each is done."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+from evalkit.cache import cache_folder
+from evalkit.cluster.settings import RaySettings
+from evalkit.errors import EvalkitError
+from evalkit.evaluation.evaluate import Cache, Model, build_model, evaluate
+from evalkit.evaluation.goldens import check_golden_scores, refuse_other_weights
+from evalkit.metrics import find_protocol
+from evalkit.models.interfaces import Runtime
+from evalkit.models.settings import ModelSettings
+from evalkit.output.numbers import counted
+from evalkit.records import Result, Task
+from evalkit.results.folders import result_folder
+from evalkit.results.writing import refuse_other_data, result_file, write_result
+from evalkit.tasks.loading import load_task
+from evalkit.tasks.revisions import tell_of_change
+from evalkit.tasks.settings import TaskSettings, suite_settings
+
+logger = logging.getLogger("evalkit")
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """All that a run is told.
+
+    `deviations` are the settings that differ from the model's and the task's own; `config_folders` hold the user's own tasks.
+    With `ray` a cluster runs the model. With `reproduce` the run starts with the golden scores of the model, if it has any.
+    """
+
+    task: TaskSettings
+    model: ModelSettings
+    backend: str
+    runtime: Runtime
+    protocol: str
+    limit: int | None
+    texts: bool
+    reproduce: bool
+    cache: Cache
+    results_dir: Path
+    config_folders: Sequence[Path]
+    deviations: Mapping[str, Any]
+    config: Mapping[str, Any]
+    ray: RaySettings | None = None
+
+
+def run(settings: RunSettings) -> Iterator[tuple[Result, Path]]:
+    """Evaluate the model on the task, or on each task of the suite; yield each result as soon as its file is written.
+
+    Raises EvalkitError for whatever is wrong: settings first, then data, then weights; with `reproduce`, MismatchError
+    where the weights are not those that they should be.
+    """
+    find_protocol(settings.protocol)
+    _refuse_unwritable(settings.results_dir)
+    model = model_of(settings)
+    tasks = tasks_of(settings)
+    golden = check_golden_scores(model) if settings.reproduce else ()
+    refuse_other_weights(golden, settings.model)
+    for task in tasks:
+        queries = counted(task.statistics.queries, "query", "queries")
+        logger.info("%s: %s, %s", task.name, queries, counted(task.statistics.pairs, "pair", "pairs"))
+        folder = result_folder(settings.results_dir, model.runnable_on(task).identity, settings.deviations)
+        refuse_other_data(task, result_file(task, folder))
+        result = evaluate(
+            model,
+            task,
+            protocol=settings.protocol,
+            seed=settings.runtime.seed,
+            texts=settings.texts,
+            cache=settings.cache,
+            config=dict(settings.config),
+        )
+        if golden:
+            result = replace(
+                result,
+                provenance={
+                    **result.provenance,
+                    "golden_scores": [{**asdict(check), "matches": check.matches} for check in golden],
+                },
+            )
+        yield result, write_result(result, folder, with_texts=settings.texts)
+
+
+def model_of(settings: RunSettings) -> Model:
+    """The model, checked but not loaded."""
+    return _model(settings.model.model_dump_json(), settings.backend, settings.runtime, settings.ray)
+
+
+def tasks_of(settings: RunSettings) -> list[Task]:
+    """The task, or the tasks of the suite, loaded and checked."""
+    tasks = [
+        _task(task, settings.limit, settings.runtime.offline)
+        for task in suite_settings(settings.task, settings.config_folders)
+    ]
+    for task in tasks:
+        tell_of_change(task, cache_folder(settings.runtime.cache_dir))
+    return tasks
+
+
+@lru_cache(maxsize=1)
+def _model(settings: str, backend: str, runtime: Runtime, ray: RaySettings | None) -> Model:
+    """The model of these settings (as JSON, which can be a key); a sweep that names it again finds it loaded."""
+    return build_model(ModelSettings.model_validate_json(settings), backend, runtime, ray)
+
+
+@cache
+def _task(settings: TaskSettings, limit: int | None, offline: bool) -> Task:
+    """The task; a sweep over models loads it once."""
+    return load_task(settings, limit=limit, offline=offline)
+
+
+def _refuse_unwritable(folder: Path) -> None:
+    """Better before the scoring than after it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:  # of a name of its own, and gone with the process
+            probe.write(b"evalkit")
+    except OSError as error:
+        raise EvalkitError(f"results_dir={folder} can't be written: {error.strerror}; choose another folder") from error

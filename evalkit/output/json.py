@@ -1,0 +1,46 @@
+"""JSON as evalkit writes it: the same text for the same content, no NaN, nothing that a terminal obeys."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+import numpy as np
+
+from evalkit.output.text import OBEYED
+
+
+def json_text(content: object) -> str:
+    """Write content as JSON, with null for NaN and infinities, and control characters escaped."""
+    plain: Any = plain_json(content)
+    return escaped_json(json.dumps(plain, ensure_ascii=False, allow_nan=False, indent=2) + "\n")
+
+
+def json_bytes(content: Mapping[str, Any]) -> bytes:
+    """Write a file's JSON: the same bytes for the same content, and no bare NaN."""
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=2, sort_keys=True) + "\n"
+    # an undecodable byte of a file name is a lone surrogate, which UTF-8 can't hold and a JSON escape can
+    return text.encode("utf-8", errors="backslashreplace")
+
+
+def plain_json(value: Any) -> Any:
+    """Convert a value to JSON's types."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): plain_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_json(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, str | int) else str(value)
+
+
+def escaped_json(text: str) -> str:
+    """Escape the control characters of a JSON text, which stand in its strings alone: it means the same."""
+    return OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

@@ -1,0 +1,1 @@
+"""Results and their files, and the figures that others publish."""

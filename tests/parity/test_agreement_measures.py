@@ -1,0 +1,177 @@
+"""Measures against scipy and against counting pair by pair."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from made_tasks import make_task
+from numpy.typing import NDArray
+from scipy.special import expit, logit
+from scipy.stats import kendalltau, linregress
+
+from evalkit.parity.comparing import compare_scores, default_tolerance
+from evalkit.parity.measures import count_flips, fit_probabilities, kendall_taus, logits_of, sigmoid, softmax_per_query
+
+SIZES = [5, 1, 7, 2, 6]
+TOLERANCE = 1e-4
+
+
+def made_scores(seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Two systems' scores, with ties in either."""
+    generator = np.random.default_rng(seed)
+    first = generator.integers(0, 6, sum(SIZES)) / 2
+    return first, first + generator.integers(-1, 2, len(first)) / 2
+
+
+def by_query(values: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    return np.split(values, np.cumsum(SIZES)[:-1])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_taus_are_scipy_s(seed: int) -> None:
+    first, second = made_scores(seed)
+    for tau, left, right in zip(kendall_taus(first, second, SIZES), by_query(first), by_query(second), strict=True):
+        if len(set(left)) == 1:
+            assert math.isnan(tau)
+        else:
+            assert tau == (0 if len(set(right)) == 1 else kendalltau(left, right).statistic)
+
+
+def test_tau_of_a_constant() -> None:
+    assert kendall_taus([1, 2, 3], [1, 1, 1], [3]).tolist() == [0]
+    assert math.isnan(kendall_taus([1, 1, 1], [1, 2, 3], [3])[0])
+    assert kendall_taus([1, 2, 3, 1, 2], [3, 2, 1, 1, 2], [3, 2]).tolist() == [-1, 1]
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("allowed", [0.0, 0.2, 0.3, 0.6])
+def test_flips_counted_pair_by_pair(seed: int, allowed: float) -> None:
+    first, second = made_scores(seed)
+    near = others = compared = 0
+    for left, right in zip(by_query(first), by_query(second), strict=True):
+        for one, two in itertools.combinations(range(len(left)), 2):
+            compared += 1
+            if (left[one] > left[two], left[one] < left[two]) == (right[one] > right[two], right[one] < right[two]):
+                continue
+            if left[one] == left[two] or abs(left[one] - left[two]) < 2 * allowed:
+                near += 1
+            else:
+                others += 1
+    flips = count_flips(first, second, SIZES, np.full(len(first), allowed))
+    assert (flips.compared, flips.near_ties, flips.others) == (compared, near, others)
+
+
+def test_a_tie_that_only_one_has_is_another_order() -> None:
+    assert count_flips([1.0, 2.0], [5.0, 5.0], [2], [0.1, 0.1]).others == 1
+    assert count_flips([2.0, 2.0], [5.0, 6.0], [2], [0.0, 0.0]).near_ties == 1
+
+
+def test_logits_and_sigmoid_are_scipy_s() -> None:
+    scores = np.linspace(-12, 12, 41)
+    np.testing.assert_allclose(sigmoid(scores), expit(scores))
+    logits, slack = logits_of(expit(scores))
+    np.testing.assert_allclose(logits, scores, atol=1e-9)
+    stored = expit(scores).astype(np.float32)
+    found, slack = logits_of(stored)
+    inside = (stored > 0) & (stored < 1)
+    assert (np.abs(found - scores)[inside] <= slack[inside]).all()
+    assert (slack[inside] < 0.1).all()
+
+
+def test_a_saturated_probability_tells_nothing() -> None:
+    logits, slack = logits_of([0.0, 0.5, 1.0])
+    assert np.isnan(logits[[0, 2]]).all()
+    assert np.isinf(slack[[0, 2]]).all()
+    assert logits[1] == 0
+
+
+def test_the_line_is_that_of_the_inverse() -> None:
+    generator = np.random.default_rng(3)
+    scores = generator.normal(size=200)
+    found, _, affine = fit_probabilities(scores, expit(0.5 * scores - 1))
+    assert (affine.slope, affine.offset) == pytest.approx((2, 2))
+    np.testing.assert_allclose(found, scores, atol=1e-9)
+    # where all logits are told equally well it is the ordinary least-squares line
+    near = 0.6 + 1e-3 * generator.normal(size=200)
+    ordinary = linregress(logit(near), scores)
+    _, _, affine = fit_probabilities(scores, near)
+    assert (affine.slope, affine.offset) == pytest.approx((ordinary.slope, ordinary.intercept), rel=0.02)
+
+
+def test_softmax_is_per_query() -> None:
+    first, _ = made_scores(1)
+    shares = by_query(softmax_per_query(first, SIZES))
+    for left, share in zip(by_query(first), shares, strict=True):
+        np.testing.assert_allclose(share, np.exp(left) / np.exp(left).sum())
+
+
+TASK = make_task(
+    (["a"], [("a1", 1), ("a2", 0), ("a3", 0)]),
+    (["b"], [("b1", 0), ("b2", 1), ("b3", 0), ("b4", 0)]),
+)
+REFERENCE = np.array([3.0, 1.0, -2.0, 8.0, 9.0, -9.0, 0.5])
+
+
+def test_what_differs_within_the_tolerance_agrees() -> None:
+    other = REFERENCE + TOLERANCE * np.array([0.9, -0.9, 0, 0.5, 0, 0, 0])
+    comparison = compare_scores(TASK, REFERENCE, other, TOLERANCE)
+    assert comparison.agrees
+    assert comparison.largest == pytest.approx(9e-5)
+    assert comparison.mean == pytest.approx(2.3e-4 / 7)
+    assert (comparison.pairs, comparison.flips.compared, comparison.flips.others) == (7, 9, 0)
+    assert (comparison.tau_mean, comparison.tau_lowest) == (1, 1)
+    assert (comparison.map_difference, comparison.mrr_difference) == (0, 0)
+
+
+def test_what_differs_beyond_does_not() -> None:
+    assert not compare_scores(TASK, REFERENCE, REFERENCE + 2e-4 * np.eye(7)[0], TOLERANCE).agrees
+
+
+def test_metrics_and_orders() -> None:
+    other = REFERENCE.copy()
+    other[[3, 4]] = other[[4, 3]]  # the positive of the second query falls to place 2
+    comparison = compare_scores(TASK, REFERENCE, other, TOLERANCE)
+    assert (comparison.map_difference, comparison.mrr_difference) == (-0.25, -0.25)
+    assert comparison.tau_lowest == pytest.approx(1 - 2 / 6)
+    assert comparison.tau_mean == pytest.approx((1 + 1 - 2 / 6) / 2)
+    assert (comparison.flips.near_ties, comparison.flips.others) == (0, 1)
+
+
+def test_metrics_where_no_query_can_be_scored() -> None:
+    task = make_task((["a"], [("a1", 0), ("a2", 0)]))
+    comparison = compare_scores(task, np.array([1.0, 2.0]), np.array([1.0, 2.0]), TOLERANCE)
+    assert (comparison.map_difference, comparison.mrr_difference) == (None, None)
+
+
+def test_probabilities_agree_as_far_as_float32_tells() -> None:
+    comparison = compare_scores(TASK, REFERENCE, expit(REFERENCE).astype(np.float32), TOLERANCE, probabilities=True)
+    assert comparison.agrees
+    assert comparison.affine is not None
+    assert (comparison.affine.slope, comparison.affine.offset) == pytest.approx((1, 0), abs=1e-5)
+    raw = compare_scores(TASK, REFERENCE, expit(REFERENCE).astype(np.float32), TOLERANCE)
+    assert not raw.agrees
+
+
+def test_saturated_probabilities_are_counted_and_no_flips() -> None:
+    reference = REFERENCE + np.array([0, 0, 0, 30, 30, 0, 0])
+    comparison = compare_scores(TASK, reference, expit(reference).astype(np.float32), TOLERANCE, probabilities=True)
+    assert comparison.agrees
+    assert comparison.affine is not None
+    assert comparison.affine.saturated == 2
+    assert (comparison.flips.near_ties, comparison.flips.others) == (1, 0)
+
+
+def test_probabilities_that_fall_where_scores_rise_do_not_agree() -> None:
+    comparison = compare_scores(TASK, REFERENCE, expit(-REFERENCE), TOLERANCE, probabilities=True)
+    assert not comparison.agrees
+    assert comparison.tau_lowest == -1
+
+
+def test_low_precisions_have_wider_tolerances() -> None:
+    for vectors in (False, True):
+        widths = [default_tolerance(dtype, vectors=vectors) for dtype in ("fp32", "fp16", "bf16", "int8")]
+        assert widths == sorted(widths)
+        assert widths[0] == 1e-4
