@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from command import Outcome, run_here
-from diagnosis.made_models import informed
+from doctor.made_models import informed
 from model_folders import Tensors, copied, edit_weights
 
 import evalkit

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from diagnosis.made_models import GivenModel, Pairs
+from doctor.made_models import GivenModel, Pairs
 
 from evalkit.errors import MismatchError
 from evalkit.evaluation.evaluate import build_model

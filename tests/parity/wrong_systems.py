@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diagnosis.made_models import GivenModel
+from doctor.made_models import GivenModel
 from made_tasks import make_task
 from numpy.typing import NDArray
 from transformers import AutoModel, AutoTokenizer
