@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from evalkit.machine import __version__
+from evalkit.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from evalkit import metrics
@@ -41,7 +41,6 @@ __all__ = [
     "Model",
     "Result",
     "Task",
-    "__version__",
     "compare_results",
     "evaluate",
     "leaderboard",

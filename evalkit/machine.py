@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-__version__ = "0.1.0"
+from evalkit.version import __version__
+
 PACKAGE_FOLDER = Path(__file__).resolve().parent
 
 _PACKAGES = (

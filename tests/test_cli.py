@@ -203,7 +203,7 @@ def test_light_commands_import_nothing_heavy() -> None:
     """Neither what runs models nor what configures runs."""
     program = """
 import sys
-from evalkit.cli import run_command_line
+from evalkit.commands.main import run_command_line
 codes = [run_command_line(arguments) for arguments in (["--help"], ["--version"], ["list"])]
 models = {"torch", "transformers", "mteb", "hydra", "omegaconf", "datasets", "sentence_transformers"}
 heavy = (models | {"numpy", "pyarrow"}) & set(sys.modules)
@@ -216,7 +216,7 @@ sys.exit(f"{codes} {heavy}" if any(codes) or heavy else 0)
 def test_light_models_need_no_torch(here: Path) -> None:
     program = f"""
 import sys
-from evalkit.cli import run_command_line
+from evalkit.commands.main import run_command_line
 code = run_command_line({list(QUICK)})
 heavy = {{"torch", "transformers", "mteb", "datasets"}} & set(sys.modules)
 sys.exit(f"{{code}} {{heavy}}" if code or heavy else 0)

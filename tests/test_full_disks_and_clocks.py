@@ -76,7 +76,7 @@ import itertools, sys, time
 moments = itertools.count(2_000_000_000.0, -3600.0)
 time.time = lambda: next(moments)
 time.time_ns = lambda: int(next(moments) * 1e9)
-from evalkit.cli import run_command_line
+from evalkit.commands.main import run_command_line
 sys.exit(run_command_line(sys.argv[1:]))
 """
 
@@ -102,7 +102,7 @@ def test_durations_are_of_a_clock_that_never_jumps() -> None:
         for path in PACKAGE.rglob("*.py")
         if looks.search(path.read_text(encoding="utf-8"))
     }
-    assert found == {"provenance.py", "backends/servers/retries.py"}
+    assert found == {"machine.py", "backends/servers/retries.py"}
 
 
 def test_runs_of_the_same_second_keep_apart(tmp_path: Path) -> None:

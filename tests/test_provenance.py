@@ -145,7 +145,7 @@ def test_without_git_there_is_no_commit(checkout: Path, monkeypatch: pytest.Monk
 
 def test_collecting_loads_nothing_heavy() -> None:
     code = (
-        "import sys; from evalkit import provenance; found = provenance.collect();"
+        "import sys; from evalkit import machine; found = machine.collect();"
         "print(found['hardware']['accelerators'], [name for name in ('torch', 'transformers', 'mteb', 'hydra') "
         "if name in sys.modules], 'torch' in found['packages'])"
     )

@@ -132,16 +132,16 @@ def test_every_published_average_is_the_mean_of_the_tasks_found_for_it() -> None
         assert sum(row) / len(tasks) == pytest.approx(average.value, abs=0.0006)
 
 
-def test_the_packaged_copy_is_preferred_and_a_missing_one_is_one_clear_error(tmp_path: Path) -> None:
+def test_the_file_beside_the_code_is_read_and_a_missing_one_is_one_clear_error(tmp_path: Path) -> None:
     package = tmp_path / "evalkit"
-    (package / "published_figures").mkdir(parents=True)
-    for name in ("__init__", "errors", "published"):
-        shutil.copy(REPOSITORY / "evalkit" / f"{name}.py", package)
+    (package / "results" / "data").mkdir(parents=True)
+    for name in ("errors.py", "results/__init__.py", "results/published.py"):
+        shutil.copy(REPOSITORY / "evalkit" / name, package / name)
     (package / "__init__.py").write_text("", encoding="utf-8")
-    copy = package / "published_figures/cmteb-reranking.csv"
+    copy = package / "results/data/cmteb-reranking.csv"
     lines = (REPOSITORY / "evalkit/results/data/cmteb-reranking.csv").read_text(encoding="utf-8").splitlines()
     copy.write_text("\n".join(lines[:3]), encoding="utf-8")
-    code = "from evalkit import published; print(len(published.all_figures()))"
+    code = "from evalkit.results import published; print(len(published.all_figures()))"
     command = [sys.executable, "-c", code]
     assert subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout == "2\n"
     copy.unlink()

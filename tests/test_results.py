@@ -458,7 +458,9 @@ def test_mteb_accepts_what_is_said_of_the_model(tmp_path: Path) -> None:
 # --- light to import
 
 
-@pytest.mark.parametrize("module", ["results", "stored_results", "result_folders", "published", "report.summary"])
+@pytest.mark.parametrize(
+    "module", ["results.writing", "results.reading", "results.folders", "results.published", "report.summary"]
+)
 def test_readers_of_results_load_nothing_heavy(module: str) -> None:
     code = f"import sys, evalkit.{module}; print([m for m in ('torch', 'transformers', 'mteb', 'hydra') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

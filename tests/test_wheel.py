@@ -19,10 +19,10 @@ WATCHED = """
 import json, os, sys
 opened = []
 sys.addaudithook(lambda event, arguments: opened.append(str(arguments[0])) if event == "open" else None)
-from evalkit.cli import run_command_line
+from evalkit.commands.main import run_command_line
 code = run_command_line(["task=demo", "model=bm25", "offline=true"])
-from evalkit.configuration import configs_dir
-from evalkit.published import all_figures
+from evalkit.configuration.files import configs_dir
+from evalkit.results.published import all_figures
 own = [module.__file__ for name, module in sys.modules.items() if name.partition(".")[0] == "evalkit"]
 found = {"code": code, "configs": str(configs_dir()), "figures": len(all_figures())}
 found |= {"opened": [os.path.abspath(path) for path in opened], "own": own}
@@ -88,7 +88,7 @@ def test_configs_demo_and_published_figures_are_the_wheel_s(installed: Installed
         "demo/zh2en.jsonl",
         "demo/en2zh.jsonl",
         "configs/config.yaml",
-        "published_figures/cmteb-reranking.csv",
+        "results/data/cmteb-reranking.csv",
     )
     for name in data:
         assert any(path.endswith(name) and path.startswith(str(installed.place)) for path in opened), name

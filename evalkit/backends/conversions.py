@@ -12,10 +12,10 @@ from filelock import FileLock
 
 from evalkit.cache import cache_folder
 from evalkit.interruption import scratch
-from evalkit.machine import __version__
 from evalkit.models.interfaces import Runtime
 from evalkit.models.settings import ModelSettings
 from evalkit.models.weights import ModelFiles, hash_files
+from evalkit.version import __version__
 
 SYSTEMS = {"openvino": "openvino", "onnx": "onnxruntime"}
 """The systems that networks are converted for, each with its package. Each has a folder of the cache."""

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.errors import EvalkitError
-from evalkit.machine import PACKAGE_FOLDER, __version__, processor_name
+from evalkit.machine import PACKAGE_FOLDER, processor_name
 from evalkit.models.interfaces import (
     DoneBatch,
     LocalNetwork,
@@ -36,6 +36,7 @@ from evalkit.models.interfaces import (
 from evalkit.records import ModelIdentity
 from evalkit.scoring.execution import CHUNK, Memory, network_batches
 from evalkit.scoring.text_windows import encode_window, name_item, role_of
+from evalkit.version import __version__
 
 OUTBOX = 32  # batches that may wait to be fetched: as much is lost with an actor at most, beside those that run
 # what can change a digit

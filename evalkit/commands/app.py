@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from evalkit.errors import EvalkitError
-from evalkit.machine import __version__
+from evalkit.version import __version__
 
 RUN, COMPARE, DOCTOR, PARITY = "run", "compare", "doctor", "parity"
 CacheDir = Annotated[Path | None, typer.Option(help="The folder of the store; without it, the user's cache.")]

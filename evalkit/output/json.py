@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
-import numpy as np
-
 from evalkit.output.text import OBEYED
 
 
@@ -30,7 +28,7 @@ def plain_json(value: Any) -> Any:
     """Convert a value to JSON's types."""
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
-    if isinstance(value, np.ndarray | np.generic):
+    if hasattr(value, "tolist"):  # numpy's arrays and numbers
         value = value.tolist()
     if isinstance(value, Mapping):
         return {str(key): plain_json(item) for key, item in value.items()}

@@ -46,7 +46,7 @@ def without_any(monkeypatch: pytest.MonkeyPatch, without_openvino: None) -> None
 
 AGAIN = """
 import sys
-from evalkit.cli import run_command_line
+from evalkit.commands.main import run_command_line
 code = run_command_line(sys.argv[1:])
 loaded = {"transformers", "openvino", "onnxruntime"} & set(sys.modules)
 sys.exit(f"{code} {loaded}" if code or loaded else 0)

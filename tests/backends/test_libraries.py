@@ -383,7 +383,7 @@ def test_without_its_package(backend: str, monkeypatch: pytest.MonkeyPatch) -> N
 
 LAZY = """
 import sys
-from evalkit.cli import run_command_line
+from evalkit.commands.main import run_command_line
 code = run_command_line(sys.argv[1:])
 loaded = {"sentence_transformers", "FlagEmbedding", "langchain_core", "langchain_community", "mteb"} & set(sys.modules)
 sys.exit(f"{code} {loaded}" if code or loaded else 0)

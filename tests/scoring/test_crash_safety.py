@@ -212,7 +212,7 @@ def test_a_file_that_may_not_grow(task_folder: Path, tiny_bert_reranker: Path, t
 LIMITED = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (24_000, 24_000))
-from evalkit.cli import run_command_line
+from evalkit.commands.main import run_command_line
 sys.exit(run_command_line(sys.argv[1:]))
 """
 

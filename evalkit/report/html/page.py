@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.compare.shared_queries import SharedQueries, group_by_task, shared_queries
-from evalkit.machine import __version__
 from evalkit.output.numbers import counted
 from evalkit.output.text import printable
 from evalkit.report.content import Report
@@ -18,6 +17,7 @@ from evalkit.report.html.library import chart_library
 from evalkit.report.html.rows import PLOT_WIDTH, BoardRows, Row, board_rows
 from evalkit.report.html.systems import system_facts
 from evalkit.report.html.tasks import DRILL_DOWN, task_data
+from evalkit.version import __version__
 
 _HERE = Path(__file__).parent
 _SCRIPTS = ("elements", "theme", "charts", "leaderboard", "speed", "distributions", "comparison", "queries", "start")

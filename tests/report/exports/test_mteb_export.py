@@ -73,7 +73,7 @@ def test_no_export_loads_what_scores(demo_results: Path, tmp_path: Path) -> None
     heavy = ("torch", "transformers", "mteb", "hydra", "datasets", "huggingface_hub")
     code = f"""
 import sys
-from evalkit.cli import run_command_line
+from evalkit.commands.main import run_command_line
 for name in ("latex", "model-index", "eval-results", "mteb", "trec"):
     assert run_command_line(["report", {str(demo_results / "local__random")!r}, "--format", name, "-o", f"out.{{name}}"]) == 0
 print([name for name in {heavy} if name in sys.modules])
