@@ -19,6 +19,7 @@ from evalkit.cluster.worker import OUTBOX, Description, Failure, Worker, differe
 from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import DoneBatch, Encoding, Part, RunnableModel, Scorer, TextWindow
 from evalkit.records import ModelIdentity, Task
+from evalkit.scoring.items import text_items
 from evalkit.scoring.plan import WINDOW_ITEMS
 
 IDENTITY = ModelIdentity("made", "local/made", "made", "cross-encoder", "0" * 64)
@@ -129,7 +130,7 @@ def test_errors_name_the_item_as_here(kind: str) -> None:
 
 def window_of(count: int, **changes: Any) -> TextWindow:
     texts = tuple(f"{number}{'字' * (number % 5)}" for number in range(count))
-    return replace(TextWindow(0, (), texts, None, np.zeros(count, np.bool_)), **changes)
+    return replace(TextWindow(text_items("document", texts), np.zeros(count, np.bool_)), **changes)
 
 
 def test_what_is_known_is_not_run_again() -> None:
