@@ -70,9 +70,8 @@ class Held:
 
 
 Share = tuple[int, int]  # where a window starts, and which share of it
-Message = tuple[
-    Share, DoneBatch | EvalkitError | Failure | None
-]  # a batch, what went wrong, or None at the share's end
+# of a share: a batch, what went wrong, or None at its end
+Message = tuple[Share, DoneBatch | EvalkitError | Failure | None]
 
 
 class Worker:
@@ -143,7 +142,7 @@ class Worker:
         with self._tokenizing:  # while the window before this one runs
             batches = list(adapter.lacking(window.items, window.known, window.share, window.shares))
         with self._running:
-            yield from adapter.run(window.items, iter(batches))
+            yield from adapter.run(window.items, batches)
 
 
 @cache

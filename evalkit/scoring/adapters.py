@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import get_args
@@ -43,7 +43,7 @@ class Planned(ABC):
         """Plan the batches of each window that lacks an output; `known`, shape (items,), says which items have theirs."""
 
     @abstractmethod
-    def run(self, items: Items, batches: Iterator[Batch]) -> Generator[DoneBatch]:
+    def run(self, items: Items, batches: Iterable[Batch]) -> Generator[DoneBatch]:
         """Run the batches. Closing the generator ends the work."""
 
     def lacking(self, items: Items, known: NDArray[np.bool_], share: int = 0, shares: int = 1) -> Iterator[Batch]:
@@ -68,7 +68,7 @@ class InProcess(Planned):
         for window in encoded_windows(self.network, items, known):
             yield from pack(window.encodings, window.start, self.network.batch_tokens)
 
-    def run(self, items: Items, batches: Iterator[Batch]) -> Generator[DoneBatch]:
+    def run(self, items: Items, batches: Iterable[Batch]) -> Generator[DoneBatch]:
         return network_batches(self.network, batches, self.memory, items.name)
 
 
@@ -81,7 +81,7 @@ class InChunks(Planned):
     def plan(self, items: Items, known: NDArray[np.bool_]) -> Iterator[Batch]:
         return chunks(items, known)
 
-    def run(self, items: Items, batches: Iterator[Batch]) -> Generator[DoneBatch]:
+    def run(self, items: Items, batches: Iterable[Batch]) -> Generator[DoneBatch]:
         for batch in batches:
             started = time.perf_counter()
             outputs = self.call(items, batch.items)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 
@@ -48,7 +48,7 @@ def fill(table: OutputTable, items: Items, batches: Generator[DoneBatch]) -> Non
 
 
 def network_batches(
-    network: LocalNetwork, batches: Iterator[Batch], memory: Memory, name: Name
+    network: LocalNetwork, batches: Iterable[Batch], memory: Memory, name: Name
 ) -> Generator[DoneBatch]:
     """Run the batches, as many at once as the network is able to. Each is given as soon as it is done.
 
@@ -104,7 +104,7 @@ def _padded_tokens(encodings: Sequence[Encoding]) -> int:
 
 
 def _in_parallel(
-    network: LocalNetwork, batches: Iterator[Batch], memory: Memory, name: Name
+    network: LocalNetwork, batches: Iterable[Batch], memory: Memory, name: Name
 ) -> Generator[tuple[Batch, NDArray[np.float32], float]]:
     """Each batch with its outputs and the seconds that it took of the machine, in the order in which they get done."""
 
