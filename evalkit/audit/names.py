@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from evalkit.published_statistics import published_statistics
 from evalkit.results import published
 from evalkit.results.published import AVERAGE_TASK
 
@@ -75,12 +75,9 @@ def task_size(task: str) -> TaskSize | None:
 
 @cache
 def _task_sizes() -> dict[str, TaskSize]:
-    # the file is read as data: what reads results does not import the tasks' code
-    path = Path(__file__).parent.parent / "tasks" / "published_statistics.json"
-    statistics = json.loads(path.read_text(encoding="utf-8"))
     return {
         task_name(name): TaskSize(entry["queries"], entry["pairs"], entry["positives"])
-        for name, entry in statistics.items()
+        for name, entry in published_statistics().items()
     }
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.configuration.files import unknown_name
+from evalkit.errors import unknown_name
 from evalkit.models.interfaces import RunnableModel, Runtime, TaskScorer
 from evalkit.models.settings import ModelSettings
 from evalkit.records import ModelIdentity, Task

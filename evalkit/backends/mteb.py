@@ -24,8 +24,7 @@ from numpy.typing import NDArray
 
 from evalkit.backends.libraries import as_scores, quiet, within_memory
 from evalkit.backends.torch import choose_device, device_name
-from evalkit.configuration.files import unknown_name
-from evalkit.errors import EvalkitError
+from evalkit.errors import EvalkitError, unknown_name
 from evalkit.hub_access import told_as
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings

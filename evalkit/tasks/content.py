@@ -6,12 +6,10 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
-from functools import cache
-from pathlib import Path
 
+from evalkit.published_statistics import published_statistics
 from evalkit.records import Request, Task, TaskStatistics
 
-_PUBLISHED = Path(__file__).parent / "published_statistics.json"
 _SCRIPTS = {"Han": re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"), "Latin": re.compile("[A-Za-z]")}
 
 
@@ -73,7 +71,7 @@ def compare_with_published(task: Task) -> tuple[str, ...]:
     Compared are the queries that have positives and negatives, since mteb's copies hold no others. Empty where nothing
     differs, and where nothing is published for the task.
     """
-    published = _published_statistics().get(task.mteb_name)
+    published = published_statistics().get(task.mteb_name)
     if published is None:
         return ()
     loaded = task_statistics(request for request in task.requests if has_both(request))
@@ -82,9 +80,3 @@ def compare_with_published(task: Task) -> tuple[str, ...]:
         for name, value in published.items()
         if getattr(loaded, name) != value
     )
-
-
-@cache
-def _published_statistics() -> dict[str, dict[str, int]]:
-    statistics: dict[str, dict[str, int]] = json.loads(_PUBLISHED.read_text(encoding="utf-8"))
-    return statistics

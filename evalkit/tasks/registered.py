@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evalkit.configuration.files import unknown_name
-from evalkit.errors import EvalkitError
+from evalkit.errors import EvalkitError, unknown_name
 from evalkit.hub_access import told_as
 from evalkit.tasks.layouts import RawDataset, choose_split
 from evalkit.tasks.settings import TaskSettings
