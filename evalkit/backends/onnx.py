@@ -139,7 +139,7 @@ def exported_file(settings: ModelSettings, files: ModelFiles, runtime: Runtime) 
 def _export(settings: ModelSettings, files: ModelFiles, folder: Path) -> None:
     import torch
 
-    from evalkit.models.first_token import compute_first_token_alone
+    from evalkit.models.bert import compute_first_token_alone
     from evalkit.models.networks import load_inputs, load_network, quiet_transformers
 
     example = load_inputs(settings, files.folder).example()

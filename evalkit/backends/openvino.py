@@ -123,7 +123,7 @@ def converted_network(settings: ModelSettings, files: ModelFiles, runtime: Runti
 def _convert(settings: ModelSettings, files: ModelFiles, example: Mapping[str, Any]) -> Any:
     import openvino
 
-    from evalkit.models.first_token import compute_first_token_alone
+    from evalkit.models.bert import compute_first_token_alone
     from evalkit.models.networks import load_network, quiet_transformers
 
     with warnings.catch_warnings(), quiet_transformers():

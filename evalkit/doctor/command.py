@@ -10,7 +10,9 @@ from typing import Any
 
 from rich.text import Text
 
-from evalkit.doctor import SECONDS, Check, Evidence, Opinion, examine, judge_evidence
+from evalkit.doctor.checks import Check, judge_evidence
+from evalkit.doctor.examination import SECONDS, examine
+from evalkit.doctor.records import Evidence, Opinion
 from evalkit.evaluation.runs import RunSettings, model_of, tasks_of
 from evalkit.output.console import OutputConsole
 from evalkit.output.json import escaped_json

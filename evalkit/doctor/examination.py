@@ -26,7 +26,7 @@ from evalkit.doctor.sampling import (
     single_candidates,
     with_requests,
 )
-from evalkit.doctor.tokens import measure_cuts
+from evalkit.doctor.truncation import measure_cuts
 from evalkit.doctor.weights import head_is_new
 from evalkit.errors import NonFiniteError, WrongWeightsError
 from evalkit.evaluation.evaluate import Model

@@ -7,8 +7,7 @@ from pathlib import Path
 import torch
 
 from evalkit.models.bge_m3 import TextPairInputs, load_m3
-from evalkit.models.language_models import load_language_model
-from evalkit.models.layerwise import load_layerwise, read_layerwise_config
+from evalkit.models.language_models import load_language_model, load_layerwise, read_layerwise_config
 from evalkit.models.local import Inputs
 from evalkit.models.networks import load_inputs, load_network, load_tokenizer, position_limit
 from evalkit.models.prompted import PromptedInputs
