@@ -1,16 +1,21 @@
-"""What a task amounts to: its sizes, its fingerprint, and how it differs from the published dataset."""
+"""What a task amounts to: its sizes, its fingerprint, and how it differs from the published dataset or from earlier readings."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
+from evalkit.cache import recall, remember
 from evalkit.published_statistics import published_statistics
 from evalkit.records import Request, Task, TaskStatistics
 
 _SCRIPTS = {"Han": re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"), "Latin": re.compile("[A-Za-z]")}
+FINGERPRINTS = "fingerprints.json"
+logger = logging.getLogger("evalkit")
 
 
 def has_both(request: Request) -> bool:
@@ -80,3 +85,31 @@ def compare_with_published(task: Task) -> tuple[str, ...]:
         for name, value in published.items()
         if getattr(loaded, name) != value
     )
+
+
+def warn_of_changed_data(task: Task, folder: Path) -> None:
+    """Warn where the data of this repository and commit are not those that runs with this cache folder have read before.
+
+    A commit never changes its files; a mirror, a damaged Hub cache or a library that reads them otherwise may.
+    """
+    if not re.fullmatch("[0-9a-f]{40}", task.revision) or task.first_stage is not None:
+        return
+    part = f"{task.layout} {task.subset} {task.split}{'' if task.limit is None else f' limit={task.limit}'}"
+    key, path = f"{task.source}@{task.revision} {part}", folder / FINGERPRINTS
+    before = recall(path).get(key)
+    if before is None:
+        try:
+            remember(path, key, task.fingerprint)
+        except OSError as error:
+            logger.debug("%s can't be written: %s", path, error.strerror)
+    elif before != task.fingerprint:
+        logger.warning(
+            "%s: the data of %s are not those that were read before under the same revision %s (fingerprint %.12s, before %.12s): "
+            "results on them can't be compared. Has HF_ENDPOINT or the Hub cache changed? If the new data are right, delete %s",
+            task.name,
+            task.source,
+            task.revision[:12],
+            task.fingerprint,
+            before,
+            path,
+        )

@@ -1,7 +1,7 @@
 """Figures that arithmetic rules out: values that no metric can have, averages that are not the mean of their row, MAPs beside MRRs.
 
-What an MRR leaves possible for MAP: let a query's first relevant document have rank r, and let it have P relevant candidates. The i-th of them (by rank)
-then has rank r - 1 + i at best, so that
+What an MRR leaves possible for MAP: let a query's first relevant document have rank r, and let it have P relevant candidates.
+The i-th of them (by rank) then has rank r - 1 + i at best, so that
 
     AP <= f(r, P) = (1/P) sum_{i=1..P} i / (r - 1 + i)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from evalkit.records import Candidate, Query, Request
 from evalkit.tasks.findings import Cell, FindingLog
+from evalkit.tasks.layouts.texts import TextReader, require_columns, require_rows
 from evalkit.tasks.tables import Row, Table
-from evalkit.tasks.texts import TextReader, require_columns, require_rows
 
 COLUMNS = ("query", "positive", "negative")
 

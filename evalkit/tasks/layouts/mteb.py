@@ -8,8 +8,8 @@ from typing import Any
 from evalkit.records import Candidate, Query, Request
 from evalkit.tasks.findings import Cell, FindingLog, described
 from evalkit.tasks.first_stage import FirstStageRun
+from evalkit.tasks.layouts.texts import TextReader, identifier, require_columns, require_rows
 from evalkit.tasks.tables import Row, Table
-from evalkit.tasks.texts import TextReader, identifier, require_columns, require_rows
 
 Texts = dict[str, tuple[str, ...]]
 Gains = dict[str, dict[str, int]]
