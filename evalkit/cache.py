@@ -17,7 +17,7 @@ def cache_folder(chosen: Path | None) -> Path:
     return chosen or Path(platformdirs.user_cache_dir("evalkit", appauthor=False))
 
 
-def recall(path: Path) -> dict[str, object]:
+def remembered(path: Path) -> dict[str, object]:
     """What a file of the cache remembers; nothing where it is missing or damaged, since it can be had again."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -28,7 +28,7 @@ def recall(path: Path) -> dict[str, object]:
 
 def remember(path: Path, key: str, value: object) -> None:
     """Put one more thing into the file. Raises OSError where it can't be written."""
-    content: Mapping[str, object] = {**recall(path), key: value}
+    content: Mapping[str, object] = {**remembered(path), key: value}
     path.parent.mkdir(parents=True, exist_ok=True)
     with scratch(path.with_name(f"{path.name}.{os.getpid()}")) as temporary:
         temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.backends import ALONE, backends_for, is_installed, prepare_model, read_backend
-from evalkit.cache import cache_folder, recall, remember
+from evalkit.cache import cache_folder, remember, remembered
 from evalkit.errors import EvalkitError
 from evalkit.interruption import check
 from evalkit.machine import processor_name
@@ -97,7 +97,7 @@ def _remembered(settings: ModelSettings, runtime: Runtime, candidates: list[str]
     circumstances = [torch_model.way, candidates, {name: _version(name) for name in PACKAGES}, processor_name()]
     key = hashlib.sha256(json.dumps(circumstances, sort_keys=True).encode()).hexdigest()
     path = cache_folder(runtime.cache_dir) / VERDICTS
-    match recall(path).get(key):
+    match remembered(path).get(key):
         case [str(backend), str(why)] if backend in candidates:
             return Verdict(backend, why)
     verdict = _compare(settings, runtime, torch_model, candidates)

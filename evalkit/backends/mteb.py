@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from evalkit.backends.libraries import as_scores, quiet, within_memory
 from evalkit.backends.torch import choose_device, device_name
 from evalkit.errors import EvalkitError, unknown_name
-from evalkit.hub_access import told_as
+from evalkit.hub_access import reporting_hub_errors
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
 from evalkit.models.weights import find_model
@@ -199,7 +199,9 @@ def _load(meta: Any, settings: ModelSettings, folder: Path | None, runtime: Runt
         "run it on a machine that reaches the Hub, set HF_ENDPOINT to a mirror, or name a folder: model.path=FOLDER"
     )
     with (
-        told_as(f"mteb can't load {settings.name}", offline=runtime.offline or bool(folder), advice=advice),
+        reporting_hub_errors(
+            f"mteb can't load {settings.name}", offline=runtime.offline or bool(folder), advice=advice
+        ),
         quiet(NAME),
     ):
         model = meta.load_model(device=runtime.device)

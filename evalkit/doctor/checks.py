@@ -16,7 +16,6 @@ from evalkit.doctor.figures import (
     average_precisions,
     chance_at_random,
     interval,
-    points,
     random_precisions,
     share,
     spread,
@@ -27,6 +26,7 @@ from evalkit.doctor.records import Evidence, Measurements, Opinion, Rescored
 from evalkit.doctor.sampling import FEWEST_QUERIES, first_requests
 from evalkit.doctor.truncation import judge_truncation
 from evalkit.doctor.weights import judge_golden, judge_weights
+from evalkit.output.numbers import percent
 from evalkit.records import Task
 from evalkit.results import published
 from evalkit.results.published import PublishedFigure
@@ -103,7 +103,7 @@ def judge_ties(evidence: Evidence) -> Opinion:
     facts = tie_facts(measured.sample.task, measured.scores)
     seen = (
         f"{share(facts.tied)} of the texts share their score with another text of their query, {share(facts.at_ends)} at the "
-        f"lowest or highest of all; their order can make MAP {points(facts.map_low)} to {points(facts.map_high)}"
+        f"lowest or highest of all; their order can make MAP {percent(facts.map_low)} to {percent(facts.map_high)}"
     )
     # BM25's zeros are no saturation: no word is shared
     saturated = facts.at_ends >= SATURATED and evidence.settings.kind != "lexical"
@@ -125,7 +125,7 @@ def judge_order(evidence: Evidence) -> Opinion:
         float(average_precisions(task, scores).mean()) for scores in (measured.scores[: len(again)], again)
     )
     ratio, seen = _compared(evidence, measured.shuffled)
-    seen += f"; MAP {points(in_order)} from candidates in the file's order, {points(in_random)} from shuffled ones"
+    seen += f"; MAP {percent(in_order)} from candidates in the file's order, {percent(in_random)} from shuffled ones"
     if ratio <= _noise(evidence):
         return Opinion("ok", seen)
     first = "positives gain from standing first" if in_order - in_random > DECISIVE else "scores depend on the order"
@@ -184,7 +184,7 @@ def judge_signal(evidence: Evidence) -> Opinion:
     )
     own, at_random, bm25 = (float(one.mean()) for one in (values, chance, words))
     seen = f"MAP, expected over the orders of ties, {_with_interval(values)}"
-    seen += f"; a random order gets {points(at_random)}, BM25 {points(bm25)}"
+    seen += f"; a random order gets {percent(at_random)}, BM25 {percent(bm25)}"
     if (luck := chance_at_random(task, own)) > RANDOM:
         if len(values) < FEWEST_QUERIES or chance_at_random(task, 1.0) > RANDOM:
             return Opinion("warning", f"{seen}: too few queries to tell", "take a larger task, or leave out limit=")
@@ -207,7 +207,7 @@ def judge_published(evidence: Evidence) -> Opinion:
     figure = measured.published
     if figure is None:
         return Opinion("skipped", "no figure is known of this model on this task")
-    said = f"published: {points(figure.value)} ({published.origin(figure)}, {figure.reference})"
+    said = f"published: {percent(figure.value)} ({published.origin(figure)}, {figure.reference})"
     if reason := _other_queries(evidence.task, whole=measured.sample.whole):
         return Opinion("skipped", f"{said}; {reason}")
     values = average_precisions(measured.sample.task, measured.scores)
@@ -217,8 +217,8 @@ def judge_published(evidence: Evidence) -> Opinion:
 def _with_interval(values: np.ndarray) -> str:
     low, high = interval(values)
     number = f"on {len(values)} queries" if len(values) > 1 else "on one query"
-    between = f" (95 %: {points(low)} to {points(high)})" if len(values) > 1 else ""
-    return f"{points(float(values.mean()))}{between} {number}"
+    between = f" (95 %: {percent(low)} to {percent(high)})" if len(values) > 1 else ""
+    return f"{percent(float(values.mean()))}{between} {number}"
 
 
 def _other_queries(task: Task, *, whole: bool) -> str:

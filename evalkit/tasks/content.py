@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from evalkit.cache import recall, remember
+from evalkit.cache import remember, remembered
 from evalkit.published_statistics import published_statistics
 from evalkit.records import Request, Task, TaskStatistics
 
@@ -96,7 +96,7 @@ def warn_of_changed_data(task: Task, folder: Path) -> None:
         return
     part = f"{task.layout} {task.subset} {task.split}{'' if task.limit is None else f' limit={task.limit}'}"
     key, path = f"{task.source}@{task.revision} {part}", folder / FINGERPRINTS
-    before = recall(path).get(key)
+    before = remembered(path).get(key)
     if before is None:
         try:
             remember(path, key, task.fingerprint)

@@ -75,7 +75,7 @@ def finding_text(finding: Finding) -> str:
     return ": ".join(filter(None, (", ".join(filter(None, place)), finding.message)))
 
 
-def tell(task_name: str, findings: tuple[Finding, ...]) -> None:
+def log_findings(task_name: str, findings: tuple[Finding, ...]) -> None:
     """Send findings to evalkit's logger, one line each: warnings as such, notes as information."""
     for finding in findings:
         level = logging.WARNING if finding.severity == "warning" else logging.INFO

@@ -8,7 +8,7 @@ from pathlib import Path
 from evalkit.errors import EvalkitError
 from evalkit.records import Finding, Request, Task
 from evalkit.tasks.content import compare_with_published, fingerprint, has_both, task_statistics
-from evalkit.tasks.findings import FindingLog, tell
+from evalkit.tasks.findings import FindingLog, log_findings
 from evalkit.tasks.first_stage import FirstStageRun, read_first_stage
 from evalkit.tasks.layouts import requests_of
 from evalkit.tasks.settings import TaskSettings
@@ -56,7 +56,7 @@ def load_task(settings: TaskSettings, *, limit: int | None = None, offline: bool
     )
     if limit is None and settings.mteb_name and first_stage is None:
         task = _compared(task)
-    tell(task.name, task.findings)
+    log_findings(task.name, task.findings)
     return task
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from evalkit.errors import EvalkitError, unknown_name
-from evalkit.hub_access import limit_waits, told_as, unreachable
+from evalkit.hub_access import limit_waits, reporting_hub_errors, unreachable
 from evalkit.records import Layout
 from evalkit.tasks.layouts.reading import (
     QRELS_NAMES,
@@ -222,7 +222,7 @@ def read_registered(settings: TaskSettings, *, offline: bool) -> tuple[RawDatase
     task = _task(settings)
     task.hf_subsets = [settings.subset]
     task.filter_eval_splits([settings.split])
-    with told_as(f"mteb can't load the task {settings.name}", offline=offline, advice=_ADVICE):
+    with reporting_hub_errors(f"mteb can't load the task {settings.name}", offline=offline, advice=_ADVICE):
         task.load_data()
     return raw_dataset(task, settings), task.metadata.dataset["path"], task.metadata.dataset["revision"]
 

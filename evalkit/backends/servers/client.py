@@ -34,7 +34,7 @@ from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import Part
 from evalkit.models.server_settings import ServerSettings
 
-TOLD = 3.0  # a wait as long as this is told
+REPORTED = 3.0  # a wait as long as this is reported
 SHOWN = 300  # characters of an answer in an error
 Outcome = TypeVar("Outcome")
 logger = logging.getLogger("evalkit")
@@ -149,13 +149,13 @@ class Client:
                 said = self.quote(json.dumps(content, ensure_ascii=False))
                 raise PassingError(f"gave a wrong answer: {error}; it said {said}") from None
 
-        def tell(problem: str, seconds: float) -> None:
-            if seconds >= TOLD:
+        def report(problem: str, seconds: float) -> None:
+            if seconds >= REPORTED:
                 address = endpoint(self.url, path)
                 logger.info("%s at %s %s; trying again in %.0f s", self.backend, address, problem, seconds)
 
         try:
-            return await insist(attempt, self.settings.retries, tell)
+            return await insist(attempt, self.settings.retries, report)
         except PassingError as error:
             raise self.refusal(
                 path,
@@ -234,14 +234,14 @@ class PassingError(Exception):
 async def insist(
     attempt: Callable[[], Awaitable[Outcome]],
     retries: int,
-    tell: Callable[[str, float], None],
+    report: Callable[[str, float], None],
     *,
     longest: float = LONGEST_ALTOGETHER,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Outcome:
     """What `attempt` gives, within so many further tries and `longest` seconds.
 
-    `tell` hears of each wait: why, and for how many seconds. Raises the PassingError of the last try where none succeeds, and
+    `report` hears of each wait: why, and for how many seconds. Raises the PassingError of the last try where none succeeds, and
     any other error at once.
     """
     retrying = AsyncRetrying(
@@ -250,7 +250,7 @@ async def insist(
         # what the server asks for, and some more, so that many clients don't come back at once
         wait=wait_exception(_asked) + wait_random_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT),
         stop=stop_after_attempt(retries + 1) | stop_before_delay(longest),
-        before_sleep=lambda state: tell(str(state.outcome and state.outcome.exception()), state.upcoming_sleep),
+        before_sleep=lambda state: report(str(state.outcome and state.outcome.exception()), state.upcoming_sleep),
         reraise=True,
     )
     return await retrying(attempt)
