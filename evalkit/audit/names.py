@@ -63,13 +63,13 @@ def mrr_cutoff(metric: str) -> int | None:
 
 
 def query_count(task: str, split: str = "") -> int | None:
-    """How many queries a published task has, None where nobody says so, or of another split."""
+    """Return how many queries a published task has, None where nobody says so, or of another split."""
     size = task_size(task)
     return size.queries if size and split in ("", _SPLITS.get(task)) else None
 
 
 def task_size(task: str) -> TaskSize | None:
-    """How large a published task is; None for others."""
+    """Return how large a published task is; None for others."""
     return _task_sizes().get(task)
 
 

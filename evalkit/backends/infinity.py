@@ -176,7 +176,7 @@ def _refuse_other_model(settings: ModelSettings, folder: Path) -> None:
 
 
 def _refuse_other_inputs(settings: ModelSettings, folder: Path, inputs: Inputs) -> None:
-    """Refuse a length that is not the folder's own, and a tokenizer that tells what infinity changes in texts."""
+    """Refuse a length that is not the folder's own, and a tokenizer that heeds what infinity changes in texts."""
     encoder = read_encoder(folder) if settings.kind == "embedder" else FolderEncoder(None, False)
     length: int = encoder.max_length or inputs.tokenizer.model_max_length
     if settings.kind == "embedder" and not encoder.max_length:  # then the network's positions set a limit too
@@ -236,7 +236,7 @@ class _Listener(logging.Handler):
 
 @contextmanager
 def _failures() -> Iterator[Sequence[BaseException]]:
-    """What infinity's threads die of: they tell it to the log alone, and whoever waits for their answers would wait forever."""
+    """Yield what infinity's threads die of: reported in the log alone, while others wait forever."""
     logger, listener = logging.getLogger(LIBRARY), _Listener()
     before = logger.handlers, logger.level, logger.propagate
     logger.handlers, logger.propagate = [listener], False

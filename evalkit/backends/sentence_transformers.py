@@ -138,7 +138,7 @@ def _load_embedder(model: CheckedModel) -> Any:
 
 
 def _transformer(model: CheckedModel, task: str) -> Any:
-    """The network with its tokenizer, for text alone: a tokenizer with a chat template would have it take messages."""
+    """Return the network with its tokenizer, for text alone: a tokenizer with a chat template would have it take messages."""
     from sentence_transformers.sentence_transformer.modules import Transformer
 
     output, name = OUTPUTS[model.settings.kind]
@@ -156,7 +156,7 @@ def _transformer(model: CheckedModel, task: str) -> Any:
 
 
 def _load_old_cross_encoder(model: CheckedModel) -> Any:
-    """A CrossEncoder that gives raw logits."""
+    """Return a CrossEncoder that gives raw logits."""
     from sentence_transformers import CrossEncoder
 
     with quiet("sentence_transformers"):
@@ -172,7 +172,7 @@ def _load_old_cross_encoder(model: CheckedModel) -> Any:
 
 
 def _old_transformer(model: CheckedModel) -> Any:
-    """The first part of a SentenceTransformer: the network with its tokenizer."""
+    """Return the first part of a SentenceTransformer: the network with its tokenizer."""
     from sentence_transformers.models import Transformer
 
     given = {"trust_remote_code": model.settings.trust_remote_code, "local_files_only": True}
@@ -187,7 +187,7 @@ def _old_transformer(model: CheckedModel) -> Any:
 
 
 def _load_old_embedder(model: CheckedModel) -> Any:
-    """A SentenceTransformer of the recipe's parts."""
+    """Return a SentenceTransformer of the recipe's parts."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.models import Normalize, Pooling
 

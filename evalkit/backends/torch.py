@@ -85,12 +85,12 @@ def open_network(
 
 
 def device_name(device: torch.device) -> str:
-    """What a result says of a device: a GPU's own name, else its type."""
+    """Return what a result says of a device: a GPU's own name, else its type."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def choose_device(name: str | None) -> torch.device:
-    """The device of that name, or the best there is. Raises EvalkitError where this machine lacks it."""
+    """Return the device of that name, or the best there is. Raises EvalkitError where this machine lacks it."""
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:

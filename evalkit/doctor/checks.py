@@ -66,7 +66,7 @@ class Check:
 
 
 def judge_finite(evidence: Evidence) -> Opinion:
-    """Every score must be a number."""
+    """Judge whether every score is a number."""
     if evidence.not_finite is not None:
         return Opinion(
             "fault", evidence.not_finite, "compare the weight files with their origin; in fp16: dtype=bf16 or fp32"
@@ -75,13 +75,13 @@ def judge_finite(evidence: Evidence) -> Opinion:
 
 
 def is_constant(measured: Measurements) -> bool:
-    """Whether the candidates of a query have all the same score, but for rounding."""
+    """Return whether the candidates of a query have all the same score, but for rounding."""
     size = max(1.0, float(np.abs(measured.scores).max()))
     return spread(measured.sample.task, measured.scores) <= CONSTANT * size
 
 
 def judge_constant(evidence: Evidence) -> Opinion:
-    """Scores that don't differ rank nothing."""
+    """Judge whether scores differ: those that don't rank nothing."""
     measured = evidence.found
     scores = measured.scores
     seen = (
@@ -98,7 +98,7 @@ def judge_constant(evidence: Evidence) -> Opinion:
 
 
 def judge_ties(evidence: Evidence) -> Opinion:
-    """Tied scores leave the ranking to chance, or to the file's order: positives first."""
+    """Judge ties, which leave the ranking to chance, or to the file's order: positives first."""
     measured = evidence.found
     facts = tie_facts(measured.sample.task, measured.scores)
     seen = (
@@ -116,7 +116,7 @@ def judge_ties(evidence: Evidence) -> Opinion:
 
 
 def judge_order(evidence: Evidence) -> Opinion:
-    """A candidate's score must not depend on where it stands: files list the positives first."""
+    """Judge whether a candidate's score depends on its place: files list the positives first."""
     measured = evidence.found
     task = first_requests(measured.sample.task, len(measured.shuffled.candidates))
     again = np.empty(len(measured.shuffled.scores))
@@ -137,7 +137,7 @@ def judge_order(evidence: Evidence) -> Opinion:
 
 
 def judge_batches(evidence: Evidence) -> Opinion:
-    """Nor may it depend on what is scored beside it."""
+    """Judge whether a candidate's score depends on what is scored beside it."""
     alone = evidence.found.alone
     if alone is None:
         return Opinion("skipped", "the scorer looks at a whole task at once")
@@ -152,7 +152,7 @@ def judge_batches(evidence: Evidence) -> Opinion:
 
 
 def _compared(evidence: Evidence, again: Rescored) -> tuple[float, str]:
-    """The largest difference to the first scoring, over the scores' spread, and in words."""
+    """Return the largest difference to the first scoring, over the scores' spread, and in words."""
     measured = evidence.found
     difference = float(np.abs(measured.scores[again.candidates].astype(np.float64) - again.scores).max())
     ratio = difference / spread(measured.sample.task, measured.scores)
@@ -173,7 +173,7 @@ def _against_ties(evidence: Evidence) -> str:
 
 
 def judge_signal(evidence: Evidence) -> Opinion:
-    """A model must rank better than chance, and should rank better than BM25."""
+    """Judge the ranking: a model must rank better than chance, and should rank better than BM25."""
     measured = evidence.found
     task = measured.sample.task
     causes = NO_WORDS if evidence.settings.kind == "lexical" else f"look for {NO_SIGNAL}"
@@ -202,7 +202,7 @@ def judge_signal(evidence: Evidence) -> Opinion:
 
 
 def judge_published(evidence: Evidence) -> Opinion:
-    """The sample should agree with what was published of the model."""
+    """Judge whether the sample agrees with what was published of the model."""
     measured = evidence.found
     figure = measured.published
     if figure is None:
@@ -302,7 +302,7 @@ CHECKS = (
 
 
 def judge_evidence(evidence: Evidence) -> list[tuple[Check, Opinion]]:
-    """Every check's opinion, in the table's order; a check that has nothing to look at is skipped, with the reason."""
+    """Return every check's opinion, in the table's order; a check that has nothing to look at is skipped, with the reason."""
     return [(check, _obstacle(check, evidence) or check.judge(evidence)) for check in CHECKS]
 
 

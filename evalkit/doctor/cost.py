@@ -38,7 +38,7 @@ def full_cost(task: Task, sample: Task, run: Run, loading: float, *, pairs: bool
 
 
 def item_lengths(task: Task, *, pairs: bool) -> NDArray[np.float64]:
-    """Characters of each distinct pair (both texts), or of each distinct text."""
+    """Count the characters of each distinct pair (both texts), or of each distinct text."""
     texts = task_texts(task)
     queries, documents = (np.array([len(text) for text in group], float) for group in (texts.queries, texts.documents))
     if not pairs:
@@ -49,7 +49,7 @@ def item_lengths(task: Task, *, pairs: bool) -> NDArray[np.float64]:
 
 
 def _most_characters(sample: Task, run: Run, *, pairs: bool) -> float:
-    """How many characters the model reads of an input; endless where none of the sample's was cut, or nobody counts."""
+    """Return how many characters the model reads of an input; endless where none of the sample's was cut, or nobody counts."""
     if run.tokens is None or run.truncated is None or not run.truncated.any():
         return float("inf")
     characters = np.array(
@@ -77,7 +77,7 @@ def _memory() -> tuple[int | None, str]:
 
 
 def judge_cost(evidence: Evidence) -> Opinion:
-    """What to expect of the whole task."""
+    """Say what to expect of the whole task, and judge whether its memory is there."""
     cost = evidence.found.cost
     seen = (
         f"the whole task, {cost.task_pairs:,} pairs: about {duration(cost.task_seconds)} of scoring ({cost.sample_pairs:,} pairs "
@@ -92,7 +92,7 @@ def judge_cost(evidence: Evidence) -> Opinion:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words, with two digits that matter."""
+    """Write seconds in words, with two digits that matter."""
     for size, unit in ((3600, "h"), (60, "min")):
         if seconds >= size:
             return f"{seconds / size:.1f} {unit}"

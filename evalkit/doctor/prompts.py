@@ -34,7 +34,7 @@ CLOSE = 0.6
 
 
 def wanted_prompts(settings: ModelSettings) -> tuple[Prompts, ...]:
-    """Prompts that the model's recipe, folder or name declares, or else those of known families, to be tried.
+    """Return the prompts that the model's recipe, folder or name declares, or else those of known families, to be tried.
 
     Empty for what is no embedder, for a model whose own recipe has no prompts, and for a recipe that was chosen by name.
     """
@@ -52,12 +52,12 @@ def wanted_prompts(settings: ModelSettings) -> tuple[Prompts, ...]:
 
 
 def are_missing(settings: ModelSettings, prompts: Prompts) -> bool:
-    """Whether the run lacks a prompt that these say."""
+    """Return whether the run lacks a prompt that these say."""
     return bool((prompts.query and not settings.query_prompt) or (prompts.document and not settings.document_prompt))
 
 
 def judge_prompts(evidence: Evidence) -> Opinion:
-    """A model that was trained with prompts needs them."""
+    """Judge whether the run has the prompts that the model was trained with."""
     settings, wanted = evidence.settings, evidence.found.wanted_prompts
     if not wanted:
         return Opinion("skipped", "the model takes none, or its recipe was chosen by name")
@@ -91,7 +91,7 @@ def _with_prompts(settings: ModelSettings, wanted: tuple[Prompts, ...], trials: 
 
 
 def _names(settings: ModelSettings, folder: Path | None) -> list[str]:
-    """All that the model is called: by its settings, by its folder, and by the configuration that it was saved with."""
+    """Return all that the model is called: by its settings, by its folder, and by the configuration that it was saved with."""
     names = [settings.name, (settings.hub_id or "").rpartition("/")[2]]
     if folder is not None:
         saved = str(_read(folder / "config.json").get("_name_or_path") or "")
@@ -108,7 +108,7 @@ def _of_family(names: list[str]) -> list[Prompts]:
 
 
 def _of_folder(folder: Path) -> list[Prompts]:
-    """What sentence-transformers would put before the texts."""
+    """Return what sentence-transformers would put before the texts."""
     prompts = _read(folder / SENTENCE_TRANSFORMERS).get("prompts")
     if not isinstance(prompts, dict):
         return []
@@ -118,7 +118,7 @@ def _of_folder(folder: Path) -> list[Prompts]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is none: loading the model says what is wrong with its own files."""
+    """Return a JSON object; empty where there is none: loading the model says what is wrong with its own files."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

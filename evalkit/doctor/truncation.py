@@ -20,7 +20,7 @@ WORTH_TELLING = 0.02
 
 
 def measure_cuts(network: LocalNetwork, task: Task, *, pairs: bool) -> Cuts:
-    """Per candidate, what its input loses: that of the pair with the query's first text, or of the document alone."""
+    """Return per candidate what its input loses: that of the pair with the query's first text, or of the document alone."""
     queries = _tokenized(network, [request.query.texts[0] for request in task.requests], "query")
     documents = _tokenized(
         network, [candidate.text for request in task.requests for candidate in request.candidates], "document"
@@ -47,7 +47,7 @@ def _lost(encoding: Encoding, special: int, length: int) -> float:
 
 
 def judge_truncation(evidence: Evidence) -> Opinion:
-    """Little of the relevant text may be cut."""
+    """Judge how much of the relevant texts is cut."""
     cuts = evidence.found.cuts
     if cuts is None:
         return Opinion("skipped", "the scorer does not say what it cuts")

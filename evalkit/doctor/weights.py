@@ -13,7 +13,7 @@ HEADS = ("classifier.", "score.")
 
 
 def head_is_new(settings: ModelSettings) -> bool | None:
-    """Whether every bias of the scoring head is exactly zero: so a library creates it, and no training leaves it.
+    """Return whether every bias of the scoring head is exactly zero: so a library creates it, and no training leaves it.
 
     None where that can't be seen: no cross-encoder in a folder, no safetensors, or a head without biases.
     """
@@ -33,7 +33,7 @@ def head_is_new(settings: ModelSettings) -> bool | None:
 
 
 def judge_golden(evidence: Evidence) -> Opinion:
-    """Known weights must give known scores."""
+    """Judge whether known weights give their known scores."""
     if not evidence.golden:
         unscored = evidence.broken or evidence.not_finite
         return Opinion("skipped", "not compared" if unscored else "no golden scores are known of this model")
@@ -48,7 +48,7 @@ def judge_golden(evidence: Evidence) -> Opinion:
 
 
 def judge_weights(evidence: Evidence) -> Opinion:
-    """The weights must be whole, of the kind that the recipe says, and a head trained."""
+    """Judge whether the weights are whole, of the kind that the recipe says, and their head trained."""
     if evidence.broken is not None:
         return Opinion("fault", evidence.broken, "choose the model kind that the weights have, or whole weights")
     if evidence.settings.kind in ("lexical", "baseline", "run"):

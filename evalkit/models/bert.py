@@ -72,7 +72,7 @@ def compute_first_token_alone(
 
 
 def has_bert_layers(config: Any) -> bool:
-    """Whether the layers are transformers' own of BERT's kind.
+    """Return whether the layers are transformers' own of BERT's kind.
 
     A layer of transformers 4 gives a tuple, and may have relative positions; a model's own code may do anything.
     """
@@ -86,7 +86,7 @@ def has_bert_layers(config: Any) -> bool:
 
 
 def runs_packed(config: Any, device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether the kernel is there and runs a network of this configuration, in this precision, on this device."""
+    """Return whether the kernel is there and runs a network of this configuration, in this precision, on this device."""
     return (
         device.type == "cuda"
         and dtype in (torch.float16, torch.bfloat16)
@@ -98,7 +98,7 @@ def runs_packed(config: Any, device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def packed_forward(network: EncoderNetwork, device: torch.device) -> Forward:
-    """The network's forward pass, its layers replaced in place: takes padded arrays, and computes what is no padding."""
+    """Return the network's forward pass, which takes padded arrays and computes no padding; its layers are replaced in place."""
     base: Any = network.classifier.base_model if isinstance(network, CrossEncoderNetwork) else network.encoder
     first_token = isinstance(network, CrossEncoderNetwork) or network.pooling == "cls"
     base.encoder = PackedEncoder(base.encoder.layer, first_token)
@@ -120,7 +120,7 @@ def packed_forward(network: EncoderNetwork, device: torch.device) -> Forward:
 
 
 def pack_rows(arrays: Arrays, config: Any) -> tuple[dict[str, NDArray[np.int64]], NDArray[np.int32]]:
-    """The arrays of padded inputs as one row, shape (1, tokens), with each token's position; and where each input starts.
+    """Return the arrays of padded inputs as one row, shape (1, tokens), with each token's position; and where each input starts.
 
     The second has one number more than there are inputs: the last one is where the last input ends.
     """
@@ -169,7 +169,7 @@ def attend(
     longest_query: int,
     longest: int,
 ) -> torch.Tensor:
-    """Attention within each input; tensors of shape (tokens, heads, dimensions)."""
+    """Compute attention within each input; tensors of shape (tokens, heads, dimensions)."""
     from torch.nn.attention.varlen import varlen_attn
 
     # it gives more than the attention's output only where asked to
@@ -185,7 +185,7 @@ def _run_layer(
     longest_asked: int,
     longest: int,
 ) -> torch.Tensor:
-    """The layer's outputs at the `asked` positions, with keys and values of all `states`, shape (tokens, dimensions)."""
+    """Return the layer's outputs at the `asked` positions, with keys and values of all `states`, shape (tokens, dimensions)."""
     attention = layer.attention.self
 
     def heads(projection: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:

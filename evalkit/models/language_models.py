@@ -86,7 +86,7 @@ def _refuse_other_kinds(settings: ModelSettings, config: dict[str, Any]) -> None
 
 
 def _token_of(settings: ModelSettings, tokenizer: Any, word: str) -> int:
-    """The first token of the word, as FlagEmbedding takes it."""
+    """Return the first token of the word, as FlagEmbedding takes it."""
     ids: list[int] = tokenizer(word, add_special_tokens=False)["input_ids"]
     if not ids or ids[0] == tokenizer.unk_token_id:
         raise EvalkitError(f"{settings.name}: its tokenizer has no token for the word {word!r}")
@@ -165,7 +165,7 @@ class LayerwiseNetwork(torch.nn.Module):
         return (score if softcap is None else softcap * torch.tanh(score / softcap)).float()
 
     def _surroundings(self, hidden: torch.Tensor) -> dict[str, Any]:
-        """Positions, and who attends to whom: whatever stands before it. So the padding behind needs no mask of its own."""
+        """Return positions, and who attends to whom: whatever stands before it. So the padding behind needs no mask of its own."""
         length = hidden.shape[1]
         positions = torch.arange(length, device=hidden.device)[None]
         mask = torch.full((length, length), torch.finfo(hidden.dtype).min, dtype=hidden.dtype, device=hidden.device)
@@ -203,7 +203,7 @@ def compress(
 
 
 def read_layerwise_config(settings: ModelSettings, folder: Path) -> LayerwiseConfig:
-    """What config.json says of the network, up to the layer in `cutoff_layers`.
+    """Return what config.json says of the network, up to the layer in `cutoff_layers`.
 
     Raises EvalkitError where the architecture is another one, or has no head behind that layer.
     """
@@ -274,7 +274,7 @@ def _gemma(settings: ModelSettings, config: dict[str, Any]) -> LayerwiseConfig:
 
 
 def _cutoff(settings: ModelSettings, there: range) -> int:
-    """The one layer in `cutoff_layers`, or the last that has a head."""
+    """Return the one layer in `cutoff_layers`, or the last that has a head."""
     chosen = settings.cutoff_layers or (there[-1],)
     if len(chosen) != 1 or chosen[0] not in there:
         raise EvalkitError(

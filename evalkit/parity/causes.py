@@ -38,7 +38,7 @@ MOST_ALONE = 16
 SMALL_REST = 0.1
 """What may be left of a difference for a change to explain most of it."""
 SMALL_PART = 1 / 3
-"""The same for a change that brings all within the tolerance, which may be wide."""
+"""What may be left where a change brings all within the tolerance, which may be wide."""
 SAME_SIZE = 3.0
 """Mean differences within this factor of each other are of one size."""
 SIDED = 0.9
@@ -66,11 +66,11 @@ class Difference:
         return self.rest(self.expected)
 
     def rest(self, scores: Floats) -> float:
-        """The largest difference between these scores and the backend's."""
+        """Return the largest difference between these scores and the backend's."""
         return float(self._apart(scores).max(initial=0.0))
 
     def mean_rest(self, scores: Floats) -> float:
-        """The mean of those differences."""
+        """Return the mean difference between these scores and the backend's."""
         apart = self._apart(scores)
         return float(apart.mean()) if len(apart) else 0.0
 
@@ -90,7 +90,7 @@ class Difference:
         return np.maximum(apart[np.isfinite(apart)], 0.0)
 
     def explains(self, rest: float) -> Explains:
-        """How much a change explains that leaves so much."""
+        """Return how much a change explains that leaves so much."""
         if rest <= self.tolerance and rest < SMALL_PART * self.before:
             return "all"
         return "most" if rest < SMALL_REST * self.before else "no"
@@ -99,7 +99,7 @@ class Difference:
 def find_difference(
     task: Task, comparison: Comparison, reference: NDArray[np.floating], other: NDArray[np.floating]
 ) -> Difference:
-    """The pairs of the task that differ most, the largest difference first."""
+    """Return the pairs of the task that differ most, the largest difference first."""
     size = np.nan_to_num(comparison.differences, nan=-1.0)
     numbers = np.argsort(-size, kind="stable")[:MOST_PAIRS]
     requests = [
@@ -128,7 +128,7 @@ def find_cause(difference: Difference, card: Model | None, backend: Model) -> Di
 
 
 def _best(trials: list[Trial]) -> Trial | None:
-    """The first that explains all, else the one that leaves least of the difference, else a precision that makes as much."""
+    """Return the first that explains all, else the one that leaves least of the difference, else a precision that makes as much."""
     for degree in ("all", "most", "size"):
         found = [trial for trial in trials if trial.explains == degree]
         if found:
@@ -137,7 +137,7 @@ def _best(trials: list[Trial]) -> Trial | None:
 
 
 def _activations(difference: Difference) -> Iterator[Trial]:
-    """The reference's own scores put through a function."""
+    """Try functions of the reference's own scores."""
     if difference.probabilities:
         return
     scores = difference.expected
@@ -150,7 +150,7 @@ def _activations(difference: Difference) -> Iterator[Trial]:
 
 
 def _batches(difference: Difference, backend: Model) -> Iterator[Trial]:
-    """The backend itself, asked for the same pairs in other company."""
+    """Ask the backend itself for the same pairs in other company."""
     few = replace(
         difference,
         sample=replace(difference.sample, requests=difference.sample.requests[:MOST_ALONE]),
@@ -175,7 +175,7 @@ def _batches(difference: Difference, backend: Model) -> Iterator[Trial]:
 
 
 def _alone(model: Model, task: Task, request: Request) -> float:
-    """The score of a request's one candidate, each text of its query asked for by itself: the best counts."""
+    """Return the score of a request's one candidate, each text of its query asked for by itself: the best counts."""
     asked = [replace(request, query=replace(request.query, texts=(text,))) for text in request.query.texts]
     return max(float(_score(model, task, [one])[0]) for one in asked)
 
@@ -186,7 +186,7 @@ def _score(model: Model, task: Task, requests: tuple[Request, ...] | list[Reques
 
 
 def _changed(difference: Difference, card: Model) -> Iterator[Trial]:
-    """The card's code, changed; each also with a sigmoid behind it, since servers like to put one there."""
+    """Try changes of the card's code, each also with a sigmoid behind it, since servers like to put one there."""
     scorer = card.runnable.scorer
     if isinstance(scorer, LocalNetwork) or not isinstance(scorer, PairScorer | TextEmbedder):
         raise TypeError(f"{type(scorer).__name__} is not the card's code")
@@ -228,7 +228,7 @@ def _judged(difference: Difference, change: Change, scores: Floats) -> Trial:
 
 
 def _texts(sample: Task, card: Model) -> list[tuple[str, ...]]:
-    """What the tokenizer gets in one call for each of the pairs, or for each of their texts."""
+    """Return what the tokenizer gets in one call for each of the pairs, or for each of their texts."""
     queries = [card.settings.query_prompt + text for request in sample.requests for text in request.query.texts[:1]]
     documents = [card.settings.document_prompt + request.candidates[0].text for request in sample.requests]
     if card.settings.kind == "cross-encoder":
@@ -250,7 +250,7 @@ class Change:
     dtype: str = ""
 
     def applied(self, request: Request) -> Request:
-        """The request with its texts rewritten."""
+        """Return the request with its texts rewritten."""
         query = replace(request.query, texts=tuple(map(self.rewrite, request.query.texts)))
         candidates = [replace(candidate, text=self.rewrite(candidate.text)) for candidate in request.candidates]
         return replace(request, query=query, candidates=tuple(candidates))
@@ -284,7 +284,7 @@ class TurnedRound:
 def changes_of(
     card: Card, settings: ModelSettings, runtime: Runtime, texts: Sequence[tuple[str, ...]]
 ) -> Iterator[Change]:
-    """All changes that can tell something about a model on these `texts` (pairs, or single ones), the likeliest first."""
+    """Yield all changes that can make a difference to a model on these `texts` (pairs, or single ones), the likeliest first."""
     pairs = settings.kind == "cross-encoder"
     yield Change(
         "reference", "the card's page as it is", lambda: card
@@ -314,7 +314,7 @@ def _rewritings(card: Card) -> Iterator[Change]:
 
 
 def _other_prompts(card: Card, settings: ModelSettings) -> Iterator[Change]:
-    """Prompts left out, put before both, or those that the model or its family wants and the recipe lacks."""
+    """Yield changes of prompts: left out, put before both, or those that the model or its family wants and the recipe lacks."""
     own = card.prompts["query"], card.prompts["document"]
     query, document = own
     tried: dict[tuple[str, str], str] = {
@@ -339,7 +339,7 @@ def _other_prompts(card: Card, settings: ModelSettings) -> Iterator[Change]:
 
 
 def _other_lengths(card: Card, texts: Sequence[tuple[str, ...]]) -> Iterator[Change]:
-    """Other lengths that would cut some of the texts in another way than the recipe's does."""
+    """Yield other lengths that would cut some of the texts in another way than the recipe's does."""
     tokenizer: Any = card.tokenizer
     longest = max(len(tokenizer(*text, truncation=False, verbose=False)["input_ids"]) for text in texts)
     positions = getattr(getattr(card.network, "config", None), "max_position_embeddings", None) or 0

@@ -35,7 +35,7 @@ logger = logging.getLogger("evalkit")
 
 
 def compare_backends(words: Words, compose: Compose) -> int:
-    """Compare the backends and print what was found. Gives the exit code: 0 where all agree, else 1.
+    """Compare the backends and print what was found. Return the exit code: 0 where all agree, else 1.
 
     Raises EvalkitError for whatever is wrong with the words, and for a backend that can't run the model, before weights load.
     """
@@ -80,7 +80,7 @@ class _CardModel:
         self._made: Model | None = None
 
     def get(self) -> Model | None:
-        """The model, or None where transformers can't run it as the page does."""
+        """Return the model, or None where transformers can't run it as the page does."""
         model = self._reference.model
         if self._reference.name == CARD and model.runtime.dtype == FULL_PRECISION:
             return model
@@ -128,12 +128,12 @@ def _diagnosis(
 
 
 def _looks_at_the_whole(candidate: Candidate) -> bool:
-    """What needs all of a task (BM25 its corpus) can't be asked for some of its pairs."""
+    """Tell whether the model needs all of a task (BM25 its corpus), so that it can't be asked for some of its pairs."""
     return isinstance(candidate.model.runnable.scorer, TaskScorer)
 
 
 def _tolerance(candidate: Candidate, reference: Candidate) -> float:
-    """The wider of the two precisions'."""
+    """Return the wider tolerance of the two precisions."""
     vectors = candidate.model.settings.makes_vectors
     return max(default_tolerance(one.settings.runtime.dtype, vectors=vectors) for one in (candidate, reference))
 

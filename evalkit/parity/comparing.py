@@ -21,7 +21,7 @@ LAST_PLACES = 2
 
 
 def default_tolerance(dtype: str, *, vectors: bool) -> float:
-    """How far a backend's scores in that precision may be from those of a reference in fp32."""
+    """Return how far a backend's scores in that precision may be from those of a reference in fp32."""
     return (SIMILARITIES if vectors else LOGITS)[dtype]
 
 
@@ -67,7 +67,7 @@ def compare_scores(
 
 
 def _metric_changes(task: Task, reference: NDArray[np.float64], other: NDArray[np.float64]) -> dict[str, float | None]:
-    """The other's MAP and MRR less the reference's, by name; None where no query can be scored."""
+    """Return the other's MAP and MRR less the reference's, by name; None where no query can be scored."""
     protocol = find_protocol(PROTOCOL)
     try:
         before, after = (score_lists(lists_of_task(task, scores), protocol).means for scores in (reference, other))
@@ -77,7 +77,7 @@ def _metric_changes(task: Task, reference: NDArray[np.float64], other: NDArray[n
 
 
 def logits_of(probabilities: ArrayLike) -> tuple[Floats, Floats]:
-    """The logit of each probability, and how far it may be off because the probability is a float32; both float64[n].
+    """Return the logit of each probability, and how far it may be off because the probability is a float32; both float64[n].
 
     A probability of 0 or 1 has the logit NaN and may be off by any amount.
     """
@@ -91,9 +91,9 @@ def logits_of(probabilities: ArrayLike) -> tuple[Floats, Floats]:
 
 
 def fit_probabilities(reference: Floats, probabilities: ArrayLike) -> tuple[Floats, Floats, AffineMap]:
-    """Probabilities on the reference's scale: their logits on the straight line that fits best, and how far they may be off.
+    """Return probabilities on the reference's scale: their logits on the straight line that fits best, and how far they may be off.
 
-    Least squares, each probability weighted by how well it tells its logit. NaN and infinity where it is 0 or 1.
+    Least squares, each probability weighted by how well it determines its logit. NaN and infinity where it is 0 or 1.
     """
     logits, slack = logits_of(probabilities)
     known = np.isfinite(logits)
@@ -104,7 +104,7 @@ def fit_probabilities(reference: Floats, probabilities: ArrayLike) -> tuple[Floa
 
 
 def kendall_taus(reference: ArrayLike, other: ArrayLike, sizes: Sequence[int]) -> Floats:
-    """Kendall's tau-b per query; NaN where the reference tells no two candidates apart, 0 where only the other does not."""
+    """Return Kendall's tau-b per query; NaN where the reference tells no two candidates apart, 0 where only the other does not."""
     from scipy.stats import kendalltau
 
     taus = []
@@ -117,7 +117,7 @@ def kendall_taus(reference: ArrayLike, other: ArrayLike, sizes: Sequence[int]) -
 
 
 def count_flips(reference: ArrayLike, other: ArrayLike, sizes: Sequence[int], allowance: ArrayLike) -> Flips:
-    """Pairs of a query's candidates that the two put in different orders; ties are an order of their own.
+    """Count the pairs of a query's candidates that the two put in different orders; ties are an order of their own.
 
     `allowance` is how far each candidate's score may be off, float[n]: candidates whose reference scores are less than both
     allowances apart are a near-tie, and so are those with equal ones.
@@ -135,7 +135,7 @@ def count_flips(reference: ArrayLike, other: ArrayLike, sizes: Sequence[int], al
 
 
 def softmax_per_query(scores: ArrayLike, sizes: Sequence[int]) -> Floats:
-    """Each score's share among those of its query after the exponential."""
+    """Return each score's share among those of its query after the exponential."""
     parts = []
     for (values,) in _by_query(scores, sizes=sizes):
         powers = np.exp(values - values.max())
@@ -144,7 +144,7 @@ def softmax_per_query(scores: ArrayLike, sizes: Sequence[int]) -> Floats:
 
 
 def sigmoid(scores: ArrayLike) -> Floats:
-    """The probability of each logit."""
+    """Return the probability of each logit."""
     from scipy.special import expit
 
     result: Floats = expit(np.asarray(scores, np.float64))

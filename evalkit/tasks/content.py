@@ -19,12 +19,12 @@ logger = logging.getLogger("evalkit")
 
 
 def has_both(request: Request) -> bool:
-    """Whether a query has positive and negative candidates, without which cmteb-v1 leaves it out."""
+    """Return whether a query has positive and negative candidates, without which cmteb-v1 leaves it out."""
     return any(c.gain > 0 for c in request.candidates) and any(c.gain == 0 for c in request.candidates)
 
 
 def task_statistics(requests: Iterable[Request]) -> TaskStatistics:
-    """Sizes of the requests. A document offered for several queries counts each time, except in `unique_documents`."""
+    """Return the sizes of the requests. A document offered for several queries counts each time, except in `unique_documents`."""
     requests = tuple(requests)
     candidates = [candidate for request in requests for candidate in request.candidates]
     positives = [sum(candidate.gain > 0 for candidate in request.candidates) for request in requests]
@@ -45,7 +45,7 @@ def task_statistics(requests: Iterable[Request]) -> TaskStatistics:
 
 
 def fingerprint(requests: Iterable[Request]) -> str:
-    """SHA-256, in hex, of the texts, gains and missed gains in their order.
+    """Return the SHA-256, in hex, of the texts, gains and missed gains in their order.
 
     Ids are no part of it: the same data has one fingerprint in either layout and any file type, as long as candidates
     stand in the same order.
@@ -60,7 +60,7 @@ def fingerprint(requests: Iterable[Request]) -> str:
 
 
 def script_of(text: str) -> str:
-    """The script that a text is written in: `Han`, `Latin` (ASCII letters), `Han+Latin`, or `other`."""
+    """Return the script that a text is written in: `Han`, `Latin` (ASCII letters), `Han+Latin`, or `other`."""
     scripts = [name for name, letter in _SCRIPTS.items() if letter.search(text)]
     return "+".join(scripts) or "other"
 
@@ -71,7 +71,7 @@ def _prefixed(text: str) -> bytes:
 
 
 def compare_with_published(task: Task) -> tuple[str, ...]:
-    """How a whole task differs from the dataset statistics that mteb publishes for it, a phrase per figure.
+    """Return how a whole task differs from the dataset statistics that mteb publishes for it, a phrase per figure.
 
     Compared are the queries that have positives and negatives, since mteb's copies hold no others. Empty where nothing
     differs, and where nothing is published for the task.

@@ -85,7 +85,7 @@ def _name_of(path: str | None) -> str:
 
 
 def _compared(task: Task) -> Task:
-    """The task, with what differs from the published dataset of its name."""
+    """Return the task, with what differs from the published dataset of its name."""
     differences = compare_with_published(task)
     if not differences:
         return task

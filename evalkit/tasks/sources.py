@@ -31,7 +31,7 @@ _ADVICE = "run it on a machine that reaches the Hub, set HF_ENDPOINT to a mirror
 
 
 def read_source(settings: TaskSettings, *, offline: bool) -> tuple[RawDataset, str, str]:
-    """Return the dataset as read, where it is from, and its revision (`unpinned` where that cannot be told).
+    """Return the dataset as read, where it is from, and its revision (`unpinned` where that is unknown).
 
     Raises EvalkitError where it can't be had.
     """
@@ -62,7 +62,7 @@ def _no_source(settings: TaskSettings) -> str:
 
 
 def read_hub(location: HubLocation, layout: Layout, split: str, *, offline: bool) -> tuple[RawDataset, str, str]:
-    """A dataset of the Hub, its repository, and the commit that it is of (`unpinned` where that cannot be told).
+    """Return a dataset of the Hub, its repository, and the commit that it is of (`unpinned` where that is unknown).
 
     HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE and the cache's variables work as everywhere. With `offline`, or where the Hub
     cannot be reached, the Hub cache alone is read. Raises EvalkitError that says what to do.
@@ -123,7 +123,7 @@ def _snapshot(location: HubLocation, *, offline: bool) -> Path:
 
 
 def _transport_errors() -> tuple[type[Exception], ...]:
-    """Whatever else a download may raise: the bases are of the HTTP library that this huggingface_hub is built on."""
+    """Return whatever else a download may raise: the bases are of the HTTP library that this huggingface_hub is built on."""
     from huggingface_hub.errors import HfHubHTTPError
 
     return (OSError, *HfHubHTTPError.__bases__)
@@ -215,7 +215,7 @@ def complete(settings: TaskSettings) -> TaskSettings:
 
 
 def read_registered(settings: TaskSettings, *, offline: bool) -> tuple[RawDataset, str, str]:
-    """The dataset as mteb reads it, its repository and its revision. `settings` are complete.
+    """Return the dataset as mteb reads it, its repository and its revision. `settings` are complete.
 
     Raises EvalkitError where mteb can't fetch it.
     """
@@ -228,7 +228,7 @@ def read_registered(settings: TaskSettings, *, offline: bool) -> tuple[RawDatase
 
 
 def raw_dataset(task: Any, settings: TaskSettings) -> RawDataset:
-    """What a loaded task of mteb holds (`AbsTaskRetrieval.dataset`, or its older form) of the subset and split.
+    """Return what a loaded task of mteb holds (`AbsTaskRetrieval.dataset`, or its older form) of the subset and split.
 
     As mteb does, an instruction is put behind its query. Raises EvalkitError for queries that are conversations.
     """

@@ -17,7 +17,7 @@ from evalkit.configuration.files import is_nested_deep, parse_yaml
 from evalkit.errors import EvalkitError
 from evalkit.results.published import AVERAGE_TASK
 
-# as huggingface_hub finds it; its ModelCard refuses a card whose figures are wrong, and here these are to be told
+# as huggingface_hub finds it; its ModelCard refuses a card whose figures are wrong, and here these are to be reported
 _FRONT_MATTER = re.compile(r"^(\s*---[\r\n]+)([\S\s]*?)([\r\n]+---(\r\n|\r|\n|$))")
 
 _HUB = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.\-]+/[\w.\-]+)/?")

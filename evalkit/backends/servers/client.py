@@ -83,7 +83,7 @@ class Client:
             asking.result()
 
     def get(self, path: str) -> Any:
-        """What the server answers to a GET, read as JSON. Raises EvalkitError as `stream` does."""
+        """Return what the server answers to a GET, read as JSON. Raises EvalkitError as `stream` does."""
 
         async def ask() -> Any:
             async with self._connected() as http:
@@ -93,11 +93,11 @@ class Client:
             return portal.call(ask)
 
     def refusal(self, path: str, problem: str) -> EvalkitError:
-        """The error that names the server, the address and what was wrong."""
+        """Return the error that names the server, the address and what was wrong."""
         return EvalkitError(f"{self.backend} at {endpoint(self.url, path)} {problem}")
 
     def quote(self, text: str) -> str:
-        """What the server says, short, in one line, and without the key, which some servers repeat."""
+        """Return what the server says, short, in one line, and without the key, which some servers repeat."""
         plain = " ".join((text.replace(self.key, "***") if self.key else text).split())
         return repr(plain if len(plain) <= SHOWN else plain[:SHOWN] + "…")
 
@@ -135,7 +135,7 @@ class Client:
     async def _ask(
         self, http: httpx2.AsyncClient, path: str, body: Mapping[str, Any] | None, read: Callable[[Any], Outcome]
     ) -> tuple[Outcome, float]:
-        """What `read` makes of the answer, and the seconds that it took, without those of tries that failed."""
+        """Return what `read` makes of the answer, and the seconds that it took, without those of tries that failed."""
         tries = 0
 
         async def attempt() -> tuple[Outcome, float]:
@@ -192,7 +192,7 @@ class Client:
         return await http.post(endpoint(self.url, path), content=content, headers={"Content-Type": "application/json"})
 
     def _decoded(self, response: httpx2.Response) -> Any:
-        """The answer, without the key if the server repeats it: what it says of itself goes into results.
+        """Return the answer, without the key if the server repeats it: what it says of itself goes into results.
 
         Raises PassingError where it is not JSON, since it may have been cut off.
         """
@@ -239,7 +239,7 @@ async def insist(
     longest: float = LONGEST_ALTOGETHER,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Outcome:
-    """What `attempt` gives, within so many further tries and `longest` seconds.
+    """Return what `attempt` gives, within so many further tries and `longest` seconds.
 
     `report` hears of each wait: why, and for how many seconds. Raises the PassingError of the last try where none succeeds, and
     any other error at once.
@@ -261,12 +261,12 @@ def _asked(error: BaseException) -> float:
 
 
 def is_transient(response: httpx2.Response) -> bool:
-    """Whether the server says that it may answer later."""
+    """Return whether the server says that it may answer later."""
     return response.status_code in TRANSIENT or error_type(response) == "overloaded"
 
 
 def error_type(response: httpx2.Response) -> str:
-    """What TEI calls the error, in small letters: its versions disagree on status codes and on capitals."""
+    """Return what TEI calls the error, in small letters: its versions disagree on status codes and on capitals."""
     try:
         content = json.loads(response.content)
     except (ValueError, RecursionError):
@@ -275,7 +275,7 @@ def error_type(response: httpx2.Response) -> str:
 
 
 def retry_after(response: httpx2.Response) -> float:
-    """The seconds that the server asks to wait: a number, or the time until a date; 0 where it asks nothing sensible."""
+    """Return the seconds that the server asks to wait: a number, or the time until a date; 0 where it asks nothing sensible."""
     asked = response.headers.get("Retry-After", "")
     try:
         seconds = float(asked)

@@ -11,7 +11,7 @@ COLUMNS = ("query", "positive", "negative")
 
 
 def requests_from_rows(tables: tuple[Table, ...], split: str, log: FindingLog) -> tuple[Request, ...]:
-    """The requests of rows in C-MTEB's layout, in file order, positives before negatives.
+    """Return the requests of rows in C-MTEB's layout, in file order, positives before negatives.
 
     Ids are those that mteb 2 gives when it converts such rows: `{split}_query{i}`, where i counts from 0 the rows that
     have both positives and negatives, and for documents `apositive_{query_id}_{00000}`, `negative_{query_id}_{00000}`.
