@@ -166,6 +166,6 @@ def _ids(tokenizer: Any, text: str) -> tuple[int, ...]:
 
 
 def _starts_with_bos(tokenizer: Any, settings: ModelSettings) -> bool:
-    """Tell whether inputs start with BOS, by FlagEmbedding's rule: layerwise ones always, others where that token does not also pad."""
+    """Tell whether inputs start with BOS, by FlagEmbedding's rule: layerwise ones do, others where it does not also pad."""
     bos = tokenizer.bos_token_id
     return bos is not None and (settings.kind == "layerwise-reranker" or bos != tokenizer.pad_token_id)
