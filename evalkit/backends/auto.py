@@ -56,7 +56,7 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
 
 
 def choose(settings: ModelSettings, runtime: Runtime) -> Verdict:
-    """The backend for this model, here."""
+    """Return the backend for this model, here."""
     able = backends_for(settings)
     if "torch" not in able:
         return Verdict(next((name for name in ALONE if name in able), able[0]), "")
@@ -76,7 +76,7 @@ def choose(settings: ModelSettings, runtime: Runtime) -> Verdict:
 
 
 def _first_that_can(settings: ModelSettings, runtime: Runtime, candidates: list[str]) -> Verdict:
-    """The first backend that has the precision on this processor; the last one is left to say why it has not."""
+    """Return the first backend that has the precision on this processor; the last one is left to say why it has not."""
     why = f"the first one here that runs {runtime.dtype}"
     for name in candidates[:-1]:
         try:
@@ -109,7 +109,7 @@ def _remembered(settings: ModelSettings, runtime: Runtime, candidates: list[str]
 
 
 def _compare(settings: ModelSettings, runtime: Runtime, torch_model: RunnableModel, candidates: list[str]) -> Verdict:
-    """The first candidate that agrees with torch on the probes; torch itself comes last, and does."""
+    """Return the first candidate that agrees with torch on the probes; torch itself comes last, and does."""
     expected = probe(torch_model, settings)
     refused: list[str] = []
     for name in candidates:
@@ -129,7 +129,7 @@ def _compare(settings: ModelSettings, runtime: Runtime, torch_model: RunnableMod
 
 
 def probe(model: RunnableModel, settings: ModelSettings) -> NDArray[np.float32]:
-    """Logits or vectors of the probe texts, short and long, padded together."""
+    """Return logits or vectors of the probe texts, short and long, padded together."""
     network = model.scorer
     if not isinstance(network, LocalNetwork):
         raise TypeError(f"{type(network).__name__} is not a local network")
