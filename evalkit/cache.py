@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping
 from pathlib import Path
 
 import platformdirs
 
-from evalkit.interruption import scratch
+from evalkit.output.files import replace_file
 
 
 def cache_folder(chosen: Path | None) -> Path:
@@ -17,8 +15,8 @@ def cache_folder(chosen: Path | None) -> Path:
     return chosen or Path(platformdirs.user_cache_dir("evalkit", appauthor=False))
 
 
-def recall(path: Path) -> dict[str, object]:
-    """What a file of the cache remembers; nothing where it is missing or damaged, since it can be had again."""
+def kept_values(path: Path) -> dict[str, object]:
+    """What a file of the cache holds; nothing where it is missing or damaged, since it can be had again."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -26,10 +24,8 @@ def recall(path: Path) -> dict[str, object]:
     return content if isinstance(content, dict) else {}
 
 
-def remember(path: Path, key: str, value: object) -> None:
-    """Put one more thing into the file. Raises OSError where it can't be written."""
-    content: Mapping[str, object] = {**recall(path), key: value}
+def keep_value(path: Path, key: str, value: object) -> None:
+    """Put one more value into a file of the cache. Raises OSError where it can't be written."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with scratch(path.with_name(f"{path.name}.{os.getpid()}")) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
-        temporary.replace(path)
+    content = {**kept_values(path), key: value}
+    replace_file(path, json.dumps(content, indent=1, ensure_ascii=False).encode())

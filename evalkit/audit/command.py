@@ -9,9 +9,11 @@ from pathlib import Path
 from evalkit.audit.checks import check_figures
 from evalkit.audit.figures import SEVERITIES
 from evalkit.audit.readers.files import AuditedFile, expand, read_figures
-from evalkit.audit.report import FileReport, print_reports, reports_json, shown_path
+from evalkit.audit.report import FileReport, print_reports, reports_content
 from evalkit.errors import EvalkitError
 from evalkit.output.console import OutputConsole
+from evalkit.output.json import write_json
+from evalkit.output.text import one_line
 
 logger = logging.getLogger("evalkit")
 
@@ -23,11 +25,10 @@ def audit(paths: Sequence[Path], model: str = "", as_json: bool = False) -> int:
     `model` says whose figures the files hold, where they and their paths don't.
     """
     reports = audit_files(paths, model)
-    console = OutputConsole()
     if as_json:
-        console.print(reports_json(reports), soft_wrap=True, highlight=False)
+        write_json(reports_content(reports))
     else:
-        print_reports(reports, console)
+        print_reports(reports, OutputConsole())
     for report in reports:
         if report.unreadable:
             logger.error("evalkit: %s", report.unreadable)
@@ -50,7 +51,7 @@ def audit_files(paths: Sequence[Path], model: str = "") -> list[FileReport]:
     findings += check_figures([figure for file in files for figure in file.figures])
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     return [
-        FileReport(path, unreadable=" ".join(shown_path(Path(file)).split()))
+        FileReport(path, unreadable=one_line(file))
         if isinstance(file, str)
         else FileReport(path, file.figures, tuple(found for found in findings if found.file == str(path)))
         for path, file in read.items()

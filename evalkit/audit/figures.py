@@ -12,6 +12,8 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Literal
 
+from evalkit.output.text import one_line
+
 Kind = Literal["card", "table", "result", "own result", "registry"]
 Unit = Literal["percent", "fraction"]
 Key = tuple[str, str, str, str]
@@ -138,6 +140,6 @@ def is_equal(one: Figure, other: Figure) -> bool:
 
 
 def shown(text: str) -> str:
-    """Make a file's text fit to be printed: without control characters, and not long."""
-    safe = "".join(char if char.isprintable() else "�" for char in text[: _LONGEST_SHOWN + 1])
+    """Make a file's text fit to be printed: without control characters, on one line, and not long."""
+    safe = one_line(text[: _LONGEST_SHOWN + 1])
     return safe if len(safe) <= _LONGEST_SHOWN else safe[:_LONGEST_SHOWN] + "…"

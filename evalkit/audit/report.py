@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.text import Text
 
-from evalkit.audit.figures import SEVERITIES, Evidence, Figure, Finding, Registry, shown
+from evalkit.audit.figures import SEVERITIES, Evidence, Figure, Finding, Registry, Severity, shown
 from evalkit.audit.rules.averages import rows_with_average
 from evalkit.audit.rules.lattice import lattice_state
-from evalkit.output.console import OutputConsole
+from evalkit.output.console import STYLES, OutputConsole, Tone, print_lines, toned
+from evalkit.output.numbers import counted
+from evalkit.output.text import one_line, printable
 
-_STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
+_TONES: Mapping[Severity, Tone] = {"error": "bad", "warning": "warning", "note": "note"}
 _INDENT = " " * 10
 
 
@@ -63,27 +65,20 @@ def print_reports(reports: Sequence[FileReport], console: OutputConsole) -> None
     for report in reports:
         if report.unreadable:
             continue
-        console.print(Text(shown_path(report.path), style="bold"), soft_wrap=True)
-        for finding in report.findings:
-            console.print(_finding_text(finding), soft_wrap=True)
-        for line in coverage_lines(coverage(report.figures)):
-            console.print(Text(f"  {line}", style="dim"), soft_wrap=True)
+        tested = coverage_lines(coverage(report.figures))
+        lines = [*map(_finding_text, report.findings), *(toned(f"  {line}", "dim") for line in tested)]
+        print_lines([toned(one_line(str(report.path)), "strong"), *lines], console)
     counts = Counter(finding.severity for report in reports for finding in report.findings)
-    totals = ", ".join(_number(counts[severity], severity) for severity in SEVERITIES)
+    totals = ", ".join(counted(counts[severity], severity) for severity in SEVERITIES)
     read = [report for report in reports if not report.unreadable]
-    console.print(Text(f"{_number(len(read), 'file')} audited: {totals}"), soft_wrap=True)
-
-
-def shown_path(path: Path) -> str:
-    """Write a path so that it can be printed."""
-    return "".join(char if char.isprintable() else "�" for char in str(path))
+    print_lines([f"{counted(len(read), 'file')} audited: {totals}"], console)
 
 
 def coverage_lines(tested: Coverage) -> Iterator[str]:
     """Say in words what could be tested."""
     on = sum(tested.on_lattice.values())
-    yield f"{_number(tested.figures, 'figure')} read" + (
-        f", {_number(tested.averages, 'average')} compared with the mean of its row" if tested.averages else ""
+    yield f"{counted(tested.figures, 'figure')} read" + (
+        f", {counted(tested.averages, 'average')} compared with the mean of its row" if tested.averages else ""
     )
     if on or tested.off_lattice or tested.untestable:
         protocols = ", ".join(f"{number:,} {protocol}" for protocol, number in tested.on_lattice.items())
@@ -96,10 +91,10 @@ def coverage_lines(tested: Coverage) -> Iterator[str]:
         yield f"MRRs that can't be tested: {sum(tested.untestable.values()):,} ({reasons})"
 
 
-def reports_json(reports: Sequence[FileReport]) -> str:
-    """Write the same for machines: per file its findings and counts, and the number of findings by severity."""
+def reports_content(reports: Sequence[FileReport]) -> dict[str, Any]:
+    """Give the same for machines: per file its findings and counts, and the number of findings by severity."""
     counts = Counter(finding.severity for report in reports for finding in report.findings)
-    content = {
+    return {
         "files": [
             {
                 "file": str(report.path),
@@ -111,18 +106,12 @@ def reports_json(reports: Sequence[FileReport]) -> str:
         ],
         "findings": {severity: counts[severity] for severity in SEVERITIES},
     }
-    return json.dumps(content, ensure_ascii=True, indent=2, sort_keys=True)
 
 
 def _finding_text(finding: Finding) -> Text:
     place = f"{shown(finding.place)}: " if finding.place else ""
-    text = Text(f"  {finding.severity:8}", style=_STYLES[finding.severity])
+    text = toned(f"  {finding.severity:8}", _TONES[finding.severity])
     text.append(f"{finding.what} [{finding.rule}]\n", style="default")
-    lines = f"{place}{finding.evidence}\n{finding.why}"
-    printable = "\n".join("".join(char if char.isprintable() else "�" for char in line) for line in lines.splitlines())
-    text.append("\n".join(f"{_INDENT}{line}" for line in printable.splitlines()), style="dim")
+    lines = f"{place}{finding.evidence}\n{finding.why}".splitlines()
+    text.append("\n".join(f"{_INDENT}{printable(line)}" for line in lines), style=STYLES["dim"])
     return text
-
-
-def _number(count: int, name: str) -> str:
-    return f"{count:,} {name}{'' if count == 1 else 's'}"

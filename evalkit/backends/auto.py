@@ -9,17 +9,16 @@ import dataclasses
 import hashlib
 import json
 import logging
-from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.backends import ALONE, backends_for, is_installed, prepare_model, read_backend
-from evalkit.cache import cache_folder, recall, remember
+from evalkit.cache import cache_folder, keep_value, kept_values
 from evalkit.errors import EvalkitError
 from evalkit.interruption import check
-from evalkit.machine import processor_name
+from evalkit.machine import package_version, processor_name
 from evalkit.models.interfaces import LocalNetwork, RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
 
@@ -94,15 +93,15 @@ def _can(name: str, dtype: str) -> bool:
 
 def _remembered(settings: ModelSettings, runtime: Runtime, candidates: list[str]) -> Verdict:
     torch_model = prepare_model("torch", settings, runtime)
-    circumstances = [torch_model.way, candidates, {name: _version(name) for name in PACKAGES}, processor_name()]
+    circumstances = [torch_model.way, candidates, {name: package_version(name) for name in PACKAGES}, processor_name()]
     key = hashlib.sha256(json.dumps(circumstances, sort_keys=True).encode()).hexdigest()
     path = cache_folder(runtime.cache_dir) / VERDICTS
-    match recall(path).get(key):
+    match kept_values(path).get(key):
         case [str(backend), str(why)] if backend in candidates:
             return Verdict(backend, why)
     verdict = _compare(settings, runtime, torch_model, candidates)
     try:
-        remember(path, key, verdict)
+        keep_value(path, key, verdict)
     except OSError as error:  # it costs a probe the next time, no more
         logger.warning("the choice of backend can't be remembered in %s: %s", path, error.strerror)
     return verdict
@@ -138,10 +137,3 @@ def probe(model: RunnableModel, settings: ModelSettings) -> NDArray[np.float32]:
         return network.run([network.encode_text(text) for text in documents])
     queries = network.tokenize(PROBE_TEXTS[:2], "query")
     return network.run([network.encode_pair(query, document) for query in queries for document in documents])
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

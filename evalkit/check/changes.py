@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from evalkit.check.rows import Change, Rules, Verdict
 from evalkit.metrics import PROTOCOLS, score_lists
 from evalkit.metrics.lists import candidate_lists
+from evalkit.output.numbers import counted, exceeds
 from evalkit.results.reading import MAIN_METRICS, query_column, unretrieved_documents
 from evalkit.statistics import bootstrap_intervals, paired_randomisation_test
 
@@ -104,11 +105,6 @@ def _verdict(points: float, p_value: float, rules: Rules) -> Verdict:
     return Verdict.TOLERATED
 
 
-def exceeds(points: float, tolerance: float) -> bool:
-    """Whether a difference in points is beyond the tolerance; the rounding of 0.1 + 0.2 puts none there."""
-    return abs(points) > tolerance + 1e-9
-
-
 def _too_few(changed: int, points: float, rules: Rules) -> str:
     """Say so where the test could not have found a drop, however large: k signs give no p below 2 / 2^k."""
     needed = int(np.floor(1 - np.log2(rules.alpha))) + 1
@@ -137,7 +133,7 @@ def _differing_candidates(before: Tables, after: Tables) -> str:
 
 def _counted(query_ids: pd.Series[str]) -> str:
     named = ", ".join(map(repr, query_ids[:_NAMED])) + ", …" * (len(query_ids) > _NAMED)
-    return f"{len(query_ids):,} {'query' if len(query_ids) == 1 else 'queries'} ({named})"
+    return f"{counted(len(query_ids), 'query')} ({named})"
 
 
 def _values(result: Tables, metric: str) -> Floats:

@@ -8,9 +8,7 @@ from pathlib import Path
 
 from evalkit.check.findings import find_rows
 from evalkit.check.folders import Side, load_side
-from evalkit.check.junit import junit_xml
-from evalkit.check.markdown import markdown_summary
-from evalkit.check.rendering import print_check
+from evalkit.check.rendering import junit_xml, markdown_summary, print_check
 from evalkit.check.rows import Row, Rules, outcome
 from evalkit.errors import EvalkitError
 from evalkit.output.console import OutputConsole
@@ -30,7 +28,7 @@ def run_check(baseline: Path, results: Path, rules: Rules, junit: Path | None, s
     try:
         _write_reports(rows, rules, junit, summary)
     finally:
-        print_check(rows, rules, OutputConsole(highlight=False))
+        print_check(rows, rules, OutputConsole())
     _refuse_unreadable(before, after)
     return int(any(outcome(row, rules) in ("failed", "error") for row in rows))
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import importlib.metadata
 import itertools
 import platform
 import queue
@@ -20,8 +19,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from evalkit import machine
 from evalkit.errors import EvalkitError
-from evalkit.machine import PACKAGE_FOLDER, processor_name
 from evalkit.models.interfaces import (
     DoneBatch,
     LocalNetwork,
@@ -97,7 +96,7 @@ class Worker:
         except Exception as error:
             return Failure(type(error).__name__, str(error))
         return Description(
-            model.identity, model.description, model.way, package_versions(), processor_name(), platform.node()
+            model.identity, model.description, model.way, package_versions(), machine.processor_name(), platform.node()
         )
 
     def score(self, key: str, prepare: Prepare, window: TextWindow) -> None:
@@ -182,17 +181,13 @@ def _chunks(scorer: Scorer, window: TextWindow, lacks: Callable[[NDArray[np.int6
 def package_versions() -> dict[str, str]:
     """The versions of what can change a digit; evalkit's own with a hash of its code."""
     versions = {"evalkit": f"{__version__} ({_code_hash()})"}
-    for package in PACKAGES:
-        try:
-            # +cpu, +cu128: a build is the device's affair
-            versions[package] = importlib.metadata.version(package).partition("+")[0]
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
+    # +cpu, +cu128: a build is the device's affair
+    found = machine.package_versions(PACKAGES)
+    return versions | {package: version.partition("+")[0] for package, version in found.items()}
 
 
 def _code_hash() -> str:
-    folder = PACKAGE_FOLDER
+    folder = machine.PACKAGE_FOLDER
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
         digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from evalkit.cache import cache_folder
 from evalkit.configuration.files import unknown_name
 from evalkit.errors import EvalkitError
 from evalkit.output.console import OutputConsole
-from evalkit.output.json import escaped_json
+from evalkit.output.json import write_json
 from evalkit.output.numbers import counted
 from evalkit.scoring.store import FILE_NAME, WayInfo, damaged_rows, prune, ways
 from evalkit.scoring.store_file import is_damage, refusal, set_aside
@@ -27,8 +26,7 @@ def print_info(chosen: Path | None, as_json: bool = False) -> None:
     """Print a row per way of scoring (a model, its recipe, backend and precision) in the store, and what else is kept."""
     folder = cache_folder(chosen)
     if as_json:
-        text = escaped_json(json.dumps(_content(folder), ensure_ascii=False, indent=2))
-        OutputConsole(soft_wrap=True, highlight=False).print(text)
+        write_json(_content(folder))
         return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for title in ("model", "weights", "backend", "dtype", "max_length", "scores", "MiB"):
@@ -124,8 +122,8 @@ def prune_store(chosen: Path | None, models: list[str], everything: bool) -> Non
     rows = sum(info.rows for info in doomed)
     OutputConsole(highlight=False).print(
         f"deleted {rows:,} scores"
-        + (f", {counted(conversions, 'converted network', 'converted networks')}" if conversions else "")
-        + (f", {counted(len(aside), 'damaged file', 'damaged files')}" if aside else "")
+        + (f", {counted(conversions, 'converted network')}" if conversions else "")
+        + (f", {counted(len(aside), 'damaged file')}" if aside else "")
     )
 
 

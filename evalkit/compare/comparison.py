@@ -11,6 +11,7 @@ from evalkit.compare.pairs import MovedQuery, PairComparison, compare_pairs, mos
 from evalkit.compare.shared_queries import SharedQueries, TaskResults, group_by_task, shared_queries
 from evalkit.compare.slices import Slice, missing_slices, slice_queries
 from evalkit.errors import EvalkitError
+from evalkit.output.numbers import listed
 from evalkit.results.reading import StoredResult
 from evalkit.statistics import holm
 
@@ -48,8 +49,7 @@ def compare_results(results: Sequence[StoredResult], choices: Choices) -> tuple[
     _refuse_differing(groups)
     compared = [group for group in groups if len(group.results) > 1]
     if not compared:
-        found = ", ".join(f"{group.results[0].path} ({group.task})" for group in groups[:_NAMED])
-        found += f" and {len(groups) - _NAMED} more" if len(groups) > _NAMED else ""
+        found = listed((f"{group.results[0].path} ({group.task})" for group in groups), _NAMED)
         raise EvalkitError(f"nothing to compare: no task has two results; found {found}; give two results of one task")
     shared = [shared_queries(group, choices.metric) for group in compared]
     notes = [

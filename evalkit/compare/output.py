@@ -21,7 +21,7 @@ from evalkit.output.numbers import (
     signed_range,
     tied_range,
 )
-from evalkit.output.sheets import Kind, Sheet
+from evalkit.output.sheets import ColumnKind, Sheet
 
 _POWER = "80 %"
 
@@ -85,8 +85,8 @@ def _slices_sheet(comparison: TaskComparison, by: str, alpha: float) -> Sheet:
     )
 
 
-def _columns(adjusted: bool) -> tuple[tuple[str, Kind], ...]:
-    columns: list[tuple[str, Kind]] = [
+def _columns(adjusted: bool) -> tuple[tuple[str, ColumnKind], ...]:
+    columns: list[tuple[str, ColumnKind]] = [
         ("pair", "text"),
         ("first", "number"),
         ("second", "number"),
@@ -122,7 +122,7 @@ def _cells(pair: PairComparison, adjusted: bool, alpha: float) -> list[str]:
 def _moved_sheet(shared: SharedQueries, pair: PairComparison, moved: Sequence[MovedQuery]) -> Sheet:
     first, second = letters(pair.first), letters(pair.second)
     title = metric_title(shared.metric)
-    columns: list[tuple[str, Kind]] = [
+    columns: list[tuple[str, ColumnKind]] = [
         ("query_id", "text"),
         (f"{title} {first}", "number"),
         (f"{title} {second}", "number"),
@@ -150,7 +150,7 @@ def _tied(shared: SharedQueries, place: int) -> str:
 
 
 def _title(shared: SharedQueries) -> str:
-    queries = counted(len(shared.query_ids), "query", "queries")
+    queries = counted(len(shared.query_ids), "query")
     return f"{shared.of.task}: {metric_title(shared.metric)} of {shared.of.protocol} on {queries}"
 
 

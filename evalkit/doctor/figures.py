@@ -88,14 +88,3 @@ def tie_facts(task: Task, scores: NDArray[np.floating]) -> TieFacts:
         start = stop
     ties = score_lists(lists_of_task(task, scores), find_protocol("cmteb-v1")).ties["map"]
     return TieFacts(tied / texts, at_ends / texts, ties.low, ties.high)
-
-
-def share(value: float) -> str:
-    """A share in percent, as fine as it needs."""
-    percent = 100 * value
-    return f"{percent:.0f} %" if percent >= 10 or percent == 0 else f"{percent:.2g} %"
-
-
-def points(value: float) -> str:
-    """A fraction as percent with two decimals, as metrics are printed."""
-    return f"{100 * value:.2f}"

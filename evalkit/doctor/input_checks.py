@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from evalkit.doctor.figures import interval, points, share
+from evalkit.doctor.figures import interval
 from evalkit.doctor.prompts import are_missing
 from evalkit.doctor.records import Cuts, Evidence, Opinion, Prompts, PromptTrial
 from evalkit.evaluation.goldens import describe
 from evalkit.models.settings import ModelSettings
+from evalkit.output.numbers import percent, points, share
 
 MOST_LOST = 0.5
 """Share of the relevant texts' tokens whose loss is a fault under any recipe."""
@@ -133,8 +134,8 @@ def _effect(trial: PromptTrial | None) -> str:
         return ""
     low, high = interval(_differences(trial))
     return (
-        f" ({100 * _gain(trial):+.2f} points on {len(trial.values)} queries, 95 %: {100 * low:+.2f} to {100 * high:+.2f}; "
-        f"{points(float(trial.values_without.mean()))} without)"
+        f" ({points(_gain(trial))} points on {len(trial.values)} queries, 95 %: {points(low)} to {points(high)}; "
+        f"{percent(float(trial.values_without.mean()))} without)"
     )
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from evalkit.doctor.figures import average_precisions, chance_at_random, interval, points, random_precisions
+from evalkit.doctor.figures import average_precisions, chance_at_random, interval, random_precisions
 from evalkit.doctor.records import Evidence, Opinion
 from evalkit.doctor.sampling import FEWEST_QUERIES
+from evalkit.output.numbers import duration, percent
 from evalkit.records import Task
 from evalkit.results import published
 from evalkit.results.published import PublishedFigure
@@ -37,7 +38,7 @@ def judge_signal(evidence: Evidence) -> Opinion:
     )
     own, at_random, bm25 = (float(one.mean()) for one in (values, chance, words))
     seen = f"MAP, expected over the orders of ties, {_with_interval(values)}"
-    seen += f"; a random order gets {points(at_random)}, BM25 {points(bm25)}"
+    seen += f"; a random order gets {percent(at_random)}, BM25 {percent(bm25)}"
     if (luck := chance_at_random(task, own)) > RANDOM:
         if len(values) < FEWEST_QUERIES or chance_at_random(task, 1.0) > RANDOM:
             return Opinion("warning", f"{seen}: too few queries to tell", "take a larger task, or leave out limit=")
@@ -60,7 +61,7 @@ def judge_published(evidence: Evidence) -> Opinion:
     figure = measured.published
     if figure is None:
         return Opinion("skipped", "no figure is known of this model on this task")
-    said = f"published: {points(figure.value)} ({published.origin(figure)}, {figure.reference})"
+    said = f"published: {percent(figure.value)} ({published.origin(figure)}, {figure.reference})"
     if reason := _other_queries(evidence.task, whole=measured.sample.whole):
         return Opinion("skipped", f"{said}; {reason}")
     values = average_precisions(measured.sample.task, measured.scores)
@@ -82,19 +83,11 @@ def judge_cost(evidence: Evidence) -> Opinion:
     return Opinion("ok", seen)
 
 
-def duration(seconds: float) -> str:
-    """Seconds in words, with two digits that matter."""
-    for size, unit in ((3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{max(seconds, 0.1):.1f} s"
-
-
 def _with_interval(values: np.ndarray) -> str:
     low, high = interval(values)
     number = f"on {len(values)} queries" if len(values) > 1 else "on one query"
-    between = f" (95 %: {points(low)} to {points(high)})" if len(values) > 1 else ""
-    return f"{points(float(values.mean()))}{between} {number}"
+    between = f" (95 %: {percent(low)} to {percent(high)})" if len(values) > 1 else ""
+    return f"{percent(float(values.mean()))}{between} {number}"
 
 
 def _other_queries(task: Task, *, whole: bool) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from evalkit.doctor.figures import average_precisions, points, share, spread, tie_facts
+from evalkit.doctor.figures import average_precisions, spread, tie_facts
 from evalkit.doctor.records import Evidence, Measurements, Opinion, Rescored
 from evalkit.doctor.sampling import first_requests
+from evalkit.output.numbers import percent, share
 
 # the largest difference between two scores of one input that rounding may make, as a share of the spread of a query's
 # scores: below 1e-4 in fp32 as measured
@@ -56,7 +57,7 @@ def judge_ties(evidence: Evidence) -> Opinion:
     facts = tie_facts(measured.sample.task, measured.scores)
     seen = (
         f"{share(facts.tied)} of the texts share their score with another text of their query, {share(facts.at_ends)} at the "
-        f"lowest or highest of all; their order can make MAP {points(facts.map_low)} to {points(facts.map_high)}"
+        f"lowest or highest of all; their order can make MAP {percent(facts.map_low)} to {percent(facts.map_high)}"
     )
     # BM25's zeros are no saturation: no word is shared
     saturated = facts.at_ends >= SATURATED and evidence.settings.kind != "lexical"
@@ -78,7 +79,7 @@ def judge_order(evidence: Evidence) -> Opinion:
         float(average_precisions(task, scores).mean()) for scores in (measured.scores[: len(again)], again)
     )
     ratio, seen = _compared(evidence, measured.shuffled)
-    seen += f"; MAP {points(in_order)} from candidates in the file's order, {points(in_random)} from shuffled ones"
+    seen += f"; MAP {percent(in_order)} from candidates in the file's order, {percent(in_random)} from shuffled ones"
     if ratio <= _noise(evidence):
         return Opinion("ok", seen)
     first = "positives gain from standing first" if in_order - in_random > DECISIVE else "scores depend on the order"

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from evalkit.errors import EvalkitError
 from evalkit.output.console import OutputConsole
-from evalkit.output.files import write_text
-from evalkit.output.json import json_text
+from evalkit.output.json import STDOUT, write_json
 from evalkit.output.sheets import print_notes, print_sheets
 from evalkit.parity.examining import examine
 from evalkit.parity.output import parity_content, parity_notes, parity_sheets
 from evalkit.parity.participants import Compose, choose_candidates
-from evalkit.parity.words import STDOUT, Words
+from evalkit.parity.words import Words
 from evalkit.results.reading import refuse_result
 
 
@@ -24,7 +23,7 @@ def compare_backends(words: Words, compose: Compose) -> int:
         raise EvalkitError(f"--json {words.json_file}: there is no folder {words.json_file.parent}; make it first")
     parity = examine(choose_candidates(words, compose), words.tolerance)
     if words.json_file is not None:
-        write_text(json_text(parity_content(parity)), None if words.json_file == STDOUT else words.json_file)
+        write_json(parity_content(parity), words.json_file)
     if words.json_file != STDOUT:
         console = OutputConsole()
         print_sheets(parity_sheets(parity), console)

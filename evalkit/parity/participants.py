@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from importlib.metadata import packages_distributions
 
 from evalkit.backends import AUTO, backends_for, is_installed, read_backend
 from evalkit.errors import EvalkitError
 from evalkit.evaluation.evaluate import Model, build_model
 from evalkit.evaluation.runs import RunSettings
+from evalkit.machine import package_version
 from evalkit.models.settings import ModelSettings
 from evalkit.parity.records import Participant
 from evalkit.parity.words import Words
@@ -103,7 +104,4 @@ def _version(name: str) -> str:
     if backend.server:
         return ""
     package = backend.package or name
-    try:
-        return version(packages_distributions().get(package, [package])[0])
-    except PackageNotFoundError:
-        return ""
+    return package_version(packages_distributions().get(package, [package])[0]) or ""

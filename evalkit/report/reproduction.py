@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from evalkit.configuration.files import option_names, read_option
-from evalkit.output.console import print_whole
+from evalkit.output.console import Tone, print_lines
+from evalkit.output.numbers import percent, points, signed
+from evalkit.output.sheets import Sheet, SheetCell, SheetRow, print_sheets
 from evalkit.records import Result
 from evalkit.results import published
 from evalkit.results.published import AVERAGE_TASK, HEADLESS, NOISE_POINTS, RANDOM_HEAD, KnownMistake, PublishedFigure
@@ -22,7 +21,7 @@ PROTOCOL = "cmteb-v1"
 METRICS = ("map", "mrr")
 Verdict = Literal["match", "mismatch", "not comparable"]
 Find = Callable[[str, str, str], PublishedFigure | None]
-STYLES = {"match": "green", "mismatch": "bold red", "not comparable": "yellow"}
+TONES: Mapping[Verdict, Tone] = {"match": "good", "mismatch": "bad", "not comparable": "warning"}
 
 FINGERPRINT_WIDTH = 0.002
 RECIPE = ("revision", "max_length", "truncation", "query_prompt", "document_prompt", "pooling", "similarity")
@@ -86,31 +85,32 @@ def print_reproduction(results: Sequence[Result], console: Console) -> bool:
         cells = verdict_cells(own)
         failed = any(cell.fails for cell in cells)
         console.print()
-        print_whole(verdict_table(hub_id, cells), console)
-        for line in (_summary_line(cells), *(first_looks(own) if failed else ())):
-            console.print(line, soft_wrap=True, markup=False, highlight=False)
+        print_sheets([verdict_sheet(hub_id, cells)], console)
+        print_lines((_summary_line(cells), *(first_looks(own) if failed else ())), console)
         succeeded = succeeded and not failed
     return succeeded
 
 
-def verdict_table(hub_id: str, cells: Sequence[Cell]) -> Table:
+def verdict_sheet(hub_id: str, cells: Sequence[Cell]) -> Sheet:
     """The cells as a table: the published digits, the run's own to as many decimals, and the verdict."""
-    table = Table(
-        title=f"{hub_id}: published and reproduced", title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False,
-        padding=(0, 1, 0, 0), caption_justify="left",
-    )  # fmt: skip
-    for title in ("task", "metric", "published", "source", "this run", "difference", "verdict"):
-        right = title in ("published", "this run", "difference")
-        table.add_column(title, justify="right" if right else "left", no_wrap=True, min_width=len(title))
+    rows: list[SheetRow] = []
     for cell in cells:
         verdict = f"{cell.verdict} ({cell.why})" if cell.why else cell.verdict
-        texts = [cell.task, cell.metric.upper(), *_figure_texts(cell)]
-        table.add_row(*map(Text, texts), Text(verdict, style=STYLES[cell.verdict]))
-    table.caption = (
-        f"match: MAP within {NOISE_POINTS} points, the noise between honest runs; MRR also within what one query makes whose first "
-        "relevant document moves between ranks 1 and 2"
+        rows.append(
+            (cell.task, cell.metric.upper(), *_figure_texts(cell), SheetCell(verdict, TONES[cell.verdict])),
+        )
+    return Sheet(
+        title=f"{hub_id}: published and reproduced",
+        columns=(
+            *(("task", "text"), ("metric", "text"), ("published", "number"), ("source", "text")),
+            *(("this run", "number"), ("difference", "number"), ("verdict", "text")),
+        ),
+        rows=tuple(rows),
+        below=(
+            f"match: MAP within {NOISE_POINTS} points, the noise between honest runs; MRR also within what one query makes whose "
+            "first relevant document moves between ranks 1 and 2",
+        ),
     )
-    return table
 
 
 def first_looks(results: Sequence[Result]) -> list[str]:
@@ -172,14 +172,14 @@ def _average_cell(results: Sequence[Result], cells: Sequence[Cell]) -> Cell | No
 def _figure_texts(cell: Cell) -> list[str]:
     figure = cell.figure
     if figure is None:
-        return ["", "", f"{cell.value * 100:.2f}", ""]
+        return ["", "", percent(cell.value), ""]
     scale = 100 if figure.unit == "percent" else 1
-    difference = f"{round(cell.points, 3) + 0.0:+.3f}" if math.isfinite(cell.points) else ""
+    difference = signed(cell.points, 3) if math.isfinite(cell.points) else ""
     return [figure.printed, published.origin(figure), f"{cell.value * scale:.{figure.decimals}f}", difference]
 
 
 def _summary_line(cells: Sequence[Cell]) -> str:
-    counts = [f"{sum(cell.verdict == verdict for cell in cells)} {verdict}" for verdict in STYLES]
+    counts = [f"{sum(cell.verdict == verdict for cell in cells)} {verdict}" for verdict in TONES]
     return f"verdict: {', '.join(counts)}"
 
 
@@ -191,14 +191,14 @@ def _looks(result: Result) -> Iterator[str]:
         yield f"the data: {result.task.name} has {', '.join(result.task.differences)}"
     for mistake in (HEADLESS, RANDOM_HEAD):
         if mistake.task == result.task.name and _shows(result, mistake):
-            yield f"{mistake.task}: MAP {result.scores['map'] * 100:.2f} is the print of a known mistake: {mistake.cause}"
+            yield f"{mistake.task}: MAP {percent(result.scores['map'])} is the print of a known mistake: {mistake.cause}"
     yield from _recipe_looks(result)
     if result.config.get("dtype", "fp32") != "fp32" and result.precision is not None:
-        moved = result.precision.map_difference * 100
-        yield f"dtype={result.precision.dtype}: on a sample of {result.task.name} MAP moved by {moved:+.2f} against fp32"
+        moved = points(result.precision.map_difference)
+        yield f"dtype={result.precision.dtype}: on a sample of {result.task.name} MAP moved by {moved} against fp32"
     ties = result.ties.get("map")
     if ties is not None and (ties.high - ties.low) * 100 > NOISE_POINTS:
-        yield f"ties: their order alone can make {result.task.name} MAP {ties.low * 100:.2f} to {ties.high * 100:.2f}"
+        yield f"ties: their order alone can make {result.task.name} MAP {percent(ties.low)} to {percent(ties.high)}"
 
 
 def _recipe_looks(result: Result) -> Iterator[str]:

@@ -7,8 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from evalkit.output.files import write_text
-from evalkit.output.json import json_text
+from evalkit.output.json import write_json
 from evalkit.records import Result
 from evalkit.report.reproduction import Cell, claimed_model, verdict_cells
 from evalkit.results.writing import result_json
@@ -29,7 +28,7 @@ def print_summary_json(results: Sequence[Result], paths: Sequence[Path]) -> bool
     }
     if cells:
         content["reproduction"] = {hub_id: [_verdict(cell) for cell in own] for hub_id, own in cells.items()}
-    write_text(json_text(content), None)
+    write_json(content)
     return not any(cell.fails for own in cells.values() for cell in own)
 
 

@@ -6,7 +6,7 @@ import logging
 import re
 from pathlib import Path
 
-from evalkit.cache import recall, remember
+from evalkit.cache import keep_value, kept_values
 from evalkit.records import Task
 
 FINGERPRINTS = "fingerprints.json"
@@ -22,10 +22,10 @@ def tell_of_change(task: Task, folder: Path) -> None:
         return
     part = f"{task.layout} {task.subset} {task.split}{'' if task.limit is None else f' limit={task.limit}'}"
     key, path = f"{task.source}@{task.revision} {part}", folder / FINGERPRINTS
-    before = recall(path).get(key)
+    before = kept_values(path).get(key)
     if before is None:
         try:
-            remember(path, key, task.fingerprint)
+            keep_value(path, key, task.fingerprint)
         except OSError as error:
             logger.debug("%s can't be written: %s", path, error.strerror)
     elif before != task.fingerprint:

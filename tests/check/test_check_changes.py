@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evalkit.check.changes import Judgement, compare, exceeds
+from evalkit.check.changes import Judgement, compare
 from evalkit.check.rows import Rules, Verdict
 from evalkit.metrics import PROTOCOLS, score_lists
 from evalkit.metrics.lists import CandidateLists, candidate_lists
+from evalkit.output.numbers import exceeds
 
 QUERIES, CANDIDATES = 60, 10
 RULES = Rules()

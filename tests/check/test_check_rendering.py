@@ -14,9 +14,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from rich.console import Console
 
-from evalkit.check.junit import junit_xml
-from evalkit.check.markdown import markdown_summary
-from evalkit.check.rendering import note_lines, print_check
+from evalkit.check.rendering import junit_xml, markdown_summary, note_lines, print_check
 from evalkit.check.rows import Row, Rules, Verdict, outcome
 
 GOLDEN = Path(__file__).parent.parent / "golden"

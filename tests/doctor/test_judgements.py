@@ -16,9 +16,10 @@ from evalkit.doctor import Evidence, examine, judge_evidence
 from evalkit.doctor.figures import average_precisions
 from evalkit.doctor.input_checks import judge_weights
 from evalkit.doctor.prompts import wanted_prompts
-from evalkit.doctor.quality_checks import duration, judge_cost, judge_published, judge_signal
+from evalkit.doctor.quality_checks import judge_cost, judge_published, judge_signal
 from evalkit.models.interfaces import Runtime
 from evalkit.models.settings import model_settings, read_model
+from evalkit.output.numbers import duration
 from evalkit.results.published import PublishedFigure
 
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from evalkit.audit.figures import Evidence, Figure, Finding, half_unit, is_sound, scale, shown
-from evalkit.audit.names import listed
+from evalkit.output.numbers import listed
 from evalkit.results.published import AVERAGE_TASK
 
 _FOUR = {"T2Reranking", "MMarcoReranking", "CMedQAv1", "CMedQAv2"}

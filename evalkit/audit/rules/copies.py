@@ -19,8 +19,9 @@ from evalkit.audit.figures import (
     is_sound,
     shown,
 )
-from evalkit.audit.names import listed, mrr_cutoff, short_name
+from evalkit.audit.names import mrr_cutoff, short_name
 from evalkit.audit.rules.lattice import divisor
+from evalkit.output.numbers import listed
 from evalkit.results.published import AVERAGE_TASK
 
 _SPREAD = 1.3

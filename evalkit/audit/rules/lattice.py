@@ -15,8 +15,9 @@ from typing import Literal
 import numpy as np
 
 from evalkit.audit.figures import Evidence, Figure, Finding, exact, fraction_decimals, half_unit, is_sound, shown
-from evalkit.audit.names import listed, mrr_cutoff
+from evalkit.audit.names import mrr_cutoff
 from evalkit.audit.rules.published import is_published
+from evalkit.output.numbers import listed
 
 LatticeState = Literal[
     "on", "off", "the number of queries of this split is unknown", "rounded too far", "the cutoff is too high"

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import uuid
 from functools import cache
-from pathlib import Path
 
 from evalkit.cache import cache_folder
-from evalkit.interruption import scratch
+from evalkit.output.files import replace_file
 from evalkit.report.html.embedding import inline_script
 
 
@@ -22,7 +20,8 @@ def chart_library() -> str:
     except (OSError, UnicodeDecodeError):
         code = _bundle()
         with contextlib.suppress(OSError):  # a cache that can't be written costs time alone
-            _keep(code, path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(path, code.encode())
         return code
 
 
@@ -31,10 +30,3 @@ def _bundle() -> str:
 
     bundle = vl_convert.javascript_bundle(None)  # type: ignore[arg-type] # its default
     return inline_script(bundle)
-
-
-def _keep(code: str, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with scratch(path.with_name(f".{uuid.uuid4().hex}.tmp")) as temporary:
-        temporary.write_text(code, encoding="utf-8")
-        temporary.replace(path)

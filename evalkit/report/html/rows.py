@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from evalkit.compare.shared_queries import TaskResults, metric_title
 from evalkit.compare.systems import System
 from evalkit.output.numbers import percent, percent_range, rank_range, signed, tied_range
-from evalkit.report.board_titles import board_name, measured
 from evalkit.report.content import Report
 from evalkit.report.html.systems import SystemFacts, pairs_per_second, pareto_front, results_of_board
 from evalkit.report.leaderboard import Board, Standing, average_ties
+from evalkit.report.tables import board_name, measured
 from evalkit.results import published
 from evalkit.results.published import PublishedFigure
 from evalkit.results.reading import MAIN_METRICS, StoredResult

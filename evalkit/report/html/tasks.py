@@ -11,10 +11,10 @@ import numpy as np
 from evalkit.compare.pairs import SAME_VALUE
 from evalkit.compare.shared_queries import SharedQueries, metric_title
 from evalkit.compare.systems import System
-from evalkit.report.board_titles import data_note
 from evalkit.report.content import Report
 from evalkit.report.html.candidates import cut_text, query_details
 from evalkit.report.html.distributions import score_distribution
+from evalkit.report.tables import data_note
 from evalkit.statistics import bootstrap_intervals, holm, paired_randomisation_test, pairs_of, resamples_needed
 
 DRILL_DOWN = 200

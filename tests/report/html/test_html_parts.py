@@ -19,7 +19,7 @@ from sklearn.metrics import roc_auc_score
 
 from evalkit.compare.pairs import compare_pairs
 from evalkit.compare.shared_queries import group_by_task, shared_queries
-from evalkit.report.content import Choices, Report, make_report
+from evalkit.report.content import Choices, Report
 from evalkit.report.html.candidates import SHOWN, TEXT_LENGTH, cut_text, query_details, worst_queries
 from evalkit.report.html.charts import chart_config, chart_specs, speed_domains
 from evalkit.report.html.distributions import BINS, score_distribution
@@ -34,7 +34,7 @@ CHOICES = Choices(metric=None, alpha=0.05, seed=42, slices=())
 
 
 def report_of(folder: Path, choices: Choices = CHOICES) -> Report:
-    return make_report(load_results([folder]), choices)
+    return Report(tuple(load_results([folder])), choices)
 
 
 def rows_of(folder: Path) -> list[BoardRows]:
