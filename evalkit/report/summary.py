@@ -1,23 +1,27 @@
-"""The table that a run ends with: what was measured, beside what was published."""
+"""What a run ends with: the table of what was measured beside what was published, or one JSON document in its place."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 
 from evalkit.output.console import print_lines
+from evalkit.output.json import write_json
 from evalkit.output.numbers import counted, exceeds, listed, percent, percent_range, points, points_beyond, tied_range
 from evalkit.output.sheets import ColumnKind, Sheet, SheetCell, SheetRow, print_sheets
 from evalkit.output.text import without_home
 from evalkit.records import PrecisionCheck, Result
 from evalkit.report.first_stage import print_first_stages
+from evalkit.report.reproduction import Cell, claimed_model, verdict_cells
 from evalkit.results import published
 from evalkit.results.published import PublishedFigure
-from evalkit.results.writing import count_queries, pairs_per_second, tokens_per_second
+from evalkit.results.writing import count_queries, pairs_per_second, result_json, tokens_per_second
 
 # per protocol: the metrics that lead it, and their column's titles
 _METRICS = {"cmteb-v1": ("map", "mrr"), "mteb-v2": ("map_at_1000", "mrr_at_10")}
@@ -66,6 +70,25 @@ def print_summary(results: Sequence[Result], console: Console, paths: Sequence[P
     console.print()
     print_lines((*_result_lines(results, paths), *_disagreement_lines(results)), console)
     print_first_stages(results, console)
+
+
+def print_summary_json(results: Sequence[Result], paths: Sequence[Path]) -> bool:
+    """Print the results as their files hold them, each with its file, and whether figures were reproduced.
+
+    `reproduction` has a list per model that was to reproduce published figures. Tells whether none of them failed.
+    """
+    reproduced = [result for result in results if result.config.get("reproduce")]
+    cells = {
+        hub_id: verdict_cells([result for result in reproduced if claimed_model(result) == hub_id])
+        for hub_id in dict.fromkeys(map(claimed_model, reproduced))
+    }
+    content: dict[str, Any] = {
+        "results": [{"file": str(path), **result_json(result)} for result, path in zip(results, paths, strict=True)]
+    }
+    if cells:
+        content["reproduction"] = {hub_id: [_verdict(cell) for cell in own] for hub_id, own in cells.items()}
+    write_json(content)
+    return not any(cell.fails for own in cells.values() for cell in own)
 
 
 def _by_model(results: Iterable[Result]) -> list[list[Result]]:
@@ -224,3 +247,17 @@ def _disagreement_lines(results: Sequence[Result]) -> list[str]:
             )
             lines[line] = None
     return list(lines)
+
+
+def _verdict(cell: Cell) -> dict[str, Any]:
+    figure = None if cell.figure is None else asdict(cell.figure)
+    return {
+        "task": cell.task,
+        "metric": cell.metric,
+        "value": cell.value,
+        "published": figure,
+        "points": cell.points,
+        "verdict": cell.verdict,
+        "why": cell.why,
+        "fails": cell.fails,
+    }

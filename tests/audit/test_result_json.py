@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evalkit.audit.command import audit_files
+from evalkit.audit.command import audit_files, coverage
 from evalkit.audit.figures import Finding
 from evalkit.audit.readers.files import read_figures
-from evalkit.audit.report import coverage
 from evalkit.errors import EvalkitError
 
 V1 = {"map": 0.6343782399577538, "mrr": 0.6949976190476191}

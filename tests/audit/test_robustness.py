@@ -14,8 +14,7 @@ from command import run_here
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from evalkit.audit.command import audit_files
-from evalkit.audit.report import reports_content
+from evalkit.audit.command import audit_files, reports_content
 from evalkit.output.json import json_text
 
 fuzz = settings(

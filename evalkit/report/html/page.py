@@ -11,9 +11,8 @@ from evalkit.compare.shared_queries import SharedQueries
 from evalkit.output.numbers import counted
 from evalkit.output.text import printable
 from evalkit.report.content import Report
-from evalkit.report.html.charts import chart_config, chart_specs, speed_domains
+from evalkit.report.html.charts import chart_config, chart_library, chart_specs, speed_domains
 from evalkit.report.html.embedding import content_policy, inline_script, json_data
-from evalkit.report.html.library import chart_library
 from evalkit.report.html.rows import PLOT_WIDTH, BoardRows, Row, board_rows
 from evalkit.report.html.systems import system_facts
 from evalkit.report.html.tasks import DRILL_DOWN, task_data

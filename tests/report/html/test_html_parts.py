@@ -20,13 +20,20 @@ from sklearn.metrics import roc_auc_score
 from evalkit.compare.pairs import compare_pairs
 from evalkit.compare.shared_queries import group_by_task, shared_queries
 from evalkit.report.content import Choices, Report
-from evalkit.report.html.candidates import SHOWN, TEXT_LENGTH, cut_text, query_details, worst_queries
 from evalkit.report.html.charts import chart_config, chart_specs, speed_domains
-from evalkit.report.html.distributions import BINS, score_distribution
 from evalkit.report.html.page import counts
 from evalkit.report.html.rows import BoardRows, board_rows, rate_text, size_text
 from evalkit.report.html.systems import pareto_front, system_facts
-from evalkit.report.html.tasks import task_data
+from evalkit.report.html.tasks import (
+    BINS,
+    SHOWN,
+    TEXT_LENGTH,
+    cut_text,
+    query_details,
+    score_distribution,
+    task_data,
+    worst_queries,
+)
 from evalkit.results.published import preferred
 from evalkit.results.reading import load_results
 
