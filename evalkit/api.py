@@ -76,7 +76,7 @@ def leaderboard(*paths: Path | str, metric: str | None = None, alpha: float = 0.
     import pandas as pd
 
     _check(alpha, seed)
-    choices = content.Choices(metric, alpha, seed, ())
+    choices = content.ReportChoices(metric, alpha, seed, ())
     written = report_csv(content.Report(tuple(load_results(*paths)), choices))
     return pd.read_csv(io.StringIO(written)).drop(columns=["slice_by", "slice"])
 
@@ -91,7 +91,7 @@ def compare_results(*paths: Path | str, metric: str | None = None, alpha: float 
     import pandas as pd
 
     _check(alpha, seed)
-    choices = comparison.Choices(metric, alpha, seed, (), None)
+    choices = comparison.CompareChoices(metric, alpha, seed, (), None)
     compared, _ = comparison.compare_results(load_results(*paths), choices)
     return pd.DataFrame([row for one in compared for row in _rows(one)])
 

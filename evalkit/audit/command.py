@@ -12,7 +12,7 @@ from typing import Any
 from rich.text import Text
 
 from evalkit.audit.checks import check_figures
-from evalkit.audit.figures import SEVERITIES, Evidence, Figure, Finding, Registry, Severity, shown
+from evalkit.audit.figures import SEVERITIES, AuditedFigures, AuditFinding, Figure, Registry, Severity, shown
 from evalkit.audit.readers.files import AuditedFile, expand, read_figures
 from evalkit.audit.rules.averages import rows_with_average
 from evalkit.audit.rules.lattice import lattice_state
@@ -44,7 +44,7 @@ class FileReport:
 
     path: Path
     figures: tuple[Figure, ...] = ()
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[AuditFinding, ...] = ()
     unreadable: str = ""
 
 
@@ -101,7 +101,7 @@ def coverage(figures: Sequence[Figure]) -> Coverage:
             off += 1
         elif state:
             untestable[state] += 1
-    averages = sum(1 for _ in rows_with_average(Evidence(tuple(figures), Registry())))
+    averages = sum(1 for _ in rows_with_average(AuditedFigures(tuple(figures), Registry())))
     stated = sum(figure.metric != "main_score" for figure in figures)
     return Coverage(stated, dict(sorted(on_lattice.items())), off, dict(sorted(untestable.items())), averages)
 
@@ -161,7 +161,7 @@ def _read(path: Path, model: str) -> AuditedFile | str:
         return str(error)
 
 
-def _finding_text(finding: Finding) -> Text:
+def _finding_text(finding: AuditFinding) -> Text:
     place = f"{shown(finding.place)}: " if finding.place else ""
     text = toned(f"  {finding.severity:8}", _TONES[finding.severity])
     text.append(f"{finding.what} [{finding.rule}]\n", style="default")

@@ -14,7 +14,7 @@ from typing import Literal
 
 from evalkit.output.text import one_line
 
-Kind = Literal["card", "table", "result", "own result", "registry"]
+FigureKind = Literal["card", "table", "result", "own result", "registry"]
 Unit = Literal["percent", "fraction"]
 Key = tuple[str, str, str, str]
 Severity = Literal["error", "warning", "note"]
@@ -46,12 +46,12 @@ class Figure:
     file: str
     place: str
     row: str
-    kind: Kind
+    kind: FigureKind
     queries: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class AuditFinding:
     """What a rule found: what is the matter, where (file and place), why it matters, and the numbers that show it."""
 
     severity: Severity
@@ -79,14 +79,14 @@ class Registry:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class AuditedFigures:
     """What rules look at: the figures of all audited files, and the published ones."""
 
     figures: tuple[Figure, ...]
     registry: Registry
 
 
-Rule = Callable[[Evidence], Iterable[Finding]]
+Rule = Callable[[AuditedFigures], Iterable[AuditFinding]]
 
 
 def parse_number(text: str) -> Decimal | None:

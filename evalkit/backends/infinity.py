@@ -129,12 +129,12 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
 
 def open_engine(model: CheckedModel) -> InfinityReranker | InfinityEmbedder:
     """Load the model as infinity does, from its folder alone."""
-    from evalkit.models.networks import told_as
+    from evalkit.models.networks import reported_as
 
     with _nothing_else_changed():
         from infinity_emb import AsyncEmbeddingEngine, EngineArgs
     cuda = [model.device.index or 0] if model.device.type == "cuda" else []
-    with quiet(LIBRARY), quiet("sentence_transformers"), told_as(f"{model.folder}: infinity can't load it"):
+    with quiet(LIBRARY), quiet("sentence_transformers"), reported_as(f"{model.folder}: infinity can't load it"):
         arguments = EngineArgs(  # all that environment variables could change otherwise
             model_name_or_path=str(model.folder.resolve()),  # what looks like a Hub id is looked for there
             revision=None,

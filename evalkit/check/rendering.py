@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from evalkit.check.rows import CHANGES, Change, Outcome, Row, Rules, Verdict, outcome
+from evalkit.check.rows import CHANGES, CheckRow, CheckVerdict, MetricChange, Outcome, Rules, outcome
 from evalkit.output.console import Tone, print_lines
 from evalkit.output.numbers import p_value, percent, points_beyond, points_range
 from evalkit.output.sheets import Sheet, list_as_markdown, markdown_text, print_sheets, sheets_as_markdown
@@ -22,7 +22,7 @@ _TONES: dict[Outcome, Tone] = {"failed": "bad", "error": "bad", "unreadable": "b
 _TAGS: dict[Outcome, str] = {"failed": "failure", "error": "error", "unreadable": "error", "note": "skipped"}
 
 
-def check_sheet(rows: Sequence[Row], rules: Rules) -> Sheet:
+def check_sheet(rows: Sequence[CheckRow], rules: Rules) -> Sheet:
     """One row per verdict, in percent; the difference is in points. Columns that would be empty throughout are left out."""
     cells = [
         (
@@ -47,14 +47,14 @@ def check_sheet(rows: Sequence[Row], rules: Rules) -> Sheet:
     return sheet.without_empty_columns()
 
 
-def print_check(rows: Sequence[Row], rules: Rules, console: Console) -> None:
+def print_check(rows: Sequence[CheckRow], rules: Rules, console: Console) -> None:
     """Print the table, then what its verdicts rest on."""
     print_sheets([check_sheet(rows, rules)], console)
     console.print()
     print_lines((*note_lines(rows), count_words(rows, rules), rule_words(rules)), console)
 
 
-def markdown_summary(rows: Sequence[Row], rules: Rules) -> str:
+def markdown_summary(rows: Sequence[CheckRow], rules: Rules) -> str:
     """Write the rows as a section of GitHub-flavoured Markdown; rows that fail are bold. Names appear as they are."""
     sheet = replace(check_sheet(rows, rules), title=f"evalkit check {count_words(rows, rules)}")
     notes = list_as_markdown(note_lines(rows))
@@ -62,7 +62,7 @@ def markdown_summary(rows: Sequence[Row], rules: Rules) -> str:
     return "\n".join([sheets_as_markdown([sheet]), *below])
 
 
-def junit_xml(rows: Sequence[Row], rules: Rules) -> bytes:
+def junit_xml(rows: Sequence[CheckRow], rules: Rules) -> bytes:
     """Write JUnit XML (UTF-8), without times, so that equal checks are equal files.
 
     A regression is a failure, and so is any change when the check is strict; what can't be compared is an error, what the
@@ -79,7 +79,7 @@ def junit_xml(rows: Sequence[Row], rules: Rules) -> bytes:
     return document + b"\n"
 
 
-def _add_case(suite: ET.Element, row: Row, rules: Rules) -> None:
+def _add_case(suite: ET.Element, row: CheckRow, rules: Rules) -> None:
     name = " ".join(filter(None, (row.task, row.settings, row.metric))) or "results"
     case = ET.SubElement(suite, "testcase", {"classname": one_line(row.model), "name": one_line(name)})
     words = verdict_words(row, rules)
@@ -94,18 +94,18 @@ def _add_case(suite: ET.Element, row: Row, rules: Rules) -> None:
     problem.text = f"{place_words(row)}: {text}" if text else place_words(row)
 
 
-def _tag_counts(rows: Sequence[Row], rules: Rules) -> dict[str, str]:
+def _tag_counts(rows: Sequence[CheckRow], rules: Rules) -> dict[str, str]:
     tags = Counter(_TAGS.get(outcome(row, rules)) for row in rows)
     numbers = {"failures": tags["failure"], "errors": tags["error"], "skipped": tags["skipped"]}
     return {"tests": str(len(rows)), **{name: str(number) for name, number in numbers.items()}}
 
 
-def verdict_words(row: Row, rules: Rules) -> str:
+def verdict_words(row: CheckRow, rules: Rules) -> str:
     """The verdict, with the reason where it fails for strictness alone."""
     return f"{row.verdict} (fails --strict)" if rules.strict and row.verdict in CHANGES else str(row.verdict)
 
 
-def note_lines(rows: Iterable[Row]) -> list[str]:
+def note_lines(rows: Iterable[CheckRow]) -> list[str]:
     """What there is to say beside the verdicts: a line per result and note."""
     metrics: dict[tuple[str, str], list[str]] = {}
     for row in rows:
@@ -117,17 +117,17 @@ def note_lines(rows: Iterable[Row]) -> list[str]:
     ]
 
 
-def place_words(row: Row) -> str:
+def place_words(row: CheckRow) -> str:
     """Name a row's result."""
     words = f"{row.model} on {row.task}" if row.task else row.model
     return one_line(f"{words} ({row.settings})" if row.settings else words)
 
 
-def count_words(rows: Sequence[Row], rules: Rules) -> str:
+def count_words(rows: Sequence[CheckRow], rules: Rules) -> str:
     """Whether the check failed, and how many rows have each verdict."""
     counts = Counter(row.verdict for row in rows)
     failed = any(outcome(row, rules) not in ("passed", "note") for row in rows)
-    listed = "; ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])
+    listed = "; ".join(f"{counts[verdict]} {verdict}" for verdict in CheckVerdict if counts[verdict])
     return f"{'failed' if failed else 'passed'}: {listed}"
 
 
@@ -139,14 +139,14 @@ def rule_words(rules: Rules) -> str:
     return f"{words}; --strict: any change fails" if rules.strict else words
 
 
-def change_words(change: Change, rules: Rules) -> str:
+def change_words(change: MetricChange, rules: Rules) -> str:
     """A change in one phrase."""
     before, after, points, interval, p, changed = _figures(change, rules)
     tested = f", 95 % interval {interval}, p = {p}".replace("p = <", "p < ") if interval else ""
     return f"{before} → {after} ({points} points{tested}; {changed} queries changed)"
 
 
-def _figures(change: Change | None, rules: Rules) -> tuple[str, ...]:
+def _figures(change: MetricChange | None, rules: Rules) -> tuple[str, ...]:
     if change is None:
         return ("",) * len(_FIGURES)
     return (

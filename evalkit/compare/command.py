@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from evalkit.compare.comparison import Choices, TaskComparison, compare_results
+from evalkit.compare.comparison import CompareChoices, TaskComparison, compare_results
 from evalkit.compare.pairs import MovedQuery, PairComparison
 from evalkit.compare.shared_queries import SharedQueries, metric_title
 from evalkit.compare.systems import system_labels
@@ -30,7 +30,7 @@ from evalkit.results.reading import load_results, refuse_result
 _POWER = "80 %"
 
 
-def print_comparison(paths: Sequence[Path], choices: Choices, json_file: Path | None) -> None:
+def print_comparison(paths: Sequence[Path], choices: CompareChoices, json_file: Path | None) -> None:
     """Print the comparison of results as tables; JSON goes to a file beside them, or to standard output in their place.
 
     Raises EvalkitError where results can't be read or compared, and where the file is itself a result.
@@ -67,7 +67,9 @@ def comparison_notes(comparisons: Sequence[TaskComparison], alpha: float) -> lis
     ]
 
 
-def comparison_content(comparisons: Sequence[TaskComparison], notes: Sequence[str], choices: Choices) -> dict[str, Any]:
+def comparison_content(
+    comparisons: Sequence[TaskComparison], notes: Sequence[str], choices: CompareChoices
+) -> dict[str, Any]:
     """Everything that was found, as JSON holds it: values and differences are fractions, intervals of 95 %."""
     return {
         "alpha": choices.alpha,

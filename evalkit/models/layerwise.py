@@ -19,7 +19,7 @@ from transformers.models.gemma2.modeling_gemma2 import Gemma2PreTrainedModel
 from transformers.models.granite.modeling_granite import GranitePreTrainedModel
 
 from evalkit.errors import EvalkitError, WrongWeightsError
-from evalkit.models.networks import load_weights, refuse_incomplete, told_as
+from evalkit.models.networks import load_weights, refuse_incomplete, reported_as
 from evalkit.models.prompted import DOCUMENT, PROMPT, QUERY
 from evalkit.models.settings import ModelSettings
 from evalkit.models.weights import read_config
@@ -155,7 +155,7 @@ def read_layerwise_config(settings: ModelSettings, folder: Path) -> LayerwiseCon
         raise WrongWeightsError(
             f"{settings.name} is a {architecture or 'model that names no architecture'}, not one of {MINICPM}, {GEMMA}"
         )
-    with told_as(str(folder / "config.json")):
+    with reported_as(str(folder / "config.json")):
         return _minicpm(settings, config) if architecture == MINICPM else _gemma(settings, config)
 
 

@@ -76,7 +76,7 @@ def load_tokenizer(settings: ModelSettings, folder: Path) -> Any:
     Raises EvalkitError where its files are damaged or missing: transformers may then make one up that knows no words.
     """
     read_config(folder)  # which says what is wrong with a folder that is no model at all
-    with quiet_transformers(), told_as(f"{folder}: the tokenizer can't be loaded"):
+    with quiet_transformers(), reported_as(f"{folder}: the tokenizer can't be loaded"):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise EvalkitError(
@@ -140,13 +140,13 @@ def position_limit(settings: ModelSettings, folder: Path) -> int | None:
 
 def load_config(settings: ModelSettings, folder: Path) -> Any:
     """The configuration in config.json, with what transformers adds."""
-    with told_as(str(folder / "config.json")):
+    with reported_as(str(folder / "config.json")):
         return AutoConfig.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
 
 
 def load_weights(auto: Any, settings: ModelSettings, folder: Path, **options: Any) -> tuple[Any, dict[str, Any]]:
     """A network of transformers' class `auto` with the folder's weights, and transformers' report on them."""
-    with quiet_transformers(), told_as(f"{folder}: the weights can't be loaded"):
+    with quiet_transformers(), reported_as(f"{folder}: the weights can't be loaded"):
         network, report = auto.from_pretrained(
             folder,
             use_safetensors=None if settings.allow_pickle else True,
@@ -182,7 +182,7 @@ def refuse_incomplete(settings: ModelSettings, folder: Path, report: dict[str, A
 
 
 @contextmanager
-def told_as(what: str) -> Iterator[None]:
+def reported_as(what: str) -> Iterator[None]:
     """Whatever goes wrong in transformers with a user's files (it raises all kinds of exceptions), as one line."""
     try:
         yield

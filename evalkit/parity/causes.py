@@ -12,7 +12,7 @@ from evalkit.errors import EvalkitError
 from evalkit.evaluation.evaluate import Model
 from evalkit.interruption import check
 from evalkit.models.interfaces import LocalNetwork, PairScorer, RunnableModel, TextEmbedder
-from evalkit.parity.changes import Change, changes_of
+from evalkit.parity.changes import CodeChange, changes_of
 from evalkit.parity.measures import fit_probabilities, logits_of, sigmoid, softmax_per_query
 from evalkit.parity.records import Comparison, Diagnosis, Explains, Floats, Trial
 from evalkit.records import Request, Task
@@ -193,13 +193,13 @@ def _changed(difference: Difference, card: Model) -> Iterator[Trial]:
                 )
 
 
-def _changed_scores(change: Change, runnable: RunnableModel, card: Model, sample: Task) -> Floats:
+def _changed_scores(change: CodeChange, runnable: RunnableModel, card: Model, sample: Task) -> Floats:
     rewritten = replace(sample, requests=tuple(change.applied(request) for request in sample.requests))
     model = RunnableModel(runnable.identity, runnable.description, None, change.open)
     return score_task(model, card.settings, rewritten).scores.astype(np.float64)
 
 
-def _judged(difference: Difference, change: Change, scores: Floats) -> Trial:
+def _judged(difference: Difference, change: CodeChange, scores: Floats) -> Trial:
     rest = difference.rest(scores)
     explains = difference.explains(rest)
     if explains == "no" and change.dtype:

@@ -16,7 +16,7 @@ from evalkit.evaluation.runs import tasks_of
 from evalkit.models.interfaces import TaskScorer
 from evalkit.parity.causes import find_cause, find_difference
 from evalkit.parity.comparing import compare_scores, default_tolerance
-from evalkit.parity.participants import Candidate
+from evalkit.parity.participants import Contender
 from evalkit.parity.records import Agreement, Comparison, Diagnosis, Parity
 from evalkit.records import Task
 from evalkit.scoring.engine import score_task
@@ -27,7 +27,7 @@ Scores = NDArray[np.floating]
 logger = logging.getLogger("evalkit")
 
 
-def examine(candidates: list[Candidate], tolerance: float | None) -> Parity:
+def examine(candidates: list[Contender], tolerance: float | None) -> Parity:
     """Compare each candidate with the first, one after the other; a model is let go of once it is done with.
 
     Raises EvalkitError as a run does. Nothing is taken from the score store, nor kept there.
@@ -50,7 +50,7 @@ def examine(candidates: list[Candidate], tolerance: float | None) -> Parity:
 class _CardModel:
     """The model as the card's page runs it, for trying changes; made when it is first needed."""
 
-    def __init__(self, reference: Candidate) -> None:
+    def __init__(self, reference: Contender) -> None:
         self._reference = reference
         self._made: Model | None = None
 
@@ -73,8 +73,8 @@ class _CardModel:
 
 
 def _agreements(
-    candidate: Candidate,
-    reference: Candidate,
+    candidate: Contender,
+    reference: Contender,
     card: _CardModel,
     scored: Sequence[tuple[Task, Scores]],
     tolerance: float | None,
@@ -96,18 +96,18 @@ def _agreements(
 
 
 def _diagnosis(
-    candidate: Candidate, card: _CardModel, task: Task, comparison: Comparison, expected: Scores, scores: Scores
+    candidate: Contender, card: _CardModel, task: Task, comparison: Comparison, expected: Scores, scores: Scores
 ) -> Diagnosis:
     logger.info("%s differs by up to %.2g; looking for the cause", candidate.name, comparison.largest)
     return find_cause(find_difference(task, comparison, expected, scores), card.get(), candidate.model)
 
 
-def _looks_at_the_whole(candidate: Candidate) -> bool:
+def _looks_at_the_whole(candidate: Contender) -> bool:
     """What needs all of a task (BM25 its corpus) can't be asked for some of its pairs."""
     return isinstance(candidate.model.runnable.scorer, TaskScorer)
 
 
-def _tolerance(candidate: Candidate, reference: Candidate) -> float:
+def _tolerance(candidate: Contender, reference: Contender) -> float:
     """The wider of the two precisions'."""
     vectors = candidate.model.settings.makes_vectors
     return max(default_tolerance(one.settings.runtime.dtype, vectors=vectors) for one in (candidate, reference))

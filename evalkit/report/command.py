@@ -9,7 +9,7 @@ from evalkit.errors import EvalkitError
 from evalkit.output.console import OutputConsole
 from evalkit.output.files import write_text
 from evalkit.output.sheets import Sheet, notes_as_markdown, print_notes, print_sheets, sheets_as_markdown
-from evalkit.report.content import Choices, Report
+from evalkit.report.content import Report, ReportChoices
 from evalkit.report.exports.card import update_card
 from evalkit.report.exports.model_index import KEY as MODEL_INDEX
 from evalkit.report.formats import FORMATS, Formats, find_format, refuse_other_kinds, write_report
@@ -23,7 +23,7 @@ _PAGE_FORMAT = "html"
 
 def print_report(
     paths: Sequence[Path],
-    choices: Choices,
+    choices: ReportChoices,
     format_name: str | None,
     output: Path | None,
     card: Path | None = None,

@@ -14,7 +14,7 @@ from evalkit.results.reading import StoredResult
 
 
 @dataclass(frozen=True)
-class Choices:
+class ReportChoices:
     """What a report is to show; `metric` None is each protocol's main score.
 
     A page shows so many queries of each task in detail (`drill_down`; None: as many as suits it), and texts where results
@@ -38,7 +38,7 @@ class Report:
     """
 
     results: tuple[StoredResult, ...]
-    choices: Choices
+    choices: ReportChoices
 
     @cached_property
     def tasks(self) -> tuple[SharedQueries, ...]:

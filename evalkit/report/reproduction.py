@@ -19,16 +19,16 @@ from evalkit.results.published import AVERAGE_TASK, HEADLESS, NOISE_POINTS, RAND
 
 PROTOCOL = "cmteb-v1"
 METRICS = ("map", "mrr")
-Verdict = Literal["match", "mismatch", "not comparable"]
+ReproductionVerdict = Literal["match", "mismatch", "not comparable"]
 Find = Callable[[str, str, str], PublishedFigure | None]
-TONES: Mapping[Verdict, Tone] = {"match": "good", "mismatch": "bad", "not comparable": "warning"}
+TONES: Mapping[ReproductionVerdict, Tone] = {"match": "good", "mismatch": "bad", "not comparable": "warning"}
 
 FINGERPRINT_WIDTH = 0.002
 RECIPE = ("revision", "max_length", "truncation", "query_prompt", "document_prompt", "pooling", "similarity")
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class ReproducedFigure:
     """One figure of the source's table and the run's value beside it (a fraction), both of `metric`.
 
     `why` says why the two can't be compared; `chosen` whether the user asked for that (limit=), or whether it is a failure of
@@ -49,7 +49,7 @@ class Cell:
         return math.nan if self.figure is None else (self.value - self.figure.value) * 100
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> ReproductionVerdict:
         """Whether the figure was reproduced. What can't be compared is never a match."""
         if self.why:
             return "not comparable"
@@ -66,7 +66,7 @@ def preferred_figure(hub_id: str, task: str, metric: str) -> PublishedFigure | N
     return published.preferred(hub_id, task, metric, PROTOCOL)
 
 
-def verdict_cells(results: Sequence[Result], find: Find = preferred_figure) -> list[Cell]:
+def verdict_cells(results: Sequence[Result], find: Find = preferred_figure) -> list[ReproducedFigure]:
     """A cell per result and metric, and the average's where one was published over precisely these tasks.
 
     `find` gives the figure published for a Hub id, task and metric. MAP may differ by NOISE_POINTS; MRR also by what one
@@ -91,7 +91,7 @@ def print_reproduction(results: Sequence[Result], console: Console) -> bool:
     return succeeded
 
 
-def verdict_sheet(hub_id: str, cells: Sequence[Cell]) -> Sheet:
+def verdict_sheet(hub_id: str, cells: Sequence[ReproducedFigure]) -> Sheet:
     """The cells as a table: the published digits, the run's own to as many decimals, and the verdict."""
     rows: list[SheetRow] = []
     for cell in cells:
@@ -130,12 +130,12 @@ def claimed_model(result: Result) -> str:
     return str(model.get("hub_id") or result.model.hub_id)
 
 
-def _cell(result: Result, metric: str, find: Find) -> Cell:
+def _cell(result: Result, metric: str, find: Find) -> ReproducedFigure:
     figure = find(claimed_model(result), result.task.name, metric)
     why, chosen = _obstacle(result, figure)
     scored = int(result.queries["ap"].notna().sum())
     bound = NOISE_POINTS if metric == "map" else max(NOISE_POINTS, 50 / max(scored, 1))
-    return Cell(result.task.name, metric, result.scores[metric], figure, bound, why, chosen)
+    return ReproducedFigure(result.task.name, metric, result.scores[metric], figure, bound, why, chosen)
 
 
 def _obstacle(result: Result, figure: PublishedFigure | None) -> tuple[str, bool]:
@@ -156,7 +156,7 @@ def _other_weights(result: Result) -> bool:
     return result.model.hub_id != claimed_model(result) and not (checks and all(check["matches"] for check in checks))
 
 
-def _average_cell(results: Sequence[Result], cells: Sequence[Cell]) -> Cell | None:
+def _average_cell(results: Sequence[Result], cells: Sequence[ReproducedFigure]) -> ReproducedFigure | None:
     tasks = [result.task.name for result in results]
     if len(set(tasks)) < max(len(tasks), 2):
         return None
@@ -166,10 +166,10 @@ def _average_cell(results: Sequence[Result], cells: Sequence[Cell]) -> Cell | No
     reasons = [cell for cell in cells if cell.why]
     value = math.fsum(cell.value for cell in cells) / len(cells)
     why, chosen = (reasons[0].why, reasons[0].chosen) if reasons else ("", True)
-    return Cell(AVERAGE_TASK, "map", value, figure, NOISE_POINTS, why, chosen)
+    return ReproducedFigure(AVERAGE_TASK, "map", value, figure, NOISE_POINTS, why, chosen)
 
 
-def _figure_texts(cell: Cell) -> list[str]:
+def _figure_texts(cell: ReproducedFigure) -> list[str]:
     figure = cell.figure
     if figure is None:
         return ["", "", percent(cell.value), ""]
@@ -178,7 +178,7 @@ def _figure_texts(cell: Cell) -> list[str]:
     return [figure.printed, published.origin(figure), f"{cell.value * scale:.{figure.decimals}f}", difference]
 
 
-def _summary_line(cells: Sequence[Cell]) -> str:
+def _summary_line(cells: Sequence[ReproducedFigure]) -> str:
     counts = [f"{sum(cell.verdict == verdict for cell in cells)} {verdict}" for verdict in TONES]
     return f"verdict: {', '.join(counts)}"
 

@@ -18,7 +18,7 @@ from evalkit.output.sheets import ColumnKind, Sheet, SheetCell, SheetRow, print_
 from evalkit.output.text import without_home
 from evalkit.records import PrecisionCheck, Result
 from evalkit.report.first_stage import print_first_stages
-from evalkit.report.reproduction import Cell, claimed_model, verdict_cells
+from evalkit.report.reproduction import ReproducedFigure, claimed_model, verdict_cells
 from evalkit.results import published
 from evalkit.results.published import PublishedFigure
 from evalkit.results.writing import count_queries, pairs_per_second, result_json, tokens_per_second
@@ -249,7 +249,7 @@ def _disagreement_lines(results: Sequence[Result]) -> list[str]:
     return list(lines)
 
 
-def _verdict(cell: Cell) -> dict[str, Any]:
+def _verdict(cell: ReproducedFigure) -> dict[str, Any]:
     figure = None if cell.figure is None else asdict(cell.figure)
     return {
         "task": cell.task,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from evalkit.audit.command import audit_files, coverage
-from evalkit.audit.figures import Finding
+from evalkit.audit.figures import AuditFinding
 from evalkit.audit.readers.files import read_figures
 from evalkit.errors import EvalkitError
 
@@ -52,7 +52,7 @@ def write(folder: Path, content: object, name: str = "CMedQAv1-reranking.json") 
     return path
 
 
-def findings(path: Path) -> list[Finding]:
+def findings(path: Path) -> list[AuditFinding]:
     return list(audit_files([path])[0].findings)
 
 

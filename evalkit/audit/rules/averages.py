@@ -6,14 +6,14 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator
 
-from evalkit.audit.figures import Evidence, Figure, Finding, half_unit, is_sound, scale, shown
+from evalkit.audit.figures import AuditedFigures, AuditFinding, Figure, half_unit, is_sound, scale, shown
 from evalkit.output.numbers import listed
 from evalkit.results.published import AVERAGE_TASK
 
 _FOUR = {"T2Reranking", "MMarcoReranking", "CMedQAv1", "CMedQAv2"}
 
 
-def wrong_averages(evidence: Evidence) -> Iterator[Finding]:
+def wrong_averages(evidence: AuditedFigures) -> Iterator[AuditFinding]:
     """Find averages that lie further from the mean of their row than rounding can take them.
 
     Each printed figure is within half of its last place of the true one, so the true mean is within the mean of these
@@ -25,7 +25,7 @@ def wrong_averages(evidence: Evidence) -> Iterator[Finding]:
             yield _finding(average, parts, mean)
 
 
-def rows_with_average(evidence: Evidence) -> Iterator[tuple[Figure, list[Figure]]]:
+def rows_with_average(evidence: AuditedFigures) -> Iterator[tuple[Figure, list[Figure]]]:
     """Yield each average that can be tested, with the figures it is over: two at least, all of them numbers."""
     rows: dict[tuple[str, str, str, str], list[Figure]] = defaultdict(list)
     for figure in evidence.figures:
@@ -42,7 +42,7 @@ def _allowed(average: Figure, parts: list[Figure]) -> float:
     return float(sum(map(half_unit, parts)) / len(parts) + half_unit(average)) + 1e-12
 
 
-def _finding(average: Figure, parts: list[Figure], mean: float) -> Finding:
+def _finding(average: Figure, parts: list[Figure], mean: float) -> AuditFinding:
     unit = scale(average.unit)
     decimals = average.decimals + 2
     four = [part for part in parts if part.task in _FOUR]
@@ -50,7 +50,7 @@ def _finding(average: Figure, parts: list[Figure], mean: float) -> Finding:
     if len(four) == len(_FOUR) < len(parts):
         of_four = math.fsum(part.value for part in four) / len(four)
         hint = f"; the mean of the four Chinese tasks is {of_four * unit:.{decimals}f}"
-    return Finding(
+    return AuditFinding(
         "error",
         "average",
         f"the average of {shown(average.model) or 'the row'} is not the mean of its row",

@@ -26,7 +26,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.audit.figures import Evidence, Figure, Finding, Registry, Severity, half_unit, is_sound, shown
+from evalkit.audit.figures import AuditedFigures, AuditFinding, Figure, Registry, Severity, half_unit, is_sound, shown
 from evalkit.audit.names import task_size
 from evalkit.audit.rules.published import is_published
 
@@ -55,7 +55,7 @@ class _Curve:
     highest: float
 
 
-def maps_against_mrrs(evidence: Evidence) -> Iterator[Finding]:
+def maps_against_mrrs(evidence: AuditedFigures) -> Iterator[AuditFinding]:
     """Find MAPs that their row's MRR does not allow, or that no published model with about that MRR has.
 
     Above the bound is an error; below it, which only tied scores can do, a warning. The published pairs of a task lie
@@ -72,7 +72,7 @@ def maps_against_mrrs(evidence: Evidence) -> Iterator[Finding]:
             yield from filter(None, [impossible or improbable])
 
 
-def _impossible(map_figure: Figure, mrr_figure: Figure, mean_positives: float) -> Finding | None:
+def _impossible(map_figure: Figure, mrr_figure: Figure, mean_positives: float) -> AuditFinding | None:
     slack = float(half_unit(map_figure))
     low, high = map_bounds(mean_positives, mrr_figure.value, float(half_unit(mrr_figure)))
     if map_figure.value > high + slack:
@@ -83,7 +83,9 @@ def _impossible(map_figure: Figure, mrr_figure: Figure, mean_positives: float) -
     return None
 
 
-def _improbable(map_figure: Figure, mrr_figure: Figure, curve: _Curve | None, evidence: Evidence) -> Finding | None:
+def _improbable(
+    map_figure: Figure, mrr_figure: Figure, curve: _Curve | None, evidence: AuditedFigures
+) -> AuditFinding | None:
     if curve is None or not curve.lowest <= mrr_figure.value <= curve.highest:
         return None
     expected = float(np.polyval(curve.coefficients, mrr_figure.value))
@@ -164,9 +166,9 @@ def _published_curves(registry: Registry) -> Mapping[str, _Curve]:
     return curves
 
 
-def _finding(severity: Severity, map_figure: Figure, mrr_figure: Figure, expected: str, why: str) -> Finding:
+def _finding(severity: Severity, map_figure: Figure, mrr_figure: Figure, expected: str, why: str) -> AuditFinding:
     apart = "impossible with" if severity == "error" else "far from what goes with"
-    return Finding(
+    return AuditFinding(
         severity,
         "map and mrr",
         f"{map_figure.metric} of {shown(map_figure.task)} is {apart} its MRR",

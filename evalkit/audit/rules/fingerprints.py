@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from evalkit.audit.figures import Evidence, Figure, Finding, is_sound
+from evalkit.audit.figures import AuditedFigures, AuditFinding, Figure, is_sound
 from evalkit.results.published import HEADLESS, RANDOM_HEAD
 
 # what rounds to the mistakes' figures
@@ -13,7 +13,7 @@ _HALF_A_PLACE = 0.00005 + 1e-12
 _NOISE_MAP = (0.0055, 0.0065)
 
 
-def known_mistakes(evidence: Evidence) -> Iterator[Finding]:
+def known_mistakes(evidence: AuditedFigures) -> Iterator[AuditFinding]:
     """Find the figures of a reranker without its head on T2Reranking, and of noise on MMarcoReranking."""
     for row in _rows(evidence):
         by_metric = {figure.metric: figure for figure in row}
@@ -31,7 +31,7 @@ def known_mistakes(evidence: Evidence) -> Iterator[Finding]:
                 yield _noise(figure)
 
 
-def _rows(evidence: Evidence) -> Iterator[list[Figure]]:
+def _rows(evidence: AuditedFigures) -> Iterator[list[Figure]]:
     rows: dict[tuple[str, str, str], list[Figure]] = defaultdict(list)
     for figure in evidence.figures:
         if is_sound(figure):
@@ -39,8 +39,8 @@ def _rows(evidence: Evidence) -> Iterator[list[Figure]]:
     yield from rows.values()
 
 
-def _headless(hits: list[Figure]) -> Finding:
-    return Finding(
+def _headless(hits: list[Figure]) -> AuditFinding:
+    return AuditFinding(
         "error" if len(hits) > 1 else "warning",
         "fingerprint",
         "T2Reranking has the figures of a reranker without its scoring head",
@@ -52,8 +52,8 @@ def _headless(hits: list[Figure]) -> Finding:
     )
 
 
-def _noise(figure: Figure) -> Finding:
-    return Finding(
+def _noise(figure: Figure) -> AuditFinding:
+    return AuditFinding(
         "error",
         "fingerprint",
         "MMarcoReranking has the figure of a random ranking",

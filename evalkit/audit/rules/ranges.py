@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from evalkit.audit.figures import Evidence, Figure, Finding, is_sound, shown
+from evalkit.audit.figures import AuditedFigures, AuditFinding, Figure, is_sound, shown
 
 _LEAST_PERCENT = 0.01
 # with a thousand candidates a query, a ranking of noise is worth less than one percent
 _NOISE_TASK = "MMarcoReranking"
 
 
-def wrong_values(evidence: Evidence) -> Iterator[Finding]:
+def wrong_values(evidence: AuditedFigures) -> Iterator[AuditFinding]:
     """Find what is no number, or not between 0 and 1, or is a fraction among percentages."""
     for figure in evidence.figures:
         if math.isnan(figure.value):
@@ -26,9 +26,9 @@ def wrong_values(evidence: Evidence) -> Iterator[Finding]:
             yield _fraction_among_percentages(figure)
 
 
-def _fraction_among_percentages(figure: Figure) -> Finding:
+def _fraction_among_percentages(figure: Figure) -> AuditFinding:
     severity = "warning" if figure.task == _NOISE_TASK else "error"
-    return Finding(
+    return AuditFinding(
         "warning" if severity == "warning" else "error",
         "range",
         f"{figure.metric} of {shown(figure.task)} is a fraction among percentages",
@@ -39,6 +39,6 @@ def _fraction_among_percentages(figure: Figure) -> Finding:
     )
 
 
-def _finding(figure: Figure, what: str, why: str, evidence: str) -> Finding:
+def _finding(figure: Figure, what: str, why: str, evidence: str) -> AuditFinding:
     subject = f"{figure.metric} of {shown(figure.task)} is {what}"
-    return Finding("error", "range", subject, figure.file, figure.place, why, evidence)
+    return AuditFinding("error", "range", subject, figure.file, figure.place, why, evidence)

@@ -28,7 +28,7 @@ _UNSAID = (None, "", "None", "main")  # what cards write where they do not know 
 
 
 @dataclass(frozen=True)
-class Change:
+class IndexChange:
     """The model's place in the model-index (None: it has none), its entries to replace by their places, and those to add."""
 
     name: str
@@ -101,7 +101,7 @@ def updated_text(text: str, name: str, owner: str, entries: Sequence[dict[str, A
     )
 
 
-def _tell_of_others(index: Sequence[Any], change: Change, path: Path) -> None:
+def _tell_of_others(index: Sequence[Any], change: IndexChange, path: Path) -> None:
     """A model that is new in the card may be one that stands there under another name."""
     if change.place is None and index:
         others = ", ".join(str(model.get("name")) for model in index if isinstance(model, dict))
@@ -128,7 +128,7 @@ def _means(front: str, expected: dict[str, Any]) -> bool:
     return bool(content == expected) and list(content) == list(expected)
 
 
-def _with_entries(front: str, index: Sequence[Any], change: Change, line_break: str) -> str | None:
+def _with_entries(front: str, index: Sequence[Any], change: IndexChange, line_break: str) -> str | None:
     """Write the entries that change, each in its place; None where the YAML's form does not allow that."""
     models = _value_of(yaml.compose(front, Loader=yaml.SafeLoader), KEY)
     if not _is_block_list(models):
@@ -212,7 +212,7 @@ def _first_line_break(text: str) -> str:
     return found[0] if found else "\n"
 
 
-def plan_change(index: Sequence[Any], name: str, owner: str, entries: Sequence[Entry]) -> Change:
+def plan_change(index: Sequence[Any], name: str, owner: str, entries: Sequence[Entry]) -> IndexChange:
     """Find the places of a model's new entries. `owner` is its organisation, which a card may put before its name.
 
     An entry of the same task, dataset, subset and split is the model's own and replaced, but for metrics of other names,
@@ -228,7 +228,7 @@ def plan_change(index: Sequence[Any], name: str, owner: str, entries: Sequence[E
             added.append(entry)
         else:
             replaced[own] = _merged(old[own], entry)
-    return Change(name, place, replaced, tuple(added))
+    return IndexChange(name, place, replaced, tuple(added))
 
 
 def _is_named(one: Any, name: str, owner: str) -> bool:

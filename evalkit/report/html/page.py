@@ -13,7 +13,7 @@ from evalkit.output.text import printable
 from evalkit.report.content import Report
 from evalkit.report.html.charts import chart_config, chart_library, chart_specs, speed_domains
 from evalkit.report.html.embedding import content_policy, inline_script, json_data
-from evalkit.report.html.rows import PLOT_WIDTH, BoardRows, Row, board_rows
+from evalkit.report.html.rows import PLOT_WIDTH, BoardRow, BoardRows, board_rows
 from evalkit.report.html.systems import system_facts
 from evalkit.report.html.tasks import DRILL_DOWN, task_data
 from evalkit.version import __version__
@@ -121,7 +121,7 @@ def _board_data(board: BoardRows) -> dict[str, Any]:
     }
 
 
-def _columns(rows: Sequence[Row]) -> set[str]:
+def _columns(rows: Sequence[BoardRow]) -> set[str]:
     """Name the columns that have something to say."""
     names = ("ties", "published", "difference", "second", "rate", "size")
     return {name for name in names if any(row.shown[name] for row in rows)}

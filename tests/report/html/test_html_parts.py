@@ -19,7 +19,7 @@ from sklearn.metrics import roc_auc_score
 
 from evalkit.compare.pairs import compare_pairs
 from evalkit.compare.shared_queries import group_by_task, shared_queries
-from evalkit.report.content import Choices, Report
+from evalkit.report.content import Report, ReportChoices
 from evalkit.report.html.charts import chart_config, chart_specs, speed_domains
 from evalkit.report.html.page import counts
 from evalkit.report.html.rows import BoardRows, board_rows, rate_text, size_text
@@ -37,10 +37,10 @@ from evalkit.report.html.tasks import (
 from evalkit.results.published import preferred
 from evalkit.results.reading import load_results
 
-CHOICES = Choices(metric=None, alpha=0.05, seed=42, slices=())
+CHOICES = ReportChoices(metric=None, alpha=0.05, seed=42, slices=())
 
 
-def report_of(folder: Path, choices: Choices = CHOICES) -> Report:
+def report_of(folder: Path, choices: ReportChoices = CHOICES) -> Report:
     return Report(tuple(load_results([folder])), choices)
 
 
