@@ -46,9 +46,9 @@ def ray_cluster(nodes: int) -> Iterator[Any]:
 def ray_head(token: str) -> Iterator[str]:
     """A cluster of one node that users start by hand, and that wants a token; the address of its Ray Client server.
 
-    Ray's proxy forks a server for each client, from a process in which gRPC's threads run. gRPC's own handlers of a fork can abort the
-    child (SIGABRT) before it becomes the server; where Ray looks at its command line just then, it answers the client with
-    psutil.ZombieProcess. The child execs at once and needs none of these handlers, so they are switched off.
+    Ray's proxy forks a server for each client, from a process in which gRPC's threads run. gRPC's own handlers of a fork can
+    abort the child (SIGABRT) before it becomes the server; where Ray looks at its command line just then, it answers the client
+    with psutil.ZombieProcess. The child execs at once and needs none of these handlers, so they are switched off.
     """
     folder = tempfile.mkdtemp(prefix="ray")  # sockets have short names
     port, client_port = free_port(), free_port()
