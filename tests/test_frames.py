@@ -61,7 +61,7 @@ def test_comparison_agrees_with_scipy(folder: Path) -> None:
     assert len(pairs) == 6
     row = pairs[(pairs["task"] == "demo-zh") & (pairs["first"] == "bm25") & (pairs["second"] == "random")].iloc[0]
     one, other = (
-        next(r for r in evalkit.load_results(folder) if (r.model.name, r.task_name) == (name, "demo-zh")).queries["ap"]
+        next(r for r in evalkit.load_results(folder) if (r.model.name, r.task.name) == (name, "demo-zh")).queries["ap"]
         for name in ("bm25", "random")
     )
     test = stats.permutation_test(

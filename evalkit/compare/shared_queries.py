@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from evalkit.compare.systems import System, systems_of
 from evalkit.configuration.files import unknown_name
 from evalkit.errors import EvalkitError
-from evalkit.results.reading import MAIN_METRICS, QUERY_COLUMNS, StoredResult
+from evalkit.results.reading import MAIN_METRICS, QUERY_COLUMNS
+from evalkit.results.result import Result
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +29,7 @@ class TaskResults:
     protocol: str
     fingerprint: str
     limit: int | None
-    results: tuple[StoredResult, ...]
+    results: tuple[Result, ...]
     systems: tuple[System, ...]
 
 
@@ -51,18 +52,18 @@ class SharedQueries:
         return next((table[name] for table in self.tables if name in table), None)
 
 
-def group_by_task(results: Sequence[StoredResult], metric: str | None = None) -> list[TaskResults]:
+def group_by_task(results: Sequence[Result], metric: str | None = None) -> list[TaskResults]:
     """Put together the results on the same data under the same protocol, in order of appearance; a file counts once.
 
     The protocol is that of the metric, of which every result has both protocols'; without a metric, each result's leading one.
     """
     asked = protocol_of(metric) if metric else None
-    distinct = list({result.path.resolve(): result for result in reversed(results)}.values())[::-1]
-    groups: dict[tuple[str, str, str], dict[System, StoredResult]] = {}
+    distinct = list({_place(result): result for result in reversed(results)}.values())[::-1]
+    groups: dict[tuple[str, str, str], dict[System, Result]] = {}
     for result, system in zip(distinct, systems_of(distinct, asked), strict=True):
-        groups.setdefault((result.task_name, asked or result.protocol, result.fingerprint), {})[system] = result
+        groups.setdefault((result.task.name, asked or result.protocol, result.task.fingerprint), {})[system] = result
     return [
-        TaskResults(*key, _limit(next(iter(members.values()))), tuple(members.values()), tuple(members))
+        TaskResults(*key, next(iter(members.values())).task.limit, tuple(members.values()), tuple(members))
         for key, members in groups.items()
     ]
 
@@ -109,7 +110,7 @@ def metric_title(metric: str) -> str:
     return f"{title}@{cutoff}" if cutoff else title
 
 
-def _in_order(result: StoredResult, query_ids: list[str], first: StoredResult) -> pd.DataFrame:
+def _in_order(result: Result, query_ids: list[str], first: Result) -> pd.DataFrame:
     """The result's table of queries in the order of the first result's."""
     own = result.queries["query_id"].tolist()
     if own == query_ids:
@@ -130,7 +131,7 @@ def _in_order(result: StoredResult, query_ids: list[str], first: StoredResult) -
 
 
 def _counted(
-    values: NDArray[np.float64], query_ids: Sequence[str], metric: str, results: Sequence[StoredResult]
+    values: NDArray[np.float64], query_ids: Sequence[str], metric: str, results: Sequence[Result]
 ) -> NDArray[np.bool_]:
     """Which queries have a value, in all results alike: bool[n_queries]."""
     present = ~np.isnan(values)
@@ -146,11 +147,11 @@ def _counted(
     return counted
 
 
-def _limit(result: StoredResult) -> int | None:
-    limit = result.own["task"].get("limit")
-    return limit if isinstance(limit, int) else None
+def _place(result: Result) -> object:
+    """What a result counts as one by: its file, or itself where it has none."""
+    return id(result) if result.path is None else result.path.resolve()
 
 
-def _unknown_metric(metric: str, result: StoredResult) -> EvalkitError:
+def _unknown_metric(metric: str, result: Result) -> EvalkitError:
     known = [name for name in result.scores if metric_column(name) in result.queries]
     return EvalkitError(f"{result.path}: {unknown_name('metric', metric, known)}")

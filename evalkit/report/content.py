@@ -9,7 +9,7 @@ from evalkit.compare.shared_queries import group_by_task, shared_queries
 from evalkit.compare.slices import missing_slices
 from evalkit.compare.systems import System, system_labels
 from evalkit.report.leaderboard import Board, SliceBoard, average_boards, slice_board, task_board
-from evalkit.results.reading import StoredResult
+from evalkit.results.result import Result
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,14 @@ class Report:
     """Leaderboards of tasks and of averages, means over parts of the queries, and what each system is called."""
 
     choices: Choices
-    results: tuple[StoredResult, ...]
+    results: tuple[Result, ...]
     boards: tuple[Board, ...]
     slices: tuple[SliceBoard, ...]
     labels: Mapping[System, str]
     notes: tuple[str, ...]
 
 
-def make_report(results: Sequence[StoredResult], choices: Choices) -> Report:
+def make_report(results: Sequence[Result], choices: Choices) -> Report:
     """Rank the systems on each task's data and on average over the same tasks.
 
     Results on other data or under another protocol stand on boards of their own. Raises EvalkitError where results on the

@@ -9,7 +9,9 @@ from rich.console import Console
 from evalkit.compare.shared_queries import metric_title
 from evalkit.output.numbers import counted, percent, points, points_range
 from evalkit.output.sheets import Sheet, print_notes, print_sheets
-from evalkit.records import FirstStage, Result
+from evalkit.records import FirstStage
+from evalkit.results.reading import unretrieved_documents
+from evalkit.results.result import Result
 
 METRICS = {
     "cmteb-v1": ("map", "mrr"),
@@ -72,7 +74,7 @@ def _depth(first: FirstStage) -> str:
 def _found(result: Result) -> str:
     """How many of the relevant documents the first stage found, and how many queries cmteb-v1 can judge."""
     found = result.task.statistics.positives
-    missed = sum(len(request.unretrieved_gains) for request in result.task.requests)
+    missed = sum(map(len, unretrieved_documents(result.queries)))
     both = int(result.queries["ap"].notna().sum())
     return (
         f"{found:,} of {counted(found + missed, 'relevant document', 'relevant documents')} are among the candidates; "

@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
-import numpy as np
 from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
@@ -15,11 +13,11 @@ from rich.text import Text
 from evalkit.output.console import add_column, plain_table, print_whole
 from evalkit.output.numbers import counted, tied_range
 from evalkit.output.text import without_home
-from evalkit.records import PrecisionCheck, Result
+from evalkit.records import PrecisionCheck
 from evalkit.report.first_stage import print_first_stages
 from evalkit.results import published
 from evalkit.results.published import PublishedFigure
-from evalkit.results.writing import count_queries, pairs_per_second, tokens_per_second
+from evalkit.results.result import Result
 
 # per protocol: the metrics that lead it, and their column's titles
 _METRICS = {"cmteb-v1": ("map", "mrr"), "mteb-v2": ("map_at_1000", "mrr_at_10")}
@@ -81,15 +79,15 @@ def summary_table(results: Sequence[Result]) -> Table:
     return table
 
 
-def print_summary(results: Sequence[Result], console: Console, paths: Sequence[Path] = ()) -> None:
-    """Print the table and, per result, what it rests on; `paths` are the results' files, in the same order.
+def print_summary(results: Sequence[Result], console: Console) -> None:
+    """Print the table and, per result, what it rests on, with its file where it is written.
 
     The table is never cut: where no terminal sets the width it takes what it needs.
     """
     table = summary_table(results)
     print_whole(table, console)
     console.print()
-    for line in (*_result_lines(results, paths), *_disagreement_lines(results)):
+    for line in (*_result_lines(results), *_disagreement_lines(results)):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
     print_first_stages(results, console)
 
@@ -99,7 +97,7 @@ def _by_model(results: Iterable[Result]) -> list[list[Result]]:
     groups: dict[tuple[object, ...], list[Result]] = {}
     for result in results:
         backend = str(sorted(result.backend.items()))
-        groups.setdefault((result.model, result.protocol, backend, _limit(result)), []).append(result)
+        groups.setdefault((result.model, result.protocol, backend, result.limit), []).append(result)
     return list(groups.values())
 
 
@@ -122,7 +120,7 @@ def _result_row(result: Result) -> _Row:
         interval=_range(*result.intervals[map_name]) if map_name in result.intervals else "",
         ties=_tie_ranges([result], {"MAP": map_name, "MRR": mrr_name}),
         published=_published(figure),
-        difference=_difference(result.scores[map_name], figure, _other_data(result)),
+        difference=_difference(result.scores[map_name], figure, result.incomparable),
     )
 
 
@@ -142,13 +140,9 @@ def _average_row(group: Sequence[Result]) -> _Row:
         mrr=_percent(mean_mrr),
         ties=_tie_ranges(group, {"MAP": map_name, "MRR": mrr_name}),
         published=_published(figure),
-        difference=_difference(mean_map, figure, next(filter(None, map(_other_data, group)), "")),
+        difference=_difference(mean_map, figure, next(filter(None, (result.incomparable for result in group)), "")),
         is_average=True,
     )
-
-
-def _limit(result: Result) -> object:
-    return result.config.get("limit") if result.task.limit is None else result.task.limit
 
 
 def _percent(value: float) -> str:
@@ -183,18 +177,11 @@ def _published(figure: PublishedFigure | None) -> str:
     return f"{_percent(figure.value)} {published.origin(figure)}" if figure else ""
 
 
-def _other_data(result: Result) -> str:
-    """Why a published figure can't be compared with the result, if it can't."""
-    if _limit(result) is not None:
-        return "limit"
-    return "other data" if result.task.differences else ""
-
-
-def _difference(value: float, figure: PublishedFigure | None, other_data: str) -> Text:
+def _difference(value: float, figure: PublishedFigure | None, incomparable: str) -> Text:
     if figure is None or not math.isfinite(value):
         return Text()
-    if other_data:
-        return Text(f"n/a ({other_data})", style="dim")
+    if incomparable:
+        return Text(f"n/a ({incomparable})", style="dim")
     points = (value - figure.value) * 100
     # three decimals where two would read as the bound that is exceeded
     within = abs(points) <= published.NOISE_POINTS + 1e-9
@@ -203,16 +190,16 @@ def _difference(value: float, figure: PublishedFigure | None, other_data: str) -
     return Text(f"{shown} {_WITHIN_NOISE}", style="green") if within else Text(shown, style="yellow")
 
 
-def _result_lines(results: Sequence[Result], paths: Sequence[Path]) -> list[str]:
+def _result_lines(results: Sequence[Result]) -> list[str]:
     lines = []
-    for number, result in enumerate(results):
-        scored, dropped = count_queries(result)
+    for result in results:
+        scored, dropped = result.scored_queries, result.dropped_queries
         facts = [f"{counted(scored, 'query', 'queries')} scored, {dropped:,} dropped", *_speed(result)]
         truncated = _truncated_share(result)
         if truncated is not None:
             facts.append(f"{truncated * 100:.1f} % truncated")
-        if number < len(paths):
-            facts.append(without_home(str(paths[number])))
+        if result.path is not None:
+            facts.append(without_home(str(result.path)))
         lines.append(f"{result.model.name} on {result.task.name}: {'; '.join(facts)}")
         if result.precision is not None:
             lines.append(_precision_line(result.precision))
@@ -220,20 +207,22 @@ def _result_lines(results: Sequence[Result], paths: Sequence[Path]) -> list[str]
 
 
 def _speed(result: Result) -> list[str]:
-    usage = result.usage
+    timing = result.timing
     pairs = f"{len(result.candidates):,} pairs"
-    rate = pairs_per_second(result)
-    if usage.items_from_store:
+    rate = timing.pairs_per_second
+    if timing.items_from_store:
         pairs += (
-            ", all from the store" if rate is None else f", {usage.items_from_store / usage.items:.0%} from the store"
+            ", all from the store"
+            if rate is None
+            else f", {timing.items_from_store / result.usage.items:.0%} from the store"
         )
     if rate is None:
         return [pairs]
-    tokens = tokens_per_second(result)
+    tokens = timing.tokens_per_second
     facts = [f"{pairs} at {rate:,.0f} pairs/s" + (f", {tokens:,.0f} tokens/s" if tokens else "")]
-    if usage.latencies:
-        half, most = np.percentile(usage.latencies, (50, 95))
-        facts.append(f"a query's candidates take {half:.3g} s (p50), {most:.3g} s (p95)")
+    latency = timing.latency_seconds
+    if latency:
+        facts.append(f"a query's candidates take {latency.p50:.3g} s (p50), {latency.p95:.3g} s (p95)")
     return facts
 
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from evalkit.output.files import write_text
 from evalkit.output.json import json_text
-from evalkit.records import Result
 from evalkit.report.reproduction import Cell, claimed_model, verdict_cells
+from evalkit.results.result import Result
 from evalkit.results.writing import result_json
 
 
-def print_summary_json(results: Sequence[Result], paths: Sequence[Path]) -> bool:
-    """Print the results as their files hold them, each with its file, and whether figures were reproduced.
+def print_summary_json(results: Sequence[Result]) -> bool:
+    """Print written results as their files hold them, each with its file, and whether figures were reproduced.
 
     `reproduction` has a list per model that was to reproduce published figures. Tells whether none of them failed.
     """
@@ -24,9 +23,7 @@ def print_summary_json(results: Sequence[Result], paths: Sequence[Path]) -> bool
         hub_id: verdict_cells([result for result in reproduced if claimed_model(result) == hub_id])
         for hub_id in dict.fromkeys(map(claimed_model, reproduced))
     }
-    content: dict[str, Any] = {
-        "results": [{"file": str(path), **result_json(result)} for result, path in zip(results, paths, strict=True)]
-    }
+    content: dict[str, Any] = {"results": [{"file": str(result.path), **result_json(result)} for result in results]}
     if cells:
         content["reproduction"] = {hub_id: [_verdict(cell) for cell in own] for hub_id, own in cells.items()}
     write_text(json_text(content), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ from evalkit.audit.figures import Finding, Severity
 from evalkit.errors import EvalkitError
 from evalkit.metrics import PROTOCOLS, score_lists
 from evalkit.metrics.lists import candidate_lists
-from evalkit.results.reading import MAIN_METRICS, load_result, query_column, unretrieved_documents
+from evalkit.results.reading import MAIN_METRICS, query_column, read_json, read_result, unretrieved_documents
+from evalkit.results.result import Result
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,11 +28,14 @@ _QUERY_COLUMNS = ("query_id", "n_positive", "n_candidates", "ap", "rr")
 
 @dataclass(frozen=True, slots=True)
 class _OwnResult:
-    """A result's JSON and tables, with the way findings about them are made."""
+    """A result's JSON and its tables as they are, with the way findings about them are made.
+
+    `counts` are the numbers of queries that the JSON states, by name.
+    """
 
     path: Path
-    scores: Mapping[str, float]
-    own: Mapping[str, Any]
+    stated: Result
+    counts: Mapping[str, Any]
     queries: pd.DataFrame
     run: pd.DataFrame
 
@@ -42,7 +47,7 @@ class _OwnResult:
 def own_findings(path: Path) -> list[Finding]:
     """Compute a result again from its tables: scores, then each query's AP and RR, then the means."""
     try:
-        stored = load_result(path)
+        stated, counts = read_result(path), read_json(path)["evalkit"].get("queries")
         queries = _read_table(path, "queries", _QUERY_COLUMNS)
         run = _read_table(path, "run", _RUN_COLUMNS)
     except EvalkitError as error:
@@ -54,7 +59,7 @@ def own_findings(path: Path) -> list[Finding]:
         missing = f"{'queries' if queries is None else 'run'}.parquet is not beside it"
         why = "its figures stand on nothing that could be computed again"
         return [Finding("note", _RULE, "the result was not computed again", str(path), "", why, missing)]
-    result = _OwnResult(path, stored.scores, stored.own, queries, run)
+    result = _OwnResult(path, stated, counts if isinstance(counts, dict) else {}, queries, run)
     try:
         return [*_count_findings(result), *_mean_findings(result), *_value_findings(result)]
     except (EvalkitError, LookupError, ValueError, TypeError, OverflowError) as error:
@@ -80,18 +85,17 @@ def _read_table(path: Path, kind: str, columns: tuple[str, ...]) -> pd.DataFrame
 
 def _count_findings(result: _OwnResult) -> Iterator[Finding]:
     """Compare what the JSON counts with the rows, and each query's labels with the table of queries."""
-    statistics = result.own["task"]["statistics"]
-    told = result.own["queries"] if isinstance(result.own.get("queries"), dict) else {}
-    leading = query_column(result.own["protocol"], MAIN_METRICS[result.own["protocol"]][0])
+    statistics, protocol = result.stated.task.statistics, result.stated.protocol
+    leading = query_column(protocol, MAIN_METRICS[protocol][0])
     scored = int(result.queries[leading].notna().sum())
     run_ids = list(dict.fromkeys(result.run["query_id"]))
     ranked = result.queries[result.queries["n_candidates"] > 0]  # a first stage may have found nothing for a query
     counted = {
-        "task.statistics.queries": (statistics.get("queries"), len(result.queries)),
-        "task.statistics.pairs": (statistics.get("pairs"), len(result.run)),
-        "task.statistics.positives": (statistics.get("positives"), int((result.run["label"] > 0).sum())),
-        "queries.scored": (told.get("scored"), scored),
-        "queries.dropped": (told.get("dropped"), len(result.queries) - scored),
+        "task.statistics.queries": (statistics.queries, len(result.queries)),
+        "task.statistics.pairs": (statistics.pairs, len(result.run)),
+        "task.statistics.positives": (statistics.positives, int((result.run["label"] > 0).sum())),
+        "queries.scored": (result.counts.get("scored"), scored),
+        "queries.dropped": (result.counts.get("dropped"), len(result.queries) - scored),
     }
     for name, (stated, found) in counted.items():
         if stated != found:
@@ -124,15 +128,16 @@ def _mean_findings(result: _OwnResult) -> Iterator[Finding]:
     for protocol in PROTOCOLS.values():
         for measure in protocol.measures:
             column = query_column(protocol.name, measure.name)
-            if measure.name not in result.scores or column not in result.queries:
+            score = result.stated.scores.get(measure.name, math.nan)
+            if math.isnan(score) or column not in result.queries:
                 continue
             mean = float(result.queries[column].mean())
             rounding = 0.0 if measure.decimals is None else 0.5 * 10.0**-measure.decimals
-            if not abs(mean - result.scores[measure.name]) <= rounding + _TOLERANCE:
+            if not abs(mean - score) <= rounding + _TOLERANCE:
                 yield result.finding(
                     f"{measure.name} is not the mean of its queries",
                     f"scores.{measure.name}",
-                    f"{result.scores[measure.name]} stated, {mean} over {int(result.queries[column].notna().sum())} queries",
+                    f"{score} stated, {mean} over {int(result.queries[column].notna().sum())} queries",
                 )
 
 
@@ -154,7 +159,7 @@ def _value_findings(result: _OwnResult) -> Iterator[Finding]:
         gains=result.run["label"].to_numpy(),
         unretrieved_gains=[tuple(gain for _, gain in documents) for documents in missed],
     )
-    known = result.own["task"].get("layout") == "cmteb" or any(missed)
+    known = result.stated.task.layout == "cmteb" or any(missed)
     names = ["cmteb-v1", "mteb-v2"] if known else ["cmteb-v1"]
     for name in names:
         values = score_lists(lists, PROTOCOLS[name]).values

@@ -12,7 +12,7 @@ from evalkit.report.exports.eval_results import eval_results_files, eval_results
 from evalkit.report.exports.model_index import is_model_index, model_index_text
 from evalkit.report.exports.mteb_results import is_mteb_file, mteb_files
 from evalkit.report.exports.trec import is_trec_file, trec_files
-from evalkit.results.reading import StoredResult
+from evalkit.results.result import Result
 
 Files = Mapping[PurePosixPath, bytes]
 
@@ -27,8 +27,8 @@ class Export:
     """
 
     recognises: Callable[[bytes], bool]
-    text: Callable[[Sequence[StoredResult]], str] | None = None
-    files: Callable[[Sequence[StoredResult]], Files] | None = None
+    text: Callable[[Sequence[Result]], str] | None = None
+    files: Callable[[Sequence[Result]], Files] | None = None
     home: str = ""
 
 
@@ -42,7 +42,7 @@ EXPORTS: Mapping[str, Export] = {
 _TEXT_SUFFIXES = (".yaml", ".yml", ".txt", ".md")
 
 
-def write_export(results: Sequence[StoredResult], format_name: str, output: Path | None) -> None:
+def write_export(results: Sequence[Result], format_name: str, output: Path | None) -> None:
     """Write results to a file or into a folder, or print them where the format has a text and no output is named.
 
     A format that is both a text and files goes into one file where the output's name ends as a text's does. Raises

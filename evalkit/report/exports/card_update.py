@@ -15,7 +15,7 @@ from evalkit.errors import EvalkitError
 from evalkit.output.files import write_bytes
 from evalkit.report.exports.card_entries import Change, plan_change
 from evalkit.report.exports.model_index import KEY, model_entries, yaml_text
-from evalkit.results.reading import StoredResult
+from evalkit.results.result import Result
 
 # as the Hub and huggingface_hub's RepoCard find it
 _FRONT_MATTER = re.compile(r"^(\s*---(?:\r\n|\r|\n))([\S\s]*?)((?:\r\n|\r|\n)---[ \t]*(?:\r\n|\n|$))")
@@ -26,7 +26,7 @@ _BYTE_ORDER_MARK = "\ufeff"
 _Span = tuple[int, int, str]
 
 
-def update_card(results: Sequence[StoredResult], path: Path) -> None:
+def update_card(results: Sequence[Result], path: Path) -> None:
     """Put one model's figures into the model-index of a card, which gets one (and YAML at its top) where it has none.
 
     Entries of other models, tasks and metrics stay. The file is left alone where nothing changes. Raises EvalkitError for

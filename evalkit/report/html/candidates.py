@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from evalkit.compare.shared_queries import SharedQueries
 from evalkit.errors import EvalkitError
-from evalkit.results.reading import StoredResult
+from evalkit.results.result import Result
 
 SHOWN = 30
 TEXT_LENGTH = 200
@@ -44,7 +44,7 @@ class QueryDetail:
 class _Columns:
     """A system's candidates as arrays, and which of them are a query's."""
 
-    result: StoredResult
+    result: Result
     doc_ids: NDArray[np.object_]
     gains: NDArray[np.int64]
     scores: NDArray[np.float64]
@@ -80,7 +80,7 @@ def cut_text(text: str) -> str:
     return " ".join(text.split())
 
 
-def _columns(result: StoredResult) -> _Columns:
+def _columns(result: Result) -> _Columns:
     table = result.candidates
     counts = result.queries["n_candidates"].to_numpy()
     ends = np.cumsum(counts)

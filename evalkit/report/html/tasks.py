@@ -89,7 +89,7 @@ def _detail(detail: dict[str, Any]) -> dict[str, Any]:
 
 def _language(shared: SharedQueries) -> str:
     """Say which language's glyphs suit the texts, as HTML's `lang`; empty where the task does not say."""
-    languages = shared.of.results[0].own["task"].get("languages") or []
-    if any(str(language).startswith("cmn-Hant") for language in languages):
+    languages = shared.of.results[0].task.languages
+    if any(language.startswith("cmn-Hant") for language in languages):
         return "zh-Hant"
-    return "zh-Hans" if any(str(language).startswith(("cmn", "zho")) for language in languages) else ""
+    return "zh-Hans" if any(language.startswith(("cmn", "zho")) for language in languages) else ""
