@@ -57,8 +57,8 @@ def leaderboard(*paths: Path | str, metric: str | None = None, alpha: float = 0.
     _check(alpha, seed)
     report = content.make_report(load_results(*paths), content.Choices(metric, alpha, seed, ()))
     rows = [_standing_row(report, board, standing) for board in report.boards for standing in board.standings]
-    # a column that says nothing of any row is all NaN, as in a file
-    return pd.DataFrame(rows).replace("", None).infer_objects()
+    frame = pd.DataFrame(rows).replace("", None)
+    return frame.astype({name: float for name in frame if frame[name].isna().all()})
 
 
 def compare_results(*paths: Path | str, metric: str | None = None, alpha: float = 0.05, seed: int = 42) -> pd.DataFrame:

@@ -91,12 +91,7 @@ class TaskStatistics:
 
 @dataclass(frozen=True, slots=True)
 class TaskIdentity:
-    """Which data were scored: all of a task but its requests.
-
-    `limit` is the number of queries that it was cut to, if it was; `differences` say where its figures differ from those of
-    the published dataset of its name; `subset` is mteb's name for a part of a dataset. With a `first_stage` its candidates are
-    that one's.
-    """
+    """Which data were scored: all of a `Task` but its queries and candidates."""
 
     name: str
     mteb_name: str
@@ -116,7 +111,12 @@ class TaskIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Task(TaskIdentity):
-    """A reranking dataset, validated and in memory."""
+    """A reranking dataset, validated and in memory.
+
+    `limit` is the number of queries that it was cut to, if it was; `differences` say where its figures differ from those of
+    the published dataset of its name; `subset` is mteb's name for a part of a dataset. With a `first_stage` its candidates are
+    that one's, each with its score.
+    """
 
     requests: tuple[Request, ...] = field(kw_only=True)
 

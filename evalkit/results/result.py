@@ -84,12 +84,13 @@ class Timing:
 
 @dataclass(frozen=True)
 class Result:
-    """One model on one task.
+    """One model on one task, just evaluated or read from its files.
 
-    `scores`, `intervals` (95 %) and `ties` are fractions by metric name, NaN where a metric has no value. `config` is the
-    configuration that was run, `deviations` the settings in it that differ from the model's and task's own (None: an
-    older file, which does not say). `path` is the result's JSON file, None until it is written. Results are equal where all
-    but their tables and places are.
+    `scores`, `intervals` (95 %) and `ties` are fractions by metric name, NaN where a metric has no value; `queries` has one
+    row per query, `candidates` one per candidate (columns as in the result files). `config` is the configuration that was run,
+    `deviations` the settings in it that differ from the model's and task's own (None: an older file, which does not say);
+    `experiment` names them, `limit` is the number of queries asked for, and `incomparable` why no published figure can be
+    compared. `path` is the JSON file, None until it is written. Results are equal where all but tables and path are.
     """
 
     model: ModelIdentity
