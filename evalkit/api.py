@@ -7,12 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evalkit.backends import AUTO
 from evalkit.compare import comparison
 from evalkit.compare.systems import system_labels
 from evalkit.errors import EvalkitError
-from evalkit.evaluation.evaluate import FULL_PRECISION
-from evalkit.models.settings import read_model
 from evalkit.records import Result
 from evalkit.report import content
 from evalkit.report.formats import FORMATS
@@ -25,7 +22,6 @@ if TYPE_CHECKING:
 
     from evalkit.results.reading import StoredResult
 
-PLACES = ("path", "object")  # where a model is, which is no deviation
 _INTERVALS = {"interval": ("low", "high"), "effect_interval": ("effect_low", "effect_high")}
 
 
@@ -34,23 +30,7 @@ def save_result(result: Result, results_dir: Path | str = "results", *, texts: b
 
     `texts` says whether texts that the result has are written too. Raises EvalkitError where the folder can't be written.
     """
-    return write_result(result, result_folder(Path(results_dir), result.model, _deviations(result)), with_texts=texts)
-
-
-def _deviations(result: Result) -> dict[str, object]:
-    """The settings that differ from the model's own: such a result must not stand for the model's."""
-    config = result.config
-    own = {"limit": None, "backend": AUTO, "dtype": FULL_PRECISION}
-    said = {"limit": config["limit"], "backend": config["backend"], **config["runtime"]}
-    if result.task.first_stage is not None:
-        own |= {"candidates": None, "top_k": None}
-        first = result.task.first_stage
-        said |= {"candidates": f"{first.name}-{first.digest[:12]}", "top_k": first.top_k}
-    model = config["model"]
-    if not model["backends"]:  # else its backend completes its settings
-        own |= read_model(model["name"]).model_dump(mode="json")
-        said |= model
-    return {key: said[key] for key, value in own.items() if key not in PLACES and said[key] != value}
+    return write_result(result, result_folder(Path(results_dir), result.model, result.deviations), with_texts=texts)
 
 
 def load_results(*paths: Path | str) -> list[StoredResult]:

@@ -96,7 +96,8 @@ class Task:
 
     `limit` is the number of queries that it was cut to, if it was; `differences` say where its figures differ from those of
     the published dataset of its name; `subset` is mteb's name for a part of a dataset. With a `first_stage` its candidates are
-    that one's, each with its score.
+    that one's, each with its score. `settings` are those it was loaded with, as plain values; `deviations` those of them, by name,
+    that its own file does not say.
     """
 
     name: str
@@ -114,6 +115,8 @@ class Task:
     differences: tuple[str, ...] = ()
     subset: str = "default"
     first_stage: FirstStage | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    deviations: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +209,8 @@ class Result:
     """One model on one task: what the files hold and what Python users get.
 
     `scores`, `intervals` (95 %) and `ties` are fractions by metric name; `queries` has one row per query, `candidates`
-    one per candidate (columns as in the result files).
+    one per candidate (columns as in the result files). `config` holds the settings it was made with, `deviations` those of them
+    that are not the model's and the task's own.
     """
 
     model: ModelIdentity
@@ -224,3 +228,4 @@ class Result:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     precision: PrecisionCheck | None = None
     first_stage: StageScores | None = None
+    deviations: Mapping[str, Any] = field(default_factory=dict)

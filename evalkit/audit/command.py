@@ -9,25 +9,26 @@ from pathlib import Path
 from evalkit.audit.checks import check_figures
 from evalkit.audit.figures import SEVERITIES
 from evalkit.audit.readers.files import AuditedFile, expand, read_figures
-from evalkit.audit.report import FileReport, print_reports, reports_json, shown_path
+from evalkit.audit.report import FileReport, print_reports, reports_content, shown_path
 from evalkit.errors import EvalkitError
 from evalkit.output.console import OutputConsole
+from evalkit.output.json import STDOUT, write_json
 
 logger = logging.getLogger("evalkit")
 
 
-def audit(paths: Sequence[Path], model: str = "", as_json: bool = False) -> int:
+def audit(paths: Sequence[Path], model: str = "", json_file: Path | None = None) -> int:
     """Audit files, print what was found and return the exit code.
 
     0: no errors; 1: an error among the findings; 2: a file could not be read (the others are audited all the same).
-    `model` says whose figures the files hold, where they and their paths don't.
+    `model` says whose figures the files hold, where they and their paths don't. JSON goes to a file beside the report, or to
+    standard output in its place.
     """
     reports = audit_files(paths, model)
-    console = OutputConsole()
-    if as_json:
-        console.print(reports_json(reports), soft_wrap=True, highlight=False)
-    else:
-        print_reports(reports, console)
+    if json_file is not None:
+        write_json(reports_content(reports), json_file)
+    if json_file != STDOUT:
+        print_reports(reports, OutputConsole())
     for report in reports:
         if report.unreadable:
             logger.error("evalkit: %s", report.unreadable)

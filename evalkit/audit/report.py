@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.text import Text
 
@@ -96,10 +96,10 @@ def coverage_lines(tested: Coverage) -> Iterator[str]:
         yield f"MRRs that can't be tested: {sum(tested.untestable.values()):,} ({reasons})"
 
 
-def reports_json(reports: Sequence[FileReport]) -> str:
-    """Write the same for machines: per file its findings and counts, and the number of findings by severity."""
+def reports_content(reports: Sequence[FileReport]) -> dict[str, Any]:
+    """The same for machines: per file its findings and counts, and the number of findings by severity."""
     counts = Counter(finding.severity for report in reports for finding in report.findings)
-    content = {
+    return {
         "files": [
             {
                 "file": str(report.path),
@@ -111,7 +111,6 @@ def reports_json(reports: Sequence[FileReport]) -> str:
         ],
         "findings": {severity: counts[severity] for severity in SEVERITIES},
     }
-    return json.dumps(content, ensure_ascii=True, indent=2, sort_keys=True)
 
 
 def _finding_text(finding: Finding) -> Text:

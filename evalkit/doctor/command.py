@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from rich.text import Text
@@ -13,7 +13,7 @@ from rich.text import Text
 from evalkit.doctor import SECONDS, Check, Evidence, Opinion, examine, judge_evidence
 from evalkit.evaluation.runs import RunSettings, model_of, tasks_of
 from evalkit.output.console import OutputConsole
-from evalkit.output.json import escaped_json
+from evalkit.output.json import STDOUT, write_json
 from evalkit.output.numbers import counted
 
 STYLES = {"ok": "green", "warning": "yellow", "fault": "bold red", "skipped": "dim"}
@@ -22,10 +22,10 @@ logger = logging.getLogger("evalkit")
 
 
 class Doctor:
-    """Examines what it is given, one after the other, and keeps count of faults. JSON is printed once, at the end."""
+    """Examines what it is given, one after the other, and keeps count of faults. JSON is written once, at the end."""
 
-    def __init__(self, *, as_json: bool) -> None:
-        self._as_json = as_json
+    def __init__(self, json_file: Path | None) -> None:
+        self._json_file = json_file
         self._reports: list[dict[str, Any]] = []
         self._console = OutputConsole(soft_wrap=True, highlight=False)
 
@@ -38,7 +38,7 @@ class Doctor:
             evidence = examine(model, task, seconds=SECONDS / len(tasks))
             opinions = judge_evidence(evidence)
             self._reports.append(report(evidence, opinions))
-            if not self._as_json:
+            if self._json_file != STDOUT:
                 for line in lines(evidence, opinions):
                     self._console.print(line)
 
@@ -46,9 +46,9 @@ class Doctor:
         """Print what is left to print. Gives the exit code: 1 where a check found a fault, else 0."""
         verdicts = [check["verdict"] for report in self._reports for check in report["checks"]]
         faults = verdicts.count("fault")
-        if self._as_json:
-            self._console.print(escaped_json(json.dumps(self._reports, ensure_ascii=False, indent=2)))
-        elif self._reports:
+        if self._json_file is not None and (self._reports or self._json_file == STDOUT):
+            write_json(self._reports, self._json_file)
+        if self._reports and self._json_file != STDOUT:
             warnings = verdicts.count("warning")
             found = (counted(faults, "fault", "faults"), counted(warnings, "warning", "warnings"))
             self._console.print(", ".join(found))

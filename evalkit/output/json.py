@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
+from pathlib import Path
 from typing import Any
 
+from evalkit.output.files import write_text
 from evalkit.output.text import OBEYED
+
+_UNWRITABLE = re.compile(f"{OBEYED.pattern}|[\ud800-\udfff]")
 
 
 def json_text(content: object) -> str:
@@ -40,5 +45,16 @@ def plain_json(value: Any) -> Any:
 
 
 def escaped_json(text: str) -> str:
-    """Escape the control characters of a JSON text, which stand in its strings alone: it means the same."""
-    return OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    """Escape a JSON text's control characters and halves of surrogates, which stand in its strings alone: it means the same."""
+    return _UNWRITABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+STDOUT = Path("-")
+
+
+def write_json(content: object, target: Path) -> None:
+    """Write content as JSON to a file (whole or not at all), or to standard output where that is the target.
+
+    Raises EvalkitError where the file can't be written.
+    """
+    write_text(json_text(content), None if target == STDOUT else target)

@@ -41,7 +41,7 @@ class Candidate:
             name=self.name,
             description=dict(runnable.description),
             identity=runnable.identity,
-            version=str(said) if said else _version(self.name),
+            version=str(said) if said else _version(self.settings.backend),
             dtype=self.settings.runtime.dtype,
         )
 

@@ -28,9 +28,11 @@ def print_report(
     format_name: str | None,
     output: Path | None,
     card: Path | None = None,
+    json_file: Path | None = None,
 ) -> None:
     """Print the report, or write it to a file: Markdown unless another format is named; or update a model card.
 
+    With `json_file` the report is written there too, as JSON.
     Raises EvalkitError for an unknown format or an option that it has no use for, and where results can't be read or the
     file can't be written.
     """
@@ -43,6 +45,8 @@ def print_report(
     if not paths:
         raise EvalkitError("give result files or folders to report, or --published")
     refuse_result(output, "-o")
+    if json_file is not None and (card is not None or format_name in EXPORTS):
+        raise EvalkitError(f"--json {json_file} is the report's; leave it out with --format {format_name}")
     if card is not None:
         update_card(load_results(paths), card)
         return
@@ -51,6 +55,8 @@ def print_report(
         return
     refuse_other_kind(output, format_name or _FILE_FORMAT)
     report = make_report(load_results(paths), choices)
+    if json_file is not None:
+        write_text(FORMATS["json"](report), json_file)
     if format_name is not None or output is not None:
         write_text(FORMATS[format_name or _FILE_FORMAT](report), output)
         return

