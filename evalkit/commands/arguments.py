@@ -32,7 +32,10 @@ JsonFile = Annotated[
 ConfigDir = Annotated[
     Path | None,
     typer.Option(
-        "--config-dir", "-cd", metavar="DIR", help="Options of your own beside evalkit's: files such as DIR/model/NAME.yaml."
+        "--config-dir",
+        "-cd",
+        metavar="DIR",
+        help="Options of your own beside evalkit's: files such as DIR/model/NAME.yaml.",
     ),
 ]
 Metric = Annotated[str | None, typer.Option(help="A metric of the results; without it, the protocol's main score.")]

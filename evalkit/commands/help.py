@@ -9,7 +9,9 @@ import typer
 
 def show_help(
     ctx: typer.Context,
-    command: Annotated[list[str] | None, typer.Argument(metavar="COMMAND", help="Such as report, or cache info.")] = None,
+    command: Annotated[
+        list[str] | None, typer.Argument(metavar="COMMAND", help="Such as report, or cache info.")
+    ] = None,
 ) -> None:
     """Show what a command takes; without one, the commands there are."""
     from evalkit.configuration.files import unknown_name

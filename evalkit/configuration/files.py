@@ -51,18 +51,24 @@ def config_folders(config_dir: Path | str | None) -> tuple[Path, ...]:
         return ()
     folder = Path(config_dir).expanduser().absolute()
     if not folder.is_dir():
-        raise EvalkitError(f"--config-dir {config_dir}: the folder was not found; name one with files such as model/NAME.yaml")
+        raise EvalkitError(
+            f"--config-dir {config_dir}: the folder was not found; name one with files such as model/NAME.yaml"
+        )
     _refuse_endless_defaults(folder)
     for group in default_options():
         for file in sorted((folder / group).glob("*.yaml")):
             if file.stem in BASES or (configs_dir() / group / file.name).is_file():
-                raise EvalkitError(f"{file}: {group}={file.stem} is an option of evalkit's, which comes first; rename the file")
+                raise EvalkitError(
+                    f"{file}: {group}={file.stem} is an option of evalkit's, which comes first; rename the file"
+                )
     return (folder,)
 
 
 def default_settings() -> dict[str, Any]:
     """The settings in `configs/config.yaml` that belong to no group, with their values there."""
-    return {key: value for key, value in _parse(configs_dir() / "config.yaml").items() if key not in ("defaults", "hydra")}
+    return {
+        key: value for key, value in _parse(configs_dir() / "config.yaml").items() if key not in ("defaults", "hydra")
+    }
 
 
 def default_options() -> dict[str, str | None]:
@@ -79,7 +85,9 @@ def default_options() -> dict[str, str | None]:
 
 def option_names(group: str, folders: Sequence[Path] = ()) -> tuple[str, ...]:
     """The options of a configuration group, by file name, sorted; `folders` are the user's own configs folders."""
-    return tuple(sorted({path.stem for folder in (configs_dir(), *folders) for path in (folder / group).glob("*.yaml")}))
+    return tuple(
+        sorted({path.stem for folder in (configs_dir(), *folders) for path in (folder / group).glob("*.yaml")})
+    )
 
 
 def read_option(group: str, name: object, folders: Sequence[Path] = ()) -> dict[str, Any]:
@@ -171,7 +179,7 @@ def parse_yaml(text: str, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> An
     if is_nested_deep(text):  # which parsers take long to give up on
         raise ValueError(f"brackets nested more than {_DEEPEST} deep")
     try:
-        content = yaml.load(text, Loader=loader)  # noqa: S506 it is a safe loader
+        content = loader(text).get_single_data()
     except Exception as error:  # beside YAMLError: dates that do not exist, keys that cannot be, too deep nesting
         raise ValueError((str(error).splitlines() or [type(error).__name__])[0]) from error
     unseen: list[Any] = [content]

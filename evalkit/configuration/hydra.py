@@ -108,7 +108,7 @@ def compose_each(words: Words, schema: Schema, act: Callable[[Composed], None]) 
             act(_composed(config, schema))
         except OmegaConfBaseException as error:
             interruption.check()
-            failed.append(_explained(error, schema))
+            failed.append(_explained(error, schema, words.overrides))
         except Exception as error:  # kept from Hydra, which would print it its own way; a sweep goes on
             interruption.check()
             failed.append(error)
@@ -148,7 +148,7 @@ def _call_hydra(job: Callable[[DictConfig], None], words: Words, schema: Schema)
             "the configuration is nested too deep: look for a file that names itself, or brackets"
         ) from error
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError) as error:
-        raise _explained(error, schema) from error
+        raise _explained(error, schema, words.overrides) from error
 
 
 def _flags(words: Words) -> list[str]:
@@ -239,7 +239,8 @@ def _composed(config: DictConfig, schema: Schema) -> Composed:
     choices = {group: about.runtime.choices.get(group) for group in default_options()}
     stated = {group: read_option(group, name, folders) for group, name in choices.items() if isinstance(name, str)}
     grouped = {
-        group: merge(schema.bases[group]["base"], _of_group(group, stated.get(group, {}))) for group in ("task", "model")
+        group: merge(schema.bases[group]["base"], _of_group(group, stated.get(group, {})))
+        for group in ("task", "model")
     }
     own: Any = OmegaConf.to_container(OmegaConf.create({**default_settings(), **grouped}), resolve=True)
     return Composed(values, own, _origins(values, choices, stated, list(about.overrides.task)), folders)
@@ -261,7 +262,9 @@ def _origins(
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     said = [override.key_or_group for override in parsed if not override.is_delete()]
     grouped = {group: _of_group(group, content) for group, content in stated.items() if group in values}
-    everywhere = [content for group, content in stated.items() if grouped.get(group) is not content]  # @package _global_
+    everywhere = [
+        content for group, content in stated.items() if grouped.get(group) is not content
+    ]  # @package _global_
     filed = {name for content in (grouped, *everywhere) for name, _ in _leaves(content)}
 
     def origin(name: str) -> Origin:
@@ -287,20 +290,29 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 def _missing_option(error: MissingConfigException) -> EvalkitError:
     group, _, name = (error.missing_cfg_file or "").rpartition("/")
-    options = [option for option in error.options or option_names(group) if option not in BASES]
+    options = [option for option in error.options or option_names(group) if option and option not in BASES]
     return unknown_name(group or "configuration", name, options)
 
 
-def _explained(error: Exception, schema: Schema) -> EvalkitError:
+def _explained(error: Exception, schema: Schema, overrides: Sequence[str]) -> EvalkitError:
     """Hydra's error as one line; of a known setting that the chosen options do not have, why they have not."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, EvalkitError):  # of a resolver
             return cause
-        if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.full_key in schema.keys:
-            return EvalkitError(schema.absent(cause.full_key))
+        if isinstance(cause, ConfigAttributeError | ConfigKeyError):
+            said = (
+                key for key in map(_key, overrides) if key == cause.full_key or key.startswith(f"{cause.full_key}.")
+            )
+            key = next((key for key in said if key in schema.keys), None)
+            if key is not None:
+                return EvalkitError(schema.absent(key))
         cause = cause.__cause__ or cause.__context__
     return EvalkitError(_one_line(error))
+
+
+def _key(word: str) -> str:
+    return word.partition("=")[0].lstrip("+")
 
 
 def _one_line(error: Exception) -> str:

@@ -141,10 +141,11 @@ def load_task(
     given = {key: _plain(value) for key, value in {**settings, "path": path}.items()}
     chosen = TaskSettings.from_mapping({**own.model_dump(), **given})
     task = load_task_of_settings(chosen, limit=limit, offline=offline)
-    said = {"task": chosen.model_dump(mode="json"), "limit": limit}
+    said = chosen.model_dump(mode="json")
     if task.first_stage is not None:  # a path says less than what lies there
-        said["task"]["candidates"] = f"{task.first_stage.name}-{task.first_stage.digest[:12]}"
-    return replace(task, deviations=find_deviations(said, {"task": own.model_dump(mode="json"), "limit": None}))
+        said["candidates"] = f"{task.first_stage.name}-{task.first_stage.digest[:12]}"
+    usual = {"task": own.model_dump(mode="json"), **default_settings()}
+    return replace(task, deviations=find_deviations({"task": said, "limit": limit}, usual))
 
 
 def evaluate(
