@@ -19,15 +19,19 @@ from evalkit.version import __version__ as __version__
 if TYPE_CHECKING:
     from evalkit import metrics
     from evalkit.api import compare_results, leaderboard, load_results, save_result
+    from evalkit.cluster.settings import RaySettings
     from evalkit.errors import EvalkitError
     from evalkit.evaluation.evaluate import Model, evaluate, load_model, load_task
+    from evalkit.models.server_settings import ServerSettings
     from evalkit.records import Task
     from evalkit.results.result import Result
 
 _PLACES = {
     "EvalkitError": "evalkit.errors",
     "Model": "evalkit.evaluation.evaluate",
+    "RaySettings": "evalkit.cluster.settings",
     "Result": "evalkit.results.result",
+    "ServerSettings": "evalkit.models.server_settings",
     "Task": "evalkit.records",
     "compare_results": "evalkit.api",
     "evaluate": "evalkit.evaluation.evaluate",
@@ -40,7 +44,9 @@ _PLACES = {
 __all__ = [
     "EvalkitError",
     "Model",
+    "RaySettings",
     "Result",
+    "ServerSettings",
     "Task",
     "compare_results",
     "evaluate",

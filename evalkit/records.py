@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -115,10 +115,13 @@ class Task(TaskIdentity):
 
     `limit` is the number of queries that it was cut to, if it was; `differences` say where its figures differ from those of
     the published dataset of its name; `subset` is mteb's name for a part of a dataset. With a `first_stage` its candidates are
-    that one's, each with its score.
+    that one's, each with its score. `settings` are those it was loaded with, as plain values; `deviations` those of them, by
+    name, that its own file does not say.
     """
 
     requests: tuple[Request, ...] = field(kw_only=True)
+    settings: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    deviations: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def identity(self) -> TaskIdentity:

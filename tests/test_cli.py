@@ -15,7 +15,7 @@ import pytest
 import yaml
 from command import MODULE, SCRIPT, Outcome, files_below, run_here, run_program
 
-from evalkit.commands.main import GOES_ON
+from evalkit.commands.run import GOES_ON
 from evalkit.results.writing import without_timings
 
 DEMO = "task=demo-zh2en"

@@ -13,13 +13,14 @@ import typer
 from command import run_here
 
 from docs.make_api import render
-from evalkit.commands.app import app
+from evalkit.commands.arguments import arranged
+from evalkit.commands.main import RUN, app
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "benchmarks" / "README.md"]
 CONFIGURED = ("run", "doctor", "parity")
-COMMANDS = {command.name for command in app.registered_commands} | {group.name for group in app.registered_groups}
-NOT_OF_RUNS = ("backends=", "tolerance=", "json=")
+ROOT_COMMAND = typer.main.get_command(app)
+NOT_OF_RUNS = ("backends=", "tolerance=", "--json")
 
 
 def commands() -> Iterator[tuple[str, str]]:
@@ -39,9 +40,7 @@ LINES = list(commands())
 
 @pytest.mark.parametrize(("page", "line"), LINES, ids=[f"{page}: {line}" for page, line in LINES])
 def test_commands_are_taken(page: str, line: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    words = shlex.split(line, comments=True)
-    name = words[0] if words and words[0] in COMMANDS else "run"
-    words = words[1:] if words and words[0] == name else words
+    name, *words = arranged(shlex.split(line, comments=True), ROOT_COMMAND, RUN)
     if name not in CONFIGURED:
         assert not re.search(r"[A-Z]{3,}…", line)
         _parse(name, words)
@@ -55,7 +54,7 @@ def test_commands_are_taken(page: str, line: str, monkeypatch: pytest.MonkeyPatc
 
 def _parse(name: str, words: list[str]) -> None:
     """Parse the words as the command does. click raises where they are wrong."""
-    root = typer.main.get_command(app)
+    root = ROOT_COMMAND
     command = root.get_command(typer.Context(root), name)
     if hasattr(command, "get_command"):
         command = command.get_command(typer.Context(command), words.pop(0))

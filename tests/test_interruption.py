@@ -17,7 +17,7 @@ import pytest
 from command import MODULE, files_below, run_here
 from task_files import write_jsonl
 
-from evalkit.commands.main import GOES_ON
+from evalkit.commands.run import GOES_ON
 
 sys.path.insert(0, str(Path(__file__).with_name("backends")))  # as pytest does for the tests in there
 sys.path.insert(0, str(Path(__file__).with_name("scoring")))

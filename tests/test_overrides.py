@@ -13,8 +13,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from evalkit.commands.composition import register_bases
+from evalkit.commands.run_settings import schema
 from evalkit.configuration.files import configs_dir
+from evalkit.configuration.hydra import register
 from evalkit.configuration.overrides import NULL, QUOTED, quote_free_text
 
 AWKWARD = [
@@ -85,8 +86,7 @@ def test_commas_separate_texts_in_a_multirun(texts: list[str]) -> None:
     assume(not any("," in text or is_left_alone(text) for text in texts))
     # a quote that opens in one text and closes in another holds the comma between them
     assume(len(texts) == 1 or not any(text.startswith(("'", '"')) for text in texts))
-    flag, override = quote_free_text(["-m", f"model.query_prompt={','.join(texts)}"])
-    assert flag == "-m"
+    (override,) = quote_free_text([f"model.query_prompt={','.join(texts)}"], multirun=True)
     (jobs,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides([override]), max_batch_size=None)
     assert [parsed(list(job)) for job in jobs] == texts
 
@@ -95,7 +95,7 @@ def test_commas_separate_texts_in_a_multirun(texts: list[str]) -> None:
 @settings(max_examples=25, deadline=None)
 def test_hydra_composes_the_text(text: str) -> None:
     assume(not is_left_alone(text))
-    register_bases()
+    register(schema())
     overrides = ["model=local-embedder", *quote_free_text([f"model.document_prompt={text}", f"task.path={text}"])]
     with hydra.initialize_config_dir(str(configs_dir()), version_base="1.3"):
         content: Any = OmegaConf.to_container(hydra.compose("config", overrides=overrides), resolve=True)
@@ -130,7 +130,7 @@ def test_quotes_of_the_user_keep_their_meaning(given_value: str, expected: str |
 )
 def test_quotes_in_a_multirun(given_value: str, expected: list[str | None]) -> None:
     overrides = OverridesParser.create().parse_overrides(
-        quote_free_text(["--multirun", f"x.query_prompt={given_value}"])[1:]
+        quote_free_text([f"x.query_prompt={given_value}"], multirun=True)
     )
     (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
     found = [OverridesParser.create().parse_override(job[0]).value() for job in jobs]

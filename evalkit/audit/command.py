@@ -18,7 +18,7 @@ from evalkit.audit.rules.bounds import rows_with_average
 from evalkit.audit.rules.lattice import lattice_state
 from evalkit.errors import EvalkitError
 from evalkit.output.console import STYLES, OutputConsole, Tone, print_lines, toned
-from evalkit.output.json import write_json
+from evalkit.output.json import STDOUT, write_json
 from evalkit.output.numbers import counted
 from evalkit.output.text import one_line, printable
 
@@ -48,16 +48,17 @@ class FileReport:
     unreadable: str = ""
 
 
-def audit(paths: Sequence[Path], model: str = "", as_json: bool = False) -> int:
+def audit(paths: Sequence[Path], model: str = "", json_file: Path | None = None) -> int:
     """Audit files, print what was found and return the exit code.
 
     0: no errors; 1: an error among the findings; 2: a file could not be read (the others are audited all the same).
-    `model` says whose figures the files hold, where they and their paths don't.
+    `model` says whose figures the files hold, where they and their paths don't. JSON goes to a file beside the report, or to
+    standard output in its place.
     """
     reports = audit_files(paths, model)
-    if as_json:
-        write_json(reports_content(reports))
-    else:
+    if json_file is not None:
+        write_json(reports_content(reports), json_file)
+    if json_file != STDOUT:
         print_reports(reports, OutputConsole())
     for report in reports:
         if report.unreadable:

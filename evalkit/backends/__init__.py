@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from evalkit.backends.servers.addresses import checked_url
-from evalkit.configuration.files import option_names, read_option, settings_error
+from evalkit.configuration.files import option_names, read_option
 from evalkit.errors import EvalkitError, unknown_name
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.server_settings import ServerSettings
@@ -51,16 +52,18 @@ def default_settings(*, server: bool) -> dict[str, Any]:
     return BackendSettings().model_dump(mode="json", exclude=None if server else set(ServerSettings.model_fields))
 
 
-def read_backend(name: str) -> BackendSettings:
-    """The settings in `configs/backend/NAME.yaml`."""
-    return BackendSettings(**read_option("backend", name))
+def read_backend(name: str, folders: Sequence[Path] = ()) -> BackendSettings:
+    """The settings in `configs/backend/NAME.yaml`, or in the user's own `folders`, where NAME is one server of a system."""
+    return BackendSettings(**read_option("backend", name, folders))
 
 
-def server_settings(name: str, overrides: Mapping[str, Any]) -> ServerSettings | None:
+def server_settings(name: str, overrides: ServerSettings | Mapping[str, Any]) -> ServerSettings | None:
     """How a backend that is a server is reached: its own settings, then what the user says. None for another backend.
 
     Raises EvalkitError for an unknown backend, a wrong type, and an override that would be ignored.
     """
+    if isinstance(overrides, ServerSettings):
+        overrides = overrides.model_dump(exclude_unset=True)
     if not isinstance(overrides, Mapping):
         raise EvalkitError(f"server={overrides!r}: give its settings, such as {{'url': 'http://127.0.0.1:8080'}}")
     backend = read_backend(name)
@@ -73,10 +76,23 @@ def server_settings(name: str, overrides: Mapping[str, Any]) -> ServerSettings |
         )
     if not backend.server:
         return None
-    try:
-        return ServerSettings(**{**backend.model_dump(include=readable), **overrides})
-    except ValidationError as error:
-        raise settings_error("backend", error) from error
+    return ServerSettings(**{**backend.model_dump(include=readable), **overrides})
+
+
+def choose_server(
+    name: str, said: ServerSettings | Mapping[str, Any], folders: Sequence[Path] = ()
+) -> tuple[str, ServerSettings | None]:
+    """The system behind a backend's name, which a file of the user's own gives another, and how it is reached if it is a server.
+
+    Raises EvalkitError as `server_settings` does.
+    """
+    chosen = read_backend(name, folders)
+    if chosen == read_backend(chosen.name):
+        return chosen.name, server_settings(chosen.name, said)
+    overrides = said.model_dump(exclude_unset=True) if isinstance(said, ServerSettings) else said
+    usual = read_backend(chosen.name).model_dump()
+    own = {key: value for key, value in chosen.model_dump().items() if usual[key] != value}
+    return chosen.name, server_settings(chosen.name, own | dict(overrides))
 
 
 def is_installed(backend: BackendSettings) -> bool:

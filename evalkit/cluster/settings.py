@@ -6,7 +6,16 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveInt, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    NonNegativeFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from evalkit.configuration.files import settings_error
 from evalkit.errors import EvalkitError
@@ -37,15 +46,21 @@ class RaySettings(BaseModel):
             raise ValueError("an address is auto, local, HOST:PORT or ray://HOST:PORT")
         return address
 
+    @model_validator(mode="wrap")
     @classmethod
-    def from_mapping(cls, mapping: Mapping[str, Any]) -> Self:
-        """Check the settings; EvalkitError in one line names what is wrong, or that Ray is not installed."""
-        if not isinstance(mapping, Mapping):
-            raise EvalkitError(f"ray={mapping!r}: give its settings, such as {{'address': 'auto'}}")
+    def _say_what_is_wrong(cls, said: Any, check: ModelWrapValidatorHandler[Self]) -> Self:
+        """Raise EvalkitError, which names the field, in place of pydantic's own."""
         try:
-            settings = cls.model_validate(dict(mapping))
+            return check(said)
         except ValidationError as error:
             raise settings_error("ray", error) from error
-        if find_spec("ray") is None:
-            raise EvalkitError('runner=ray is not installed: pip install "evalkit-reranking[ray]"')
-        return settings
+
+
+def ray_settings(said: RaySettings | Mapping[str, Any]) -> RaySettings:
+    """Check the settings; EvalkitError in one line names what is wrong, or that Ray is not installed."""
+    if not isinstance(said, RaySettings | Mapping):
+        raise EvalkitError(f"ray={said!r}: give its settings, such as {{'address': 'auto'}}")
+    settings = said if isinstance(said, RaySettings) else RaySettings.model_validate(dict(said))
+    if find_spec("ray") is None:
+        raise EvalkitError('runner=ray is not installed: pip install "evalkit-reranking[ray]"')
+    return settings

@@ -1,1 +1,1 @@
-"""The command line: one module per command."""
+"""The command line: a module per command, which holds what the command takes and calls its room; `main` starts them."""

@@ -1,17 +1,20 @@
-"""`evalkit list`: the models, tasks, backends and protocols there are."""
+"""What `evalkit list` shows: the models, tasks, backends and protocols there are, as tables or as JSON of the same entries."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from evalkit.backends import AUTO, backends_for, how_to_install, is_installed, read_backend
 from evalkit.configuration.files import option_names, read_option
-from evalkit.errors import unknown_name
 from evalkit.models.settings import read_model
 from evalkit.output.console import OutputConsole
-from evalkit.output.numbers import percent
+from evalkit.output.json import STDOUT, write_json
 from evalkit.output.sheets import Sheet, print_sheets
 from evalkit.results import published
 from evalkit.tasks.settings import read_settings, task_names
@@ -20,46 +23,79 @@ SUITES = ("C-MTEB-6", "C-MTEB")
 """Suites whose averages are published, the widest first."""
 JUDGED_BY = ("map", "cmteb-v1")
 
-
-def print_lists(what: str) -> None:
-    """Print one of the lists, or all. Raises EvalkitError for a list that is not there."""
-    if what and what not in LISTS:
-        raise unknown_name("list", what, LISTS)
-    print_sheets([LISTS[name]() for name in ([what] if what else LISTS)], OutputConsole())
+Entry = dict[str, Any]
+Folders = Sequence[Path]
+Cells = tuple[str, ...]
 
 
-def model_sheet() -> Sheet:
-    """One row per model: kind, size, Hub id, what is published of it, its recipes, and the backends that can run it.
+@dataclass(frozen=True)
+class Listing:
+    """One list: its entries, as JSON holds them, the columns and rows of their table, and the lines below it."""
 
-    Most models are run by all backends of their kind, which the lines below name.
+    columns: tuple[str, ...]
+    entries: Callable[[Folders], list[Entry]]
+    row: Callable[[Entry], Cells]
+    below: Callable[[], tuple[str, ...]] = tuple
+
+
+def model_entries(folders: Folders) -> list[Entry]:
+    """Per model: kind, Hub id and revision, millions of parameters, recipes, the backends that can run it, and what is published.
+
+    `published_map` is a mean in percent, of as many tasks as `published_tasks` says; `figures` counts all published ones.
     """
     figures = Counter(figure.model for figure in published.all_figures())
+    return [_model_entry(name, folders, figures) for name in sorted(option_names("model", folders), key=str.lower)]
+
+
+def _model_entry(name: str, folders: Folders, figures: Mapping[str, int]) -> Entry:
+    model = read_model(name, folders)
+    mean, tasks = published_mean(model.hub_id or "")
+    return {
+        "name": name,
+        "kind": model.kind,
+        "hub_id": model.hub_id,
+        "revision": model.revision,
+        "parameters_millions": model.parameters,
+        "recipes": list(model.recipes),
+        "backends": list(backends_for(model)),
+        "published_map": mean,
+        "published_tasks": tasks,
+        "figures": figures.get(model.hub_id or "", 0),
+    }
+
+
+def published_mean(hub_id: str) -> tuple[float | None, int]:
+    """A model's mean MAP in percent, and the number of tasks that it is of; None and 0 where too little is published.
+
+    It is the preferred published average of the first suite's tasks, or the next one's; else the mean of the preferred
+    figures of the last one's tasks, where each has one.
+    """
     suites = [read_settings(suite).suite for suite in SUITES]
-    by_kind = _backends_by_kind()
-    rows = []
-    for name in sorted(option_names("model"), key=str.lower):
-        model = read_model(name)
-        hub_id, able = model.hub_id or "", backends_for(model)
-        cells = (
-            name,
-            model.kind,
-            f"{model.parameters:.0f} M" if model.parameters else "",
-            hub_id,
-            published_mean(hub_id, suites),
-            str(figures[hub_id] or ""),
-            ", ".join(model.recipes),
-            "all" if able == by_kind.get(model.kind) else ", ".join(able),
-        )
-        rows.append(cells)
-    titles = ("model", "kind", "parameters", "Hub id", "published MAP", "figures", "recipes", "backends")
-    return Sheet(
-        title="models",
-        columns=tuple((title, "name") for title in titles),
-        rows=tuple(rows),
-        below=tuple(f"all {kind} backends: {', '.join(names)}" for kind, names in by_kind.items()),
+    for tasks in suites:
+        average = published.find_average(hub_id, tasks, *JUDGED_BY)
+        if average:
+            return average.value * 100, len(tasks)
+    figures = [published.preferred(hub_id, task, *JUDGED_BY) for task in suites[-1]]
+    values = [figure.value for figure in figures if figure]
+    return (fmean(values) * 100, len(values)) if len(values) == len(suites[-1]) else (None, 0)
+
+
+def _model_row(entry: Entry) -> Cells:
+    """A model's cells; most are run by all backends of their kind, which the lines below name."""
+    millions, mean, able = entry["parameters_millions"], entry["published_map"], tuple(entry["backends"])
+    return (
+        entry["name"],
+        entry["kind"],
+        f"{millions:.0f} M" if millions else "",
+        entry["hub_id"] or "",
+        f"{mean:.2f} of {entry['published_tasks']}" if mean is not None else "",
+        str(entry["figures"] or ""),
+        ", ".join(entry["recipes"]),
+        "all" if able == _backends_by_kind().get(entry["kind"]) else ", ".join(able),
     )
 
 
+@cache
 def _backends_by_kind() -> dict[str, tuple[str, ...]]:
     """The backends that run any model of a kind, where there are several."""
     backends = [read_backend(name) for name in option_names("backend")]
@@ -70,57 +106,96 @@ def _backends_by_kind() -> dict[str, tuple[str, ...]]:
     return {kind: names for kind, names in by_kind.items() if len(names) > 1}
 
 
-def published_mean(hub_id: str, suites: Sequence[Sequence[str]]) -> str:
-    """A model's mean MAP in percent, with the number of tasks that it is of; empty where too little is published.
-
-    It is the preferred published average of the first suite's tasks, or the next one's; else the mean of the preferred
-    figures of the last one's tasks, where each has one.
-    """
-    for tasks in suites:
-        average = published.find_average(hub_id, tasks, *JUDGED_BY)
-        if average:
-            return f"{percent(average.value)} of {len(tasks)}"
-    figures = [published.preferred(hub_id, task, *JUDGED_BY) for task in tasks]
-    values = [figure.value for figure in figures if figure]
-    return f"{percent(fmean(values))} of {len(tasks)}" if len(values) == len(tasks) else ""
+def _backends_of_kinds() -> tuple[str, ...]:
+    return tuple(f"all {kind} backends: {', '.join(names)}" for kind, names in _backends_by_kind().items())
 
 
-def task_sheet() -> Sheet:
-    """One row per task or suite: what it is and where it comes from."""
-    rows = []
-    for name in task_names():
-        task = read_settings(name)
-        place = task.cmteb.repo if task.cmteb else "bundled" if task.bundled else ", ".join(task.suite)
-        place = place or ("task.name=NAME" if task.registry else "task.path=PATH")
-        same = f"the same as {task.name}" if task.name != name else task.description
-        rows.append((name, same, place))
-    return Sheet("tasks", (("task", "name"), ("what", "name"), ("from", "name")), tuple(rows))
+def task_entries(folders: Folders) -> list[Entry]:
+    """Per task, alias or suite: which task it is, what mteb calls it, and where it comes from."""
+    places = ("mteb_name", "description", "split", "languages", "cmteb", "mteb", "path", "bundled", "registry", "suite")
+    entries = []
+    for name in task_names(folders):
+        task = read_settings(name, folders).model_dump(mode="json")
+        entries.append({"name": name, "task": task["name"], **{key: task[key] for key in places}})
+    return entries
 
 
-def backend_sheet() -> Sheet:
-    """One row per backend: the kinds of model that it runs, and in which precisions."""
-    rows = []
+def _task_row(entry: Entry) -> Cells:
+    same = f"the same as {entry['task']}" if entry["task"] != entry["name"] else entry["description"]
+    repository = entry["cmteb"] and entry["cmteb"]["repo"]
+    place = repository or (entry["bundled"] and "bundled") or ", ".join(entry["suite"]) or entry["path"]
+    return entry["name"], same, place or ("task.name=NAME" if entry["registry"] else "task.path=PATH")
+
+
+def backend_entries(folders: Folders) -> list[Entry]:
+    """Per backend: the kinds of model and the models that it runs, its precisions, whether it is a server, and installed."""
     naming = [(model, read_model(model).backends) for model in option_names("model")]
-    for name in option_names("backend"):
-        backend = read_backend(name)
-        named = [model for model, backends in naming if name in backends]
-        runs = ", ".join([*backend.kinds, *named]) or "torch, or on a CPU the fastest that agrees with it"
-        installed = "yes" if is_installed(backend) else how_to_install(backend)
-        dtypes = "the server's" if backend.server else ", ".join(backend.dtypes) if name != AUTO else ""
-        rows.append((name, runs, dtypes, installed))
-    titles = ("backend", "runs", "dtype", "installed")
-    return Sheet("backends", tuple((title, "name") for title in titles), tuple(rows))
+    entries = []
+    for name in option_names("backend", folders):
+        backend = read_backend(name, folders)
+        entries.append(
+            {
+                "name": name,
+                "kinds": list(backend.kinds),
+                "models": [model for model, backends in naming if name in backends],
+                "dtypes": list(backend.dtypes),
+                "server": bool(backend.server),
+                "installed": is_installed(backend),
+                "install": how_to_install(backend),
+            }
+        )
+    return entries
 
 
-def protocol_sheet() -> Sheet:
-    """One row per protocol: what it is."""
-    rows = ((name, str(read_option("protocol", name)["description"])) for name in option_names("protocol"))
-    return Sheet("protocols", (("protocol", "name"), ("what", "name")), tuple(rows))
+def _backend_row(entry: Entry) -> Cells:
+    runs = ", ".join([*entry["kinds"], *entry["models"]]) or "torch, or on a CPU the fastest that agrees with it"
+    dtypes = "the server's" if entry["server"] else ", ".join(entry["dtypes"]) if entry["name"] != AUTO else ""
+    return entry["name"], runs, dtypes, "yes" if entry["installed"] else entry["install"]
 
 
-LISTS: dict[str, Callable[[], Sheet]] = {
-    "models": model_sheet,
-    "tasks": task_sheet,
-    "backends": backend_sheet,
-    "protocols": protocol_sheet,
+def described_entries(group: str) -> Callable[[Folders], list[Entry]]:
+    """Per option of a group: what its file says that it is."""
+
+    def entries(folders: Folders) -> list[Entry]:
+        return [
+            {"name": name, "description": str(read_option(group, name, folders).get("description", ""))}
+            for name in option_names(group, folders)
+        ]
+
+    return entries
+
+
+def _described_row(entry: Entry) -> Cells:
+    return entry["name"], entry["description"]
+
+
+LISTS: Mapping[str, Listing] = {
+    "models": Listing(
+        ("model", "kind", "parameters", "Hub id", "published MAP", "figures", "recipes", "backends"),
+        model_entries,
+        _model_row,
+        _backends_of_kinds,
+    ),
+    "tasks": Listing(("task", "what", "from"), task_entries, _task_row),
+    "backends": Listing(("backend", "runs", "dtype", "installed"), backend_entries, _backend_row),
+    "protocols": Listing(("protocol", "what"), described_entries("protocol"), _described_row),
 }
+
+
+def print_lists(what: str, folders: Folders, json_file: Path | None) -> None:
+    """Print one of the lists, or all; JSON goes to a file beside the tables, or to standard output in their place."""
+    content = {name: LISTS[name].entries(folders) for name in ([what] if what else LISTS)}
+    if json_file is not None:
+        write_json(content, json_file)
+    if json_file == STDOUT:
+        return
+    print_sheets([_sheet(name, LISTS[name], entries) for name, entries in content.items()], OutputConsole())
+
+
+def _sheet(title: str, listing: Listing, entries: Sequence[Entry]) -> Sheet:
+    return Sheet(
+        title=title,
+        columns=tuple((column, "name") for column in listing.columns),
+        rows=tuple(listing.row(entry) for entry in entries),
+        below=listing.below(),
+    )

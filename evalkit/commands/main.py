@@ -7,16 +7,28 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
 
 from evalkit import interruption
-from evalkit.commands.app import COMPARE, DOCTOR, PARITY, RUN, app
+from evalkit.commands.arguments import Command, arranged
+from evalkit.commands.audit import audit_files
+from evalkit.commands.cache import app as cache
+from evalkit.commands.check import check
+from evalkit.commands.compare import compare
+from evalkit.commands.doctor import doctor
+from evalkit.commands.help import show_help
+from evalkit.commands.list import list_options
+from evalkit.commands.parity import parity
+from evalkit.commands.report import report
+from evalkit.commands.run import run
+from evalkit.commands.settings_arguments import SettingsCommand
 from evalkit.errors import EvalkitError
 from evalkit.output.text import MessageFormatter, one_line, without_home
+from evalkit.version import __version__
 
 INTERRUPTED = 130
-GOES_ON = "finished results and stored scores are kept: the same command goes on from there"
 
 
 def run_command_line(arguments: Sequence[str]) -> int:
@@ -26,8 +38,8 @@ def run_command_line(arguments: Sequence[str]) -> int:
     """
     _send_messages_to_stderr()
     try:
-        code = _run_command(list(arguments))
-        interruption.check()  # the command parser takes an interruption for an end like others
+        code = _run_command(arguments)
+        interruption.check()  # a library may take an interruption for an end like others
     except KeyboardInterrupt:
         return _stop()
     except Exception as error:  # some libraries make an Exception of their own of an interruption
@@ -62,44 +74,48 @@ def _confess(error: Exception) -> int:
     return 2
 
 
-def _run_command(arguments: list[str]) -> int:
-    commands = {command.name for command in app.registered_commands} | {group.name for group in app.registered_groups}
-    named = bool(arguments) and arguments[0] in commands | {"--help", "-h", "--version"}
-    if not named or arguments[0] == RUN:
-        from evalkit.commands.hydra_run import run_with_hydra
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
-        interruption.advise(GOES_ON)
-        return run_with_hydra(arguments[1:] if named else arguments)
-    if arguments[0] == DOCTOR and not {"--help", "-h"} & set(arguments):
-        from evalkit.commands.hydra_run import diagnose_with_hydra
 
-        return diagnose_with_hydra(arguments[1:])
-    if arguments[0] == PARITY and not {"--help", "-h"} & set(arguments):
-        from evalkit.commands.hydra_run import compare_backends_with_hydra
+@app.callback(
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["--help", "-h"]},
+    epilog="Without a command evalkit runs: evalkit task=T2Reranking model=bge-reranker-base. See evalkit help run",
+)
+def main(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+    """Re-run, check and extend the C-MTEB reranking benchmark."""
+    if version:
+        typer.echo(__version__)
 
-        return compare_backends_with_hydra(arguments[1:])
+
+RUN = "run"
+app.command(RUN, cls=SettingsCommand)(run)
+app.command("doctor", cls=SettingsCommand)(doctor)
+app.command("parity", cls=SettingsCommand)(parity)
+app.command("list", cls=Command)(list_options)
+app.command("check", cls=Command)(check)
+app.command("compare", cls=Command)(compare)
+app.command("audit", cls=Command)(audit_files)
+app.command("report", cls=Command)(report)
+app.add_typer(cache, name="cache")
+app.command("help", cls=Command)(show_help)
+
+
+def _run_command(arguments: Sequence[str]) -> int:
+    """Let the parser call the command; what it says against the words becomes an EvalkitError."""
+    root: Any = typer.main.get_command(app)
+    words = arranged(arguments, root, RUN)
     try:
-        code = typer.main.get_command(app).main(
-            _with_json_target(arguments), prog_name="evalkit", standalone_mode=False
-        )
+        # not its own `main`, which has exit codes of its own for interruptions and broken pipes
+        with root.make_context("evalkit", list(words)) as context:
+            return int(root.invoke(context) or 0)
+    except typer.Exit as end:  # of --help
+        return end.exit_code
     except Exception as error:
         # click's usage errors, of which some releases of typer have a class of their own
         if not hasattr(error, "format_message"):
             raise
-        raise EvalkitError(f"{error.format_message()} See evalkit {arguments[0]} --help") from error
-    return int(code or 0)
-
-
-def _with_json_target(arguments: list[str]) -> list[str]:
-    """Let `compare --json` without a file mean standard output; the parser knows no option whose value may be left out."""
-    if arguments[0] != COMPARE:
-        return arguments
-    followers = [*arguments[1:], "-"]
-    alone = [
-        argument == "--json" and follower.startswith("-")
-        for argument, follower in zip(arguments, followers, strict=True)
-    ]
-    return ["--json=-" if is_alone else argument for argument, is_alone in zip(arguments, alone, strict=True)]
+        raise EvalkitError(f"{error.format_message()} See evalkit {words[0]} --help") from error
 
 
 def _send_messages_to_stderr() -> None:

@@ -25,7 +25,7 @@ from evalkit.output.numbers import (
     tied_range,
 )
 from evalkit.output.sheets import ColumnKind, Sheet, print_notes, print_sheets
-from evalkit.results.reading import load_results, refuse_result
+from evalkit.results.reading import load_results
 
 _POWER = "80 %"
 
@@ -33,9 +33,8 @@ _POWER = "80 %"
 def print_comparison(paths: Sequence[Path], choices: CompareChoices, json_file: Path | None) -> None:
     """Print the comparison of results as tables; JSON goes to a file beside them, or to standard output in their place.
 
-    Raises EvalkitError where results can't be read or compared, and where the file is itself a result.
+    Raises EvalkitError where results can't be read or compared.
     """
-    refuse_result(json_file, "--json")
     comparisons, notes = compare_results(load_results(paths), choices)
     if json_file is not None:
         write_json(comparison_content(comparisons, notes, choices), json_file)

@@ -95,3 +95,4 @@ _WAYS: dict[str, tuple[str, Callable[[SharedQueries, str], Parts]]] = {
     "language": ("query_script", _by_name),
     "truncation": ("truncated_pairs", _by_truncation),
 }
+SLICES = tuple(_WAYS)

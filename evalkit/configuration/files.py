@@ -1,15 +1,19 @@
 """Where the configuration files are, and how one option is read without Hydra.
 
-Each file `configs/GROUP/NAME.yaml` is a plain mapping. Its `defaults` list is for Hydra, which merges the file over the
-group's base option; here the settings classes supply those defaults.
+Each file `configs/GROUP/NAME.yaml` is a plain mapping, merged over the options of its group that its `defaults` list names. Of
+these, `base` and `server` stand for the defaults of the settings classes, which are no files.
+
+A folder of the user's own (`--config-dir`, `config_dir=`) has the same form. evalkit's own folder comes first, as Hydra's primary
+folder does: a user's file adds an option, and one named as an option of evalkit's is refused, since nobody would read it.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from pydantic import ValidationError
@@ -19,6 +23,10 @@ from evalkit.errors import EvalkitError, unknown_name
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
+Origin = Literal["user", "file", "default"]
+"""Who said a setting: the user, a file (an option's or an experiment's), or nobody."""
+
+BASES = ("base", "server")
 _MOST_VALUES = 100_000
 _DEEPEST = 200
 _LONGEST_NAME = 200
@@ -33,22 +41,96 @@ def configs_dir() -> Path:
     return packaged if packaged.is_dir() else package.parent / "configs"
 
 
-def option_names(group: str) -> tuple[str, ...]:
-    """The options of a configuration group, by file name, sorted."""
-    return tuple(sorted(path.stem for path in (configs_dir() / group).glob("*.yaml")))
+def config_folders(config_dir: Path | str | None) -> tuple[Path, ...]:
+    """The user's own configs folders, absolute, to be read after evalkit's: none, or the one that is named.
 
-
-def read_option(group: str, name: str) -> dict[str, Any]:
-    """The mapping in `configs/GROUP/NAME.yaml`, without its `defaults` list.
-
-    Raises EvalkitError, naming the nearest options, where there is no such file.
+    Raises EvalkitError where it is no folder, or holds a file that is not YAML, is its own default or would never be read.
     """
-    path = option_file(configs_dir() / group, name)
-    if path is None:
-        raise unknown_name(group, name, option_names(group))
-    content = dict(_parse(path))
-    content.pop("defaults", None)
-    return content
+    if config_dir is None:
+        return ()
+    folder = Path(config_dir).expanduser().absolute()
+    if not folder.is_dir():
+        raise EvalkitError(
+            f"--config-dir {config_dir}: the folder was not found; name one with files such as model/NAME.yaml"
+        )
+    _refuse_endless_defaults(folder)
+    for group in default_options():
+        for file in sorted((folder / group).glob("*.yaml")):
+            if file.stem in BASES or (configs_dir() / group / file.name).is_file():
+                raise EvalkitError(
+                    f"{file}: {group}={file.stem} is an option of evalkit's, which comes first; rename the file"
+                )
+    return (folder,)
+
+
+def default_settings() -> dict[str, Any]:
+    """The settings in `configs/config.yaml` that belong to no group, with their values there."""
+    return {
+        key: value for key, value in _parse(configs_dir() / "config.yaml").items() if key not in ("defaults", "hydra")
+    }
+
+
+def default_options() -> dict[str, str | None]:
+    """The groups, each with the option that is taken where the user names none."""
+    defaults = _parse(configs_dir() / "config.yaml")["defaults"]
+    return {
+        group: option
+        for one in defaults
+        if isinstance(one, dict)
+        for group, option in one.items()
+        if not group.startswith("override ")
+    }
+
+
+def option_names(group: str, folders: Sequence[Path] = ()) -> tuple[str, ...]:
+    """The options of a configuration group, by file name, sorted; `folders` are the user's own configs folders."""
+    return tuple(
+        sorted({path.stem for folder in (configs_dir(), *folders) for path in (folder / group).glob("*.yaml")})
+    )
+
+
+def read_option(group: str, name: object, folders: Sequence[Path] = ()) -> dict[str, Any]:
+    """The mapping in `GROUP/NAME.yaml`, merged over those that its `defaults` list names.
+
+    Raises EvalkitError, naming the nearest options, where there is no such file in evalkit's folder or the user's `folders`, and
+    where it can't be read.
+    """
+    return _merged(group, name, (configs_dir(), *folders), ())
+
+
+def _merged(group: str, name: object, places: Sequence[Path], above: tuple[object, ...]) -> dict[str, Any]:
+    found = (option_file(place / group, name) for place in places)
+    path = next((path for path in found if path is not None), None)
+    if path is None or name in above:
+        known = (option for option in option_names(group, places[1:]) if option not in above)
+        raise unknown_name(group, str(name), known)
+    content = dict(_parse(path) if path.is_relative_to(configs_dir()) else _parse_own(path))
+    defaults = content.pop("defaults", [])
+    if not isinstance(defaults, list):
+        raise EvalkitError(f"{path}: defaults must be a list such as [base, _self_]")
+    if "_self_" not in defaults:
+        defaults = [*defaults, "_self_"]
+    merged: dict[str, Any] = {}
+    for default in defaults:
+        if default == "_self_":
+            merged = merge(merged, content)
+        elif not isinstance(default, dict) and default not in BASES:  # a mapping names another group's option
+            merged = merge(merged, _merged(group, _option_of(default, group), places, (*above, name)))
+    return merged
+
+
+def _option_of(default: object, group: str) -> object:
+    """The option that an entry of a `defaults` list names, which may be written `/GROUP/NAME@_here_`."""
+    return default.partition("@")[0].removeprefix(f"/{group}/") if isinstance(default, str) else default
+
+
+def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge two mappings as Hydra does: mappings within them too, and nothing else."""
+    merged = dict(under)
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def option_file(folder: Path, name: object) -> Path | None:
@@ -64,12 +146,31 @@ def _parse(path: Path) -> dict[str, Any]:
     return content
 
 
+def _parse_own(path: Path) -> dict[str, Any]:
+    try:
+        content = parse_yaml(path.read_text(encoding="utf-8"), _OwnLoader)
+    except (OSError, ValueError) as error:
+        raise EvalkitError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise EvalkitError(f"{path} must hold a mapping such as `name: {path.stem}`")
+    return content
+
+
+class _OwnLoader(yaml.SafeLoader):
+    """Reads a user's configuration as Hydra does, for which 1e-3 is a number."""
+
+
+_OwnLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
 def read_yaml(path: Path) -> Any:
     """The content of a YAML file. Raises yaml.YAMLError and UnicodeDecodeError."""
     return yaml.load(path.read_text(encoding="utf-8"), Loader=SAFE_LOADER)  # noqa: S506 it is a safe loader
 
 
-def parse_yaml(text: str) -> Any:
+def parse_yaml(text: str, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:
     """The content of YAML of other people's making, of plain values alone.
 
     Raises ValueError, with the reason in one line, where it is broken, or where its anchors stand for more than it could say.
@@ -77,7 +178,7 @@ def parse_yaml(text: str) -> Any:
     if is_nested_deep(text):  # which parsers take long to give up on
         raise ValueError(f"brackets nested more than {_DEEPEST} deep")
     try:
-        content = yaml.safe_load(text)
+        content = loader(text).get_single_data()
     except Exception as error:  # beside YAMLError: dates that do not exist, keys that cannot be, too deep nesting
         raise ValueError((str(error).splitlines() or [type(error).__name__])[0]) from error
     unseen: list[Any] = [content]
@@ -102,7 +203,7 @@ def is_nested_deep(text: str) -> bool:
     return False
 
 
-def refuse_endless_defaults(folder: Path) -> None:
+def _refuse_endless_defaults(folder: Path) -> None:
     """Raise EvalkitError where a file of a configs folder is no YAML, or its own default, which Hydra would follow for long."""
     for group in sorted(path for path in folder.glob("*") if path.is_dir()):
         named = {file.stem: _default_names(file) for file in sorted(group.glob("*.yaml"))}

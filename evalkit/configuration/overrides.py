@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 FREE_TEXT = re.compile(r"^(\+{0,2}[\w./@-]*(?:path|prompt|_dir|url|candidates|name|revision|_file))=(.*)$", re.DOTALL)
 QUOTED = r"""(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")"""
@@ -11,18 +12,17 @@ SWEPT = re.compile(rf"({QUOTED}(?=,|$)|[^,]*)(?:,|$)", re.DOTALL)
 NULL = "null"
 
 
-def quote_free_text(arguments: list[str]) -> list[str]:
+def quote_free_text(arguments: Sequence[str], *, multirun: bool = False) -> list[str]:
     """Quote the values of keys that hold free text, such as `…path=`, `…prompt=` and `…name=`, whatever characters are in them.
 
-    A value that already stands in quotes is left alone, and so is `null`. In a multirun (`-m`) commas separate values.
+    A value that already stands in quotes is left alone, and so is `null`. In a multirun commas separate values.
     """
-    multirun = any(argument in ("-m", "--multirun") for argument in arguments)
     return [_quote_override(argument, multirun) for argument in arguments]
 
 
 def _quote_override(argument: str, multirun: bool) -> str:
     match = FREE_TEXT.match(argument)
-    if match is None or argument.startswith("--"):
+    if match is None:
         return argument
     key, value = match.groups()
     values = SWEPT.findall(f"{value},")[:-1] if multirun else [value]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from rich.text import Text
@@ -14,7 +15,7 @@ from evalkit.doctor.examination import SECONDS, examine
 from evalkit.doctor.records import Evidence, Opinion, Verdict
 from evalkit.evaluation.runs import RunSettings, model_of, tasks_of
 from evalkit.output.console import OutputConsole, Tone, print_lines, toned
-from evalkit.output.json import write_json
+from evalkit.output.json import STDOUT, write_json
 from evalkit.output.numbers import counted
 
 TONES: Mapping[Verdict, Tone] = {"ok": "good", "warning": "warning", "fault": "bad", "skipped": "dim"}
@@ -23,10 +24,10 @@ logger = logging.getLogger("evalkit")
 
 
 class Doctor:
-    """Examines what it is given, one after the other, and keeps count of faults. JSON is printed once, at the end."""
+    """Examines what it is given, one after the other, and keeps count of faults. JSON is written once, at the end."""
 
-    def __init__(self, *, as_json: bool) -> None:
-        self._as_json = as_json
+    def __init__(self, json_file: Path | None) -> None:
+        self._json_file = json_file
         self._reports: list[dict[str, Any]] = []
         self._console = OutputConsole()
 
@@ -39,16 +40,16 @@ class Doctor:
             evidence = examine(model, task, seconds=SECONDS / len(tasks))
             opinions = judge_evidence(evidence)
             self._reports.append(report(evidence, opinions))
-            if not self._as_json:
+            if self._json_file != STDOUT:
                 print_lines(lines(evidence, opinions), self._console)
 
     def finish(self) -> int:
         """Print what is left to print. Return the exit code: 1 where a check found a fault, else 0."""
         verdicts = [check["verdict"] for report in self._reports for check in report["checks"]]
         faults = verdicts.count("fault")
-        if self._as_json:
-            write_json(self._reports)
-        elif self._reports:
+        if self._json_file is not None and (self._reports or self._json_file == STDOUT):
+            write_json(self._reports, self._json_file)
+        if self._reports and self._json_file != STDOUT:
             warnings = verdicts.count("warning")
             found = (counted(faults, "fault"), counted(warnings, "warning"))
             print_lines([", ".join(found)], self._console)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -13,14 +13,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from evalkit import machine as provenance
-from evalkit.backends import AUTO, check_backend, complete_settings, prepare_model, server_settings
+from evalkit import machine
+from evalkit.backends import check_backend, choose_server, complete_settings, prepare_model, read_backend
 from evalkit.cache import cache_folder
 from evalkit.cluster.models import check_on_ray, model_on_ray, runs_here
-from evalkit.cluster.settings import RaySettings
-from evalkit.configuration.files import read_option
+from evalkit.cluster.settings import RaySettings, ray_settings
+from evalkit.configuration.files import config_folders, default_settings, read_option
 from evalkit.errors import EvalkitError
 from evalkit.evaluation.precision import compare_precisions, sample_of
+from evalkit.evaluation.settings import backend_settings, find_deviations, recorded_settings
 from evalkit.metrics import (
     CandidateLists,
     Measure,
@@ -32,7 +33,9 @@ from evalkit.metrics import (
 )
 from evalkit.metrics.measures import all_measures
 from evalkit.models.interfaces import RunnableModel, Runtime
-from evalkit.models.settings import ModelSettings, model_settings, read_model
+from evalkit.models.server_settings import ServerSettings
+from evalkit.models.settings import ModelSettings, model_settings
+from evalkit.models.settings import default_settings as default_model
 from evalkit.output.json import plain_json
 from evalkit.records import PrecisionCheck, QueryScores, Run, StageScores, Task
 from evalkit.results.result import Result, TablesInMemory, split_usage
@@ -44,18 +47,21 @@ from evalkit.tasks.loading import load_task as load_task_of_settings
 from evalkit.tasks.settings import TaskSettings, read_settings
 
 FULL_PRECISION = "fp32"
-PLACES = ("path", "object")  # where a model is, which is no deviation
 Cache = Literal["on", "off", "refresh"]
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model and the backend that runs it, in this process or with `ray` on a cluster. Weights are loaded when first needed."""
+    """A model and the backend that runs it, in this process or with `ray` on a cluster. Weights are loaded when first needed.
+
+    `deviations` are the settings, by name, that are not the model's own: a result made with them must not stand for the model's.
+    """
 
     settings: ModelSettings
     backend: str
     runtime: Runtime
     ray: RaySettings | None = None
+    deviations: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def runnable(self) -> RunnableModel:
@@ -81,24 +87,35 @@ def load_model(
     seed: int = 42,
     offline: bool = False,
     cache_dir: Path | str | None = None,
-    server: Mapping[str, Any] | None = None,
-    ray: Mapping[str, Any] | None = None,
+    server: ServerSettings | Mapping[str, Any] | None = None,
+    ray: RaySettings | Mapping[str, Any] | None = None,
+    config_dir: Path | str | None = None,
     **recipe: Any,
 ) -> Model:
     """Choose a model by name, and what runs it.
 
     `cache_dir` is where scores and exported networks are kept (None: the user's cache folder). `server` says how a backend
-    that is a server is reached: `{"url": "http://127.0.0.1:8080"}`, `served_model`, `concurrency`, … `ray` lets actors of a Ray
-    cluster run the model: `{"address": "auto"}`, `actors`, `cpus_per_actor`, `gpus_per_actor`; `{}` starts one on this machine.
-    `recipe` overrides fields of the model's settings: `path`, `revision`, `pooling`, `query_prompt`, `max_length`, …
-    Raises EvalkitError for unknown names and for a backend that can't run the model, before any weights load.
+    that is a server is reached: `ServerSettings(url="http://127.0.0.1:8080")` or a mapping of the same. `ray` lets actors of a
+    Ray cluster run the model: `RaySettings(address="auto")` or a mapping; `RaySettings()` starts one on this machine.
+    `config_dir` is a folder with models and backends of your own, beside evalkit's. `recipe` overrides fields of the model's
+    settings: `path`, `revision`, `pooling`, `query_prompt`, `max_length`, … Raises EvalkitError for unknown names and for a backend
+    that can't run the model, before any weights load.
     """
-    overrides = {key: str(value) if isinstance(value, Path) else value for key, value in recipe.items()}
-    settings = model_settings(read_option("model", name), overrides)
-    folder = None if cache_dir is None else Path(cache_dir)
-    reached = server_settings(backend, server or {})
-    cluster = None if ray is None else RaySettings.from_mapping(ray)
-    return build_model(settings, backend, Runtime(device, dtype, threads, seed, offline, folder, reached), cluster)
+    folders = config_folders(config_dir)
+    overrides = {key: _plain(value) for key, value in recipe.items()}
+    own = default_model() | read_option("model", name, folders)
+    settings = model_settings(own, overrides)
+    system, reached = choose_server(backend, server or {}, folders)
+    runtime = Runtime(device, dtype, threads, seed, offline, None if cache_dir is None else Path(cache_dir), reached)
+    model = build_model(settings, system, runtime, None if ray is None else ray_settings(ray))
+    said = {"model": own | overrides, "backend": backend_settings(system, reached), "dtype": dtype, "seed": seed}
+    usual = {"model": own, "backend": read_backend(system).model_dump(mode="json"), **default_settings()}
+    return replace(model, deviations=find_deviations(said, usual))
+
+
+def _plain(value: Any) -> Any:
+    """A setting as a file holds it."""
+    return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
 
 
 def build_model(settings: ModelSettings, backend: str, runtime: Runtime, ray: RaySettings | None = None) -> Model:
@@ -118,19 +135,26 @@ def load_task(
     path: Path | str | None = None,
     limit: int | None = None,
     offline: bool = False,
+    config_dir: Path | str | None = None,
     **settings: Any,
 ) -> Task:
     """Load a task by name, or one of your own from a file or folder: `load_task(path="data/")`.
 
-    `settings` overrides fields of the task's settings: `source`, `split`, `candidates` (the run of a first stage), `top_k`, …
-    Raises EvalkitError where the data are not to be had or not valid, and for a suite, whose tasks are loaded one by one.
+    `config_dir` is a folder with tasks of your own, beside evalkit's. `settings` overrides fields of the task's settings:
+    `source`, `split`, `candidates` (the run of a first stage), `top_k`, … Raises EvalkitError where the data are not to be had or
+    not valid, and for a suite, whose tasks are loaded one by one.
     """
-    own = read_settings(name or "local")
+    own = read_settings(name or "local", config_folders(config_dir))
     if own.suite:
         raise EvalkitError(f"{name} is a suite; load one of its tasks: {', '.join(own.suite)}")
-    given = {key: str(value) if isinstance(value, Path) else value for key, value in {**settings, "path": path}.items()}
+    given = {key: _plain(value) for key, value in {**settings, "path": path}.items()}
     chosen = TaskSettings.from_mapping({**own.model_dump(), **given})
-    return load_task_of_settings(chosen, limit=limit, offline=offline)
+    task = load_task_of_settings(chosen, limit=limit, offline=offline)
+    said = chosen.model_dump(mode="json")
+    if task.first_stage is not None:  # a path says less than what lies there
+        said["candidates"] = f"{task.first_stage.name}-{task.first_stage.digest[:12]}"
+    usual = {"task": own.model_dump(mode="json"), **default_settings()}
+    return replace(task, deviations=find_deviations({"task": said, "limit": limit}, usual))
 
 
 def evaluate(
@@ -150,9 +174,9 @@ def evaluate(
     `measures` are further ones, in the field's notation and by trec_eval's rules: `["nDCG@20", "AP(rel=2)", "RR@10"]`.
 
     `cache` says whether scores are taken from and kept in the store; with `refresh` they are made again. `texts` puts the
-    texts into the result's tables. `config` is what the result records as its configuration, and `deviations` what in it
-    differs from the model's and the task's own settings; without them, both are made of the settings at hand. Raises
-    EvalkitError where the model can't be loaded, its output is not finite, or the protocol can score none of the queries.
+    texts into the result's tables. `config` is what the result records as its configuration, and `deviations` are the settings,
+    by name, that are not the model's and the task's own, which name the folder of the result; without them, the settings at hand.
+    Raises EvalkitError where the model can't be loaded, its output is not finite, or the protocol can score none of the queries.
     """
     leading = find_protocol(protocol)
     reported = all_measures(read_measures(measures))
@@ -170,7 +194,9 @@ def evaluate(
     candidates = _candidate_table(task, run, texts)
     usage, timing = split_usage(run.usage, len(candidates))
     if config is None:
-        config = _configuration(model, task, leading.name, seed, texts, cache)
+        config = recorded_settings(model, task, leading.name, seed)
+    if deviations is None:
+        deviations = _deviations(model, task, seed)
     return Result(
         model=runnable.identity,
         task=task.identity,
@@ -184,8 +210,8 @@ def evaluate(
         timing=timing,
         backend=plain_json(runnable.description),
         config=plain_json(config),
-        deviations=plain_json(_deviations(model, task) if deviations is None else deviations),
-        provenance=plain_json(provenance.collect()),
+        deviations=plain_json(deviations),
+        provenance=plain_json(machine.collect()),
         precision=precision,
         first_stage=None if stage is None else _stage_scores(judged, stage, seed),
     )
@@ -298,38 +324,7 @@ def _candidate_table(task: Task, run: Run, texts: bool) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _configuration(model: Model, task: Task, protocol: str, seed: int, texts: bool, cache: Cache) -> dict[str, Any]:
-    """What was run, in the shape of `configs/config.yaml`."""
-    runtime = model.runtime
-    server = runtime.server.model_dump(mode="json") if runtime.server else {}
-    return {
-        "task": {"name": task.name, "split": task.split},
-        "model": model.settings.model_dump(mode="json"),
-        "backend": {**server, "name": model.backend},
-        "protocol": {"name": protocol},
-        "runner": {"name": "local" if model.ray is None else "ray", "threads": runtime.threads},
-        **({} if model.ray is None else {"ray": model.ray.model_dump(mode="json")}),
-        "limit": task.limit,
-        "device": runtime.device,
-        "dtype": runtime.dtype,
-        "seed": runtime.seed,
-        "bootstrap_seed": seed,
-        "offline": runtime.offline,
-        "texts": texts,
-        "cache": cache,
-        "cache_dir": runtime.cache_dir,
-    }
-
-
-def _deviations(model: Model, task: Task) -> dict[str, Any]:
-    """The settings that differ from the model's own: such a result must not stand for the model's."""
-    own: dict[str, Any] = {"limit": None, "backend": AUTO, "dtype": FULL_PRECISION}
-    said: dict[str, Any] = {"limit": task.limit, "backend": model.backend, "dtype": model.runtime.dtype}
-    if task.first_stage is not None:
-        own |= {"candidates": None, "top_k": None}
-        first = task.first_stage
-        said |= {"candidates": f"{first.name}-{first.digest[:12]}", "top_k": first.top_k}
-    if not model.settings.backends:  # else its backend completes its settings
-        own |= read_model(model.settings.name).model_dump(mode="json")
-        said |= model.settings.model_dump(mode="json")
-    return {key: said[key] for key, value in own.items() if key not in PLACES and said[key] != value}
+def _deviations(model: Model, task: Task, seed: int) -> dict[str, Any]:
+    """What was said otherwise of the model, of the task and, where it is another than the model's, of the bootstrap's seed."""
+    own = {} if seed == model.runtime.seed else {"bootstrap_seed": seed}
+    return {**model.deviations, **task.deviations, **own}

@@ -12,9 +12,11 @@ from typing import Any
 
 from evalkit.cache import cache_folder
 from evalkit.cluster.settings import RaySettings
+from evalkit.configuration.files import Origin
 from evalkit.errors import EvalkitError
 from evalkit.evaluation.evaluate import Cache, Model, build_model, evaluate
 from evalkit.evaluation.goldens import check_golden_scores, refuse_other_weights
+from evalkit.evaluation.settings import recorded_settings
 from evalkit.metrics import find_protocol
 from evalkit.models.interfaces import Runtime
 from evalkit.models.settings import ModelSettings
@@ -35,8 +37,9 @@ logger = logging.getLogger("evalkit")
 class RunSettings:
     """All that a run is told.
 
-    `deviations` are the settings that differ from the model's and the task's own; `config_folders` hold the user's own tasks.
+    `deviations` are the settings that differ from the model's and the task's own; `config_folders` hold the user's own options.
     With `ray` a cluster runs the model. With `reproduce` the run starts with the golden scores of the model, if it has any.
+    `origins` says of each setting, by its name on the command line, whether the user said it, a file, or nobody.
     """
 
     task: TaskSettings
@@ -51,7 +54,7 @@ class RunSettings:
     results_dir: Path
     config_folders: Sequence[Path]
     deviations: Mapping[str, Any]
-    config: Mapping[str, Any]
+    origins: Mapping[str, Origin]
     ray: RaySettings | None = None
 
 
@@ -79,7 +82,9 @@ def run(settings: RunSettings) -> Iterator[Result]:
             seed=settings.runtime.seed,
             texts=settings.texts,
             cache=settings.cache,
-            config=settings.config,
+            config=recorded_settings(
+                model, task, settings.protocol, settings.runtime.seed, reproduce=settings.reproduce
+            ),
             deviations=settings.deviations,
         )
         if golden:
@@ -90,7 +95,7 @@ def run(settings: RunSettings) -> Iterator[Result]:
 
 def model_of(settings: RunSettings) -> Model:
     """The model, checked but not loaded."""
-    return _model(settings.model.model_dump_json(), settings.backend, settings.runtime, settings.ray)
+    return _model(settings.model, settings.backend, settings.runtime, settings.ray)
 
 
 def tasks_of(settings: RunSettings) -> list[Task]:
@@ -105,9 +110,9 @@ def tasks_of(settings: RunSettings) -> list[Task]:
 
 
 @lru_cache(maxsize=1)
-def _model(settings: str, backend: str, runtime: Runtime, ray: RaySettings | None) -> Model:
-    """The model of these settings (as JSON, which can be a key); a sweep that names it again finds it loaded."""
-    return build_model(ModelSettings.model_validate_json(settings), backend, runtime, ray)
+def _model(settings: ModelSettings, backend: str, runtime: Runtime, ray: RaySettings | None) -> Model:
+    """The model of these settings; a sweep that names it again finds it loaded."""
+    return build_model(settings, backend, runtime, ray)
 
 
 @cache

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt
+from typing import Any, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from evalkit.configuration.files import settings_error
 
 
 class ServerSettings(BaseModel):
@@ -28,6 +41,15 @@ class ServerSettings(BaseModel):
     role_field: str | None = None
     query_role: str | None = None
     document_role: str | None = None
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _say_what_is_wrong(cls, said: Any, check: ModelWrapValidatorHandler[Self]) -> Self:
+        """Raise EvalkitError, which names the field, in place of pydantic's own."""
+        try:
+            return check(said)
+        except ValidationError as error:
+            raise settings_error("backend", error) from error
 
 
 ROLES = ("role_field", "query_role", "document_role")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
@@ -69,6 +70,9 @@ class ModelSettings(BaseModel):
     trust_remote_code: bool = False
     allow_pickle: bool = False
 
+    def __hash__(self) -> int:  # `recipes` has no hash
+        return hash((self.name, self.kind, self.hub_id, self.revision, self.path, self.recipe))
+
     @property
     def makes_vectors(self) -> bool:
         """Whether the model makes a vector of each text, rather than scoring a query with a document."""
@@ -131,6 +135,6 @@ def _refuse_ignored(settings: ModelSettings, overridden: set[str]) -> None:
         )
 
 
-def read_model(name: str) -> ModelSettings:
-    """The settings in `configs/model/NAME.yaml`."""
-    return model_settings(read_option("model", name))
+def read_model(name: str, folders: Sequence[Path] = ()) -> ModelSettings:
+    """The settings in `configs/model/NAME.yaml`, or in the user's own `folders`."""
+    return model_settings(read_option("model", name, folders))

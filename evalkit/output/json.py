@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -16,8 +17,14 @@ STDOUT = Path("-")
 """What `--json` without a file stands for."""
 
 
+_UNWRITABLE = re.compile(f"{OBEYED.pattern}|[\ud800-\udfff]")
+
+
 def write_json(content: object, path: Path = STDOUT) -> None:
-    """Write content as JSON to a file, or to standard output. Raises EvalkitError where the file can't be written."""
+    """Write content as JSON to a file, whole or not at all, or to standard output.
+
+    Raises EvalkitError where the file can't be written.
+    """
     write_text(json_text(content), None if path == STDOUT else path)
 
 
@@ -50,5 +57,5 @@ def plain_json(value: Any) -> Any:
 
 
 def escaped_json(text: str) -> str:
-    """Escape the control characters of a JSON text, which stand in its strings alone: it means the same."""
-    return OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    """Escape a JSON text's control characters and halves of surrogates, which stand in its strings alone: it means the same."""
+    return _UNWRITABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,6 @@ from evalkit.parity.participants import Compose, Contender, choose_candidates
 from evalkit.parity.records import Agreement, Comparison, Diagnosis, Parity
 from evalkit.parity.words import Words
 from evalkit.records import Task
-from evalkit.results.reading import refuse_result
 from evalkit.scoring.engine import score_task
 
 CARD = "transformers"
@@ -33,18 +33,16 @@ Scores = NDArray[np.floating]
 logger = logging.getLogger("evalkit")
 
 
-def compare_backends(words: Words, compose: Compose) -> int:
+def compare_backends(words: Words, compose: Compose, json_file: Path | None) -> int:
     """Compare the backends and print what was found. Return the exit code: 0 where all agree, else 1.
 
+    JSON goes to a file beside the tables, or to standard output in their place.
     Raises EvalkitError for whatever is wrong with the words, and for a backend that can't run the model, before weights load.
     """
-    refuse_result(words.json_file, "--json")
-    if words.json_file is not None and not words.json_file.parent.is_dir():  # better now than after the scoring
-        raise EvalkitError(f"--json {words.json_file}: there is no folder {words.json_file.parent}; make it first")
     parity = examine(choose_candidates(words, compose), words.tolerance)
-    if words.json_file is not None:
-        write_json(parity_content(parity), words.json_file)
-    if words.json_file != STDOUT:
+    if json_file is not None:
+        write_json(parity_content(parity), json_file)
+    if json_file != STDOUT:
         console = OutputConsole()
         print_sheets(parity_sheets(parity), console)
         print_notes(parity_notes(parity), console)

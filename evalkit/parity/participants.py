@@ -42,7 +42,7 @@ class Contender:
             name=self.name,
             description=dict(runnable.description),
             identity=runnable.identity,
-            version=str(said) if said else _version(self.name),
+            version=str(said) if said else _version(self.settings.backend),
             dtype=self.settings.runtime.dtype,
         )
 

@@ -11,10 +11,7 @@ from evalkit.backends import AUTO, read_backend
 from evalkit.configuration.files import option_names
 from evalkit.errors import EvalkitError, unknown_name
 from evalkit.models.server_settings import ServerSettings
-from evalkit.output.json import STDOUT
 
-JSON = "--json"
-MULTIRUN = ("-m", "--multirun")
 LOCAL = ("device", "dtype", "runner.threads")
 
 
@@ -22,12 +19,12 @@ LOCAL = ("device", "dtype", "runner.threads")
 class Words:
     """What the user said. `common` are the overrides of every run, `own` by backend those of one backend's alone.
 
-    `json_file` is STDOUT where JSON is to stand in the tables' place; `tolerance` None where each precision has its own.
+    `tolerance` is None where each precision has its own; `folders` hold backends of the user's own.
     """
 
     backends: tuple[str, ...]
     tolerance: float | None
-    json_file: Path | None
+    folders: tuple[Path, ...]
     common: tuple[str, ...]
     own: Mapping[str, tuple[str, ...]]
 
@@ -39,14 +36,13 @@ class Words:
         """
         own = self.own.get(backend, ())
         keys = {_key(word) for word in own}
-        others = keys | set(LOCAL if read_backend(backend).server else ())
+        others = keys | set(LOCAL if read_backend(backend, self.folders).server else ())
         common = [word for word in self.common if _key(word) not in others and _key(word).partition(".")[0] not in keys]
         return [*common, *own, f"backend={backend}"]
 
 
-def read_words(arguments: Sequence[str]) -> Words:
-    """Sort the arguments. Raises EvalkitError for those that no comparison of backends has."""
-    arguments, json_file = _take_json(list(arguments))
+def read_words(arguments: Sequence[str], folders: tuple[Path, ...] = ()) -> Words:
+    """Sort the overrides. Raises EvalkitError for those that no comparison of backends has."""
     backends: tuple[str, ...] = ()
     tolerance = None
     common: list[str] = []
@@ -54,41 +50,23 @@ def read_words(arguments: Sequence[str]) -> Words:
     for word in arguments:
         key, _, value = word.partition("=")
         first, _, rest = key.partition(".")
-        if word in MULTIRUN:
-            raise EvalkitError("evalkit parity looks at one model: leave out -m, and run it once for each")
         if key == "backends":
-            backends = _names(value)
+            backends = _names(value, folders)
         elif key == "tolerance":
             tolerance = _positive(value)
         elif first == "backend":
             raise EvalkitError(f"{word}: say backends=a,b,… and to one of them alone NAME.{rest or 'url'}=…")
-        elif rest and first in option_names("backend"):
+        elif rest and first in option_names("backend", folders):
             setting = f"backend.{rest}" if rest in ServerSettings.model_fields else rest
             own.setdefault(first, []).append(f"{setting}={value}")
         else:
             common.append(word)
     _refuse_unnamed(own, backends)
-    return Words(backends, tolerance, json_file, tuple(common), {name: tuple(words) for name, words in own.items()})
+    return Words(backends, tolerance, folders, tuple(common), {name: tuple(words) for name, words in own.items()})
 
 
-def _take_json(arguments: list[str]) -> tuple[list[str], Path | None]:
-    """The arguments without `--json [FILE]`, and where JSON goes; a word with `=` is an override and no file."""
-    rest: list[str] = []
-    target: Path | None = None
-    while arguments:
-        word = arguments.pop(0)
-        if word == JSON:
-            is_file = bool(arguments) and "=" not in arguments[0] and not arguments[0].startswith("-")
-            target = Path(arguments.pop(0)) if is_file else STDOUT
-        elif word.startswith(f"{JSON}="):
-            target = Path(word.removeprefix(f"{JSON}="))
-        else:
-            rest.append(word)
-    return rest, target
-
-
-def _names(value: str) -> tuple[str, ...]:
-    known = [name for name in option_names("backend") if name != AUTO]
+def _names(value: str, folders: Sequence[Path]) -> tuple[str, ...]:
+    known = [name for name in option_names("backend", folders) if name != AUTO]
     names = tuple(name.strip() for name in value.strip("[]'\"").split(",") if name.strip())
     if AUTO in names:
         raise EvalkitError(f"backends={value}: {AUTO} stands for one of the others; name those that are to be compared")

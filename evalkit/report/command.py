@@ -10,6 +10,7 @@ from evalkit.output.console import OutputConsole
 from evalkit.output.files import write_text
 from evalkit.output.sheets import Sheet, notes_as_markdown, print_notes, print_sheets, sheets_as_markdown
 from evalkit.report.content import Report, ReportChoices
+from evalkit.report.data import report_json
 from evalkit.report.exports.card import update_card
 from evalkit.report.exports.model_index import KEY as MODEL_INDEX
 from evalkit.report.formats import FORMATS, Formats, find_format, refuse_other_kinds, write_report
@@ -28,9 +29,11 @@ def print_report(
     output: Path | None,
     card: Path | None = None,
     formats: Formats = FORMATS,
+    json_file: Path | None = None,
 ) -> None:
     """Print the report, or write it to a file: Markdown unless another format is named; or update a model card.
 
+    With `json_file` the report is written there too, as JSON.
     Raises EvalkitError for an unknown format or an option that it has no use for, and where results can't be read or the
     file can't be written.
     """
@@ -43,10 +46,14 @@ def print_report(
     if not paths:
         raise EvalkitError("give result files or folders to report, or --published")
     refuse_result(output, "-o")
+    if json_file is not None and card is not None:
+        raise EvalkitError(f"--json {json_file} is a report's; leave it out with --update")
     if card is not None:
         update_card(load_results(paths), card)
         return
     report = Report(tuple(load_results(paths)), choices)
+    if json_file is not None:
+        write_text(report_json(report), json_file)
     if chosen is not None:
         write_report(report, chosen, output)
         return

@@ -11,7 +11,6 @@ from rich.console import Console
 
 from evalkit.metrics.measures import PROTOCOLS, Measure, asked_measures
 from evalkit.output.console import print_lines
-from evalkit.output.json import write_json
 from evalkit.output.numbers import counted, exceeds, listed, percent, percent_range, points, points_beyond, tied_range
 from evalkit.output.sheets import ColumnKind, Sheet, SheetCell, SheetRow, print_sheets
 from evalkit.output.text import without_home
@@ -71,21 +70,30 @@ def print_summary(results: Sequence[Result], console: Console) -> None:
     print_first_stages(results, console)
 
 
-def print_summary_json(results: Sequence[Result]) -> bool:
-    """Print written results as their files hold them, each with its file, and whether figures were reproduced.
+def summary_content(results: Sequence[Result]) -> dict[str, Any]:
+    """Return written results as their files hold them, each with its file, and whether figures were reproduced.
 
-    `reproduction` has a list per model that was to reproduce published figures. Tells whether none of them failed.
+    `reproduction` has a list per model that was to reproduce published figures.
     """
+    verdicts = _verdicts(results)
+    content: dict[str, Any] = {"results": [{"file": str(result.path), **result_json(result)} for result in results]}
+    if verdicts:
+        content["reproduction"] = {hub_id: [_verdict(cell) for cell in own] for hub_id, own in verdicts.items()}
+    return content
+
+
+def was_reproduced(results: Sequence[Result]) -> bool:
+    """Tell whether no figure that was to be reproduced failed."""
+    return not any(cell.fails for own in _verdicts(results).values() for cell in own)
+
+
+def _verdicts(results: Sequence[Result]) -> dict[str, list[ReproducedFigure]]:
+    """List the verdicts on published figures, per model that was to reproduce them."""
     reproduced = [result for result in results if result.config.get("reproduce")]
-    cells = {
+    return {
         hub_id: verdict_cells([result for result in reproduced if claimed_model(result) == hub_id])
         for hub_id in dict.fromkeys(map(claimed_model, reproduced))
     }
-    content: dict[str, Any] = {"results": [{"file": str(result.path), **result_json(result)} for result in results]}
-    if cells:
-        content["reproduction"] = {hub_id: [_verdict(cell) for cell in own] for hub_id, own in cells.items()}
-    write_json(content)
-    return not any(cell.fails for own in cells.values() for cell in own)
 
 
 def _asked(results: Iterable[Result]) -> list[Measure]:

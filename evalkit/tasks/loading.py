@@ -31,6 +31,7 @@ def load_task(settings: TaskSettings, *, limit: int | None = None, offline: bool
     if limit is not None and limit < 1:
         raise EvalkitError(f"limit={limit}: the number of queries to keep must be at least 1")
     first_stage = read_first_stage(settings)
+    said = settings.model_dump(mode="json")
     settings = complete(settings)
     raw, source, revision = read_source(settings, offline=offline)
     log = FindingLog()
@@ -53,6 +54,7 @@ def load_task(settings: TaskSettings, *, limit: int | None = None, offline: bool
         subset=settings.subset or "default",
         first_stage=None if first_stage is None else first_stage.describe(),
         differences=() if first_stage is None else (f"the candidates of {first_stage.file.path.stem}",),
+        settings=said,
     )
     if limit is None and settings.mteb_name and first_stage is None:
         task = _compared(task)

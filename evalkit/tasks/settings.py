@@ -8,8 +8,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from evalkit.configuration.files import configs_dir, option_file, option_names, parse_yaml, settings_error
-from evalkit.errors import EvalkitError, unknown_name
+from evalkit.configuration.files import option_names, read_option, settings_error
+from evalkit.errors import EvalkitError
 
 
 class HubLocation(BaseModel):
@@ -62,24 +62,23 @@ class TaskSettings(BaseModel):
             raise settings_error("task", error) from error
 
 
-def task_names() -> tuple[str, ...]:
-    """Every task and suite that has a YAML file, sorted."""
-    return option_names("task")
+def task_names(folders: Sequence[Path] = ()) -> tuple[str, ...]:
+    """Every task and suite that has a YAML file, sorted; `folders` are the user's own configs folders."""
+    return option_names("task", folders)
 
 
-def read_settings(name: str, folder: Path | None = None) -> TaskSettings:
-    """The settings in `task/NAME.yaml` of a configs folder (default: evalkit's own).
+def read_settings(name: str, folders: Sequence[Path] = ()) -> TaskSettings:
+    """The settings in `task/NAME.yaml` of evalkit's configs folder, or of the user's own `folders`.
 
     Raises EvalkitError, naming the nearest tasks, where there is no such file.
     """
-    return TaskSettings.from_mapping(_merged(name, (folder or configs_dir()) / "task"))
+    return TaskSettings.from_mapping(read_option("task", name, folders))
 
 
 def suite_settings(suite: TaskSettings, folders: Sequence[Path] = ()) -> tuple[TaskSettings, ...]:
     """The tasks of a suite in its order, taken from the suite's `source`; a single task stands for itself.
 
-    `folders` are configs folders to look for tasks in before evalkit's own. Raises EvalkitError for settings that only a
-    single task has.
+    `folders` are the user's own configs folders. Raises EvalkitError for settings that only a single task has.
     """
     if not suite.suite:
         return (suite,)
@@ -89,32 +88,5 @@ def suite_settings(suite: TaskSettings, folders: Sequence[Path] = ()) -> tuple[T
                 f"task.{name} says nothing to {suite.name}, which is a suite of {', '.join(suite.suite)}; name one task (your own "
                 "data: task=local task.path=PATH)"
             )
-    places = {name: next((f for f in folders if (f / "task" / f"{name}.yaml").is_file()), None) for name in suite.suite}
-    tasks = (read_settings(name, folder) for name, folder in places.items())
+    tasks = (read_settings(name, folders) for name in suite.suite)
     return tuple(task.model_copy(update={"source": suite.source}) for task in tasks)
-
-
-def _merged(name: object, folder: Path, above: tuple[object, ...] = ()) -> dict[str, Any]:
-    """A file's mapping over those of the files that its `defaults` name: an alias names the file it stands for.
-
-    `base` is left out, since it holds the defaults of TaskSettings.
-    """
-    path = option_file(folder, name)
-    if path is None or name in above:
-        raise unknown_name(
-            "task", str(name), sorted(file.stem for file in folder.glob("*.yaml") if file.stem not in above)
-        )
-    try:
-        content = parse_yaml(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise EvalkitError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise EvalkitError(f"{path} must hold a mapping such as `name: {name}`")
-    defaults = content.pop("defaults", [])
-    if not isinstance(defaults, list):
-        raise EvalkitError(f"{path}: defaults must be a list such as [base, _self_]")
-    merged: dict[str, Any] = {}
-    for default in defaults:
-        if default not in ("base", "_self_"):
-            merged |= _merged(default, folder, (*above, name))
-    return merged | content

@@ -10,7 +10,7 @@ import pytest
 from command import run_here
 
 from evalkit.cluster import settings as module
-from evalkit.cluster.settings import RaySettings
+from evalkit.cluster.settings import ray_settings
 from evalkit.errors import EvalkitError
 from evalkit.evaluation.evaluate import load_model
 
@@ -19,10 +19,10 @@ BERT = ("model=local-cross-encoder", "model.path=/nowhere", "runner=ray")
 
 def test_addresses() -> None:
     for address in ("local", "auto", "ray://10.0.0.1:10001", "head.example:6379", "[::1]:6379"):
-        assert RaySettings.from_mapping({"address": address}).address == address
+        assert ray_settings({"address": address}).address == address
     for address in ("", "ray", "ray://head", "http://head", ":6379", "head:port"):
         with pytest.raises(EvalkitError, match="auto, local, HOST:PORT or ray://HOST:PORT"):
-            RaySettings.from_mapping({"address": address})
+            ray_settings({"address": address})
 
 
 @pytest.mark.parametrize(

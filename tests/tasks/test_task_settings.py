@@ -67,10 +67,10 @@ def test_a_folder_of_ones_own(tmp_path):
     (tmp_path / "task" / "mine.yaml").write_text("defaults: [base, _self_]\nname: mine\npath: x.jsonl\n")
     (tmp_path / "task" / "list.yaml").write_text("- a\n")
     (tmp_path / "task" / "bad.yaml").write_text("a: b: c\n")
-    assert read_settings("mine", tmp_path).path == "x.jsonl"
+    assert read_settings("mine", [tmp_path]).path == "x.jsonl"
     for name, message in {"list": "mapping", "bad": "not YAML", "mime": "mine"}.items():
         with pytest.raises(EvalkitError, match=message):
-            read_settings(name, tmp_path)
+            read_settings(name, [tmp_path])
 
 
 @pytest.mark.parametrize(
@@ -139,4 +139,4 @@ def test_files_that_are_wrong(content, told, tmp_path):
     (tmp_path / "task" / "mine.yaml").write_text(content)
     (tmp_path / "task" / "other.yaml").write_text("defaults: [mine]\n")
     with pytest.raises(EvalkitError, match=told):
-        read_settings("mine", tmp_path)
+        read_settings("mine", [tmp_path])

@@ -1,0 +1,26 @@
+"""`evalkit check`: what it takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def check(
+    baseline: Annotated[Path, typer.Option(help="The folder with the results to compare with.")],
+    results: Annotated[Path, typer.Option(help="The folder with the results to check.")],
+    tolerance: Annotated[float, typer.Option(help="Percentage points that a metric may lose.")] = 0.1,
+    alpha: Annotated[float, typer.Option(help="A loss counts where a paired test gives p below this.")] = 0.01,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail on any change beyond float noise.")] = False,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")] = None,
+    summary: Annotated[
+        Path | None, typer.Option(help="Append a summary in Markdown to this file, as $GITHUB_STEP_SUMMARY.")
+    ] = None,
+) -> int:
+    """Compare results with a baseline; exit code 1 where one got worse or can't be compared, 2 where one can't be read."""
+    from evalkit.check.command import run_check
+    from evalkit.check.rows import Rules
+
+    return run_check(baseline, results, Rules(tolerance, alpha, strict), junit, summary)

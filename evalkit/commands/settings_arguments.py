@@ -1,0 +1,124 @@
+"""What `run`, `doctor` and `parity` take: the settings of a run. Their help shows all there are, without Hydra."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from evalkit.commands.arguments import Command
+from evalkit.errors import EvalkitError
+
+if TYPE_CHECKING:
+    from evalkit.configuration.hydra import Words
+    from evalkit.evaluation.runs import RunSettings
+
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings of the run, such as model=NAME.")
+]
+Multirun = Annotated[bool, typer.Option("--multirun", "-m", help="Commas separate values: every combination.")]
+
+
+class Shown(StrEnum):
+    """What `--cfg` prints."""
+
+    job = "job"
+    hydra = "hydra"
+    all = "all"
+
+
+Show = Annotated[
+    Shown | None, typer.Option("--cfg", "-c", help="Print the composed settings (job) or Hydra's own, and stop.")
+]
+Resolve = Annotated[bool, typer.Option("--resolve", help="With --cfg: replace ${…} by its value.")]
+
+
+class SettingsCommand(Command):
+    """A command of a run's settings, whose help ends in all of them."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the groups with their options, then every setting as the files say it."""
+        from evalkit.configuration.files import default_options, option_names
+
+        super().format_epilog(ctx, formatter)
+        with formatter.section("Options of each group (group=option)"):
+            formatter.write_dl([(group, ", ".join(option_names(group))) for group in default_options()])
+        with formatter.section("Settings (key=value) and their defaults"):
+            for line in _setting_lines():
+                formatter.write(f"  {line}\n")
+
+
+def _setting_lines() -> list[str]:
+    """What `config.yaml` says of the settings that belong to no group, and the settings of each group."""
+    from evalkit.cluster.settings import RaySettings
+    from evalkit.configuration.files import configs_dir
+    from evalkit.models.server_settings import ServerSettings
+    from evalkit.models.settings import default_settings
+    from evalkit.tasks.settings import TaskSettings
+
+    text = (configs_dir() / "config.yaml").read_text(encoding="utf-8")
+    lines = text[text.index("\n\n") : text.index("\nhydra:")].strip().splitlines()
+    grouped = {
+        "task": TaskSettings.defaults(),
+        "model": default_settings(),
+        "backend": ServerSettings().model_dump(mode="json"),
+        "runner": {"threads": None},
+        "ray": RaySettings().model_dump(mode="json"),
+    }
+    for group, settings in grouped.items():
+        lines += ["", *(f"{group}.{name}: {_yaml(value)}" for name, value in settings.items())]
+    return lines
+
+
+def _yaml(value: object) -> str:
+    import yaml
+
+    return yaml.safe_dump(value, default_flow_style=True, allow_unicode=True).removesuffix("...\n").strip()
+
+
+def refuse_words(overrides: Sequence[str], commands: Sequence[str]) -> None:
+    """Raise EvalkitError for a word that is no setting: it may be meant for a command."""
+    from evalkit.errors import unknown_name
+
+    for word in overrides:
+        if "=" not in word and not word.startswith("~"):
+            raise unknown_name("command", word, commands)
+
+
+def read_words(
+    ctx: typer.Context,
+    overrides: Sequence[str],
+    config_dir: Path | None,
+    *,
+    multirun: bool = False,
+    show: Shown | None = None,
+    resolve: bool = False,
+) -> Words:
+    """Sort what was typed. Raises EvalkitError for a word that is no setting, and for flags that exclude each other."""
+    from evalkit.configuration.files import config_folders
+    from evalkit.configuration.hydra import Words
+
+    refuse_words(overrides, command_names(ctx))
+    if multirun and show:
+        raise EvalkitError("--multirun and --cfg exclude each other; leave one of them out")
+    if resolve and not show:
+        raise EvalkitError("--resolve goes with --cfg job; add that, or leave it out")
+    return Words(tuple(overrides), config_folders(config_dir), multirun, None if show is None else show.value, resolve)
+
+
+def command_names(ctx: typer.Context) -> list[str]:
+    """The names of all commands."""
+    root: Any = ctx.find_root().command
+    return list(root.commands)
+
+
+def run_here(settings: RunSettings) -> RunSettings:
+    """The settings, of a command that measures a model in this process."""
+    if settings.ray is not None:
+        raise EvalkitError(
+            "runner=ray is for evalkit run; doctor and parity measure a model in this process: leave it out"
+        )
+    return settings

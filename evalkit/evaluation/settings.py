@@ -1,0 +1,101 @@
+"""What a result records of the settings it was made with, and which of them are out of the ordinary.
+
+Both are computed here alone, for the command line and for Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from evalkit.backends import AUTO
+from evalkit.models.server_settings import DECISIVE, ServerSettings
+from evalkit.records import Task
+
+if TYPE_CHECKING:
+    from evalkit.evaluation.evaluate import Model
+
+# what says where a run reads and writes, or is part of a result's name already, is no deviation of its settings
+NEUTRAL = (
+    "model.path",
+    "task.name",
+    "model.name",
+    "model.object",
+    "device",
+    "offline",
+    "texts",
+    "reproduce",
+    "results_dir",
+    "cache",
+    "cache_dir",
+    "protocol",
+    "runner",
+    "ray",
+)
+
+
+def recorded_settings(model: Model, task: Task, protocol: str, seed: int, *, reproduce: bool = False) -> dict[str, Any]:
+    """Return what a result records as its `config`: all that was asked for and can bear on its figures, as JSON holds it.
+
+    `model` and `task` hold every setting of the model, with its recipe's, and of the one task; `backend` its name, and where it is
+    a server how it was reached; `runner` is local or ray, then with `ray`. `protocol`, `limit`, `device`, `dtype`, `seed` and
+    `reproduce` are as on the command line. What the backend found on the machine stands in the result's own `backend`; where files
+    lie, and what is kept in which cache, stands nowhere.
+    """
+    runtime, ray = model.runtime, model.ray
+    return {
+        "model": model.settings.model_dump(mode="json"),
+        "task": dict(task.settings),
+        "backend": backend_settings(model.backend, runtime.server),
+        "protocol": protocol,
+        "runner": {"name": "local" if ray is None else "ray", "threads": runtime.threads},
+        **({} if ray is None else {"ray": ray.model_dump(mode="json")}),
+        "limit": task.limit,
+        "device": runtime.device,
+        "dtype": runtime.dtype,
+        "seed": seed,
+        "reproduce": reproduce,
+    }
+
+
+def backend_settings(name: str, server: ServerSettings | None) -> dict[str, Any]:
+    """Return a backend's name, and where it is a server how it is reached."""
+    return {"name": name, **({} if server is None else server.model_dump(mode="json"))}
+
+
+def find_deviations(said: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings, without their group's name, that differ from what the chosen task and model say themselves.
+
+    `said` holds what a run was told, `own` what the files of its task, model and backend and evalkit's defaults say; both are
+    mappings as on the command line (`limit`, `model.pooling`), of which `said` may lack what was left alone.
+
+    The path of a task that has no other place is no deviation: it is the task. That mteb runs a model is one, since its result
+    would otherwise stand for evalkit's own of the same weights; so is an ONNX file in their place.
+    """
+    task, model, backend = (said.get(group, {}) for group in ("task", "model", "backend"))
+    usual = {**dict(_flat(own)), "backend.name": AUTO}
+    changed = {key: value for key, value in _flat(said) if usual.get(key) != value}
+    if not task.get("mteb_name"):
+        changed.pop("task.path", None)
+    if model.get("backends") == ["mteb"]:
+        changed["backend.name"] = "mteb"
+    url = own.get("backend", {}).get("url")
+    if url and backend.get("url") != url:  # whoever answers there is not the one that the backend is named after
+        changed["backend.url"] = backend.get("url")
+    if model.get("onnx_file"):
+        changed["model.onnx_file"] = model["onnx_file"]
+    return {
+        "backend" if key == "backend.name" else key.partition(".")[2] or key: value for key, value in changed.items()
+    }
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in settings.items():
+        name = prefix + key
+        # what a backend can do follows from its name, and where a server is decides no score
+        if name in NEUTRAL or (prefix == "backend." and key not in ("name", *DECISIVE)):
+            continue
+        if isinstance(value, dict) and key != "recipes":
+            yield from _flat(value, f"{name}.")
+        else:
+            yield name, value
