@@ -61,12 +61,12 @@ def encoded_windows(network: LocalNetwork, items: Items, known: NDArray[np.bool_
         window = items.rows[start : start + WINDOW_ITEMS]
         encodings = None
         if not known[start : start + WINDOW_ITEMS].all():
-            for (role, texts), column, there in zip(items.sides, window.T, tokenized, strict=True):
-                new = [text for text in dict.fromkeys(column.tolist()) if text not in there]
+            inputs = []
+            for (role, texts), column, there in zip(items.sides, window.T.tolist(), tokenized, strict=True):
+                new = [text for text in dict.fromkeys(column) if text not in there]
                 there.update(zip(new, network.tokenize([texts[text] for text in new], role), strict=True))
-            encodings = [
-                encode(*(there[text] for there, text in zip(tokenized, row, strict=True))) for row in window.tolist()
-            ]
+                inputs.append([there[text] for text in column])
+            encodings = [encode(*item) for item in zip(*inputs, strict=True)]
         for column, uses, there in zip(window.T, last_use, tokenized, strict=True):
             for text in np.unique(column).tolist():
                 if uses[text] < start + WINDOW_ITEMS:

@@ -20,7 +20,7 @@ from stored_scores import TASK, WAY, opened, score, truth
 from evalkit.models.interfaces import RunnableModel
 from evalkit.models.settings import model_settings
 from evalkit.records import ModelIdentity
-from evalkit.scoring import execution
+from evalkit.scoring import plan
 from evalkit.scoring.engine import ScoreMemory, score_task
 from evalkit.scoring.store import FILE_NAME, StoredOutput, damaged_rows, item_key, open_store, prune, ways
 
@@ -39,7 +39,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store as a killed run leaves it: the last batches stand in the journal, some of them in the file as well."""
     folder, copy = tmp_path_factory.mktemp("interrupted"), tmp_path_factory.mktemp("copies") / "interrupted"
     with pytest.MonkeyPatch.context() as patch, closing(open_store(folder, WAY | {"kind": "cross-encoder"})) as store:
-        patch.setattr(execution, "CHUNK", 16)
+        patch.setattr(plan, "CHUNK", 16)
         model = RunnableModel(ModelIdentity("made", "local/made", "made", "made"), {}, WAY, Pairs)
         settings = model_settings({"name": "made"})
         half = make_task(
