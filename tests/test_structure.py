@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from structure.__main__ import collected, main
 from structure.follow import Trail, forms, watch
 from structure.imports import Structure, measure
 from structure.walks import AVERAGE_PRECISION, SCORE, SCORED, SETTINGS, TEXT, Walk, walk
@@ -35,10 +34,10 @@ def walks() -> Mapping[str, Walk]:
     return walk(ROOT)
 
 
-def write_package(folder: Path, files: Mapping[str, str]) -> Path:
-    """Write files of a package named `made`; an `__init__` that is not given is empty."""
-    for name, content in files.items():
-        path = folder / "made" / name
+def write_package(folder: Path, files: Mapping[str, str], name: str = "made") -> Path:
+    """Write files of a package below a folder; an `__init__` that is not given is empty."""
+    for file, content in files.items():
+        path = folder / name / file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content, encoding="utf-8")
         for parent in path.relative_to(folder).parents[:-1]:
@@ -126,20 +125,20 @@ def test_folder_without_the_package_is_refused(tmp_path: Path) -> None:
         measure(tmp_path)
 
 
-def test_command_prints_two_checkouts_side_by_side(tmp_path: Path) -> None:
-    other = write_package(tmp_path, {"one.py": "pass\n"})
-    (other / "made").rename(other / "evalkit")
-    done = subprocess.run(
-        [sys.executable, "-m", "structure", str(other), str(ROOT), "--names"],
-        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    rows = {line[:-16].strip(): line.split()[-2:] for line in done.stdout.partition("\n\n")[0].splitlines()}
-    assert rows["modules"] == ["2", f"{measure(ROOT).modules}"]
-    assert rows["lines of code"] == ["1", f"{measure(ROOT).lines:,}"]
-    assert "    evalkit.one" in done.stdout
+def test_command_prints_two_checkouts_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = write_package(tmp_path / "before", {"one.py": "pass\n"}, "evalkit")
+    after = write_package(tmp_path / "after", {"one.py": "pass\npass\n", "two.py": "pass\n" * 1000}, "evalkit")
+    assert main([str(before), str(after), "--names"]) == 0
+    table, _, names = capsys.readouterr().out.partition("\n\n")
+    rows = {line[:-18].strip(): line.split()[-2:] for line in table.splitlines()}
+    assert rows["modules"] == ["2", "3"]
+    assert rows["lines of code"] == ["1", "1,002"]
+    assert "    evalkit.two\n" in names
+
+
+def test_collected_tests_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "test_made.py").write_text("def test_one(): ...\ndef test_two(): ...\n")
+    assert collected(tmp_path) == 2
 
 
 @dataclasses.dataclass(frozen=True)

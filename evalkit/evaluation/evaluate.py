@@ -118,7 +118,9 @@ def load_task(
     own = read_settings(name or "local")
     if own.suite:
         raise EvalkitError(f"{name} is a suite; load one of its tasks: {', '.join(own.suite)}")
-    given = {key: str(value) if isinstance(value, Path) else value for key, value in {**settings, "path": path}.items()}
+    if path is not None:
+        settings["path"] = path
+    given = {key: str(value) if isinstance(value, Path) else value for key, value in settings.items()}
     chosen = TaskSettings.from_mapping({**own.model_dump(), **given})
     return load_task_of_settings(chosen, limit=limit, offline=offline)
 

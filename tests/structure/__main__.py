@@ -28,14 +28,14 @@ TITLES = {
 Table = Mapping[str, Sequence[str] | int]
 
 
-def main() -> int:
-    """Print the table."""
+def main(words: Sequence[str] | None = None) -> int:
+    """Print the table that the words of the command line ask for."""
     parser = argparse.ArgumentParser(prog="structure", description=__doc__)
     parser.add_argument("checkouts", nargs="*", type=Path, default=[ROOT])
     parser.add_argument("--walks", action="store_true", help="follow the three walks too")
     parser.add_argument("--tests", action="store_true", help="count the collected tests too")
     parser.add_argument("--names", action="store_true", help="list what was counted")
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(words)
     checkouts = [path.resolve() for path in chosen.checkouts]
     tables = [_table(path, walks=chosen.walks, tests=chosen.tests) for path in checkouts]
     width = max(len(title) for title in tables[0])
