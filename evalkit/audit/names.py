@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from evalkit.metrics.formulas import WHOLE_LIST
+from evalkit.metrics.measures import find_measure, is_measure
 from evalkit.results import published
 from evalkit.results.published import AVERAGE_TASK
 
@@ -25,7 +27,6 @@ _TASKS = {
 }
 _AVERAGES = {"avg", "average", "mean", "平均"}
 _SPLITS = {"T2Reranking": "dev", "MMarcoReranking": "dev", "CMedQAv1": "test", "CMedQAv2": "test"}
-_METRIC = re.compile(r"(map|mrr|ndcg|recall|precision|hit_rate)_at_(\d{1,4})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,22 +45,17 @@ def task_name(text: str) -> str:
     return AVERAGE_TASK if letters in _AVERAGES else _TASKS.get(letters, "")
 
 
-def protocol_of(metric: str) -> str:
-    """Name the protocol that a metric's name belongs to."""
-    return "cmteb-v1" if metric in ("map", "mrr") else "mteb-v2"
-
-
 def is_metric(name: str) -> bool:
-    """Tell whether a name is that of a metric that lies between 0 and 1."""
-    return name in ("map", "mrr", "main_score") or _METRIC.fullmatch(name) is not None
+    """Tell whether a name is that of a measure, all of which lie between 0 and 1, or of a main score."""
+    return name == "main_score" or is_measure(name)
 
 
 def mrr_cutoff(metric: str) -> int | None:
     """Give the cutoff of a mean reciprocal rank (cmteb-v1's is 10), None for other metrics."""
-    match = _METRIC.fullmatch(metric)
-    if match and match[1] == "mrr":
-        return int(match[2])
-    return 10 if metric == "mrr" else None
+    if not is_measure(metric):
+        return None
+    measure = find_measure(metric)
+    return measure.cutoff if measure.metric.name == "mrr" and measure.cutoff != WHOLE_LIST else None
 
 
 def query_count(task: str, split: str = "") -> int | None:

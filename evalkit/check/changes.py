@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.check.rows import Change, Rules, Verdict
-from evalkit.metrics import PROTOCOLS, score_lists
+from evalkit.metrics import find_measure, find_protocol, score_lists
 from evalkit.metrics.lists import candidate_lists
-from evalkit.results.reading import MAIN_METRICS, query_column, unretrieved_documents
+from evalkit.results.reading import unretrieved_documents
 from evalkit.statistics import bootstrap_intervals, paired_randomisation_test
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def compare(before: Tables, after: Tables, rules: Rules) -> dict[str, Judgement]
     A query whose value moved only because float noise put scores that are (nearly) tied in another order does not count:
     its scores are the same on both sides, and each side's value is what its scores give.
     """
-    metrics = MAIN_METRICS[before.protocol]
+    metrics = [measure.name for measure in find_protocol(before.protocol).leading]
     differing = _differing_candidates(before, after)
     if differing:
         return dict.fromkeys(metrics, Judgement(Verdict.OTHER_QUERIES, note=differing))
@@ -141,7 +141,7 @@ def _counted(query_ids: pd.Series[str]) -> str:
 
 
 def _values(result: Tables, metric: str) -> Floats:
-    return result.queries[query_column(result.protocol, metric)].to_numpy(np.float64)
+    return result.queries[find_measure(metric).column].to_numpy(np.float64)
 
 
 def _same_scores(before: Tables, after: Tables) -> NDArray[np.bool_]:
@@ -156,8 +156,7 @@ def _same_scores(before: Tables, after: Tables) -> NDArray[np.bool_]:
 
 def _follows_from_scores(result: Tables, metric: str) -> NDArray[np.bool_]:
     """Which queries have the value that their scores give by today's formula: bool[n_queries]."""
-    protocol = PROTOCOLS[result.protocol]
-    measure = next(measure for measure in protocol.measures if measure.name == metric)
+    measure = find_measure(metric)
     lists = candidate_lists(
         query_ids=result.queries["query_id"].tolist(),
         lengths=result.queries["n_candidates"],
@@ -166,5 +165,5 @@ def _follows_from_scores(result: Tables, metric: str) -> NDArray[np.bool_]:
         gains=result.candidates["label"],
         unretrieved_gains=[tuple(gain for _, gain in documents) for documents in unretrieved_documents(result.queries)],
     )
-    values = score_lists(lists, replace(protocol, measures=(measure,))).values[metric]
+    values = score_lists(lists, (measure,)).values[metric]
     return np.isclose(values, _values(result, metric), rtol=0, atol=1e-9)

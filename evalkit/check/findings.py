@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from evalkit.check.changes import Judgement, compare
 from evalkit.check.folders import Pair, Side, Unreadable, pair_results, place_of, settings_of
 from evalkit.check.rows import Row, Rules, Verdict
-from evalkit.results.reading import MAIN_METRICS, StoredResult
+from evalkit.metrics import find_protocol
+from evalkit.results.reading import StoredResult
 
 _LONG_REVISION = 40  # hex digits of a commit
 _SHOWN_DIGITS = 12
@@ -47,13 +48,13 @@ def _judge(pair: Pair, rules: Rules) -> dict[str, Judgement]:
         )
         refusal = Judgement(Verdict.OTHER_DATA, note=note)
     if refusal:
-        return dict.fromkeys(MAIN_METRICS[before.protocol], refusal)
+        return dict.fromkeys((measure.name for measure in find_protocol(before.protocol).leading), refusal)
     return compare(before, after, rules)
 
 
 def _lone_rows(results: Iterable[StoredResult], verdict: Verdict, note: str) -> Iterator[Row]:
     for result in results:
-        for metric in MAIN_METRICS[result.protocol]:
+        for metric in (measure.name for measure in find_protocol(result.protocol).leading):
             yield _row(result, metric, Judgement(verdict, note=note))
 
 

@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from evalkit.compare.systems import System, systems_of
 from evalkit.configuration.files import unknown_name
 from evalkit.errors import EvalkitError
-from evalkit.results.reading import MAIN_METRICS, QUERY_COLUMNS, StoredResult
+from evalkit.metrics.measures import PROTOCOLS, Measure, find_measure, is_measure, protocol_of, same_measure
+from evalkit.results.reading import StoredResult
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_ABBREVIATIONS = ("map", "mrr", "ndcg")
 
 
 @dataclass(frozen=True)
@@ -73,9 +72,9 @@ def shared_queries(group: TaskResults, metric: str | None = None) -> SharedQueri
     Raises EvalkitError for a metric that the results do not have, and where systems have other queries than the first, or
     a value for a query that another has none for.
     """
-    metric = metric or MAIN_METRICS[group.protocol][0]
-    column = metric_column(metric)
     first, *others = group.results
+    measure = _measure_of(metric, first) if metric else PROTOCOLS[group.protocol].leading[0]
+    metric, column = measure.name, measure.column
     query_ids = first.queries["query_id"].tolist()
     tables = [first.queries, *(_in_order(result, query_ids, first) for result in others)]
     for result, table in zip(group.results, tables, strict=True):
@@ -92,21 +91,9 @@ def shared_queries(group: TaskResults, metric: str | None = None) -> SharedQueri
     )
 
 
-def protocol_of(metric: str) -> str:
-    """Name the protocol that defines a metric of this name; an unknown one counts as mteb's, and is refused later."""
-    return "cmteb-v1" if metric in QUERY_COLUMNS["cmteb-v1"] else "mteb-v2"
-
-
-def metric_column(metric: str) -> str:
-    """Name the column of the tables of queries that holds a metric; every table has those of both protocols."""
-    return QUERY_COLUMNS["cmteb-v1"].get(metric, metric)
-
-
 def metric_title(metric: str) -> str:
     """Write a metric as tables show it: `MAP`, `MRR@10`, `hit rate@1`."""
-    name, _, cutoff = metric.partition("_at_")
-    title = name.upper() if name in _ABBREVIATIONS else name.replace("_", " ")
-    return f"{title}@{cutoff}" if cutoff else title
+    return find_measure(metric).title
 
 
 def _in_order(result: StoredResult, query_ids: list[str], first: StoredResult) -> pd.DataFrame:
@@ -151,6 +138,14 @@ def _limit(result: StoredResult) -> int | None:
     return limit if isinstance(limit, int) else None
 
 
+def _measure_of(metric: str, result: StoredResult) -> Measure:
+    """Find the measure that a result has under this name, or that is the same under another (`nDCG@10` is `ndcg_at_10`)."""
+    if not is_measure(metric):
+        raise _unknown_metric(metric, result)
+    measure = find_measure(metric)
+    return measure if measure.name in result.scores else same_measure(measure, result.scores) or measure
+
+
 def _unknown_metric(metric: str, result: StoredResult) -> EvalkitError:
-    known = [name for name in result.scores if metric_column(name) in result.queries]
+    known = [name for name in result.scores if is_measure(name) and find_measure(name).column in result.queries]
     return EvalkitError(f"{result.path}: {unknown_name('metric', metric, known)}")

@@ -32,7 +32,7 @@ class TieFacts:
 
 def average_precisions(task: Task, scores: NDArray[np.floating]) -> Floats:
     """Per query the AP of cmteb-v1, expected over the orders of tied candidates: a fraction."""
-    expected, _, _ = score_lists(lists_of_task(task, scores), find_protocol("cmteb-v1")).tie_values["map"]
+    expected, _, _ = score_lists(lists_of_task(task, scores), find_protocol("cmteb-v1").measures).tie_values["map"]
     return expected
 
 
@@ -86,7 +86,7 @@ def tie_facts(task: Task, scores: NDArray[np.floating]) -> TieFacts:
         tied += int(shared.sum())
         at_ends += int(shared[np.isin(values, ends)].sum())
         start = stop
-    ties = score_lists(lists_of_task(task, scores), find_protocol("cmteb-v1")).ties["map"]
+    ties = score_lists(lists_of_task(task, scores), find_protocol("cmteb-v1").measures).ties["map"]
     return TieFacts(tied / texts, at_ends / texts, ties.low, ties.high)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from evalkit import machine as provenance
 from evalkit.backends import check_backend, complete_settings, prepare_model, server_settings
@@ -20,7 +21,16 @@ from evalkit.cluster.settings import RaySettings
 from evalkit.configuration.files import read_option
 from evalkit.errors import EvalkitError
 from evalkit.evaluation.precision import compare_precisions, sample_of
-from evalkit.metrics import PROTOCOLS, CandidateLists, find_protocol, lists_of_task, query_table, score_lists
+from evalkit.metrics import (
+    CandidateLists,
+    Measure,
+    find_protocol,
+    lists_of_task,
+    query_table,
+    read_measures,
+    score_lists,
+)
+from evalkit.metrics.measures import all_measures
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings, model_settings
 from evalkit.records import PrecisionCheck, QueryScores, Result, Run, StageScores, Task
@@ -32,9 +42,6 @@ from evalkit.tasks.loading import load_task as load_task_of_settings
 from evalkit.tasks.settings import TaskSettings, read_settings
 
 FULL_PRECISION = "fp32"
-FIRST_STAGE_COLUMNS = {"map": "ap", "mrr": "rr", **{name: name for name in ("map_at_1000", "mrr_at_10", "ndcg_at_10")}}
-"""What of a first stage the table of queries has, and under which name behind `first_stage_`."""
-
 Cache = Literal["on", "off", "refresh"]
 
 
@@ -130,6 +137,7 @@ def evaluate(
     task: Task,
     *,
     protocol: str = "cmteb-v1",
+    measures: str | Sequence[str] = (),
     seed: int = 42,
     texts: bool = False,
     cache: Cache = "on",
@@ -137,12 +145,15 @@ def evaluate(
 ) -> Result:
     """Score a task with a model and judge the scores by every protocol; `protocol` says which one leads.
 
+    `measures` are further ones, in the field's notation and by trec_eval's rules: `["nDCG@20", "AP(rel=2)", "RR@10"]`.
+
     `cache` says whether scores are taken from and kept in the store; with `refresh` they are made again. `texts` puts the
     texts into the result's tables. `config` is what the result records as its configuration; without it, the settings at
     hand. Raises EvalkitError where the model can't be loaded, its output is not finite, or the protocol can score none of
     the queries.
     """
     leading = find_protocol(protocol)
+    reported = all_measures(read_measures(measures))
     if cache not in get_args(Cache):
         raise EvalkitError(f"cache={cache!r} is none of {', '.join(get_args(Cache))}")
     runnable = model.runnable_on(task)
@@ -150,19 +161,18 @@ def evaluate(
         run = score_task(runnable, model.settings, task, kept)
     precision = None if model.runtime.dtype == FULL_PRECISION else _check_precision(model, task, run, cache)
     lists = lists_of_task(task, run.scores)
-    judged = {name: score_lists(lists, PROTOCOLS[name]) for name in PROTOCOLS}
-    stage = _judge_first_stage(task)
-    values = {metric: column for scores in judged.values() for metric, column in scores.values.items()}
-    intervals = bootstrap_intervals(np.column_stack(list(values.values())), seed=seed)
+    judged = score_lists(lists, reported)
+    stage = _judge_first_stage(task, reported)
+    intervals = bootstrap_intervals(np.column_stack(list(judged.values.values())), seed=seed)
     return Result(
         model=runnable.identity,
         task=task,
         protocol=leading.name,
         main_score=leading.main_score,
-        scores={metric: mean for scores in judged.values() for metric, mean in scores.means.items()},
-        intervals={metric: (float(low), float(high)) for metric, (low, high) in zip(values, intervals, strict=True)},
-        ties={metric: ties for scores in judged.values() for metric, ties in scores.ties.items()},
-        queries=_query_table(task, run, lists, judged, stage, texts),
+        scores=dict(judged.means),
+        intervals={name: (float(low), float(high)) for name, (low, high) in zip(judged.values, intervals, strict=True)},
+        ties=dict(judged.ties),
+        queries=_query_table(task, run, lists, reported, judged, stage, texts),
         candidates=_candidate_table(task, run, texts),
         usage=run.usage,
         backend=runnable.description,
@@ -173,31 +183,25 @@ def evaluate(
     )
 
 
-def _judge_first_stage(task: Task) -> dict[str, QueryScores] | None:
-    """The protocols' values of the first stage's own scores of the same candidates; None where none chose them."""
+def _judge_first_stage(task: Task, measures: Sequence[Measure]) -> QueryScores | None:
+    """The measures of the first stage's own scores of the same candidates; None where none chose them."""
     if task.first_stage is None:
         return None
     scores = np.array([score for request in task.requests for score in request.first_stage_scores], np.float64)
-    lists = lists_of_task(task, scores)
-    return {name: score_lists(lists, PROTOCOLS[name]) for name in PROTOCOLS}
+    return score_lists(lists_of_task(task, scores), measures)
 
 
-def _stage_scores(judged: dict[str, QueryScores], stage: dict[str, QueryScores], seed: int) -> StageScores:
-    pairs = {
-        metric: (values, stage[protocol].values[metric])
-        for protocol, scores in judged.items()
-        for metric, values in scores.values.items()
-    }
-    own = np.column_stack([first for _, first in pairs.values()])
-    gained = np.column_stack([second - first for second, first in pairs.values()])
+def _stage_scores(judged: QueryScores, stage: QueryScores, seed: int) -> StageScores:
+    names = list(judged.values)
+    own = np.column_stack([stage.values[name] for name in names])
+    gained = np.column_stack([judged.values[name] - stage.values[name] for name in names])
     intervals = bootstrap_intervals(own, seed=seed)
     gains = zip(np.nanmean(gained, axis=0), bootstrap_intervals(gained, seed=seed), strict=True)
     return StageScores(
-        scores={metric: mean for scores in stage.values() for metric, mean in scores.means.items()},
-        intervals={metric: (float(low), float(high)) for metric, (low, high) in zip(pairs, intervals, strict=True)},
+        scores=dict(stage.means),
+        intervals={name: (float(low), float(high)) for name, (low, high) in zip(names, intervals, strict=True)},
         differences={
-            metric: (float(mean), float(low), float(high))
-            for metric, (mean, (low, high)) in zip(pairs, gains, strict=True)
+            name: (float(mean), float(low), float(high)) for name, (mean, (low, high)) in zip(names, gains, strict=True)
         },
     )
 
@@ -227,26 +231,23 @@ def _query_table(
     task: Task,
     run: Run,
     lists: CandidateLists,
-    judged: dict[str, QueryScores],
-    stage: dict[str, QueryScores] | None,
+    measures: Sequence[Measure],
+    judged: QueryScores,
+    stage: QueryScores | None,
     texts: bool,
 ) -> pd.DataFrame:
-    """One row per query: what it is like, AP and RR of cmteb-v1 with what ties can do to them, mteb-v2's values.
+    """One row per query: what it is like, and its value of each measure, for some with what ties can do to it.
 
     Where relevant documents are no candidates, `unretrieved_ids` and `unretrieved_gains` list them. A first stage's own values
     have its name before theirs.
     """
-    v1, v2 = judged["cmteb-v1"], judged["mteb-v2"]
-    table = query_table(lists, v1).rename(columns={"map": "ap", "mrr": "rr"})
     queries = [" ".join(request.query.texts) for request in task.requests]
+    table = query_table(lists, replace(judged, values={}))
     table.insert(1, "query_characters", [len(query) for query in queries])
     table.insert(2, "query_script", [script_of(query) for query in queries])
     if texts:
         table.insert(1, "query", [" | ".join(request.query.texts) for request in task.requests])
-    for column, metric in (("ap", "map"), ("rr", "mrr")):
-        for part, amounts in zip(("expected", "low", "high"), v1.tie_values[metric], strict=True):
-            table[f"{column}_{part}"] = amounts
-    table = pd.concat([table, pd.DataFrame(dict(v2.values))], axis=1)
+    table = pd.concat([table, pd.DataFrame(_value_columns(measures, judged))], axis=1)
     if run.truncated is not None:
         sums = np.concatenate([[0], np.cumsum(run.truncated)])
         table["truncated_pairs"] = sums[lists.offsets[1:]] - sums[lists.offsets[:-1]]
@@ -254,10 +255,21 @@ def _query_table(
         table["unretrieved_ids"] = [list(request.unretrieved_ids) for request in task.requests]
         table["unretrieved_gains"] = [list(request.unretrieved_gains) for request in task.requests]
     if stage is not None:
-        firsts = {metric: values for scores in stage.values() for metric, values in scores.values.items()}
-        for metric, name in FIRST_STAGE_COLUMNS.items():
-            table[f"first_stage_{name}"] = firsts[metric]
+        firsts = {f"first_stage_{measure.column}": stage.values[measure.name] for measure in measures}
+        table = pd.concat([table, pd.DataFrame(firsts)], axis=1)
     return table
+
+
+def _value_columns(measures: Sequence[Measure], judged: QueryScores) -> dict[str, NDArray[np.float64]]:
+    """Name the columns of the measures' values; ties' columns follow those of their protocol."""
+    columns: dict[str, NDArray[np.float64]] = {}
+    with_ties = [measure for measure in measures if measure.ties_per_query]
+    others = [measure for measure in measures if not measure.ties_per_query]
+    columns |= {measure.column: judged.values[measure.name] for measure in with_ties}
+    for measure in with_ties:
+        for part, amounts in zip(("expected", "low", "high"), judged.tie_values[measure.name], strict=True):
+            columns[f"{measure.column}_{part}"] = amounts
+    return columns | {measure.column: judged.values[measure.name] for measure in others}
 
 
 def _candidate_table(task: Task, run: Run, texts: bool) -> pd.DataFrame:

@@ -27,8 +27,8 @@ def compare_precisions(sample: Task, low: NDArray[np.float32], full: NDArray[np.
 
     A rank flip is a pair of a query's candidates that the two order oppositely; `compared` counts the pairs that fp32 orders.
     """
-    protocol = find_protocol("cmteb-v1")
-    means = [score_lists(lists_of_task(sample, scores), protocol).means["map"] for scores in (low, full)]
+    measures = find_protocol("cmteb-v1").measures
+    means = [score_lists(lists_of_task(sample, scores), measures).means["map"] for scores in (low, full)]
     flips = compared = start = 0
     for request in sample.requests:
         stop = start + len(request.candidates)

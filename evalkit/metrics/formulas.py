@@ -51,13 +51,12 @@ def hit_rate(ranking: Ranking, cutoff: int) -> Floats:
 
 def recall(ranking: Ranking, cutoff: int) -> Floats:
     """Part of the relevant documents that rank at or above the cutoff (`recall`)."""
-    hits = retrieved_relevant(ranking, cutoff)
-    return ratio(ranking.per_query(hits.astype(np.float64)), ranking.judgements.n_relevant)
+    return ratio(ranking.per_query(retrieved_relevance(ranking, cutoff)), ranking.judgements.n_relevant)
 
 
 def precision(ranking: Ranking, cutoff: int) -> Floats:
     """Relevant documents at or above the cutoff, divided by the cutoff, however short the list (`P`)."""
-    return ranking.per_query(retrieved_relevant(ranking, cutoff).astype(np.float64)) / cutoff
+    return ranking.per_query(retrieved_relevance(ranking, cutoff)) / cutoff
 
 
 def ndcg(ranking: Ranking, cutoff: int) -> Floats:
@@ -65,8 +64,8 @@ def ndcg(ranking: Ranking, cutoff: int) -> Floats:
 
     Järvelin and Kekäläinen 2002 in trec_eval's form: the gain is the grade itself.
     """
-    gains = np.where(retrieved_relevant(ranking, cutoff), ranking.gains / ranking.discounts, 0.0)
-    return ratio(ranking.per_query(gains), ideal_gain(ranking, cutoff))
+    amounts = np.where(ranking.ranks <= cutoff, ranking.positive_gains / ranking.discounts, 0.0)
+    return ratio(ranking.per_query(amounts), ideal_gain(ranking, cutoff))
 
 
 def ideal_gain(ranking: Ranking, cutoff: int) -> Floats:
@@ -79,6 +78,11 @@ def ideal_gain(ranking: Ranking, cutoff: int) -> Floats:
 def retrieved_relevant(ranking: Ranking, cutoff: int) -> NDArray[np.bool_]:
     """Which candidates are relevant and rank at or above the cutoff."""
     return ranking.relevant & (ranking.ranks <= cutoff)
+
+
+def retrieved_relevance(ranking: Ranking, cutoff: int) -> Floats:
+    """Give each candidate's relevance (0 or 1; of tied ones their mean, where they share it), 0 below the cutoff."""
+    return np.where(ranking.ranks <= cutoff, ranking.relevance, 0.0)
 
 
 def ratio(amounts: Floats, totals: Integers | Floats) -> Floats:

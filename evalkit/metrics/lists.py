@@ -8,7 +8,6 @@ from functools import cached_property
 from itertools import chain
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from evalkit.errors import EvalkitError
@@ -132,6 +131,8 @@ def lists_of_task(task: Task, scores: NDArray[np.float32] | NDArray[np.float64])
 
 def without_repetitions(lists: CandidateLists) -> CandidateLists:
     """Keep each document once per query, at its first place."""
+    import pandas as pd  # which readers of figures do without
+
     repeated = pd.DataFrame({"query": lists.owners, "document": lists.doc_ids}).duplicated().to_numpy()
     if not repeated.any():
         return lists

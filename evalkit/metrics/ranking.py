@@ -85,6 +85,16 @@ class Ranking:
         return self.gains > 0
 
     @cached_property
+    def relevance(self) -> Floats:
+        """1 for a relevant candidate, else 0."""
+        return self.relevant.astype(np.float64)
+
+    @cached_property
+    def positive_gains(self) -> Floats:
+        """The gain of each candidate, 0 where it is negative."""
+        return np.maximum(self.gains, 0).astype(np.float64)
+
+    @cached_property
     def relevant_so_far(self) -> Integers:
         """Relevant candidates of the same query down to this one."""
         running = np.cumsum(self.relevant)
@@ -114,6 +124,25 @@ class Ranking:
     def per_query(self, amounts: Floats) -> Floats:
         """Sum `amounts`, one per candidate, over each query, from the first rank to the last."""
         return sums(self.owners, amounts, self.n_queries)
+
+
+class SharedRanking(Ranking):
+    """A ranking whose tied candidates share their relevance and gains equally: their mean over all orders."""
+
+    @cached_property
+    def relevance(self) -> Floats:
+        """The part of each candidate's group that is relevant."""
+        return self.ties.relevant / self.ties.sizes
+
+    @cached_property
+    def positive_gains(self) -> Floats:
+        """The mean gain of each candidate's group, negative ones taken for 0."""
+        return self.ties.gains / self.ties.sizes
+
+
+def shared_among_ties(ranking: Ranking) -> SharedRanking:
+    """Let tied candidates share their relevance and gains."""
+    return SharedRanking(ranking.judgements, ranking.owners, ranking.gains, ranking.groups)
 
 
 def sums(owners: Integers, amounts: Floats | Integers, n: int) -> Floats:

@@ -5,21 +5,23 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from evalkit.errors import EvalkitError
 from evalkit.metrics.lists import CandidateLists, candidate_lists
-from evalkit.metrics.protocols import Protocol, find_protocol
+from evalkit.metrics.measures import Protocol, find_protocol, read_measures
 from evalkit.metrics.query_scores import query_table, score_lists
 from evalkit.records import QrelsDict, RunDict, TieRange
 from evalkit.statistics import bootstrap_intervals
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 logger = logging.getLogger("evalkit")
 
@@ -43,19 +45,26 @@ class RunScores:
     queries: pd.DataFrame
 
 
-def score_run(run: RunDict, qrels: QrelsDict, protocol: str = "cmteb-v1", seed: int = 42) -> RunScores:
+def score_run(
+    run: RunDict,
+    qrels: QrelsDict,
+    protocol: str = "cmteb-v1",
+    seed: int = 42,
+    measures: str | Sequence[str] = (),
+) -> RunScores:
     """Score a run against qrels.
 
-    `run` and `qrels` are {query_id: {doc_id: number}}. cmteb-v1 orders positives then negatives, each in the run's
-    order; a document that the qrels lack is a negative. mteb-v2 counts relevant documents that the run lacks as missed.
-    Queries that only one of the two has are left out, with a warning. `seed` is the bootstrap's.
+    `run` and `qrels` are {query_id: {doc_id: number}}. cmteb-v1 orders positives then negatives, each in the run's order; a
+    document that the qrels lack is a negative. mteb-v2 counts relevant documents that the run lacks as missed. Queries that
+    only one of the two has are left out, with a warning. `seed` is the bootstrap's. `measures` are further ones, in the field's
+    notation: `["nDCG@20", "AP(rel=2)"]`.
 
     Raises `EvalkitError` for an unknown protocol, ids that are not strings, scores that are not finite numbers, gains
     that are not whole numbers, a relevant document without a score (cmteb-v1), and where no query can be scored.
     """
     rules = find_protocol(protocol)
     lists = lists_of_run(run, qrels, rules)
-    scores = score_lists(lists, rules)
+    scores = score_lists(lists, (*rules.measures, *read_measures(measures)))
     intervals = bootstrap_intervals(np.column_stack(list(scores.values.values())), seed=seed)
     return RunScores(
         protocol=rules.name,
@@ -75,7 +84,7 @@ def lists_of_run(run: RunDict, qrels: QrelsDict, protocol: Protocol) -> Candidat
     _check(qrels, "qrels", _is_gain, "a whole number")
     if not run:
         raise EvalkitError("The run is empty: give scores for at least one query.")
-    if not protocol.counts_unretrieved:
+    if not protocol.leading[0].rules.counts_unretrieved:
         _refuse_unscored_positives(run, qrels)
     query_ids = [query_id for query_id in run if qrels.get(query_id)]
     if not query_ids:

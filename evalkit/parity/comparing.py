@@ -65,9 +65,9 @@ def compare_scores(
 
 def _metric_changes(task: Task, reference: NDArray[np.float64], other: NDArray[np.float64]) -> dict[str, float | None]:
     """The other's MAP and MRR less the reference's, by name; None where no query can be scored."""
-    protocol = find_protocol(PROTOCOL)
+    measures = find_protocol(PROTOCOL).measures
     try:
-        before, after = (score_lists(lists_of_task(task, scores), protocol).means for scores in (reference, other))
+        before, after = (score_lists(lists_of_task(task, scores), measures).means for scores in (reference, other))
     except EvalkitError:
         return {"map": None, "mrr": None}
     return {name: after[name] - before[name] for name in ("map", "mrr")}

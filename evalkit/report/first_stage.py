@@ -7,15 +7,10 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from evalkit.compare.shared_queries import metric_title
+from evalkit.metrics.measures import PROTOCOLS
 from evalkit.output.numbers import counted, percent, points, points_range
 from evalkit.output.sheets import Sheet, print_notes, print_sheets
 from evalkit.records import FirstStage, Result
-
-METRICS = {
-    "cmteb-v1": ("map", "mrr"),
-    "mteb-v2": ("map_at_1000", "mrr_at_10", "ndcg_at_10", "recall_at_10", "recall_at_100"),
-}
-"""What both stages are shown by."""
 
 
 def print_first_stages(results: Sequence[Result], console: Console) -> None:
@@ -41,13 +36,13 @@ def stage_sheet(result: Result) -> Sheet:
     if first is None or stage is None:
         raise ValueError(f"{result.task.name} has no first stage")
     rows = []
-    for protocol, metrics in METRICS.items():
-        for metric in metrics:
+    for protocol in PROTOCOLS.values():
+        for metric in (*protocol.leading_names, *protocol.of_first_stage):
             difference, low, high = stage.differences[metric]
             rows.append(
                 (
                     metric_title(metric),
-                    protocol,
+                    protocol.name,
                     percent(stage.scores[metric]),
                     percent(result.scores[metric]),
                     points(difference),
@@ -73,7 +68,7 @@ def _found(result: Result) -> str:
     """How many of the relevant documents the first stage found, and how many queries cmteb-v1 can judge."""
     found = result.task.statistics.positives
     missed = sum(len(request.unretrieved_gains) for request in result.task.requests)
-    both = int(result.queries["ap"].notna().sum())
+    both = int(result.queries[PROTOCOLS["cmteb-v1"].leading[0].column].notna().sum())
     return (
         f"{found:,} of {counted(found + missed, 'relevant document', 'relevant documents')} are among the candidates; "
         f"cmteb-v1 judges {both:,} of {counted(len(result.queries), 'query', 'queries')}"

@@ -13,13 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from evalkit.configuration.files import option_names, read_option
+from evalkit.metrics.measures import PROTOCOLS
 from evalkit.output.console import print_whole
 from evalkit.records import Result
 from evalkit.results import published
 from evalkit.results.published import AVERAGE_TASK, HEADLESS, NOISE_POINTS, RANDOM_HEAD, KnownMistake, PublishedFigure
 
 PROTOCOL = "cmteb-v1"
-METRICS = ("map", "mrr")
+MAP, MRR = METRICS = PROTOCOLS[PROTOCOL].leading_names
 Verdict = Literal["match", "mismatch", "not comparable"]
 Find = Callable[[str, str, str], PublishedFigure | None]
 STYLES = {"match": "green", "mismatch": "bold red", "not comparable": "yellow"}
@@ -74,7 +75,7 @@ def verdict_cells(results: Sequence[Result], find: Find = preferred_figure) -> l
     query makes whose first relevant document moves between ranks 1 and 2.
     """
     cells = [_cell(result, metric, find) for result in results for metric in METRICS]
-    average = _average_cell(results, [cell for cell in cells if cell.metric == "map"])
+    average = _average_cell(results, [cell for cell in cells if cell.metric == MAP])
     return cells + ([average] if average else [])
 
 
@@ -133,8 +134,8 @@ def claimed_model(result: Result) -> str:
 def _cell(result: Result, metric: str, find: Find) -> Cell:
     figure = find(claimed_model(result), result.task.name, metric)
     why, chosen = _obstacle(result, figure)
-    scored = int(result.queries["ap"].notna().sum())
-    bound = NOISE_POINTS if metric == "map" else max(NOISE_POINTS, 50 / max(scored, 1))
+    scored = int(result.queries[PROTOCOLS[PROTOCOL].leading[0].column].notna().sum())
+    bound = NOISE_POINTS if metric == MAP else max(NOISE_POINTS, 50 / max(scored, 1))
     return Cell(result.task.name, metric, result.scores[metric], figure, bound, why, chosen)
 
 
@@ -160,13 +161,13 @@ def _average_cell(results: Sequence[Result], cells: Sequence[Cell]) -> Cell | No
     tasks = [result.task.name for result in results]
     if len(set(tasks)) < max(len(tasks), 2):
         return None
-    figure = published.find_average(claimed_model(results[0]), tasks, "map", PROTOCOL)
+    figure = published.find_average(claimed_model(results[0]), tasks, MAP, PROTOCOL)
     if figure is None:
         return None
     reasons = [cell for cell in cells if cell.why]
     value = math.fsum(cell.value for cell in cells) / len(cells)
     why, chosen = (reasons[0].why, reasons[0].chosen) if reasons else ("", True)
-    return Cell(AVERAGE_TASK, "map", value, figure, NOISE_POINTS, why, chosen)
+    return Cell(AVERAGE_TASK, MAP, value, figure, NOISE_POINTS, why, chosen)
 
 
 def _figure_texts(cell: Cell) -> list[str]:
@@ -196,7 +197,7 @@ def _looks(result: Result) -> Iterator[str]:
     if result.config.get("dtype", "fp32") != "fp32" and result.precision is not None:
         moved = result.precision.map_difference * 100
         yield f"dtype={result.precision.dtype}: on a sample of {result.task.name} MAP moved by {moved:+.2f} against fp32"
-    ties = result.ties.get("map")
+    ties = result.ties.get(MAP)
     if ties is not None and (ties.high - ties.low) * 100 > NOISE_POINTS:
         yield f"ties: their order alone can make {result.task.name} MAP {ties.low * 100:.2f} to {ties.high * 100:.2f}"
 
@@ -215,5 +216,5 @@ def _recipe_looks(result: Result) -> Iterator[str]:
 
 
 def _shows(result: Result, mistake: KnownMistake) -> bool:
-    pairs = [("map", mistake.map), ("mrr", mistake.mrr)]
+    pairs = [(MAP, mistake.map), (MRR, mistake.mrr)]
     return all(abs(result.scores[name] - value) <= FINGERPRINT_WIDTH for name, value in pairs if value is not None)

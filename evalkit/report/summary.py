@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
+from evalkit.metrics.measures import PROTOCOLS, Measure
 from evalkit.output.console import add_column, plain_table, print_whole
 from evalkit.output.numbers import counted, tied_range
 from evalkit.output.text import without_home
@@ -21,9 +22,6 @@ from evalkit.results import published
 from evalkit.results.published import PublishedFigure
 from evalkit.results.writing import count_queries, pairs_per_second, tokens_per_second
 
-# per protocol: the metrics that lead it, and their column's titles
-_METRICS = {"cmteb-v1": ("map", "mrr"), "mteb-v2": ("map_at_1000", "mrr_at_10")}
-_TITLES = {"cmteb-v1": ("MAP", "MRR"), "mteb-v2": ("MAP@1000", "MRR@10")}
 _WITHIN_NOISE = "~"
 _SHOWN_DISAGREEMENTS = 3
 
@@ -35,8 +33,8 @@ class _Row:
     model: str
     task: str
     protocol: str
-    map: str
-    mrr: str
+    first: str
+    second: str
     interval: str = ""
     ties: str = ""
     published: str = ""
@@ -52,13 +50,13 @@ def summary_table(results: Sequence[Result]) -> Table:
     """
     rows = [row for group in _by_model(results) for row in _group_rows(group)]
     protocols = sorted({row.protocol for row in rows})
-    map_title, mrr_title = _TITLES[protocols[0]] if len(protocols) == 1 else ("MAP", "MRR")
+    first_title, second_title = _titles(protocols)
     columns: list[tuple[str, list[str | Text]]] = [
         ("model", [row.model for row in rows]),
         ("task", [row.task for row in rows]),
         ("protocol", [row.protocol if len(protocols) > 1 else "" for row in rows]),
-        (map_title, [row.map for row in rows]),
-        (mrr_title, [row.mrr for row in rows]),
+        (first_title, [row.first for row in rows]),
+        (second_title, [row.second for row in rows]),
         ("95 % interval", [row.interval for row in rows]),
         ("ties", [row.ties for row in rows]),
         ("published", [row.published for row in rows]),
@@ -111,38 +109,38 @@ def _group_rows(group: Sequence[Result]) -> list[_Row]:
 
 
 def _result_row(result: Result) -> _Row:
-    map_name, mrr_name = _METRICS[result.protocol]
-    figure = published.preferred(result.model.hub_id, result.task.name, map_name, result.protocol)
+    first, second = PROTOCOLS[result.protocol].leading
+    figure = published.preferred(result.model.hub_id, result.task.name, first.name, result.protocol)
     return _Row(
         model=result.model.name,
         task=result.task.name,
         protocol=result.protocol,
-        map=_percent(result.scores[map_name]),
-        mrr=_percent(result.scores[mrr_name]),
-        interval=_range(*result.intervals[map_name]) if map_name in result.intervals else "",
-        ties=_tie_ranges([result], {"MAP": map_name, "MRR": mrr_name}),
+        first=_percent(result.scores[first.name]),
+        second=_percent(result.scores[second.name]),
+        interval=_range(*result.intervals[first.name]) if first.name in result.intervals else "",
+        ties=_tie_ranges([result], (first, second)),
         published=_published(figure),
-        difference=_difference(result.scores[map_name], figure, _other_data(result)),
+        difference=_difference(result.scores[first.name], figure, _other_data(result)),
     )
 
 
 def _average_row(group: Sequence[Result]) -> _Row:
-    first = group[0]
-    map_name, mrr_name = _METRICS[first.protocol]
-    mean_map, mean_mrr = (
-        math.fsum(result.scores[name] for result in group) / len(group) for name in (map_name, mrr_name)
+    one = group[0]
+    first, second = PROTOCOLS[one.protocol].leading
+    mean_first, mean_second = (
+        math.fsum(result.scores[measure.name] for result in group) / len(group) for measure in (first, second)
     )
     tasks = [result.task.name for result in group]
-    figure = published.find_average(first.model.hub_id, tasks, map_name, first.protocol)
+    figure = published.find_average(one.model.hub_id, tasks, first.name, one.protocol)
     return _Row(
-        model=first.model.name,
+        model=one.model.name,
         task=f"average of {len(group)}",
-        protocol=first.protocol,
-        map=_percent(mean_map),
-        mrr=_percent(mean_mrr),
-        ties=_tie_ranges(group, {"MAP": map_name, "MRR": mrr_name}),
+        protocol=one.protocol,
+        first=_percent(mean_first),
+        second=_percent(mean_second),
+        ties=_tie_ranges(group, (first, second)),
         published=_published(figure),
-        difference=_difference(mean_map, figure, next(filter(None, map(_other_data, group)), "")),
+        difference=_difference(mean_first, figure, next(filter(None, map(_other_data, group)), "")),
         is_average=True,
     )
 
@@ -159,10 +157,23 @@ def _range(low: float, high: float) -> str:
     return f"{_percent(low)}–{_percent(high)}"
 
 
-def _tie_ranges(group: Sequence[Result], metrics: Mapping[str, str]) -> str:
-    """Write a line per metric of whose mean over the results ties can move a printed digit."""
+def _titles(protocols: Sequence[str]) -> tuple[str, str]:
+    """Give the titles of the two leading measures: without cutoffs where several protocols lead."""
+    leading = [PROTOCOLS[protocol].leading for protocol in protocols]
+    if len(leading) == 1:
+        return leading[0][0].title, leading[0][1].title
+    first, second = ({pair[place].metric.title for pair in leading} for place in (0, 1))
+    return (
+        first.pop() if len(first) == 1 else "main score",
+        second.pop() if len(second) == 1 else "second score",
+    )
+
+
+def _tie_ranges(group: Sequence[Result], measures: Sequence[Measure]) -> str:
+    """Write a line per measure of whose mean over the results ties can move a printed digit."""
     lines = []
-    for title, metric in metrics.items():
+    for measure in measures:
+        metric, title = measure.name, measure.metric.title
         known = [ties for result in group if (ties := result.ties.get(metric))]
         if len(known) < len(group):
             continue
@@ -254,7 +265,7 @@ def _truncated_share(result: Result) -> float | None:
 def _disagreement_lines(results: Sequence[Result]) -> list[str]:
     lines: dict[str, None] = {}
     for result in results:
-        metric = _METRICS[result.protocol][0]
+        metric = PROTOCOLS[result.protocol].main_score
         figures = published.find(result.model.hub_id, result.task.name, metric, result.protocol)
         others = published.disagreeing(figures)
         if others:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import EvalkitError
+from evalkit.metrics.measures import PROTOCOLS
 from evalkit.records import ModelIdentity
 from evalkit.results.folders import find_results
 from evalkit.results.shape import check_columns, check_optional_parts, is_number
@@ -18,12 +19,6 @@ from evalkit.results.writing import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     import pandas as pd
-
-QUERY_COLUMNS = {"cmteb-v1": {"map": "ap", "mrr": "rr"}}
-"""What the per-query table calls a protocol's metrics, where it does not use the metric's own name."""
-
-MAIN_METRICS = {"cmteb-v1": ("map", "mrr"), "mteb-v2": ("map_at_1000", "mrr_at_10")}
-"""The two metrics that each protocol's tables show, the main score first."""
 
 _TEXT_COLUMN = "text"  # of candidates; most of a file, where it is there
 _MEAN_TOLERANCE = 1e-5  # mteb-v2 rounds its means to five decimals
@@ -99,8 +94,9 @@ class StoredResult:
     @cached_property
     def queries(self) -> pd.DataFrame:
         """One row per query (see `evaluation.evaluate`). Raises EvalkitError where the file is missing or not the JSON's."""
-        columns = {metric: query_column(self.protocol, metric) for metric in MAIN_METRICS[self.protocol]}
-        numbers = {"n_candidates", *QUERY_COLUMNS["cmteb-v1"].values(), *columns.values()}
+        columns = {measure.name: measure.column for measure in PROTOCOLS[self.protocol].leading}
+        always = (measure.column for measure in PROTOCOLS["cmteb-v1"].leading)
+        numbers = {"n_candidates", *always, *columns.values()}
         table = self._table("queries", ("query_id", *sorted(numbers)))
         if not table["query_id"].is_unique:
             raise EvalkitError(f"{self.path}: its table of queries has a query twice; run the evaluation again")
@@ -197,11 +193,6 @@ def unretrieved_documents(queries: pd.DataFrame) -> list[list[tuple[str, int]]]:
     ]
 
 
-def query_column(protocol: str, metric: str) -> str:
-    """Name the column of the per-query table that holds a protocol's metric."""
-    return QUERY_COLUMNS.get(protocol, {}).get(metric, metric)
-
-
 def read_result(path: Path) -> dict[str, Any]:
     """Read a result's JSON file.
 
@@ -231,8 +222,8 @@ def _check_shape(content: object, path: Path) -> None:
         )
     _check_fields(own["model"], "evalkit.model.", _MODEL_FIELDS, path)
     _check_fields(own["task"], "evalkit.task.", _TASK_FIELDS, path)
-    if own["protocol"] not in MAIN_METRICS:
-        raise EvalkitError(f"{path}: evalkit.protocol {own['protocol']!r} is none of {', '.join(MAIN_METRICS)}")
+    if own["protocol"] not in PROTOCOLS:
+        raise EvalkitError(f"{path}: evalkit.protocol {own['protocol']!r} is none of {', '.join(PROTOCOLS)}")
     _check_scores(content["scores"], own["protocol"], path)
     check_optional_parts(content, path)
 
@@ -242,7 +233,7 @@ def _check_scores(scores: Mapping[str, Any], protocol: str, path: Path) -> None:
     if len(scores) != 1 or not isinstance(rows, list) or len(rows) != 1 or not isinstance(rows[0], dict):
         raise EvalkitError(f"{path} is no result of evalkit: scores does not hold one split with one subset")
     numbers = [metric for metric, value in rows[0].items() if isinstance(value, int | float)]
-    for metric in dict.fromkeys((*MAIN_METRICS[protocol], *numbers)):
+    for metric in dict.fromkeys((*PROTOCOLS[protocol].leading_names, *numbers)):
         value = rows[0].get(metric)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
             raise EvalkitError(f"{path}: scores.{metric} is {value!r}, no fraction; run the evaluation again")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import EvalkitError
+from evalkit.metrics.measures import all_measures, is_measure
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -16,8 +16,7 @@ _MEND = "run the evaluation again"
 _MAPPINGS = ("intervals", "ties", "backend", "timing", "queries", "provenance")
 _WHOLE = {"n_candidates", "n_positive", "label", "query_characters"}
 _TEXTS = {"query_id", "doc_id", "query_script", "query", "text"}
-_NUMBERS = {"score", "tokens", "truncated_pairs", "ap", "rr"}
-_METRIC = re.compile(r"(map|mrr|ndcg|recall|precision|hit_rate)(_at_\d+)?")
+_NUMBERS = {"score", "tokens", "truncated_pairs", *(measure.column for measure in all_measures())}
 
 
 def check_optional_parts(content: Mapping[str, Any], path: Path) -> None:
@@ -66,7 +65,7 @@ def check_columns(table: pa.Table, required: Iterable[str], path: Path) -> None:
             _require(_is_text(column.type), f"column {name} holds no texts", path)
         elif name in _WHOLE:
             _require(_is_whole(column.type), f"column {name} holds no whole numbers", path)
-        elif name in _NUMBERS or _METRIC.fullmatch(name):
+        elif name in _NUMBERS or is_measure(name):
             _require(_is_numeric(column.type), f"column {name} holds no numbers", path)
         elif name in ("unretrieved_ids", "unretrieved_gains"):
             _require(

@@ -22,6 +22,7 @@ import numpy as np
 
 from evalkit.errors import EvalkitError
 from evalkit.interruption import postponed, scratch
+from evalkit.metrics.measures import find_measure
 from evalkit.output.json import json_bytes, plain_json
 from evalkit.output.text import homeless
 from evalkit.records import ModelIdentity, Result, Task, Usage
@@ -114,7 +115,7 @@ def result_json(result: Result) -> dict[str, Any]:
 
 def count_queries(result: Result) -> tuple[int, int]:
     """Count the queries that have a value under the leading protocol, and those that it drops."""
-    column = "ap" if result.main_score == "map" else result.main_score
+    column = find_measure(result.main_score).column
     scored = int(result.queries[column].notna().sum())
     return scored, len(result.queries) - scored
 

@@ -18,7 +18,7 @@ from evalkit.metrics.lists import CandidateLists, candidate_lists
 QUERIES, CANDIDATES = 60, 10
 RULES = Rules()
 NOISE_RUNS = 1_000
-FULL = PROTOCOLS["cmteb-v1"]
+FULL = PROTOCOLS["cmteb-v1"].measures
 
 
 @dataclass(frozen=True)

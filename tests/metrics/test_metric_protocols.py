@@ -58,7 +58,7 @@ def test_a_task_under_both_protocols() -> None:
         request_of("nothing"),
     )
     lists = lists_of_task(task, np.array([3, 1, 2, 0, 5, 5], dtype=np.float32))
-    first, second = score_lists(lists, CMTEB_V1), score_lists(lists, MTEB_V2)
+    first, second = score_lists(lists, CMTEB_V1.measures), score_lists(lists, MTEB_V2.measures)
     ap = (1 + 2 / 3) / 2
     np.testing.assert_allclose(first.values["map"], [ap, np.nan, np.nan, np.nan])
     assert first.means["map"] == pytest.approx(ap)
@@ -73,8 +73,8 @@ def test_unretrieved_documents_are_missed_under_mteb_v2_and_unknown_to_cmteb_v1(
         request_of("q2", ("n2", 0), ("n3", 0), missed=(1,)),
     )
     lists = lists_of_task(task, np.array([2, 1, 1, 0], dtype=np.float32))
-    np.testing.assert_array_equal(score_lists(lists, CMTEB_V1).values["map"], [1.0, np.nan])
-    second = score_lists(lists, MTEB_V2)
+    np.testing.assert_array_equal(score_lists(lists, CMTEB_V1.measures).values["map"], [1.0, np.nan])
+    second = score_lists(lists, MTEB_V2.measures)
     np.testing.assert_array_equal(second.values["recall_at_10"], [0.5, 0.0])
     ideal = 2 + 1 / np.log2(3)
     np.testing.assert_allclose(second.values["ndcg_at_10"], [2 / ideal, 0.0])
@@ -82,16 +82,18 @@ def test_unretrieved_documents_are_missed_under_mteb_v2_and_unknown_to_cmteb_v1(
 
 def test_ties_fall_as_each_protocol_says() -> None:
     lists = lists_of_task(task_of(request_of("q", ("n", 0), ("z", 0), ("p", 1))), np.zeros(3, dtype=np.float32))
-    assert score_lists(lists, CMTEB_V1).values["mrr"][0] == 1.0  # positives before negatives, whatever the file has
-    assert score_lists(lists, MTEB_V2).values["mrr_at_10"][0] == 0.5  # z, p, n
-    assert score_lists(lists, MTEB_V2).values["map_at_10"][0] == 0.5
+    assert (
+        score_lists(lists, CMTEB_V1.measures).values["mrr"][0] == 1.0
+    )  # positives before negatives, whatever the file has
+    assert score_lists(lists, MTEB_V2.measures).values["mrr_at_10"][0] == 0.5  # z, p, n
+    assert score_lists(lists, MTEB_V2.measures).values["map_at_10"][0] == 0.5
 
 
 def test_a_repeated_document_counts_once_under_mteb_v2_alone() -> None:
     task = task_of(request_of("q", ("p", 1), ("n", 0), ("n", 0)), request_of("r", ("n", 0), ("p", 1)))
     lists = lists_of_task(task, np.array([1, 2, 2, 1, 2], dtype=np.float32))
-    assert score_lists(lists, MTEB_V2).values["map_at_10"].tolist() == [1 / 2, 1.0]
-    assert score_lists(lists, CMTEB_V1).values["map"].tolist() == pytest.approx([1 / 3, 1.0])
+    assert score_lists(lists, MTEB_V2.measures).values["map_at_10"].tolist() == [1 / 2, 1.0]
+    assert score_lists(lists, CMTEB_V1.measures).values["map"].tolist() == pytest.approx([1 / 3, 1.0])
 
 
 def test_scores_that_do_not_fit_the_task_are_refused() -> None:
@@ -105,9 +107,9 @@ def test_scores_that_do_not_fit_the_task_are_refused() -> None:
 def test_a_task_that_no_query_of_which_can_be_scored_is_refused() -> None:
     lists = lists_of_task(task_of(request_of("q1", ("p1", 1))), np.ones(1, dtype=np.float32))
     with pytest.raises(EvalkitError, match="can score none of the 1 queries"):
-        score_lists(lists, CMTEB_V1)
+        score_lists(lists, CMTEB_V1.measures)
     with pytest.raises(EvalkitError, match="no query to score"):
-        score_lists(lists_of_task(task_of(), np.empty(0, dtype=np.float32)), MTEB_V2)
+        score_lists(lists_of_task(task_of(), np.empty(0, dtype=np.float32)), MTEB_V2.measures)
 
 
 @pytest.mark.parametrize("levels", [1, 30, 10**9])
@@ -127,7 +129,7 @@ def test_t2rerankings_size_takes_less_than_a_second(levels: int) -> None:
     for _ in range(3):  # the least of three, for a busy machine's sake
         start = time.process_time()
         for protocol in PROTOCOLS.values():
-            score_lists(replace(lists), protocol)  # a new object, which has nothing computed yet
+            score_lists(replace(lists), protocol.measures)  # a new object, which has nothing computed yet
         seconds.append(time.process_time() - start)
     assert min(seconds) < 1.0
 

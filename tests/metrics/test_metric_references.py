@@ -77,7 +77,7 @@ def cmteb_reference(data: Data) -> dict[str, tuple[float, float] | None]:
 @pytest.fixture(scope="module")
 def mteb_v2(data: Data) -> QueryScores:
     protocol = find_protocol("mteb-v2")
-    return score_lists(lists_of_run(data.run, data.qrels, protocol), protocol)
+    return score_lists(lists_of_run(data.run, data.qrels, protocol), protocol.measures)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_the_data_has_what_matters(data: Data) -> None:
 def test_cmteb_v1_equals_scikit_learn_and_numpy(data: Data, cmteb_reference) -> None:
     qrels = data.retrieved_qrels
     protocol = find_protocol("cmteb-v1")
-    result = score_lists(lists_of_run(data.run, qrels, protocol), protocol)
+    result = score_lists(lists_of_run(data.run, qrels, protocol), protocol.measures)
     assert result.query_ids == tuple(query_id for query_id in data.run if qrels[query_id])
     assert all(cmteb_reference[query_id] is None for query_id in data.run if not qrels[query_id])
     expected = [cmteb_reference[query_id] or (np.nan, np.nan) for query_id in result.query_ids]

@@ -10,30 +10,11 @@ from oracles.metric_references import values_of_orders
 
 from evalkit.metrics import find_protocol, score_lists, score_run
 from evalkit.metrics.lists import CandidateLists, candidate_lists
-from evalkit.metrics.protocols import Measure, Protocol
-from evalkit.metrics.ranking import doc_id_descending_float32
-from evalkit.metrics.ties import METRICS
+from evalkit.metrics.measures import METRICS, TREC_EVAL, Measure
 
 CUTOFFS = (1, 2, 3, 5, 10, 100)
-NAMES = {
-    "map": "average_precision",
-    "mrr": "reciprocal_rank",
-    "ndcg": "ndcg",
-    "recall": "recall",
-    "precision": "precision",
-    "hit_rate": "hit_rate",
-}
-ALL_AT_ALL_CUTOFFS = Protocol(
-    name="all",
-    main_score="map_at_100",
-    measures=tuple(
-        Measure(f"{name}_at_{k}", METRICS[metric], k, doc_id_descending_float32)
-        for name, metric in NAMES.items()
-        for k in CUTOFFS
-    ),
-    needs_both_kinds=False,
-    counts_unretrieved=True,
-    unique_documents=True,
+ALL_AT_ALL_CUTOFFS = tuple(
+    Measure(f"{name}_at_{k}", metric, TREC_EVAL, k) for name, metric in METRICS.items() for k in CUTOFFS
 )
 
 
@@ -102,8 +83,8 @@ def test_a_constant_scorers_range_is_the_whole_of_what_mrr_can_be() -> None:
 def test_without_ties_nothing_can_move() -> None:
     generator = np.random.default_rng(3)
     lists = one_list(generator.permutation(50).astype(float), (generator.random(50) < 0.3).astype(int))
-    for protocol in (ALL_AT_ALL_CUTOFFS, find_protocol("cmteb-v1")):
-        result = score_lists(lists, protocol)
+    for measures in (ALL_AT_ALL_CUTOFFS, find_protocol("cmteb-v1").measures):
+        result = score_lists(lists, measures)
         for name, value in result.means.items():
             ties = result.ties[name]
             assert ties.expected == ties.low == ties.high == pytest.approx(value, abs=1e-15)

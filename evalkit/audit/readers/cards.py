@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evalkit.audit.figures import Figure, Unit, decimals_of, parse_number, value_of
-from evalkit.audit.names import full_model_name, is_metric, model_of_path, protocol_of, query_count, task_name
+from evalkit.audit.names import full_model_name, is_metric, model_of_path, query_count, task_name
 from evalkit.audit.readers.tables import table_figures
 from evalkit.configuration.files import parse_yaml
 from evalkit.errors import EvalkitError
+from evalkit.metrics.measures import protocol_of
 
 # as huggingface_hub finds it; its ModelCard refuses a card whose figures are wrong, and here these are to be told
 _FRONT_MATTER = re.compile(r"^(\s*---[\r\n]+)([\S\s]*?)([\r\n]+---(\r\n|\r|\n|$))")

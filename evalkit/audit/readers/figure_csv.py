@@ -11,7 +11,8 @@ from pathlib import Path
 from evalkit.audit.figures import Figure, Registry, Unit, decimals_of, value_of
 from evalkit.audit.names import query_count
 from evalkit.errors import EvalkitError
-from evalkit.results.published import METRIC_NAMES, PublishedFigure, all_figures
+from evalkit.metrics.measures import METRICS, leading_like
+from evalkit.results.published import PublishedFigure, all_figures
 
 COLUMNS = ("model", "task", "metric", "value", "unit", "protocol", "source", "reference")
 
@@ -47,7 +48,7 @@ def _figure(row: Mapping[str, str | None], number: int, path: Path) -> Figure:
     return Figure(
         model=cells["model"],
         task=cells["task"],
-        metric=METRIC_NAMES.get((cells["protocol"], cells["metric"]), cells["metric"]),
+        metric=_metric(cells["metric"], cells["protocol"]),
         value=value_of(cells["value"], unit),
         printed=cells["value"],
         decimals=decimals_of(cells["value"]),
@@ -59,6 +60,11 @@ def _figure(row: Mapping[str, str | None], number: int, path: Path) -> Figure:
         kind="registry",
         queries=query_count(cells["task"]),
     )
+
+
+def _metric(name: str, protocol: str) -> str:
+    """Name a metric as results do: registries call the leading ones of every protocol `map` and `mrr`."""
+    return leading_like(name, protocol) if name in METRICS else name
 
 
 def _published(figure: PublishedFigure) -> Figure:

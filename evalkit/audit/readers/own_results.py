@@ -11,9 +11,10 @@ import numpy as np
 
 from evalkit.audit.figures import Finding, Severity
 from evalkit.errors import EvalkitError
-from evalkit.metrics import PROTOCOLS, score_lists
+from evalkit.metrics import PROTOCOLS, Measure, find_measure, score_lists
 from evalkit.metrics.lists import candidate_lists
-from evalkit.results.reading import MAIN_METRICS, load_result, query_column, unretrieved_documents
+from evalkit.metrics.measures import all_measures, is_measure
+from evalkit.results.reading import load_result, unretrieved_documents
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,7 +83,7 @@ def _count_findings(result: _OwnResult) -> Iterator[Finding]:
     """Compare what the JSON counts with the rows, and each query's labels with the table of queries."""
     statistics = result.own["task"]["statistics"]
     told = result.own["queries"] if isinstance(result.own.get("queries"), dict) else {}
-    leading = query_column(result.own["protocol"], MAIN_METRICS[result.own["protocol"]][0])
+    leading = PROTOCOLS[result.own["protocol"]].leading[0].column
     scored = int(result.queries[leading].notna().sum())
     run_ids = list(dict.fromkeys(result.run["query_id"]))
     ranked = result.queries[result.queries["n_candidates"] > 0]  # a first stage may have found nothing for a query
@@ -121,19 +122,24 @@ def _count_findings(result: _OwnResult) -> Iterator[Finding]:
 
 def _mean_findings(result: _OwnResult) -> Iterator[Finding]:
     """Compare the JSON's means with those of the table of queries."""
-    for protocol in PROTOCOLS.values():
-        for measure in protocol.measures:
-            column = query_column(protocol.name, measure.name)
-            if measure.name not in result.scores or column not in result.queries:
-                continue
-            mean = float(result.queries[column].mean())
-            rounding = 0.0 if measure.decimals is None else 0.5 * 10.0**-measure.decimals
-            if not abs(mean - result.scores[measure.name]) <= rounding + _TOLERANCE:
-                yield result.finding(
-                    f"{measure.name} is not the mean of its queries",
-                    f"scores.{measure.name}",
-                    f"{result.scores[measure.name]} stated, {mean} over {int(result.queries[column].notna().sum())} queries",
-                )
+    for measure in _measures(result):
+        if measure.name not in result.scores:
+            continue
+        mean = float(result.queries[measure.column].mean())
+        decimals = measure.rules.decimals
+        rounding = 0.0 if decimals is None else 0.5 * 10.0**-decimals
+        if not abs(mean - result.scores[measure.name]) <= rounding + _TOLERANCE:
+            yield result.finding(
+                f"{measure.name} is not the mean of its queries",
+                f"scores.{measure.name}",
+                f"{result.scores[measure.name]} stated, {mean} over {int(result.queries[measure.column].notna().sum())} queries",
+            )
+
+
+def _measures(result: _OwnResult) -> list[Measure]:
+    """List the measures that the table of queries has: those of the protocols, and those that were asked for besides."""
+    asked = [find_measure(name) for name in result.scores if is_measure(name)]
+    return [measure for measure in all_measures(asked) if measure.column in result.queries]
 
 
 def _value_findings(result: _OwnResult) -> Iterator[Finding]:
@@ -155,19 +161,16 @@ def _value_findings(result: _OwnResult) -> Iterator[Finding]:
         unretrieved_gains=[tuple(gain for _, gain in documents) for documents in missed],
     )
     known = result.own["task"].get("layout") == "cmteb" or any(missed)
-    names = ["cmteb-v1", "mteb-v2"] if known else ["cmteb-v1"]
-    for name in names:
-        values = score_lists(lists, PROTOCOLS[name]).values
-        for metric, recomputed in values.items():
-            column = query_column(name, metric)
-            if column not in result.queries or len(result.queries) != len(recomputed):
-                continue
-            stated = result.queries[column].to_numpy(dtype=np.float64)
-            same = np.isclose(stated, recomputed, rtol=0, atol=_TOLERANCE, equal_nan=True)
-            if not same.all():
-                first = int(np.flatnonzero(~same)[0])
-                yield result.finding(
-                    f"{metric} of {int((~same).sum())} queries is not what their scores give",
-                    f"queries.parquet, {column}",
-                    f"query {lists.query_ids[first]!r}: {stated[first]} in the table, {recomputed[first]} from the run's scores",
-                )
+    measures = [measure for measure in _measures(result) if known or not measure.rules.counts_unretrieved]
+    for measure, recomputed in zip(measures, score_lists(lists, measures).values.values(), strict=True):
+        if len(result.queries) != len(recomputed):
+            continue
+        stated = result.queries[measure.column].to_numpy(dtype=np.float64)
+        same = np.isclose(stated, recomputed, rtol=0, atol=_TOLERANCE, equal_nan=True)
+        if not same.all():
+            first = int(np.flatnonzero(~same)[0])
+            yield result.finding(
+                f"{measure.name} of {int((~same).sum())} queries is not what their scores give",
+                f"queries.parquet, {measure.column}",
+                f"query {lists.query_ids[first]!r}: {stated[first]} in the table, {recomputed[first]} from the run's scores",
+            )

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.audit.figures import Figure, Kind, decimals_of, value_of
-from evalkit.audit.names import full_model_name, is_metric, model_of_path, protocol_of, query_count, task_name
+from evalkit.audit.names import full_model_name, is_metric, model_of_path, query_count, task_name
 from evalkit.errors import EvalkitError
+from evalkit.metrics.measures import protocol_of
 from evalkit.results.folders import MODEL_FILE
 
 _DESCRIPTIONS = ("mteb_version", "mteb_dataset_name", "dataset_revision", "task_name", "evaluation_time", "evalkit")

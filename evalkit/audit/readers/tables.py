@@ -12,8 +12,9 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from evalkit.audit.figures import Figure, Unit, decimals_of, parse_number, value_of
-from evalkit.audit.names import full_model_name, is_metric, protocol_of, query_count, task_name
+from evalkit.audit.names import full_model_name, is_metric, query_count, task_name
 from evalkit.configuration.files import is_nested_deep
+from evalkit.metrics.measures import protocol_of
 from evalkit.results.published import AVERAGE_TASK
 
 _HUB = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.\-]+/[\w.\-]+)/?")

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from evalkit.audit.figures import Evidence, Figure, Finding, Registry, Severity, half_unit, is_sound, shown
 from evalkit.audit.names import task_size
 from evalkit.audit.rules.published import is_published
+from evalkit.metrics.measures import PROTOCOLS
 
 Floats = NDArray[np.float64]
 
@@ -38,7 +39,12 @@ _SLOPES = np.concatenate([[10 / 11], np.linspace(0.0, 1.2, 121)])
 # where g's step from P to P + 1 is the price, among others
 _PRICES = np.concatenate([[0.0], [1 / (p * (p + 1)) for p in range(1, 12)], np.geomspace(1e-4, 0.6, 50)])
 _ROUNDING = 1e-9
-_PAIRS = (("map", "mrr"), ("map_at_1000", "mrr_at_10"))
+_PAIRS = tuple(
+    protocol.leading_names
+    for protocol in PROTOCOLS.values()
+    if [measure.metric.title for measure in protocol.leading] == ["MAP", "MRR"]
+    and protocol.leading[1].cutoff == _CUTOFF
+)
 
 _FEWEST_PAIRS = 30
 _FAR_DEVIATIONS = 10.0

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from evalkit.audit.figures import Evidence, Figure, Finding, is_sound
+from evalkit.metrics.measures import leading_with
 from evalkit.results.published import HEADLESS, RANDOM_HEAD
 
 # what rounds to the mistakes' figures
@@ -19,14 +20,14 @@ def known_mistakes(evidence: Evidence) -> Iterator[Finding]:
         by_metric = {figure.metric: figure for figure in row}
         hits = [
             figure
-            for metrics, value in ((("map", "map_at_1000"), HEADLESS.map), (("mrr", "mrr_at_10"), HEADLESS.mrr))
+            for metrics, value in ((leading_with("MAP"), HEADLESS.map), (leading_with("MRR"), HEADLESS.mrr))
             for metric in metrics
             if value is not None and (figure := by_metric.get(metric)) and abs(figure.value - value) <= _HALF_A_PLACE
         ]
         if row[0].task == "T2Reranking" and hits:
             yield _headless(hits)
         for figure in row:
-            is_map = figure.metric in ("map", "map_at_1000")
+            is_map = figure.metric in leading_with("MAP")
             if figure.task == "MMarcoReranking" and is_map and _NOISE_MAP[0] <= figure.value < _NOISE_MAP[1]:
                 yield _noise(figure)
 

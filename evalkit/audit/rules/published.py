@@ -6,11 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from evalkit.audit.figures import Evidence, Figure, Finding, fraction_decimals, is_equal, is_sound, shown
-from evalkit.audit.names import protocol_of, task_size
+from evalkit.audit.names import task_size
+from evalkit.metrics.measures import PROTOCOLS, leading_like, leading_with, protocol_of
 from evalkit.results.published import NOISE_POINTS
 
-_COUNTERPARTS = {"map": "map_at_1000", "mrr": "mrr_at_10", "map_at_1000": "map", "mrr_at_10": "mrr"}
-_PROTOCOLS = {"map": "cmteb-v1", "mrr": "cmteb-v1", "map_at_1000": "mteb-v2", "mrr_at_10": "mteb-v2"}
 _TELLING_DECIMALS = 5
 _FEWEST_AGREEING = 3
 
@@ -60,9 +59,11 @@ def _changed(figure: Figure, agreeing: int, evidence: Evidence) -> Finding:
 def mixed_protocols(evidence: Evidence) -> Iterator[Finding]:
     """Find figures under another protocol's name: mteb-v2's map_at_1000 as cmteb-v1's map, or the reverse."""
     for figure in evidence.figures:
-        if figure.protocol != protocol_of(figure.metric) and figure.metric in _COUNTERPARTS:
+        if figure.metric not in _leading():
+            continue
+        if not _is_of_its_protocol(figure):
             yield _named_wrongly(figure)
-        elif figure.metric in _COUNTERPARTS and is_sound(figure):
+        elif is_sound(figure):
             others = _of_other_protocol(figure, evidence)
             own = published_beside(figure, evidence)
             hits = [other for other in others if _is_hit(figure, other, exactly=not own)]
@@ -78,7 +79,7 @@ def wrong_main_scores(evidence: Evidence) -> Iterator[Finding]:
             rows[figure.file, figure.row][figure.metric] = figure
     for row in rows.values():
         main = row.get("main_score")
-        maps = [row[metric] for metric in ("map", "map_at_1000") if metric in row]
+        maps = [row[metric] for metric in leading_with("MAP") if metric in row]
         if main and maps and not any(is_equal(main, figure) for figure in maps):
             same = [name for name, figure in row.items() if figure is not main and is_equal(main, figure)]
             yield Finding(
@@ -93,8 +94,23 @@ def wrong_main_scores(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _of_other_protocol(figure: Figure, evidence: Evidence) -> tuple[Figure, ...]:
-    metric = _COUNTERPARTS[figure.metric]
-    return evidence.registry.by_key.get((figure.model, figure.task, metric, _PROTOCOLS[metric]), ())
+    others = {protocol: leading_like(figure.metric, protocol) for protocol in PROTOCOLS if protocol != figure.protocol}
+    return tuple(
+        published
+        for protocol, metric in others.items()
+        if metric != figure.metric
+        for published in evidence.registry.by_key.get((figure.model, figure.task, metric, protocol), ())
+    )
+
+
+def _leading() -> frozenset[str]:
+    return frozenset(name for protocol in PROTOCOLS.values() for name in protocol.leading_names)
+
+
+def _is_of_its_protocol(figure: Figure) -> bool:
+    """Tell whether a figure's protocol has a measure of that name."""
+    protocol = PROTOCOLS.get(figure.protocol)
+    return protocol is not None and any(measure.name == figure.metric for measure in protocol.measures)
 
 
 def _is_hit(figure: Figure, other: Figure, exactly: bool) -> bool:
@@ -125,6 +141,7 @@ def _named_wrongly(figure: Figure) -> Finding:
         f"{figure.metric} of {shown(figure.task)} stands in a result of {figure.protocol}",
         figure.file,
         figure.place,
-        f"{figure.metric} is {protocol_of(figure.metric)}'s name; {figure.protocol} calls its own {_COUNTERPARTS[figure.metric]}",
+        f"{figure.metric} is {protocol_of(figure.metric)}'s name; {figure.protocol} calls its own "
+        f"{leading_like(figure.metric, figure.protocol)}",
         f"{figure.metric} = {figure.printed}",
     )

@@ -12,13 +12,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from evalkit.errors import EvalkitError
+from evalkit.metrics.measures import PROTOCOLS
 from evalkit.output.json import json_bytes
 from evalkit.results.folders import EXPERIMENTS, MODEL_FILE, file_name, result_folder
-from evalkit.results.reading import MAIN_METRICS, StoredResult
+from evalkit.results.reading import StoredResult
 from evalkit.results.writing import model_meta
 
 FOLDER = "results"
-_MAIN_SCORE = MAIN_METRICS["mteb-v2"][0]
+_MAIN_SCORE = PROTOCOLS["mteb-v2"].main_score
 _SHARED_KEYS = ("dataset_revision", "task_name", "mteb_version", "evaluation_time", "kg_co2_emissions")
 
 

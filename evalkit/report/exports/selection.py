@@ -10,8 +10,9 @@ from decimal import Decimal
 from typing import Any
 
 from evalkit.errors import EvalkitError
+from evalkit.metrics.measures import PROTOCOLS
 from evalkit.results.folders import EXPERIMENTS
-from evalkit.results.reading import MAIN_METRICS, StoredResult
+from evalkit.results.reading import StoredResult
 
 _COMMIT = re.compile("[0-9a-f]{40}")
 _NAMED = 3
@@ -88,7 +89,7 @@ def dataset_of(result: StoredResult) -> Dataset:
 
 def main_figures(result: StoredResult) -> Mapping[str, float]:
     """The leading protocol's metrics, in percent: a fraction's own digits with the point moved."""
-    return {metric: in_percent(result.scores[metric]) for metric in MAIN_METRICS[result.protocol]}
+    return {metric: in_percent(result.scores[metric]) for metric in PROTOCOLS[result.protocol].leading_names}
 
 
 def in_percent(fraction: float) -> float:

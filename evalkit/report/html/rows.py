@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from evalkit.compare.shared_queries import TaskResults, metric_title
 from evalkit.compare.systems import System
+from evalkit.metrics.measures import PROTOCOLS
 from evalkit.output.numbers import percent, percent_range, rank_range, signed, tied_range
 from evalkit.report.board_titles import board_name, measured
 from evalkit.report.content import Report
@@ -15,7 +16,7 @@ from evalkit.report.html.systems import SystemFacts, pairs_per_second, pareto_fr
 from evalkit.report.leaderboard import Board, Standing, average_ties
 from evalkit.results import published
 from evalkit.results.published import PublishedFigure
-from evalkit.results.reading import MAIN_METRICS, StoredResult
+from evalkit.results.reading import StoredResult
 
 PLOT_WIDTH, _PLOT_MARGIN = 150, 7
 
@@ -133,7 +134,7 @@ def _row(
 
 def second_metric(board: Board) -> str:
     """Name the metric that stands beside a board's own: the other one of its protocol's two main ones."""
-    first, second = MAIN_METRICS[board.protocol]
+    first, second = PROTOCOLS[board.protocol].leading_names
     return first if board.metric == second else second
 
 
