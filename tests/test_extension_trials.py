@@ -22,14 +22,13 @@ from task_files import write_jsonl
 
 ROOT = Path(__file__).parent.parent
 
-# runs commands, then evaluates expressions, in a process that imports the copy
+# takes steps one after another, in a process that imports the copy: a list is a command, a text an expression
 ASK = """
 import dataclasses, json, sys
 import evalkit
 from command import run_here
-commands, expressions = json.loads(sys.argv[1])
-outcomes = [dataclasses.astuple(run_here(*words)) for words in commands]
-print(json.dumps([outcomes, [eval(expression) for expression in expressions]]))
+take = lambda step: eval(step) if isinstance(step, str) else dataclasses.astuple(run_here(*step))
+print(json.dumps([take(step) for step in json.loads(sys.argv[1])]))
 """
 
 
@@ -64,10 +63,10 @@ class Copy:
             and not ((ROOT / name).is_file() and filecmp.cmp(ROOT / name, self.place / name, shallow=False))
         )
 
-    def ask(self, *commands: Sequence[str], expressions: Sequence[str] = ()) -> tuple[list[Outcome], list[Any]]:
-        """Run commands of the copy one after another, and evaluate expressions with `evalkit`."""
+    def ask(self, *steps: Sequence[str] | str) -> list[Any]:
+        """Run commands of the copy, whose outcomes are returned, or evaluate expressions with `evalkit`, in their order."""
         done = subprocess.run(
-            [sys.executable, "-c", ASK, json.dumps([commands, expressions])],
+            [sys.executable, "-c", ASK, json.dumps(steps)],
             env=os.environ | {"PYTHONPATH": os.pathsep.join([str(self.place), str(ROOT / "tests")])},
             cwd=self.work,
             capture_output=True,
@@ -75,8 +74,10 @@ class Copy:
             timeout=300,
         )
         assert done.returncode == 0, done.stderr
-        outcomes, values = json.loads(done.stdout.splitlines()[-1])
-        return [Outcome(*outcome) for outcome in outcomes], values
+        answers = json.loads(done.stdout.splitlines()[-1])
+        return [
+            answer if isinstance(step, str) else Outcome(*answer) for step, answer in zip(steps, answers, strict=True)
+        ]
 
     def results(self) -> list[dict[str, Any]]:
         """The results that commands wrote, by the names of their files."""
@@ -94,6 +95,39 @@ def copy(tmp_path: Path) -> Copy:
     return copy
 
 
+def assert_shown(copy: Copy, steps: Sequence[Sequence[str] | str], title: str, *options: str) -> list[Any]:
+    """Take steps that make results of two models, then ask for every report and comparison: each has to show the title."""
+    formats = ("markdown", "csv", "json", "latex")
+    reports = [
+        ("report", "results", *options),
+        *(("report", "results", *options, "--format", name) for name in formats),
+    ]
+    others = [("compare", "results", *options), ("compare", "results", *options, "--json")]
+    answers = copy.ask(*steps, *reports, *others, ("report", "results", *options, "-o", "page.html"))
+    taken, shown = answers[: len(steps)], answers[len(steps) : -1]
+    for outcome in shown:
+        assert outcome.code == 0, outcome.stderr
+        assert title in outcome.stdout or title.lower().replace("@", "_at_") in outcome.stdout
+    page = (copy.work / "page.html").read_text(encoding="utf-8")
+    assert title in page
+    return taken
+
+
+def assert_audited(copy: Copy, metric: str) -> None:
+    """Falsify a metric of a stored result: the audit, which finds nothing before, has to find that."""
+    path = min((copy.work / "results").rglob("Evalkit*.json"))
+    result = json.loads(path.read_text(encoding="utf-8"))
+    (scores,) = result["scores"]["test"]
+    scores[metric] += 0.0123
+    false = copy.work / "false"
+    shutil.copytree(copy.work / "results", false)
+    (false / path.relative_to(copy.work / "results")).write_text(json.dumps(result), encoding="utf-8")
+    honest, found = copy.ask(("audit", "results"), ("audit", "false"))
+    assert honest.code == 0, honest.stdout
+    assert found.code == 1
+    assert metric in found.stdout
+
+
 def test_model_is_one_file(copy: Copy, tiny_bert_reranker: Path) -> None:
     copy.add(
         "configs/model/tiny-bert.yaml",
@@ -101,14 +135,14 @@ def test_model_is_one_file(copy: Copy, tiny_bert_reranker: Path) -> None:
     )
     assert copy.touched == ["configs/model/tiny-bert.yaml"]
     run = ("model=tiny-bert", "task=demo-zh", "limit=2", "backend=torch", "cache=off", "offline=true")
-    (listed, as_json, helped, ran, reported, misspelt), (max_length,) = copy.ask(
+    listed, as_json, helped, ran, reported, misspelt, max_length = copy.ask(
         ("list", "models"),
         ("list", "models", "--json"),
         ("run", "--help"),
         run,
         ("report", "results", "--json"),
         ("model=tiny-brt", "task=demo-zh"),
-        expressions=["evalkit.load_model('tiny-bert').settings.max_length"],
+        "evalkit.load_model('tiny-bert').settings.max_length",
     )
     assert "tiny-bert " in listed.stdout
     (entry,) = (entry for entry in json.loads(as_json.stdout)["models"] if entry["name"] == "tiny-bert")
@@ -131,7 +165,7 @@ def test_task_is_one_file(copy: Copy) -> None:
         f'defaults: [base, _self_]\nname: made\ndescription: "Two made queries"\nlanguages: [eng-Latn]\npath: {path}\n',
     )
     assert copy.touched == ["configs/task/made.yaml"]
-    (listed, as_json, helped, ran, reported, compared, again, checked, misspelt), (queries,) = copy.ask(
+    listed, as_json, helped, ran, reported, compared, again, checked, misspelt, queries = copy.ask(
         ("list", "tasks"),
         ("list", "tasks", "--json"),
         ("run", "--help"),
@@ -141,7 +175,7 @@ def test_task_is_one_file(copy: Copy) -> None:
         ("-m", "model=bm25,random", "task=made", "offline=true", "results_dir=again"),
         ("check", "--baseline", "results", "--results", "again"),
         ("model=bm25", "task=maed"),
-        expressions=["evalkit.load_task('made').statistics.queries"],
+        "evalkit.load_task('made').statistics.queries",
     )
     assert "Two made queries" in listed.stdout
     assert "made" in [entry["name"] for entry in json.loads(as_json.stdout)["tasks"]]
@@ -189,7 +223,7 @@ def test_backend_is_a_module_and_a_file(copy: Copy) -> None:
     )
     assert copy.touched == ["configs/backend/shared-words.yaml", "evalkit/backends/shared_words.py"]
     run = ("task=demo-zh", "limit=4", "offline=true", "cache=off")
-    (listed, as_json, models, helped, ran, examined, beside, refused), (backend,) = copy.ask(
+    listed, as_json, models, helped, ran, examined, beside, refused, backend = copy.ask(
         ("list", "backends"),
         ("list", "backends", "--json"),
         ("list", "models"),
@@ -198,7 +232,7 @@ def test_backend_is_a_module_and_a_file(copy: Copy) -> None:
         ("doctor", "model=bm25", "backend=shared-words", *run),
         ("parity", "model=bm25", "backends=lexical,shared-words", *run),
         ("model=oracle", "backend=shared-words", *run),
-        expressions=["evalkit.load_model('bge-reranker-base', backend='shared-words').runnable.description['name']"],
+        "evalkit.load_model('bge-reranker-base', backend='shared-words').runnable.description['name']",
     )
     assert ["shared-words", "cross-encoder,", "lexical"] in [line.split()[:3] for line in listed.stdout.splitlines()]
     (entry,) = (entry for entry in json.loads(as_json.stdout)["backends"] if entry["name"] == "shared-words")
@@ -243,7 +277,7 @@ def test_audit_rule_is_a_function_and_an_entry(copy: Copy) -> None:
     assert len(copy.touched) == 2
     table = copy.work / "table.md"
     table.write_text("| model | T2Reranking |\n|---|---|\n| made | 66.25 |\n| round | 66 |\n", encoding="utf-8")
-    (shown, as_json), _ = copy.ask(("audit", str(table)), ("audit", str(table), "--json"))
+    shown, as_json = copy.ask(("audit", str(table)), ("audit", str(table), "--json"))
     assert (shown.code, as_json.code) == (1, 1)
     assert "T2Reranking map is round" in shown.stdout
     assert "a mean is seldom round" in shown.stdout
@@ -268,8 +302,67 @@ def test_doctor_check_is_a_function_and_an_entry(copy: Copy) -> None:
     copy.insert("evalkit/doctor", "CHECKS = (", '    Check("sign", "a score below zero surprises", judge_sign),\n')
     assert copy.touched == ["evalkit/doctor/checks.py"]
     examine = ("doctor", "model=reversed", "task=demo-zh", "limit=4", "offline=true")
-    (shown, as_json, fine), _ = copy.ask(examine, (*examine, "--json"), ("doctor", "model=bm25", *examine[2:]))
+    shown, as_json, fine = copy.ask(examine, (*examine, "--json"), ("doctor", "model=bm25", *examine[2:]))
     assert "the lowest score is -1.00" in shown.stdout
     assert "a score below zero surprises" in shown.stdout
     assert "the lowest score is -1.00" in as_json.stdout
     assert ["ok", "sign", "none"] in [line.split() for line in fine.stdout.splitlines()]
+
+
+METRIC = '''
+
+def rank_biased_precision(ranking: Ranking, cutoff: int) -> Floats:
+    """Relevance discounted by 0.8 per rank (Moffat and Zobel 2008)."""
+    return ranking.per_query(retrieved_relevance(ranking, cutoff) * 0.2 * 0.8 ** (ranking.ranks - 1))
+'''
+
+
+def test_metric_is_a_function_and_an_entry(copy: Copy) -> None:
+    copy.insert("evalkit/metrics", "WHOLE_LIST = int(np.iinfo(np.int64).max)", METRIC)
+    copy.insert(
+        "evalkit/metrics",
+        "METRICS = {\n    metric.name: metric\n    for metric in (",
+        '        Metric("RBP", "rbp", "RBP", formulas.rank_biased_precision),\n',
+    )
+    assert copy.touched == ["evalkit/metrics/formulas.py", "evalkit/metrics/measures.py"]
+    run = (
+        "evalkit.save_result(evalkit.evaluate(evalkit.load_model('{0}'), evalkit.load_task('demo-zh', limit=8), "
+        "measures=['RBP@10', 'RBP(rel=1)']), 'results').name"
+    )
+    assert_shown(copy, [run.format("bm25"), run.format("random")], "RBP@10", "--metric", "RBP@10")
+    (scores, other) = (result["scores"]["test"][0] for result in copy.results())
+    assert 0 < scores["RBP@10"] < 1
+    assert scores["RBP@10"] != other["RBP@10"]
+    assert scores["RBP"] == pytest.approx(scores["RBP@10"])  # lists of ten
+    assert_audited(copy, "RBP@10")
+
+
+def test_protocol_is_an_entry_and_a_file(copy: Copy) -> None:
+    copy.add("configs/protocol/ndcg-first.yaml", "name: ndcg-first\ndescription: nDCG@10, then MRR@10\n")
+    copy.insert(
+        "evalkit/metrics",
+        "PROTOCOLS = {\n    protocol.name: protocol\n    for protocol in (",
+        """        Protocol(
+            name="ndcg-first",
+            measures=(
+                Measure("ndcg_at_10", METRICS["ndcg"], _MTEB_V2, 10),
+                Measure("first_rr", METRICS["mrr"], TREC_EVAL),
+            ),
+            leading_names=("ndcg_at_10", "first_rr"),
+        ),
+""",
+    )
+    assert copy.touched == ["configs/protocol/ndcg-first.yaml", "evalkit/metrics/measures.py"]
+    run = ("-m", "model=bm25,random", "task=demo-zh", "limit=8", "protocol=ndcg-first", "offline=true", "cache=off")
+    ran, _, listed, helped = assert_shown(
+        copy, [run, (*run, "results_dir=again"), ("list", "protocols"), ("run", "--help")], "nDCG@10"
+    )
+    assert ["model", "task", "nDCG@10", "MRR"] == ran.stdout.splitlines()[0].split()[:4]
+    assert "nDCG@10, then MRR" in listed.stdout
+    assert "protocol: cmteb-v1, mteb-v2, ndcg-first\n" in helped.stdout
+    for result in copy.results():
+        (scores,) = result["scores"]["test"]
+        assert scores["main_score"] == scores["ndcg_at_10"]
+    (checked,) = copy.ask(("check", "--baseline", "results", "--results", "again"))
+    assert [(row[3], row[-1]) for row in checked.rows] == 2 * [("ndcg_at_10", "equal"), ("first_rr", "equal")]
+    assert_audited(copy, "first_rr")
