@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from evalkit.check.rows import Change, Rules, Verdict
 from evalkit.metrics import find_measure, find_protocol, score_lists
 from evalkit.metrics.lists import candidate_lists
+from evalkit.metrics.measures import asked_measures
 from evalkit.results.reading import unretrieved_documents
 from evalkit.statistics import bootstrap_intervals, paired_randomisation_test
 
@@ -35,6 +37,8 @@ class Tables(Protocol):
     @property
     def protocol(self) -> str: ...
     @property
+    def scores(self) -> Mapping[str, float]: ...
+    @property
     def queries(self) -> pd.DataFrame: ...
     @property
     def candidates(self) -> pd.DataFrame: ...
@@ -50,17 +54,26 @@ class Judgement:
 
 
 def compare(before: Tables, after: Tables, rules: Rules) -> dict[str, Judgement]:
-    """Judge the two leading metrics of results that have the same protocol.
+    """Judge the metrics of results that have the same protocol (see `judged_metrics`).
 
     A query whose value moved only because float noise put scores that are (nearly) tied in another order does not count:
     its scores are the same on both sides, and each side's value is what its scores give.
     """
-    metrics = [measure.name for measure in find_protocol(before.protocol).leading]
+    metrics = judged_metrics(before, after)
     differing = _differing_candidates(before, after)
     if differing:
         return dict.fromkeys(metrics, Judgement(Verdict.OTHER_QUERIES, note=differing))
     same_scores = _same_scores(before, after)
     return {metric: _judge(metric, before, after, same_scores, rules) for metric in metrics}
+
+
+def judged_metrics(*results: Tables) -> list[str]:
+    """Name the metrics that a check judges: the protocol's two leading ones, and those that were asked for in all the results."""
+    first, *others = results
+    asked = [
+        measure.name for measure in asked_measures(first.scores) if all(measure.name in one.scores for one in others)
+    ]
+    return [*find_protocol(first.protocol).leading_names, *asked]
 
 
 def _judge(metric: str, before: Tables, after: Tables, same_scores: NDArray[np.bool_], rules: Rules) -> Judgement:

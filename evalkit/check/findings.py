@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from evalkit.check.changes import Judgement, compare
+from evalkit.check.changes import Judgement, compare, judged_metrics
 from evalkit.check.folders import Pair, Side, Unreadable, pair_results, place_of, settings_of
 from evalkit.check.rows import Row, Rules, Verdict
-from evalkit.metrics import find_protocol
 from evalkit.results.reading import StoredResult
 
 _LONG_REVISION = 40  # hex digits of a commit
@@ -48,13 +47,13 @@ def _judge(pair: Pair, rules: Rules) -> dict[str, Judgement]:
         )
         refusal = Judgement(Verdict.OTHER_DATA, note=note)
     if refusal:
-        return dict.fromkeys((measure.name for measure in find_protocol(before.protocol).leading), refusal)
+        return dict.fromkeys(judged_metrics(before, after), refusal)
     return compare(before, after, rules)
 
 
 def _lone_rows(results: Iterable[StoredResult], verdict: Verdict, note: str) -> Iterator[Row]:
     for result in results:
-        for metric in (measure.name for measure in find_protocol(result.protocol).leading):
+        for metric in judged_metrics(result):
             yield _row(result, metric, Judgement(verdict, note=note))
 
 

@@ -204,6 +204,12 @@ def all_measures(asked: Iterable[Measure] = ()) -> tuple[Measure, ...]:
     return tuple(by_name.values())
 
 
+def asked_measures(names: Iterable[str]) -> tuple[Measure, ...]:
+    """List the measures among a result's names that no protocol reports: those that were asked for besides."""
+    reported = {measure.name for measure in all_measures()}
+    return tuple(find_measure(name) for name in names if name not in reported and is_measure(name))
+
+
 def read_measures(notations: str | Sequence[str]) -> tuple[Measure, ...]:
     """Read measures in the field's notation, such as `nDCG@20`, `AP(rel=2)` or `RR@10`; each once, in the order given.
 

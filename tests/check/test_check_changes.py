@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -26,6 +27,7 @@ class MadeTables:
     queries: pd.DataFrame
     candidates: pd.DataFrame
     protocol: str = "cmteb-v1"
+    scores: Mapping[str, float] = field(default_factory=dict)
 
 
 def lists_of(scores: np.ndarray) -> CandidateLists:
