@@ -327,9 +327,12 @@ def test_metric_is_a_function_and_an_entry(copy: Copy) -> None:
     assert copy.touched == ["evalkit/metrics/formulas.py", "evalkit/metrics/measures.py"]
     run = (
         "evalkit.save_result(evalkit.evaluate(evalkit.load_model('{0}'), evalkit.load_task('demo-zh', limit=8), "
-        "measures=['RBP@10', 'RBP(rel=1)']), 'results').name"
+        "measures=['RBP@10', 'RBP(rel=1)']), '{1}').name"
     )
-    assert_shown(copy, [run.format("bm25"), run.format("random")], "RBP@10", "--metric", "RBP@10")
+    runs = [run.format(model, folder) for folder in ("results", "again") for model in ("bm25", "random")]
+    assert_shown(copy, runs, "RBP@10", "--metric", "RBP@10")
+    (checked,) = copy.ask(("check", "--baseline", "results", "--results", "again"))
+    assert [(row[3], row[-1]) for row in checked.rows if "RBP" in row[3]] == 2 * [("RBP", "equal"), ("RBP@10", "equal")]
     (scores, other) = (result["scores"]["test"][0] for result in copy.results())
     assert 0 < scores["RBP@10"] < 1
     assert scores["RBP@10"] != other["RBP@10"]
