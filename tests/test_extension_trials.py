@@ -369,3 +369,42 @@ def test_protocol_is_an_entry_and_a_file(copy: Copy) -> None:
     (checked,) = copy.ask(("check", "--baseline", "results", "--results", "again"))
     assert [(row[3], row[-1]) for row in checked.rows] == 2 * [("ndcg_at_10", "equal"), ("first_rr", "equal")]
     assert_audited(copy, "first_rr")
+
+
+REPORT_FORMAT = '''
+
+def _winners(report: Report) -> str:
+    """Name the best system of each leaderboard."""
+    return "".join(f"winner: {board.standings[0].system.label}\\n" for board in report.boards)
+
+'''
+
+
+def test_report_format_is_a_function_and_an_entry(copy: Copy) -> None:
+    copy.insert("evalkit/report", '_LATEX_BEGINNING = "% evalkit report"', REPORT_FORMAT)
+    copy.insert(
+        "evalkit/report",
+        "FORMATS = format_table(\n    (",
+        '        Format("winners", "the best alone", begins_with("winner: "), text=_winners),\n',
+    )
+    assert copy.touched == ["evalkit/report/formats.py"]
+    (copy.work / "precious.txt").write_text("a diary", encoding="utf-8")
+    (copy.work / "kept.txt").write_text("winner: someone\n", encoding="utf-8")
+    report = ("report", "results", "--format", "winners")
+    ran, helped, shown, written, refused, misspelt = copy.ask(
+        ("-m", "task=demo-zh", "model=oracle,random", "offline=true"),
+        ("report", "--help"),
+        report,
+        (*report, "-o", "kept.txt"),
+        (*report, "-o", "precious.txt"),
+        ("report", "results", "--format", "winner"),
+    )
+    assert ran.code == 0
+    assert "winners (the best alone)" in " ".join(helped.stdout.split())
+    assert shown.stdout == "winner: oracle\n"
+    assert written.code == 0, written.stderr
+    assert (copy.work / "kept.txt").read_text(encoding="utf-8") == "winner: oracle\n"
+    assert refused.code == 2
+    assert "precious.txt exists and holds no report as winners" in refused.stderr
+    assert (copy.work / "precious.txt").read_text(encoding="utf-8") == "a diary"
+    assert "winners" in misspelt.stderr
