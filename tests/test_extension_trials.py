@@ -375,7 +375,7 @@ REPORT_FORMAT = '''
 
 def _winners(report: Report) -> str:
     """Name the best system of each leaderboard."""
-    return "".join(f"winner: {board.standings[0].system.label}\\n" for board in report.boards)
+    return "".join(f"winner: {board.standings[0].system.name}\\n" for board in report.boards)
 
 '''
 
