@@ -9,7 +9,7 @@ from pathlib import Path
 import openvino
 
 from evalkit.models.batches import pad_batch
-from evalkit.models.first_token import compute_first_token_alone
+from evalkit.models.bert import compute_first_token_alone
 from evalkit.models.networks import load_inputs, load_network
 from evalkit.models.settings import model_settings
 

@@ -38,7 +38,7 @@ from made_tasks import make_task
 from store_rows import rows_in
 
 from benchmarks import folders, texts
-from evalkit.cluster.scorer import RayScorer, crew_of, dismiss
+from evalkit.cluster.crew import RayScorer, crew_of, dismiss
 from evalkit.cluster.settings import RaySettings
 from evalkit.cluster.work import Job
 from evalkit.models.interfaces import DoneBatch, Encoding, RunnableModel

@@ -178,18 +178,19 @@ def encode_embedder(folder: Path, texts: Sequence[str]) -> Scores:
 
 def evalkit_encode(folder: Path, texts: Sequence[str], backend: str) -> Scores:
     """Evalkit's vectors of the same passages."""
-    from evalkit.scoring.execution import Memory, network_batches, run_batches
+    from evalkit.scoring.adapters import adapter_of
+    from evalkit.scoring.execution import fill
+    from evalkit.scoring.items import text_items
     from evalkit.scoring.outputs import OutputTable
-    from evalkit.scoring.plan import text_windows
     from evalkit.scoring.store import item_key
 
     model = load_model("local-embedder", path=str(folder), backend=backend, pooling="mean", document_prompt="passage: ")
     network = model.runnable.scorer
+    items = text_items("document", texts)
 
     def call() -> np.ndarray:
         table = OutputTable([item_key(text) for text in texts], None)
-        windows = text_windows(network, texts, "document", table.lacks)
-        run_batches(network_batches(network, windows, table.lacks, Memory(), str), table, "document", str)
+        fill(table, items, adapter_of(network).batches(items, table.known))
         return table.values
 
     return call

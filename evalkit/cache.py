@@ -17,8 +17,8 @@ def cache_folder(chosen: Path | None) -> Path:
     return chosen or Path(platformdirs.user_cache_dir("evalkit", appauthor=False))
 
 
-def recall(path: Path) -> dict[str, object]:
-    """What a file of the cache remembers; nothing where it is missing or damaged, since it can be had again."""
+def read_entries(path: Path) -> dict[str, object]:
+    """Return the entries of a file of the cache; none where it is missing or damaged, since they can be made again."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -26,9 +26,9 @@ def recall(path: Path) -> dict[str, object]:
     return content if isinstance(content, dict) else {}
 
 
-def remember(path: Path, key: str, value: object) -> None:
-    """Put one more thing into the file. Raises OSError where it can't be written."""
-    content: Mapping[str, object] = {**recall(path), key: value}
+def store_entry(path: Path, key: str, value: object) -> None:
+    """Add an entry to a file of the cache, or replace the one of that key. Raises OSError where it can't be written."""
+    content: Mapping[str, object] = {**read_entries(path), key: value}
     path.parent.mkdir(parents=True, exist_ok=True)
     with scratch(path.with_name(f"{path.name}.{os.getpid()}")) as temporary:
         temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")

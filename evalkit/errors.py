@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class EvalkitError(Exception):
     """Wrong usage or input: exit code 2.
@@ -24,3 +27,17 @@ class MismatchError(EvalkitError):
     """A check that a run starts with found a mismatch, and nothing was run: exit code 1."""
 
     exit_code = 1
+
+
+def unknown_name(what: str, name: str, known: Iterable[str]) -> EvalkitError:
+    """Return the error for a name that nothing has: it offers the nearest known ones, or lists all."""
+    known = tuple(known)
+    close = nearest(name, known)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known) or 'none'}"
+    return EvalkitError(f"there is no {what} {name!r}; {hint}")
+
+
+def nearest(name: str, known: Iterable[str]) -> list[str]:
+    """Return at most three known names that resemble `name`, whatever the case, the most similar first."""
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    return [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.45)]

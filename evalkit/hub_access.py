@@ -53,7 +53,7 @@ def unreachable(error: BaseException) -> str:
 
 
 @contextmanager
-def told_as(what: str, *, offline: bool, advice: str) -> Iterator[None]:
+def reporting_hub_errors(what: str, *, offline: bool, advice: str) -> Iterator[None]:
     """Whatever goes wrong in the other library (it raises all kinds of exceptions) as one line that begins with `what`.
 
     `offline` has it take only what is in the Hub's cache; `advice` is what to do where the Hub can't be reached.

@@ -102,7 +102,7 @@ def test_durations_are_of_a_clock_that_never_jumps() -> None:
         for path in PACKAGE.rglob("*.py")
         if looks.search(path.read_text(encoding="utf-8"))
     }
-    assert found == {"machine.py", "backends/servers/retries.py"}
+    assert found == {"machine.py", "backends/servers/client.py"}
 
 
 def test_runs_of_the_same_second_keep_apart(tmp_path: Path) -> None:

@@ -6,10 +6,10 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from evalkit.audit.checks import check_figures
 from evalkit.audit.figures import SEVERITIES
-from evalkit.audit.readers.files import AuditedFile, expand, read_figures
+from evalkit.audit.readers import AuditedFile, expand, read_figures
 from evalkit.audit.report import FileReport, print_reports, reports_json, shown_path
+from evalkit.audit.rules import check_figures
 from evalkit.errors import EvalkitError
 from evalkit.output.console import OutputConsole
 

@@ -107,7 +107,7 @@ def decimals_of(printed: str) -> int:
 
 
 def scale(unit: Unit) -> int:
-    """How many units are a whole."""
+    """Return how many units make a whole."""
     return 100 if unit == "percent" else 1
 
 

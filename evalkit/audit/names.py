@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from evalkit.metrics.formulas import WHOLE_LIST
 from evalkit.metrics.measures import find_measure, is_measure
+from evalkit.published_statistics import published_statistics
 from evalkit.results import published
 from evalkit.results.published import AVERAGE_TASK
 
@@ -59,24 +59,21 @@ def mrr_cutoff(metric: str) -> int | None:
 
 
 def query_count(task: str, split: str = "") -> int | None:
-    """How many queries a published task has, None where nobody says so, or of another split."""
+    """Return how many queries a published task has, None where nobody says so, or of another split."""
     size = task_size(task)
     return size.queries if size and split in ("", _SPLITS.get(task)) else None
 
 
 def task_size(task: str) -> TaskSize | None:
-    """How large a published task is; None for others."""
+    """Return how large a published task is; None for others."""
     return _task_sizes().get(task)
 
 
 @cache
 def _task_sizes() -> dict[str, TaskSize]:
-    # the file is read as data: what reads results does not import the tasks' code
-    path = Path(__file__).parent.parent / "tasks" / "published_statistics.json"
-    statistics = json.loads(path.read_text(encoding="utf-8"))
     return {
         task_name(name): TaskSize(entry["queries"], entry["pairs"], entry["positives"])
-        for name, entry in statistics.items()
+        for name, entry in published_statistics().items()
     }
 
 

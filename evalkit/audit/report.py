@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.text import Text
 
 from evalkit.audit.figures import SEVERITIES, Evidence, Figure, Finding, Registry, shown
-from evalkit.audit.rules.averages import rows_with_average
+from evalkit.audit.rules.bounds import rows_with_average
 from evalkit.audit.rules.lattice import lattice_state
 from evalkit.output.console import OutputConsole
 

@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from evalkit.backends.servers.addresses import checked_url
-from evalkit.configuration.files import option_names, read_option, settings_error, unknown_name
-from evalkit.errors import EvalkitError
+from evalkit.configuration.files import option_names, read_option, settings_error
+from evalkit.errors import EvalkitError, unknown_name
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.server_settings import ServerSettings
 from evalkit.models.settings import ModelSettings

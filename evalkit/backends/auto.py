@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.backends import ALONE, backends_for, is_installed, prepare_model, read_backend
-from evalkit.cache import cache_folder, recall, remember
+from evalkit.cache import cache_folder, read_entries, store_entry
 from evalkit.errors import EvalkitError
 from evalkit.interruption import check
 from evalkit.machine import processor_name
@@ -56,7 +56,7 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
 
 
 def choose(settings: ModelSettings, runtime: Runtime) -> Verdict:
-    """The backend for this model, here."""
+    """Return the backend for this model, here."""
     able = backends_for(settings)
     if "torch" not in able:
         return Verdict(next((name for name in ALONE if name in able), able[0]), "")
@@ -76,7 +76,7 @@ def choose(settings: ModelSettings, runtime: Runtime) -> Verdict:
 
 
 def _first_that_can(settings: ModelSettings, runtime: Runtime, candidates: list[str]) -> Verdict:
-    """The first backend that has the precision on this processor; the last one is left to say why it has not."""
+    """Return the first backend that has the precision on this processor; the last one is left to say why it has not."""
     why = f"the first one here that runs {runtime.dtype}"
     for name in candidates[:-1]:
         try:
@@ -97,19 +97,19 @@ def _remembered(settings: ModelSettings, runtime: Runtime, candidates: list[str]
     circumstances = [torch_model.way, candidates, {name: _version(name) for name in PACKAGES}, processor_name()]
     key = hashlib.sha256(json.dumps(circumstances, sort_keys=True).encode()).hexdigest()
     path = cache_folder(runtime.cache_dir) / VERDICTS
-    match recall(path).get(key):
+    match read_entries(path).get(key):
         case [str(backend), str(why)] if backend in candidates:
             return Verdict(backend, why)
     verdict = _compare(settings, runtime, torch_model, candidates)
     try:
-        remember(path, key, verdict)
+        store_entry(path, key, verdict)
     except OSError as error:  # it costs a probe the next time, no more
         logger.warning("the choice of backend can't be remembered in %s: %s", path, error.strerror)
     return verdict
 
 
 def _compare(settings: ModelSettings, runtime: Runtime, torch_model: RunnableModel, candidates: list[str]) -> Verdict:
-    """The first candidate that agrees with torch on the probes; torch itself comes last, and does."""
+    """Return the first candidate that agrees with torch on the probes; torch itself comes last, and does."""
     expected = probe(torch_model, settings)
     refused: list[str] = []
     for name in candidates:
@@ -129,7 +129,7 @@ def _compare(settings: ModelSettings, runtime: Runtime, torch_model: RunnableMod
 
 
 def probe(model: RunnableModel, settings: ModelSettings) -> NDArray[np.float32]:
-    """Logits or vectors of the probe texts, short and long, padded together."""
+    """Return logits or vectors of the probe texts, short and long, padded together."""
     network = model.scorer
     if not isinstance(network, LocalNetwork):
         raise TypeError(f"{type(network).__name__} is not a local network")

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.configuration.files import unknown_name
+from evalkit.errors import unknown_name
 from evalkit.models.interfaces import RunnableModel, Runtime, TaskScorer
 from evalkit.models.settings import ModelSettings
 from evalkit.records import ModelIdentity, Task
 
 
 def gains(task: Task) -> NDArray[np.float32]:
-    """The gain of each candidate."""
+    """Return the gain of each candidate."""
     return np.array([candidate.gain for request in task.requests for candidate in request.candidates], np.float32)
 
 
@@ -55,7 +55,7 @@ class Reversed:
 
 
 def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
-    """The baseline of that name."""
+    """Return the baseline of that name."""
     scorers: dict[str, TaskScorer] = {
         "constant": Constant(),
         "random": Random(runtime.seed),

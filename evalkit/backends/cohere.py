@@ -17,7 +17,7 @@ TOKENS_PER_DOCUMENT = 4_096  # its default
 
 
 def embed_entries(answer: Any, count: int) -> list[Any]:
-    """The vectors in an answer of /v2/embed. Raises WrongAnswerError where their number is wrong."""
+    """Return the vectors in an answer of /v2/embed. Raises WrongAnswerError where their number is wrong."""
     return in_order(member(member(answer, "embeddings"), "float"), count)
 
 

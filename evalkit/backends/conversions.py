@@ -25,7 +25,7 @@ UNFINISHED = ".unfinished"
 def conversion_folder(
     system: str, settings: ModelSettings, files: ModelFiles, runtime: Runtime, precision: str = "fp32"
 ) -> Path:
-    """Where the conversion of these weights lies, or will: named by all that can change it."""
+    """Return where the conversion of these weights lies, or will: named by all that can change it."""
     recipe = f"{settings.pooling}-{settings.similarity}" if settings.kind == "embedder" else settings.kind
     made_by = [f"{package} {version(package)}" for package in (SYSTEMS[system], "torch", "transformers")]
     network = [files.folder / "config.json", *sorted(files.folder.glob("*.py"))]  # code of the model's own
@@ -52,12 +52,12 @@ def keep_conversion(folder: Path, write: Callable[[Path], None]) -> None:
 
 
 def kept_conversions(cache: Path) -> list[Path]:
-    """The folders of all conversions in a cache, with what is left of one whose process was killed."""
+    """Return the folders of all conversions in a cache, with what is left of one whose process was killed."""
     return sorted(path for system in SYSTEMS for path in (cache / system).glob("*") if path.is_dir())
 
 
 def conversion_bytes(folder: Path) -> int:
-    """What a conversion takes on the disk."""
+    """Return what a conversion takes on the disk."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 

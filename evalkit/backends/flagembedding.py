@@ -120,7 +120,7 @@ class M3Scorer:
         return [self._match(queries[query], documents[document]) for query, document in pairs]
 
     def _encode(self, encode: Any, texts: Sequence[str], batch_size: int) -> dict[str, dict[str, Any]]:
-        """What the model makes of each distinct text."""
+        """Return what the model makes of each distinct text."""
         distinct = list(dict.fromkeys(texts))
         found = encode(distinct, batch_size=batch_size, **self._options)
         return {
@@ -179,7 +179,7 @@ def _refuse_other_prompts(settings: ModelSettings, class_name: str) -> None:
 
 
 def _refuse_unasked_pickles(settings: ModelSettings, folder: Path) -> None:
-    """BGEM3FlagModel reads its heads whatever the score."""
+    """Refuse heads that are pickles without leave: BGEM3FlagModel reads its heads whatever the score."""
     heads = [name for name in M3_HEADS if (folder / name).is_file()]
     if heads and not settings.allow_pickle:
         raise EvalkitError(
@@ -251,7 +251,7 @@ def _load(class_name: str, model: CheckedModel, **arguments: Any) -> Any:
 def _prepare_for_model(
     inputs: Inputs, first: Sequence[int], second: Sequence[int], **_: object
 ) -> Mapping[str, list[int]]:
-    """What FlagEmbedding asks a tokenizer for: a pair of token ids, cut and put between special tokens.
+    """Return what FlagEmbedding asks a tokenizer for: a pair of token ids, cut and put between special tokens.
 
     Tokenizers have had no such method since transformers 5. FlagEmbedding then writes the ids out as text and tokenises that
     again, which gives other ids where a character is unknown or a text was cut within a word.

@@ -129,12 +129,16 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
 
 def open_engine(model: CheckedModel) -> InfinityReranker | InfinityEmbedder:
     """Load the model as infinity does, from its folder alone."""
-    from evalkit.models.networks import told_as
+    from evalkit.models.networks import reporting_load_errors
 
     with _nothing_else_changed():
         from infinity_emb import AsyncEmbeddingEngine, EngineArgs
     cuda = [model.device.index or 0] if model.device.type == "cuda" else []
-    with quiet(LIBRARY), quiet("sentence_transformers"), told_as(f"{model.folder}: infinity can't load it"):
+    with (
+        quiet(LIBRARY),
+        quiet("sentence_transformers"),
+        reporting_load_errors(f"{model.folder}: infinity can't load it"),
+    ):
         arguments = EngineArgs(  # all that environment variables could change otherwise
             model_name_or_path=str(model.folder.resolve()),  # what looks like a Hub id is looked for there
             revision=None,
@@ -172,7 +176,7 @@ def _refuse_other_model(settings: ModelSettings, folder: Path) -> None:
 
 
 def _refuse_other_inputs(settings: ModelSettings, folder: Path, inputs: Inputs) -> None:
-    """Refuse a length that is not the folder's own, and a tokenizer that tells what infinity changes in texts."""
+    """Refuse a length that is not the folder's own, and a tokenizer that heeds what infinity changes in texts."""
     encoder = read_encoder(folder) if settings.kind == "embedder" else FolderEncoder(None, False)
     length: int = encoder.max_length or inputs.tokenizer.model_max_length
     if settings.kind == "embedder" and not encoder.max_length:  # then the network's positions set a limit too
@@ -232,7 +236,7 @@ class _Listener(logging.Handler):
 
 @contextmanager
 def _failures() -> Iterator[Sequence[BaseException]]:
-    """What infinity's threads die of: they tell it to the log alone, and whoever waits for their answers would wait forever."""
+    """Yield what infinity's threads die of: reported in the log alone, while others wait forever."""
     logger, listener = logging.getLogger(LIBRARY), _Listener()
     before = logger.handlers, logger.level, logger.propagate
     logger.handlers, logger.propagate = [listener], False

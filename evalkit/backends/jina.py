@@ -13,7 +13,7 @@ RERANK = RerankCodec("/v1/rerank", {"return_documents": False, "truncation": Tru
 
 
 def embed_codec(settings: ModelSettings) -> EmbeddingCodec:
-    """Vectors of length one, unless the similarity is a dot product."""
+    """Return the codec: vectors of length one, unless the similarity is a dot product."""
     wishes = {"truncate": True, "normalized": settings.similarity == "cosine", "embedding_type": "float"}
     return EmbeddingCodec("/v1/embeddings", openai_entries, wishes)
 

@@ -72,7 +72,7 @@ class LangChainScorer:
 
 
 def _in_parts(call: Callable[[Sequence[Item]], Any], items: Sequence[Item]) -> NDArray[np.float32]:
-    """All at once, or where they do not fit into memory in parts: LangChain's interface says nothing of batches."""
+    """Call for all at once, or where they do not fit into memory in parts: LangChain's interface says nothing of batches."""
 
     def parts(size: int) -> NDArray[np.float32]:
         return np.concatenate([np.array(call(items[at : at + size]), np.float32) for at in range(0, len(items), size)])
@@ -142,7 +142,7 @@ def open_cross_encoder(model: CheckedModel) -> LangChainScorer:
 
 
 def loading_arguments(model: CheckedModel) -> dict[str, Any]:
-    """What LangChain hands to sentence-transformers when it loads a folder."""
+    """Return what LangChain hands to sentence-transformers when it loads a folder."""
     return {
         "device": str(model.device),
         "trust_remote_code": model.settings.trust_remote_code,
@@ -152,7 +152,7 @@ def loading_arguments(model: CheckedModel) -> dict[str, Any]:
 
 
 def encoding_arguments(model: CheckedModel) -> dict[str, Any]:
-    """What it hands over with texts."""
+    """Return what LangChain hands to sentence-transformers with texts."""
     return {"normalize_embeddings": model.settings.similarity == "cosine", "batch_size": BATCH_SIZE}
 
 
@@ -168,7 +168,7 @@ def refuse_line_breaks(settings: ModelSettings, _: Path, inputs: Inputs) -> None
 
 
 def complete(settings: ModelSettings) -> ModelSettings:
-    """The settings of an object of the user's own, with its kind. Raises EvalkitError where there is no such object."""
+    """Return the settings of an object of the user's own, with its kind. Raises EvalkitError where there is no such object."""
     if not settings.object:
         raise EvalkitError(
             "model=langchain needs model.object=MODULE:NAME, a LangChain Embeddings or cross-encoder of your own; one of "
@@ -186,7 +186,7 @@ def complete(settings: ModelSettings) -> ModelSettings:
 
 
 def _own_object(settings: ModelSettings, place: str) -> RunnableModel:
-    """What it is made of nobody here knows, so its scores are not stored."""
+    """Return the model that an object is. What it is made of nobody here knows, so its scores are not stored."""
     found = _load_object(place)
     module = type(found)
     description: Mapping[str, object] = {
@@ -203,7 +203,7 @@ def _own_object(settings: ModelSettings, place: str) -> RunnableModel:
 
 @cache
 def _load_object(place: str) -> Any:
-    """What stands under MODULE:NAME, the module looked for in the current folder too; a class or function is called for it."""
+    """Return the object at MODULE:NAME, the module looked for in the current folder too; a class or function is called."""
     module, _, name = place.partition(":")
     if not module or not name:
         raise EvalkitError(f"model.object={place}: write MODULE:NAME, as in my_search.models:embeddings")

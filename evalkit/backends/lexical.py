@@ -48,7 +48,7 @@ class BM25:
 
 @cache
 def _tokenizer() -> jieba.Tokenizer:
-    """Jieba with its own dictionary, and without its cache: that lies in the temporary folder, where anyone may put one."""
+    """Return jieba with its own dictionary, and without its cache: that lies in the temporary folder, where anyone may put one."""
     tokenizer = jieba.Tokenizer()
     tokenizer.FREQ, tokenizer.total = tokenizer.gen_pfdict(tokenizer.get_dict_file())
     tokenizer.initialized = True
@@ -56,7 +56,7 @@ def _tokenizer() -> jieba.Tokenizer:
 
 
 def words(text: str) -> list[str]:
-    """The words of a text, in lower case, without white space and punctuation."""
+    """Return the words of a text, in lower case, without white space and punctuation."""
     return [word for word in _tokenizer().cut(text.lower()) if any(character.isalnum() for character in word)]
 
 
@@ -69,7 +69,7 @@ def _all_scores(index: bm25s.BM25, query: str, documents: int) -> NDArray[np.flo
 
 
 def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
-    """BM25 has no weights to load; its version is its revision."""
+    """Return BM25, which has no weights to load; its version is its revision."""
     del runtime
     revision = f"bm25s-{version('bm25s')}"
     identity = ModelIdentity(settings.name, f"local/{settings.name}", revision, settings.kind)

@@ -106,7 +106,7 @@ def refuse_truncation(settings: ModelSettings, backend: str, truncation: str, ad
 def refuse_changed_texts(
     settings: ModelSettings, inputs: Inputs, change: Callable[[str], str], habit: str, advice: str
 ) -> None:
-    """Raise EvalkitError where the tokenizer tells texts from what the library makes of them before it tokenises them."""
+    """Raise EvalkitError where the tokenizer sees a difference between texts and what the library makes of them."""
     given, changed = (
         inputs.tokenizer(text, add_special_tokens=False)["input_ids"] for text in (CHANGEABLE, change(CHANGEABLE))
     )
@@ -115,12 +115,12 @@ def refuse_changed_texts(
 
 
 def refuse_stripping(settings: ModelSettings, inputs: Inputs, library: str, advice: str) -> None:
-    """The same for libraries that take away the white space around a text."""
+    """Raise EvalkitError where the tokenizer heeds the white space around texts, which a library takes away."""
     refuse_changed_texts(settings, inputs, str.strip, f"{library} takes away white space around texts", advice)
 
 
 def within_memory(call: Callable[[int], NDArray[np.float32]], batch_size: int) -> NDArray[np.float32]:
-    """What `call` gives with that batch size, halved for as long as a batch does not fit into memory.
+    """Return what `call` gives with that batch size, halved for as long as a batch does not fit into memory.
 
     Raises EvalkitError where one input alone does not.
     """
@@ -139,7 +139,7 @@ def within_memory(call: Callable[[int], NDArray[np.float32]], batch_size: int) -
 
 
 def as_scores(values: Any) -> NDArray[np.float32]:
-    """A library's scores as float32, shape (pairs,)."""
+    """Return a library's scores as float32, shape (pairs,)."""
     return np.asarray(values, np.float32).reshape(-1)
 
 

@@ -24,9 +24,8 @@ from numpy.typing import NDArray
 
 from evalkit.backends.libraries import as_scores, quiet, within_memory
 from evalkit.backends.torch import choose_device, device_name
-from evalkit.configuration.files import unknown_name
-from evalkit.errors import EvalkitError
-from evalkit.hub_access import told_as
+from evalkit.errors import EvalkitError, unknown_name
+from evalkit.hub_access import reporting_hub_errors
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
 from evalkit.models.weights import find_model
@@ -52,7 +51,7 @@ class TaskPlace:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The same as `encode` and `predict` take it."""
+        """What `encode` and `predict` take of it: the task, its split and subset."""
         return {"task_metadata": self.metadata, "hf_split": self.split, "hf_subset": self.subset}
 
     @property
@@ -107,7 +106,7 @@ class MtebScorer:
 
 
 def complete(settings: ModelSettings) -> ModelSettings:
-    """The settings of a model of mteb's registry: its name there, its revision, kind and similarity.
+    """Return the settings of a model of mteb's registry: its name there, its revision, kind and similarity.
 
     Raises EvalkitError where mteb does not know it, and for what gives no vector of a text and no score of a pair.
     """
@@ -200,7 +199,9 @@ def _load(meta: Any, settings: ModelSettings, folder: Path | None, runtime: Runt
         "run it on a machine that reaches the Hub, set HF_ENDPOINT to a mirror, or name a folder: model.path=FOLDER"
     )
     with (
-        told_as(f"mteb can't load {settings.name}", offline=runtime.offline or bool(folder), advice=advice),
+        reporting_hub_errors(
+            f"mteb can't load {settings.name}", offline=runtime.offline or bool(folder), advice=advice
+        ),
         quiet(NAME),
     ):
         model = meta.load_model(device=runtime.device)
@@ -212,7 +213,7 @@ def _load(meta: Any, settings: ModelSettings, folder: Path | None, runtime: Runt
 
 
 def _rank_by_logits(model: Any) -> None:
-    """Sentence-transformers puts a sigmoid on a single label, which makes ties of the highest scores."""
+    """Take away the sigmoid that sentence-transformers puts on a single label, which makes ties of the highest scores."""
     inner: Any = getattr(model, "model", None)
     if hasattr(inner, "activation_fn") and getattr(inner, "num_labels", None) == 1:
         inner.activation_fn = torch.nn.Identity()
@@ -244,7 +245,7 @@ def _place_of(task: Task) -> TaskPlace:
 
 
 def _metadata(name: str, languages: Sequence[str]) -> Any:
-    """A reranking task that mteb does not know. Its prompt is what mteb gives instructed models where a task has none."""
+    """Return a reranking task that mteb does not know. Its prompt is what mteb gives instructed models where a task has none."""
     try:
         return TaskMetadata(
             name=name,
@@ -268,7 +269,7 @@ def _metadata(name: str, languages: Sequence[str]) -> Any:
 
 
 def _loader(texts: Sequence[str], role: Role, batch_size: int) -> Any:
-    """Texts with the columns that mteb gives queries and documents."""
+    """Return texts with the columns that mteb gives queries and documents."""
     from datasets import Dataset
     from torch.utils.data import DataLoader
 

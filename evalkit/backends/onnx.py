@@ -90,7 +90,7 @@ def open_network(settings: ModelSettings, files: ModelFiles, runtime: Runtime) -
 
 
 def own_file(settings: ModelSettings, files: ModelFiles, runtime: Runtime) -> Path | None:
-    """The ONNX file of the model's own that is to run, if any: the one that is named, or a cross-encoder's usual one in fp32."""
+    """Return the model's own ONNX file that is to run, if any: the one that is named, or a cross-encoder's usual one in fp32."""
     if settings.onnx_file:
         return files.folder / settings.onnx_file
     usual = files.folder / OWN_FILE
@@ -98,7 +98,7 @@ def own_file(settings: ModelSettings, files: ModelFiles, runtime: Runtime) -> Pa
 
 
 def _refuse_changed(settings: ModelSettings, runtime: Runtime) -> None:
-    """An ONNX file runs as it is, and gives a cross-encoder's logits."""
+    """Refuse what an ONNX file can't do: it runs as it is, and gives a cross-encoder's logits."""
     if runtime.dtype != "fp32":
         raise EvalkitError(f"dtype={runtime.dtype}: {settings.onnx_file} is run as it is; leave dtype out")
     if settings.kind != "cross-encoder":
@@ -109,7 +109,7 @@ def _refuse_changed(settings: ModelSettings, runtime: Runtime) -> None:
 
 
 def exported_file(settings: ModelSettings, files: ModelFiles, runtime: Runtime) -> Path:
-    """The model as an ONNX file in the cache, exported there if it is not yet; pooling and normalisation are inside.
+    """Return the model as an ONNX file in the cache, exported there if it is not yet; pooling and normalisation are inside.
 
     Raises EvalkitError where the cache can't be written.
     """
@@ -139,7 +139,7 @@ def exported_file(settings: ModelSettings, files: ModelFiles, runtime: Runtime) 
 def _export(settings: ModelSettings, files: ModelFiles, folder: Path) -> None:
     import torch
 
-    from evalkit.models.first_token import compute_first_token_alone
+    from evalkit.models.bert import compute_first_token_alone
     from evalkit.models.networks import load_inputs, load_network, quiet_transformers
 
     example = load_inputs(settings, files.folder).example()

@@ -47,7 +47,7 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
 
 
 def _refuse_pretended(dtype: str) -> None:
-    """OpenVINO takes a wish for bf16 on any processor, and computes in fp32 where there is none."""
+    """Refuse bf16 on a processor without it, where OpenVINO takes the wish and computes in fp32."""
     if dtype != "bf16":
         return
     import openvino
@@ -98,7 +98,7 @@ def open_network(settings: ModelSettings, files: ModelFiles, runtime: Runtime) -
 
 
 def converted_network(settings: ModelSettings, files: ModelFiles, runtime: Runtime, example: Mapping[str, Any]) -> Any:
-    """The network in OpenVINO's form: out of the cache, or converted and put there."""
+    """Return the network in OpenVINO's form: out of the cache, or converted and put there."""
     import openvino
 
     folder = conversion_folder("openvino", settings, files, runtime)
@@ -123,7 +123,7 @@ def converted_network(settings: ModelSettings, files: ModelFiles, runtime: Runti
 def _convert(settings: ModelSettings, files: ModelFiles, example: Mapping[str, Any]) -> Any:
     import openvino
 
-    from evalkit.models.first_token import compute_first_token_alone
+    from evalkit.models.bert import compute_first_token_alone
     from evalkit.models.networks import load_network, quiet_transformers
 
     with warnings.catch_warnings(), quiet_transformers():

@@ -12,7 +12,7 @@ from evalkit.models.interfaces import Part
 
 
 def by_query(pairs: Sequence[tuple[str, str]], size: int) -> Iterator[NDArray[np.int64]]:
-    """Positions of pairs that share a query, wherever they stand, at most `size` together."""
+    """Yield positions of pairs that share a query, wherever they stand, at most `size` together."""
     positions: dict[str, list[int]] = {}
     for position, (query, _) in enumerate(pairs):
         positions.setdefault(query, []).append(position)
@@ -22,7 +22,7 @@ def by_query(pairs: Sequence[tuple[str, str]], size: int) -> Iterator[NDArray[np
 
 
 def joined(parts: Iterable[Part], count: int) -> NDArray[np.float32]:
-    """The outputs of all parts in the order of the `count` items: scores, or vectors of one length.
+    """Return the outputs of all parts in the order of the `count` items: scores, or vectors of one length.
 
     Raises EvalkitError where the vectors' lengths differ.
     """

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from evalkit.backends import sentence_transformers_3
 from evalkit.backends.libraries import (
     CheckedModel,
     as_scores,
@@ -94,13 +93,13 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
 
 def open_cross_encoder(model: CheckedModel) -> CrossEncoderScorer:
     """Load a CrossEncoder."""
-    load = sentence_transformers_3.load_cross_encoder if _major_version() == OLD else _load_cross_encoder
+    load = _load_old_cross_encoder if _major_version() == OLD else _load_cross_encoder
     return CrossEncoderScorer(load(model), model.settings.query_prompt, model.settings.document_prompt)
 
 
 def open_embedder(model: CheckedModel) -> SentenceTransformerEmbedder:
     """Build a SentenceTransformer of the recipe's parts."""
-    load = sentence_transformers_3.load_embedder if _major_version() == OLD else _load_embedder
+    load = _load_old_embedder if _major_version() == OLD else _load_embedder
     return SentenceTransformerEmbedder(load(model), model.settings.query_prompt, model.settings.document_prompt)
 
 
@@ -139,7 +138,7 @@ def _load_embedder(model: CheckedModel) -> Any:
 
 
 def _transformer(model: CheckedModel, task: str) -> Any:
-    """The network with its tokenizer, for text alone: a tokenizer with a chat template would have it take messages."""
+    """Return the network with its tokenizer, for text alone: a tokenizer with a chat template would have it take messages."""
     from sentence_transformers.sentence_transformer.modules import Transformer
 
     output, name = OUTPUTS[model.settings.kind]
@@ -154,3 +153,46 @@ def _transformer(model: CheckedModel, task: str) -> Any:
             modality_config={"text": {"method": "forward", "method_output_name": output}},
             module_output_name=name,
         )
+
+
+def _load_old_cross_encoder(model: CheckedModel) -> Any:
+    """Return a CrossEncoder that gives raw logits."""
+    from sentence_transformers import CrossEncoder
+
+    with quiet("sentence_transformers"):
+        return CrossEncoder(
+            str(model.folder),
+            max_length=model.inputs.max_length,
+            device=str(model.device),
+            automodel_args={"torch_dtype": model.dtype},
+            trust_remote_code=model.settings.trust_remote_code,
+            local_files_only=True,
+            default_activation_function=torch.nn.Identity(),
+        )
+
+
+def _old_transformer(model: CheckedModel) -> Any:
+    """Return the first part of a SentenceTransformer: the network with its tokenizer."""
+    from sentence_transformers.models import Transformer
+
+    given = {"trust_remote_code": model.settings.trust_remote_code, "local_files_only": True}
+    with quiet("sentence_transformers"):
+        return Transformer(
+            str(model.folder),
+            max_seq_length=model.inputs.max_length,
+            model_args={"torch_dtype": model.dtype, **given},
+            tokenizer_args=dict(given),
+            config_args=given,
+        )
+
+
+def _load_old_embedder(model: CheckedModel) -> Any:
+    """Return a SentenceTransformer of the recipe's parts."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Normalize, Pooling
+
+    settings = model.settings
+    transformer = _old_transformer(model)
+    pooling = Pooling(transformer.get_word_embedding_dimension(), pooling_mode=POOLING_MODES[settings.pooling])
+    parts = [transformer, pooling, *([Normalize()] if settings.similarity == "cosine" else [])]
+    return SentenceTransformer(modules=parts, device=str(model.device))

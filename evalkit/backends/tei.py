@@ -69,7 +69,7 @@ class PredictCodec:
 
 
 def embed_codec(settings: ModelSettings) -> EmbeddingCodec:
-    """Vectors of length one, unless the similarity is a dot product."""
+    """Return the codec: vectors of length one, unless the similarity is a dot product."""
     wishes = {"truncate": True, "normalize": settings.similarity == "cosine"}
     return EmbeddingCodec("/embed", in_order, wishes, texts="inputs", model=None)
 
@@ -114,7 +114,7 @@ def _info(client: Client) -> Info:
 
 
 def _refuse_other_model(client: Client, settings: ModelSettings, info: Info) -> None:
-    """The last part of the name decides: the server may have loaded a folder of that name."""
+    """Refuse a server that runs another model. The last part of the name decides: it may have loaded a folder of that name."""
     wanted = client.settings.served_model or (None if settings.path else settings.hub_id)
     names = {_last_part(name) for name in (info.model_id, info.served_model_name) if name}
     if wanted and _last_part(wanted) not in names:

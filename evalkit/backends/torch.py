@@ -42,8 +42,8 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
 def _runs_packed(settings: ModelSettings, files: ModelFiles, device: torch.device, dtype: torch.dtype) -> bool:
     if device.type != "cuda" or dtype == torch.float32:
         return False  # without looking into files
+    from evalkit.models.bert import runs_packed
     from evalkit.models.networks import load_config
-    from evalkit.models.packed import runs_packed
 
     plain = settings.kind in ("cross-encoder", "embedder") or (settings.kind == "bge-m3" and settings.score == "dense")
     return plain and runs_packed(load_config(settings, files.folder), device, dtype)
@@ -53,8 +53,8 @@ def open_network(
     settings: ModelSettings, files: ModelFiles, device: torch.device, runtime: Runtime, *, packed: bool
 ) -> LocalNetwork:
     """Load the weights onto the device; with `packed`, batches are computed without padding."""
+    from evalkit.models.bert import EncoderNetwork, packed_forward
     from evalkit.models.local import TokenizedNetwork, is_out_of_memory
-    from evalkit.models.packed import EncoderNetwork, packed_forward
     from evalkit.models.recipes import load_recipe
 
     if runtime.threads:
@@ -85,12 +85,12 @@ def open_network(
 
 
 def device_name(device: torch.device) -> str:
-    """What a result says of a device: a GPU's own name, else its type."""
+    """Return what a result says of a device: a GPU's own name, else its type."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def choose_device(name: str | None) -> torch.device:
-    """The device of that name, or the best there is. Raises EvalkitError where this machine lacks it."""
+    """Return the device of that name, or the best there is. Raises EvalkitError where this machine lacks it."""
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:

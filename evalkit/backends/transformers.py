@@ -45,7 +45,7 @@ class CardModel:
     segments: bool = True
 
     def run(self, *texts: list[str]) -> tuple[Mapping[str, torch.Tensor], Any]:
-        """The tokenizer's output for one batch, and the network's."""
+        """Return the tokenizer's output for one batch, and the network's."""
         inputs = self.tokenizer(
             *texts,
             padding=True,
@@ -104,18 +104,18 @@ class CardEmbedder(CardModel):
 
 
 def cls_pool(hidden: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
-    """BGE's page: `model_output[0][:, 0]`."""
+    """Return the first token's vector, as on BGE's page: `model_output[0][:, 0]`."""
     return hidden[:, 0]
 
 
 def average_pool(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The page of e5."""
+    """Return the mean of the tokens' vectors, as on e5's page."""
     hidden = hidden.masked_fill(~mask[..., None].bool(), 0.0)
     return hidden.sum(dim=1) / mask.sum(dim=1)[..., None]
 
 
 def last_token_pool(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The page of Qwen3-Embedding, for either side of padding."""
+    """Return the last token's vector, as on Qwen3-Embedding's page, for either side of padding."""
     if mask[:, -1].sum() == mask.shape[0]:
         return hidden[:, -1]
     return hidden[torch.arange(len(hidden), device=hidden.device), mask.sum(dim=1) - 1]

@@ -18,7 +18,7 @@ AS_LONG_AS_IT_CAN = -1
 
 
 def score_codec(wishes: Mapping[str, object]) -> RerankCodec:
-    """One text_1 with several text_2."""
+    """Ask for one text_1 with several text_2."""
     return RerankCodec(
         "/score",
         {**wishes, "use_activation": False},

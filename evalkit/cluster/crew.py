@@ -1,7 +1,8 @@
 """The driver's side: hires actors, hands windows out to them, gives the batches that come back, and replaces actors that die.
 
-An actor has a part that runs and one that waits, so that it never idles; who is fast gets more. Only ordinary calls are
-used, since Ray Client knows no streaming generators: of each actor one answer is awaited, and it brings all that is done.
+An actor has a share of a window that runs and one that waits, so that it never idles; who is fast gets more. Only ordinary calls
+are used, since Ray Client knows no streaming generators: of each actor one answer is awaited, and it brings all that is done. A
+process has one crew (`crew_of`), which stays for its next model; the engine sees it as a RayScorer.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from evalkit.cluster import connection
@@ -18,7 +20,7 @@ from evalkit.cluster.worker import Description, Failure, Worker, differences, pa
 from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import DoneBatch, TextWindow
 
-DEPTH = 2  # parts of windows that an actor has at once
+DEPTH = 2  # shares of windows that an actor has at once
 NOTICE_SECONDS = 30.0
 CALLS_AT_ONCE = DEPTH + 1
 logger = logging.getLogger("evalkit")
@@ -69,7 +71,7 @@ class Crew:
         with self._until_done():
             while True:
                 self._hand_out(work)
-                if not work.waiting and not any(member.parts for member in self._members):
+                if not work.waiting and not any(member.shares for member in self._members):
                     return
                 for member in self._answered():
                     yield from self._hear(member, work)
@@ -111,17 +113,17 @@ class Crew:
 
     def _hand_out(self, work: Work) -> None:
         """Give the actors windows, everyone one before anyone two, and ask each for what it has done."""
-        self._hire(max(1, len(work.waiting) + sum(1 for member in self._members if member.parts)))
+        self._hire(max(1, len(work.waiting) + sum(1 for member in self._members if member.shares)))
         for depth in range(1, DEPTH + 1):
             for member in self._members:
-                while member.key == work.job.key and len(member.parts) < depth and work.waiting:
-                    part = work.waiting.popleft()
-                    window = work.window(part)
+                while member.key == work.job.key and len(member.shares) < depth and work.waiting:
+                    share = work.waiting.popleft()
+                    window = work.window(share)
                     if window is not None:
                         member.actor.score.remote(work.job.key, work.job.prepare, window)
-                        member.parts.append(part)
+                        member.shares.append(share)
         for member in self._members:
-            if member.call is None and member.parts:
+            if member.call is None and member.shares:
                 member.call = member.actor.take.remote()
             elif member.call is None and member.key != work.job.key and work.waiting:
                 self._ask(member, work.job, load=True)
@@ -149,10 +151,10 @@ class Crew:
         if not isinstance(answer, list):
             self._welcome(member, answer, work.job)
             return
-        for part, message in answer:
-            work.moves(part)
+        for share, message in answer:
+            work.moves(share)
             if message is None:
-                member.parts.remove(part)
+                member.shares.remove(share)
             elif isinstance(message, DoneBatch):
                 yield message
             else:
@@ -183,8 +185,8 @@ class Crew:
                 "evalkit can't be imported on a node of the Ray cluster: install the same version on all of them"
             ) from error
         logger.warning("an actor of the Ray cluster is lost; its work is handed out again")
-        if work is not None and member.parts:
-            work.take_back(member.parts)
+        if work is not None and member.shares:
+            work.take_back(member.shares)
         elif member.key != job.key:
             self._failed_starts += 1
             if self._failed_starts < DEATHS:
@@ -245,3 +247,35 @@ def _kill(member: Member) -> None:
 
     with contextlib.suppress(Exception):  # it may be dead already, or the cluster gone
         ray.kill(member.actor)
+
+
+_crew: Crew | None = None  # this process's
+
+
+def crew_of(settings: RaySettings) -> Crew:
+    """The crew of this process; one of other settings is let go first."""
+    global _crew
+    if _crew is not None and _crew.settings != settings:
+        dismiss()
+    if _crew is None:
+        _crew = Crew(settings)
+    return _crew
+
+
+def dismiss() -> None:
+    """Let this process's crew go, if it has one, with all that was started for it."""
+    global _crew
+    if _crew is not None:
+        crew, _crew = _crew, None
+        crew.close()
+
+
+@dataclass(frozen=True)
+class RayScorer:
+    """A WindowScorer: the actors that hold a model."""
+
+    settings: RaySettings
+    job: Job
+
+    def run_windows(self, starts: Sequence[int], window: Callable[[int], TextWindow | None]) -> Generator[DoneBatch]:
+        return crew_of(self.settings).run_windows(self.job, starts, window)

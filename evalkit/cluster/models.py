@@ -39,7 +39,7 @@ def model_on_ray(ray: RaySettings, backend: str, settings: ModelSettings, runtim
 
     Raises EvalkitError as `prepare_model` does, and for whatever is wrong with the cluster.
     """
-    from evalkit.cluster.scorer import RayScorer, crew_of
+    from evalkit.cluster.crew import RayScorer, crew_of
     from evalkit.cluster.work import Job
 
     settings, runtime = _anywhere(settings), _on_an_actor(runtime, ray)

@@ -9,14 +9,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from evalkit.cluster.connection import FINISH
-from evalkit.cluster.worker import Description, Failure, Part, Prepare, differences
+from evalkit.cluster.worker import Description, Failure, Prepare, Share, differences
 from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import TextWindow
-from evalkit.scoring.text_windows import name_item
 
 DEATHS = 3  # so often may a window kill its actor without a step forward, and a model its actors while they load it
 # a window is cut into shares where there are too few for all actors to end at about the same time; each tokenises it anew
-PARTS_PER_ACTOR = 8
+SHARES_PER_ACTOR = 8
 MOST_SHARES = 16
 
 
@@ -32,52 +31,55 @@ class Job:
 
 @dataclass(eq=False)
 class Member:
-    """An actor: the call whose answer is awaited, the model that it holds, and its parts of windows, the first of which runs."""
+    """An actor: the call whose answer is awaited, the model that it holds, and its shares of windows, the first of which runs."""
 
     actor: Any
     call: Any = None
     asked: str = ""  # the key of the model that it was last asked to hold
     key: str = ""
-    parts: deque[Part] = field(default_factory=deque)
+    shares: deque[Share] = field(default_factory=deque)
 
 
 class Work:
-    """The parts of windows still to hand out, and how often each killed its actor."""
+    """The shares of windows still to hand out, and how often each killed its actor."""
 
     def __init__(
         self, job: Job, starts: Sequence[int], window: Callable[[int], TextWindow | None], actors: int
     ) -> None:
-        shares = min(MOST_SHARES, math.ceil(PARTS_PER_ACTOR * actors / max(1, len(starts))))
+        shares = min(MOST_SHARES, math.ceil(SHARES_PER_ACTOR * actors / max(1, len(starts))))
         self.job = job
         self.waiting = deque((start, share) for start in starts for share in range(shares))
         self._shares = shares
         self._window = window
-        self._deaths: Counter[Part] = Counter()
+        self._deaths: Counter[Share] = Counter()
 
-    def window(self, part: Part) -> TextWindow | None:
-        """The window as it is now, with the share that is asked for; None where it lacks nothing."""
-        start, share = part
+    def window(self, share: Share) -> TextWindow | None:
+        """Return the window as it is now, with the share that is asked for; None where it lacks nothing."""
+        start, number = share
         window = self._window(start)
-        return None if window is None else replace(window, share=share, shares=self._shares)
+        return None if window is None else replace(window, share=number, shares=self._shares)
 
-    def moves(self, part: Part) -> None:
-        """There was a step forward with this part."""
-        self._deaths.pop(part, None)
+    def moves(self, share: Share) -> None:
+        """Note a step forward with this share: its deaths are counted anew."""
+        self._deaths.pop(share, None)
 
-    def take_back(self, parts: Sequence[Part]) -> None:
-        """Parts of an actor that died at the first of them. Raises EvalkitError where that one keeps killing actors."""
-        self._deaths[parts[0]] += 1
-        if self._deaths[parts[0]] >= DEATHS:
-            raise self._deadly(parts[0])
-        self.waiting.extendleft(reversed(parts))
+    def take_back(self, shares: Sequence[Share]) -> None:
+        """Take back the shares of an actor that died at the first of them.
 
-    def _deadly(self, part: Part) -> EvalkitError:
-        window = self.window(part)
+        Raises EvalkitError where that one keeps killing actors.
+        """
+        self._deaths[shares[0]] += 1
+        if self._deaths[shares[0]] >= DEATHS:
+            raise self._deadly(shares[0])
+        self.waiting.extendleft(reversed(shares))
+
+    def _deadly(self, share: Share) -> EvalkitError:
+        window = self.window(share)
         if window is None:
             return EvalkitError(f"{DEATHS} actors died at the end of a window; {FINISH}")
-        first = window.start + int((~window.known).argmax())
+        first = window.items.first + int((~window.known).argmax())
         return EvalkitError(
-            f"{DEATHS} actors in a row died at {name_item(window, first)} or one of the {len(window.known)} items around it: out "
+            f"{DEATHS} actors in a row died at {window.items.name(first)} or one of the {len(window.known)} items around it: out "
             f"of memory, or a fault in the backend's own code? {FINISH}"
         )
 

@@ -8,34 +8,18 @@ from __future__ import annotations
 import gc
 import hashlib
 import importlib.metadata
-import itertools
 import platform
 import queue
 import threading
-import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-
-import numpy as np
-from numpy.typing import NDArray
+from functools import cache, cached_property
 
 from evalkit.errors import EvalkitError
 from evalkit.machine import PACKAGE_FOLDER, processor_name
-from evalkit.models.interfaces import (
-    DoneBatch,
-    LocalNetwork,
-    PairScorer,
-    PairStream,
-    RunnableModel,
-    Scorer,
-    TextEmbedder,
-    TextStream,
-    TextWindow,
-)
+from evalkit.models.interfaces import DoneBatch, RunnableModel, TextWindow
 from evalkit.records import ModelIdentity
-from evalkit.scoring.execution import CHUNK, Memory, network_batches
-from evalkit.scoring.text_windows import encode_window, name_item, role_of
+from evalkit.scoring.adapters import Adapter, InParts, Planned, adapter_of
 from evalkit.version import __version__
 
 OUTBOX = 32  # batches that may wait to be fetched: as much is lost with an actor at most, beside those that run
@@ -73,8 +57,21 @@ class Failure:
     text: str
 
 
-Part = tuple[int, int]  # where a window starts, and which share of it
-Message = tuple[Part, DoneBatch | EvalkitError | Failure | None]  # a batch, what went wrong, or None at the part's end
+@dataclass(frozen=True)
+class Held:
+    """A model under its `key`, with the adapter of its scorer, whose weights are loaded at the first use."""
+
+    key: str
+    model: RunnableModel
+
+    @cached_property
+    def adapter(self) -> Adapter:
+        return adapter_of(self.model.scorer)
+
+
+Share = tuple[int, int]  # where a window starts, and which share of it
+# of a share: a batch, what went wrong, or None at its end
+Message = tuple[Share, DoneBatch | EvalkitError | Failure | None]
 
 
 class Worker:
@@ -83,34 +80,33 @@ class Worker:
     def __init__(self) -> None:
         self._outbox: queue.Queue[Message] = queue.Queue(OUTBOX)
         self._loading, self._tokenizing, self._running = threading.Lock(), threading.Lock(), threading.Lock()
-        self._key = ""
-        self._model: RunnableModel | None = None
-        self._memory = Memory()
+        self._held: Held | None = None
 
     def describe(self, key: str, prepare: Prepare, load: bool) -> Description | EvalkitError | Failure:
         """Find the model, load it if that is asked for, and say what it is."""
         try:
-            model = self._prepared(key, prepare)
-            _refuse_unfit(model, load)
+            held = self._prepared(key, prepare)
+            self._refuse_unfit(held, load)
         except EvalkitError as error:
             return error
         except Exception as error:
             return Failure(type(error).__name__, str(error))
+        model = held.model
         return Description(
             model.identity, model.description, model.way, package_versions(), processor_name(), platform.node()
         )
 
     def score(self, key: str, prepare: Prepare, window: TextWindow) -> None:
         """Run a window's share; its batches, and that it is done, are there to `take`."""
-        part = window.start, window.share
+        share = window.items.first, window.share
         try:
             for batch in self._batches(self._prepared(key, prepare), window):
-                self._outbox.put((part, batch))
-            self._outbox.put((part, None))
+                self._outbox.put((share, batch))
+            self._outbox.put((share, None))
         except EvalkitError as error:
-            self._outbox.put((part, error))
+            self._outbox.put((share, error))
         except Exception as error:
-            self._outbox.put((part, Failure(type(error).__name__, str(error))))
+            self._outbox.put((share, Failure(type(error).__name__, str(error))))
 
     def take(self) -> list[Message]:
         """What there is, as soon as there is anything."""
@@ -119,63 +115,34 @@ class Worker:
             messages.append(self._outbox.get())
         return messages
 
-    def _prepared(self, key: str, prepare: Prepare) -> RunnableModel:
+    def _prepared(self, key: str, prepare: Prepare) -> Held:
         with self._loading:
-            if self._model is None or self._key != key:
-                self._model = None
+            if self._held is None or self._held.key != key:
+                self._held = None
                 gc.collect()  # the old weights go before the new ones come
-                self._model, self._key, self._memory = prepare(), key, Memory()
-            return self._model
+                self._held = Held(key, prepare())
+            return self._held
 
-    def _batches(self, model: RunnableModel, window: TextWindow) -> Iterator[DoneBatch]:
+    def _loaded(self, held: Held) -> Adapter:
         with self._loading:
-            scorer = model.scorer
-        batches_before = itertools.count()
+            return held.adapter
 
-        def lacks(items: NDArray[np.int64]) -> bool:
-            ours = next(batches_before) % window.shares == window.share
-            return ours and not window.known[items - window.start].all()
+    def _refuse_unfit(self, held: Held, load: bool) -> None:
+        """Raise EvalkitError for what gains nothing here, or needs more than texts."""
+        name = held.model.description["name"]
+        if held.model.for_task is not None:
+            raise EvalkitError(f"backend={name} does something for each task, which actors don't see; runner=local")
+        if load and isinstance(self._loaded(held), InParts):
+            raise EvalkitError(f"backend={name} batches by itself; runner=local")
 
-        if not isinstance(scorer, LocalNetwork):
-            with self._running:
-                yield from _chunks(scorer, window, lacks)
-            return
+    def _batches(self, held: Held, window: TextWindow) -> Iterator[DoneBatch]:
+        adapter = self._loaded(held)
+        if not isinstance(adapter, Planned):
+            raise TypeError(f"{type(held.model.scorer).__name__} can't score these items")
         with self._tokenizing:  # while the window before this one runs
-            encoded = encode_window(scorer, window)
+            batches = list(adapter.lacking(window.items, window.known, window.share, window.shares))
         with self._running:
-            yield from network_batches(scorer, [encoded], lacks, self._memory, lambda item: name_item(window, item))
-
-
-def _refuse_unfit(model: RunnableModel, load: bool) -> None:
-    """Raise EvalkitError for what gains nothing here, or needs more than texts."""
-    name = model.description["name"]
-    if model.for_task is not None:
-        raise EvalkitError(f"backend={name} does something for each task, which actors don't see; runner=local")
-    if load and isinstance(model.scorer, PairStream | TextStream):
-        raise EvalkitError(f"backend={name} batches by itself; runner=local")
-
-
-def _chunks(scorer: Scorer, window: TextWindow, lacks: Callable[[NDArray[np.int64]], bool]) -> Generator[DoneBatch]:
-    """The same calls that scoring/execution.py's run_chunks makes: a window is a whole number of chunks."""
-    if window.pairs is None:
-        texts, role = window.queries or window.documents, role_of(window)
-        count = len(texts)
-    else:
-        pairs = [(window.queries[query], window.documents[document]) for query, document in window.pairs.tolist()]
-        count = len(pairs)
-    for first in range(0, count, CHUNK):
-        rows = slice(first, min(first + CHUNK, count))
-        items = window.start + np.arange(rows.start, rows.stop)
-        if not lacks(items):
-            continue
-        started = time.perf_counter()
-        if window.pairs is None and isinstance(scorer, TextEmbedder):
-            outputs = scorer.embed(texts[rows], role)
-        elif window.pairs is not None and isinstance(scorer, PairScorer):
-            outputs = scorer.score(pairs[rows])
-        else:
-            raise TypeError(f"{type(scorer).__name__} can't score these items")
-        yield DoneBatch(items, outputs, time.perf_counter() - started)
+            yield from adapter.run(window.items, batches)
 
 
 @cache

@@ -11,8 +11,7 @@ from rich.table import Table
 
 from evalkit.backends.conversions import conversion_bytes, delete_conversions, kept_conversions
 from evalkit.cache import cache_folder
-from evalkit.configuration.files import unknown_name
-from evalkit.errors import EvalkitError
+from evalkit.errors import EvalkitError, unknown_name
 from evalkit.output.console import OutputConsole
 from evalkit.output.json import escaped_json
 from evalkit.output.numbers import counted

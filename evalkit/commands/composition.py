@@ -20,16 +20,9 @@ from yaml import YAMLError
 from evalkit import backends, interruption
 from evalkit.cluster.settings import RaySettings
 from evalkit.commands.run_configuration import RunConfiguration, deviations
-from evalkit.configuration.files import (
-    configs_dir,
-    is_nested_deep,
-    nearest,
-    option_names,
-    refuse_endless_defaults,
-    unknown_name,
-)
+from evalkit.configuration.files import configs_dir, is_nested_deep, option_names, refuse_endless_defaults
 from evalkit.configuration.overrides import quote_free_text
-from evalkit.errors import EvalkitError
+from evalkit.errors import EvalkitError, nearest, unknown_name
 from evalkit.models import settings as models
 from evalkit.models.interfaces import Runtime
 from evalkit.models.server_settings import ServerSettings

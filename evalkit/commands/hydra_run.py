@@ -46,7 +46,7 @@ def run_with_hydra(arguments: list[str]) -> int:
 
 def _dismiss_actors() -> None:
     """End what runner=ray started, if it was chosen."""
-    cluster = sys.modules.get("evalkit.cluster.scorer")
+    cluster = sys.modules.get("evalkit.cluster.crew")
     if cluster is not None:
         cluster.dismiss()
 

@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from evalkit.backends import AUTO, backends_for, how_to_install, is_installed, read_backend
-from evalkit.configuration.files import option_names, read_option, unknown_name
+from evalkit.configuration.files import option_names, read_option
+from evalkit.errors import unknown_name
 from evalkit.models.settings import read_model
 from evalkit.output.console import OutputConsole
 from evalkit.results import published

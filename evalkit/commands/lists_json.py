@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from evalkit.backends import backends_for, is_installed, read_backend
-from evalkit.configuration.files import option_names, read_option, unknown_name
+from evalkit.configuration.files import option_names, read_option
+from evalkit.errors import unknown_name
 from evalkit.models.settings import read_model
 from evalkit.output.console import OutputConsole
 from evalkit.output.json import escaped_json

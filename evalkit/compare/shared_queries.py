@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.compare.systems import System, systems_of
-from evalkit.configuration.files import unknown_name
-from evalkit.errors import EvalkitError
+from evalkit.errors import EvalkitError, unknown_name
 from evalkit.metrics.measures import PROTOCOLS, Measure, find_measure, is_measure, protocol_of, same_measure
 from evalkit.results.reading import StoredResult
 

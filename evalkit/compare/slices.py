@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.compare.shared_queries import SharedQueries
-from evalkit.configuration.files import unknown_name
-from evalkit.errors import EvalkitError
+from evalkit.errors import EvalkitError, unknown_name
 
 _PARTS = 4
 

@@ -6,9 +6,7 @@ group's base option; here the settings classes supply those defaults.
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import ValidationError
 
-from evalkit.errors import EvalkitError
+from evalkit.errors import EvalkitError, unknown_name
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -132,20 +130,6 @@ def _default_names(file: Path) -> list[str]:
         for value in (one.values() if isinstance(one, dict) else [one])
     ]
     return [value.partition("@")[0].rpartition("/")[2] for value in values if isinstance(value, str)]
-
-
-def nearest(name: str, known: Iterable[str]) -> list[str]:
-    """At most three known names that resemble `name`, whatever the case."""
-    by_lower = {candidate.lower(): candidate for candidate in known}
-    return [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.45)]
-
-
-def unknown_name(what: str, name: str, known: Iterable[str]) -> EvalkitError:
-    """The error for a name that nothing has: it offers the nearest right ones."""
-    known = tuple(known)
-    close = nearest(name, known)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known) or 'none'}"
-    return EvalkitError(f"there is no {what} {name!r}; {hint}")
 
 
 def settings_error(what: str, error: ValidationError) -> EvalkitError:

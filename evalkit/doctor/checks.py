@@ -1,4 +1,7 @@
-"""The table of checks, and how it judges evidence."""
+"""The checks: pure functions from evidence to an opinion, the table of them at the end, and how the table judges.
+
+Those of scores and of the ranking are here; those of weights, truncation, prompts and cost stand beside what measures these.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,50 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from evalkit.doctor import input_checks, quality_checks, score_checks
-from evalkit.doctor.records import Evidence, Opinion
+import numpy as np
+
+from evalkit.doctor.cost import judge_cost
+from evalkit.doctor.figures import (
+    average_precisions,
+    chance_at_random,
+    interval,
+    random_precisions,
+    share,
+    spread,
+    tie_facts,
+)
+from evalkit.doctor.prompts import judge_prompts
+from evalkit.doctor.records import Evidence, Measurements, Opinion, Rescored
+from evalkit.doctor.sampling import FEWEST_QUERIES, first_requests
+from evalkit.doctor.truncation import judge_truncation
+from evalkit.doctor.weights import judge_golden, judge_weights
+from evalkit.output.numbers import percent
+from evalkit.records import Task
+from evalkit.results import published
+from evalkit.results.published import PublishedFigure
 
 Needs = Literal["nothing", "finite scores", "scores that differ"]
+
+# the largest difference between two scores of one input that rounding may make, as a share of the spread of a query's
+# scores: below 1e-4 in fp32 as measured
+NOISE = {"fp32": 0.01, "fp16": 0.1, "bf16": 0.5, "int8": 1.0}
+SATURATED = 0.05
+"""Share of the texts that are tied at the lowest or highest score of all, from which on scores are saturated."""
+DECISIVE = 0.01  # of MAP, a fraction: what ties or positions may move
+WORTH_TELLING = 0.01
+CONSTANT = 1e-6
+
+RANDOM = 0.01  # a p-value above it: the ranking can't be told from a random one
+LITTLE = 0.1
+"""Share of the way from a random order's MAP to 1 that a model should at least go."""
+LITTLE_FOR_A_NEW_HEAD = 0.25
+ENOUGH_QUERIES = 10
+
+NO_SIGNAL = (
+    "a random scoring head, weights of another kind (known prints: T2Reranking MAP 51.07 is a reranker loaded as an embedder, "
+    "MMarcoReranking 0.6 an embedder as a cross-encoder), wrong pooling, or another model's tokenizer"
+)
+NO_WORDS = "the words of queries and documents differ, as across languages, or those of negatives are the same"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,78 +65,254 @@ class Check:
     needs: Needs = "scores that differ"
 
 
+def judge_finite(evidence: Evidence) -> Opinion:
+    """Judge whether every score is a number."""
+    if evidence.not_finite is not None:
+        return Opinion(
+            "fault", evidence.not_finite, "compare the weight files with their origin; in fp16: dtype=bf16 or fp32"
+        )
+    return Opinion("ok", f"all {len(evidence.found.scores):,} scores are finite")
+
+
+def is_constant(measured: Measurements) -> bool:
+    """Return whether the candidates of a query have all the same score, but for rounding."""
+    size = max(1.0, float(np.abs(measured.scores).max()))
+    return spread(measured.sample.task, measured.scores) <= CONSTANT * size
+
+
+def judge_constant(evidence: Evidence) -> Opinion:
+    """Judge whether scores differ: those that don't rank nothing."""
+    measured = evidence.found
+    scores = measured.scores
+    seen = (
+        f"from {scores.min():.4g} to {scores.max():.4g}; those of a query lie {spread(measured.sample.task, scores):.2g} apart "
+        "(standard deviation)"
+    )
+    if is_constant(measured):
+        return Opinion(
+            "fault",
+            f"the scores are constant: {seen}",
+            "look for an input that never reaches the network, weights of zero, or the wrong output that is taken for the score",
+        )
+    return Opinion("ok", seen)
+
+
+def judge_ties(evidence: Evidence) -> Opinion:
+    """Judge ties, which leave the ranking to chance, or to the file's order: positives first."""
+    measured = evidence.found
+    facts = tie_facts(measured.sample.task, measured.scores)
+    seen = (
+        f"{share(facts.tied)} of the texts share their score with another text of their query, {share(facts.at_ends)} at the "
+        f"lowest or highest of all; their order can make MAP {percent(facts.map_low)} to {percent(facts.map_high)}"
+    )
+    # BM25's zeros are no saturation: no word is shared
+    saturated = facts.at_ends >= SATURATED and evidence.settings.kind != "lexical"
+    if not saturated and facts.map_high - facts.map_low <= DECISIVE:
+        return Opinion("warning" if facts.tied >= WORTH_TELLING else "ok", seen, _against_ties(evidence))
+    low, high = measured.scores.min(), measured.scores.max()
+    sigmoid = saturated and low >= 0 and high <= 1
+    what = "saturated, as a sigmoid's in low precision" if sigmoid else "saturated" if saturated else "too coarse"
+    return Opinion("fault", f"the scores are {what}: {seen}", _against_ties(evidence))
+
+
+def judge_order(evidence: Evidence) -> Opinion:
+    """Judge whether a candidate's score depends on its place: files list the positives first."""
+    measured = evidence.found
+    task = first_requests(measured.sample.task, len(measured.shuffled.candidates))
+    again = np.empty(len(measured.shuffled.scores))
+    again[measured.shuffled.candidates] = measured.shuffled.scores
+    in_order, in_random = (
+        float(average_precisions(task, scores).mean()) for scores in (measured.scores[: len(again)], again)
+    )
+    ratio, seen = _compared(evidence, measured.shuffled)
+    seen += f"; MAP {percent(in_order)} from candidates in the file's order, {percent(in_random)} from shuffled ones"
+    if ratio <= _noise(evidence):
+        return Opinion("ok", seen)
+    first = "positives gain from standing first" if in_order - in_random > DECISIVE else "scores depend on the order"
+    return Opinion(
+        "fault",
+        f"{first}: {seen}",
+        "a score may depend on its two texts alone: look for state between calls, positions in a list, dropout left on",
+    )
+
+
+def judge_batches(evidence: Evidence) -> Opinion:
+    """Judge whether a candidate's score depends on what is scored beside it."""
+    alone = evidence.found.alone
+    if alone is None:
+        return Opinion("skipped", "the scorer looks at a whole task at once")
+    ratio, seen = _compared(evidence, alone)
+    if ratio <= _noise(evidence):
+        return Opinion("ok", seen)
+    return Opinion(
+        "fault",
+        f"a text scored alone gets another score than in a batch: {seen}",
+        "look for padding that the attention mask does not hide; int8 quantises a batch as a whole: dtype=fp32",
+    )
+
+
+def _compared(evidence: Evidence, again: Rescored) -> tuple[float, str]:
+    """Return the largest difference to the first scoring, over the scores' spread, and in words."""
+    measured = evidence.found
+    difference = float(np.abs(measured.scores[again.candidates].astype(np.float64) - again.scores).max())
+    ratio = difference / spread(measured.sample.task, measured.scores)
+    return ratio, (
+        f"{len(again.scores):,} scores differ by at most {difference:.2g}, {share(ratio)} of their spread "
+        f"({evidence.dtype} noise: up to {share(_noise(evidence))})"
+    )
+
+
+def _noise(evidence: Evidence) -> float:
+    return NOISE.get(evidence.dtype, NOISE["fp32"])
+
+
+def _against_ties(evidence: Evidence) -> str:
+    if evidence.dtype != "fp32":
+        return f"dtype=fp32: {evidence.dtype} has too few digits for scores that lie this close"
+    return "rank raw logits in float32: no sigmoid, no rounding before the scores are kept"
+
+
+def judge_signal(evidence: Evidence) -> Opinion:
+    """Judge the ranking: a model must rank better than chance, and should rank better than BM25."""
+    measured = evidence.found
+    task = measured.sample.task
+    causes = NO_WORDS if evidence.settings.kind == "lexical" else f"look for {NO_SIGNAL}"
+    values, chance, words = (
+        average_precisions(task, measured.scores),
+        random_precisions(task),
+        average_precisions(task, measured.bm25),
+    )
+    own, at_random, bm25 = (float(one.mean()) for one in (values, chance, words))
+    seen = f"MAP, expected over the orders of ties, {_with_interval(values)}"
+    seen += f"; a random order gets {percent(at_random)}, BM25 {percent(bm25)}"
+    if (luck := chance_at_random(task, own)) > RANDOM:
+        if len(values) < FEWEST_QUERIES or chance_at_random(task, 1.0) > RANDOM:
+            return Opinion("warning", f"{seen}: too few queries to tell", "take a larger task, or leave out limit=")
+        return Opinion("fault", f"the scores carry no signal (p = {luck:.2g} against random): {seen}", causes)
+    progress = (own - at_random) / (1 - at_random)
+    if evidence.head_is_new and progress < LITTLE_FOR_A_NEW_HEAD:
+        return Opinion("fault", f"hardly better than random, with a head that was never trained: {seen}", causes)
+    if interval(values - words, 0.99)[1] < 0:
+        if own - at_random < (bm25 - at_random) / 2:
+            return Opinion("fault", f"nearer to a random order than to BM25: {seen}", causes)
+        return Opinion("warning", f"worse than BM25: {seen}", "look at prompts, pooling, and truncation")
+    if progress < LITTLE:
+        return Opinion("warning", f"hardly better than random: {seen}", causes)
+    return Opinion("ok", seen)
+
+
+def judge_published(evidence: Evidence) -> Opinion:
+    """Judge whether the sample agrees with what was published of the model."""
+    measured = evidence.found
+    figure = measured.published
+    if figure is None:
+        return Opinion("skipped", "no figure is known of this model on this task")
+    said = f"published: {percent(figure.value)} ({published.origin(figure)}, {figure.reference})"
+    if reason := _other_queries(evidence.task, whole=measured.sample.whole):
+        return Opinion("skipped", f"{said}; {reason}")
+    values = average_precisions(measured.sample.task, measured.scores)
+    return _against_figure(values, figure, said)
+
+
+def _with_interval(values: np.ndarray) -> str:
+    low, high = interval(values)
+    number = f"on {len(values)} queries" if len(values) > 1 else "on one query"
+    between = f" (95 %: {percent(low)} to {percent(high)})" if len(values) > 1 else ""
+    return f"{percent(float(values.mean()))}{between} {number}"
+
+
+def _other_queries(task: Task, *, whole: bool) -> str:
+    if task.limit is not None:
+        return "the task is cut by limit=, which takes its first queries, not any"
+    if task.differences:
+        return f"the data are other ones ({', '.join(task.differences)})"
+    return "" if whole else "the sample has parts of long lists, whose MAP is another one"
+
+
+def _against_figure(values: np.ndarray, figure: PublishedFigure, said: str) -> Opinion:
+    (low, high), (lowest, highest) = interval(values), interval(values, 0.999)
+    seen = f"the sample has {_with_interval(values)}; {said}"
+    if len(values) >= ENOUGH_QUERIES and not lowest <= figure.value <= highest:
+        return Opinion(
+            "fault", f"far from the published figure: {seen}", "compare revision, recipe and data with the source's"
+        )
+    if not low <= figure.value <= high:
+        return Opinion("warning", f"outside of the 95 % interval, as one honest sample in twenty: {seen}")
+    return Opinion("ok", seen)
+
+
 CHECKS = (
     Check(
         "golden scores",
         "known weights that give other scores than they should make every figure wrong",
-        input_checks.judge_golden,
+        judge_golden,
         "nothing",
     ),
     Check(
         "weights",
         "a head or layer that is missing is filled with random numbers, and scores mean nothing",
-        input_checks.judge_weights,
+        judge_weights,
         "nothing",
     ),
-    Check("finite", "a score that is no number can't be ranked", score_checks.judge_finite, "nothing"),
+    Check("finite", "a score that is no number can't be ranked", judge_finite, "nothing"),
     Check(
         "spread",
         "scores that don't differ rank nothing, and still get an MRR of 100 from C-MTEB's own metric",
-        score_checks.judge_constant,
+        judge_constant,
         "finite scores",
     ),
     Check(
         "ties",
         "tied candidates stay in the file's order, positives first, which flatters MRR",
-        score_checks.judge_ties,
+        judge_ties,
     ),
     Check(
         "order",
         "files list the positives first: a score that depends on its place gives the answer away",
-        score_checks.judge_order,
+        judge_order,
     ),
     Check(
         "batches",
         "a score that depends on its neighbours changes with the batch size, from run to run",
-        score_checks.judge_batches,
+        judge_batches,
     ),
     Check(
         "truncation",
         "what is cut off can't be found relevant",
-        input_checks.judge_truncation,
+        judge_truncation,
         "finite scores",
     ),
     Check(
         "prompts",
         "a model trained with prompts loses several points without them",
-        input_checks.judge_prompts,
+        judge_prompts,
     ),
     Check(
         "signal",
         "a ranking no better than chance, or worse than BM25, means that something is broken",
-        quality_checks.judge_signal,
+        judge_signal,
     ),
     Check(
         "published",
         "a sample that contradicts the published figure foretells that the whole task will",
-        quality_checks.judge_published,
+        judge_published,
     ),
-    Check("cost", "hours and gigabytes are better known beforehand", quality_checks.judge_cost, "finite scores"),
+    Check("cost", "hours and gigabytes are better known beforehand", judge_cost, "finite scores"),
 )
 
 
 def judge_evidence(evidence: Evidence) -> list[tuple[Check, Opinion]]:
-    """Every check's opinion, in the table's order; a check that has nothing to look at is skipped, with the reason."""
+    """Return every check's opinion, in the table's order; a check that has nothing to look at is skipped, with the reason."""
     return [(check, _obstacle(check, evidence) or check.judge(evidence)) for check in CHECKS]
 
 
 def _obstacle(check: Check, evidence: Evidence) -> Opinion | None:
-    if check.judge is score_checks.judge_finite and evidence.broken is not None:
+    if check.judge is judge_finite and evidence.broken is not None:
         return Opinion("skipped", "nothing was scored")
     if check.needs == "nothing":
         return None
     if evidence.measured is None:
         return Opinion("skipped", "nothing was scored" if evidence.broken else "the scores are not finite")
-    if check.needs == "scores that differ" and score_checks.is_constant(evidence.measured):
+    if check.needs == "scores that differ" and is_constant(evidence.measured):
         return Opinion("skipped", "the scores are constant")
     return None

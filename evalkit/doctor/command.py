@@ -10,7 +10,9 @@ from typing import Any
 
 from rich.text import Text
 
-from evalkit.doctor import SECONDS, Check, Evidence, Opinion, examine, judge_evidence
+from evalkit.doctor.checks import Check, judge_evidence
+from evalkit.doctor.examination import SECONDS, examine
+from evalkit.doctor.records import Evidence, Opinion
 from evalkit.evaluation.runs import RunSettings, model_of, tasks_of
 from evalkit.output.console import OutputConsole
 from evalkit.output.json import escaped_json
@@ -43,7 +45,7 @@ class Doctor:
                     self._console.print(line)
 
     def finish(self) -> int:
-        """Print what is left to print. Gives the exit code: 1 where a check found a fault, else 0."""
+        """Print what is left to print. Return the exit code: 1 where a check found a fault, else 0."""
         verdicts = [check["verdict"] for report in self._reports for check in report["checks"]]
         faults = verdicts.count("fault")
         if self._as_json:
@@ -56,7 +58,7 @@ class Doctor:
 
 
 def report(evidence: Evidence, opinions: Sequence[tuple[Check, Opinion]]) -> dict[str, Any]:
-    """A diagnosis for machines: the model, the task, the size of the sample, and each check with its verdict."""
+    """Return a diagnosis for machines: the model, the task, the size of the sample, and each check with its verdict."""
     sample = evidence.measured.sample.task.statistics if evidence.measured else None
     return {
         "model": evidence.settings.name,
@@ -68,19 +70,19 @@ def report(evidence: Evidence, opinions: Sequence[tuple[Check, Opinion]]) -> dic
 
 
 def lines(evidence: Evidence, opinions: Sequence[tuple[Check, Opinion]]) -> list[Text]:
-    """A diagnosis for people: a heading, a line per check, and below what is wrong why it matters and what to do."""
+    """Return a diagnosis for people: a heading, a line per check, and below what is wrong why it matters and what to do."""
     heading = f"{evidence.settings.name} on {evidence.task.name}"
     if evidence.measured is not None:
         sample, whole = evidence.measured.sample.task.statistics, evidence.task.statistics
         heading += (
             f": a sample of {sample.queries:,} of {whole.queries:,} queries, {sample.pairs:,} of {whole.pairs:,} pairs"
         )
-    told = [Text(heading, style="bold")]
+    shown = [Text(heading, style="bold")]
     for check, opinion in opinions:
         line = Text(f"  {NAMES[opinion.verdict]:<8}", style=STYLES[opinion.verdict])
-        told.append(line.append(f"{check.name:<14}{opinion.seen}", style="not bold default"))
+        shown.append(line.append(f"{check.name:<14}{opinion.seen}", style="not bold default"))
         if opinion.verdict in ("warning", "fault"):
-            told.append(Text(f"{'':24}why: {check.why}"))
+            shown.append(Text(f"{'':24}why: {check.why}"))
             if opinion.advice:
-                told.append(Text(f"{'':24}do:  {opinion.advice}"))
-    return told
+                shown.append(Text(f"{'':24}do:  {opinion.advice}"))
+    return shown

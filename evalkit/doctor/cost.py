@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalkit import machine as provenance
-from evalkit.doctor.records import Cost
+from evalkit.doctor.records import Cost, Evidence, Opinion
 from evalkit.records import Run, Task
 from evalkit.scoring.items import task_texts, unique_pairs
 
 KIBIBYTE = 1024
+GIBIBYTE = 2**30
 
 
 def full_cost(task: Task, sample: Task, run: Run, loading: float, *, pairs: bool) -> Cost:
@@ -37,7 +38,7 @@ def full_cost(task: Task, sample: Task, run: Run, loading: float, *, pairs: bool
 
 
 def item_lengths(task: Task, *, pairs: bool) -> NDArray[np.float64]:
-    """Characters of each distinct pair (both texts), or of each distinct text."""
+    """Count the characters of each distinct pair (both texts), or of each distinct text."""
     texts = task_texts(task)
     queries, documents = (np.array([len(text) for text in group], float) for group in (texts.queries, texts.documents))
     if not pairs:
@@ -48,7 +49,7 @@ def item_lengths(task: Task, *, pairs: bool) -> NDArray[np.float64]:
 
 
 def _most_characters(sample: Task, run: Run, *, pairs: bool) -> float:
-    """How many characters the model reads of an input; endless where none of the sample's was cut, or nobody counts."""
+    """Return how many characters the model reads of an input; endless where none of the sample's was cut, or nobody counts."""
     if run.tokens is None or run.truncated is None or not run.truncated.any():
         return float("inf")
     characters = np.array(
@@ -73,3 +74,26 @@ def _memory() -> tuple[int | None, str]:
         return None, "unknown on this system"
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else KIBIBYTE), "the most that this process held"
+
+
+def judge_cost(evidence: Evidence) -> Opinion:
+    """Say what to expect of the whole task, and judge whether its memory is there."""
+    cost = evidence.found.cost
+    seen = (
+        f"the whole task, {cost.task_pairs:,} pairs: about {duration(cost.task_seconds)} of scoring ({cost.sample_pairs:,} pairs "
+        f"took {duration(cost.sample_seconds)}; loading {duration(cost.loading_seconds)})"
+    )
+    if cost.memory_bytes is None:
+        return Opinion("ok", f"{seen}; memory: {cost.how}")
+    seen += f"; memory: {cost.memory_bytes / GIBIBYTE:.1f} GiB ({cost.how})"
+    if cost.machine_bytes is not None and cost.memory_bytes > 0.9 * cost.machine_bytes:
+        return Opinion("warning", seen, f"this machine has {cost.machine_bytes / GIBIBYTE:.1f} GiB")
+    return Opinion("ok", seen)
+
+
+def duration(seconds: float) -> str:
+    """Write seconds in words, with two digits that matter."""
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{max(seconds, 0.1):.1f} s"

@@ -26,7 +26,7 @@ from evalkit.doctor.sampling import (
     single_candidates,
     with_requests,
 )
-from evalkit.doctor.tokens import measure_cuts
+from evalkit.doctor.truncation import measure_cuts
 from evalkit.doctor.weights import head_is_new
 from evalkit.errors import NonFiniteError, WrongWeightsError
 from evalkit.evaluation.evaluate import Model
@@ -105,7 +105,7 @@ class _Examination:
         )
 
     def _pairs(self, part: float) -> int:
-        """How many pairs fit into a part of the time."""
+        """Return how many pairs fit into a part of the time."""
         return max(1, int(self.pairs_per_second * self.seconds * part))
 
     def _time(self, task: Task) -> Run:
@@ -119,12 +119,12 @@ class _Examination:
         return score_task(self.runnable, self.model.settings, task)
 
     def _shuffled(self, sample: Sample) -> Rescored:
-        """The same candidates in another order."""
+        """Score the same candidates in another order."""
         task, numbers = shuffled(first_requests(sample.task, self._pairs(SHUFFLED)), self.seed)
         return Rescored(numbers, self._score(task).scores)
 
     def _alone(self, sample: Sample) -> Rescored | None:
-        """Single candidates, as long as time allows; None for what looks at the whole task."""
+        """Score single candidates, as long as time allows; None for what looks at the whole task."""
         if isinstance(self.runnable.scorer, TaskScorer):
             return None
         started = time.perf_counter()
@@ -138,12 +138,12 @@ class _Examination:
         return Rescored(np.array(numbers), np.concatenate(scores))
 
     def _trials(self, sample: Sample, wanted: tuple[Prompts, ...], run: Run) -> tuple[PromptTrial, ...]:
-        """The prompts that the run lacks, each tried."""
+        """Try each of the prompts that the run lacks."""
         missing = [prompts for prompts in wanted if are_missing(self.model.settings, prompts)]
         return tuple(self._trial(sample, prompts, run, len(missing)) for prompts in missing)
 
     def _trial(self, sample: Sample, prompts: Prompts, run: Run, trials: int) -> PromptTrial:
-        """The first queries of the sample with the prompts that the run lacks put before the texts."""
+        """Score the first queries of the sample with the prompts that the run lacks put before the texts."""
         task = first_requests(sample.task, self._pairs(PROMPTS / trials))
         settings = self.model.settings
         query = "" if settings.query_prompt else prompts.query

@@ -37,12 +37,12 @@ def average_precisions(task: Task, scores: NDArray[np.floating]) -> Floats:
 
 
 def random_precisions(task: Task) -> Floats:
-    """Per query the expected AP of a random order, exactly: that of scores which are all tied."""
+    """Return per query the expected AP of a random order, exactly: that of scores which are all tied."""
     return average_precisions(task, np.zeros(task.statistics.pairs))
 
 
 def chance_at_random(task: Task, mean: float) -> float:
-    """How often a random order of every query's candidates has a MAP of at least `mean`, of REPETITIONS seeded tries.
+    """Return how often a random order of every query's candidates has a MAP of at least `mean`, of REPETITIONS seeded tries.
 
     A permutation test's p-value: the observed order counts as one of the tries.
     """
@@ -58,13 +58,13 @@ def chance_at_random(task: Task, mean: float) -> float:
 
 
 def interval(values: Floats, level: float = 0.95) -> tuple[float, float]:
-    """Interval for the mean of values per query."""
+    """Return an interval for the mean of values per query."""
     low, high = bootstrap_intervals(values[:, None], seed=SEED, level=level)[0]
     return float(low), float(high)
 
 
 def spread(task: Task, scores: NDArray[np.floating]) -> float:
-    """How far a query's scores lie apart: their standard deviation about the query's mean."""
+    """Return how far a query's scores lie apart: their standard deviation about the query's mean."""
     sizes = [len(request.candidates) for request in task.requests]
     owners = np.repeat(np.arange(len(sizes)), sizes)
     wide = scores.astype(np.float64)
@@ -73,7 +73,7 @@ def spread(task: Task, scores: NDArray[np.floating]) -> float:
 
 
 def tie_facts(task: Task, scores: NDArray[np.floating]) -> TieFacts:
-    """What ties there are in the scores (as float32) that no repeated text explains."""
+    """Return what ties there are in the scores (as float32) that no repeated text explains."""
     single = scores.astype(np.float32)
     ends = (single.min(), single.max())
     start = texts = tied = at_ends = 0
@@ -91,11 +91,6 @@ def tie_facts(task: Task, scores: NDArray[np.floating]) -> TieFacts:
 
 
 def share(value: float) -> str:
-    """A share in percent, as fine as it needs."""
+    """Return a share in percent, as fine as it needs."""
     percent = 100 * value
     return f"{percent:.0f} %" if percent >= 10 or percent == 0 else f"{percent:.2g} %"
-
-
-def points(value: float) -> str:
-    """A fraction as percent with two decimals, as metrics are printed."""
-    return f"{100 * value:.2f}"

@@ -1,4 +1,4 @@
-"""The prompts that a model wants, as far as can be told: from its recipe, from its folder, from the family of its name."""
+"""The prompts that a model wants (by its recipe, its folder, the family of its name), and whether a run has them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from evalkit.configuration.files import option_names
-from evalkit.doctor.records import Prompts
+from evalkit.doctor.figures import interval
+from evalkit.doctor.records import Evidence, Opinion, Prompts, PromptTrial
 from evalkit.models.settings import ModelSettings, read_model
+from evalkit.output.numbers import percent
 
 SENTENCE_TRANSFORMERS = "config_sentence_transformers.json"
 # the keys under which model authors keep the two prompts
@@ -23,10 +27,14 @@ FAMILIES = (
     (re.compile(r"(^|[^a-z0-9])e5(?!.*(instruct|mistral))([^a-z0-9]|$)"), E5, True),
     (re.compile(r"(^|[^a-z0-9])bge-.*zh"), BGE_ZH, False),
 )
+SURE = 0.99  # level of the interval that a prompt's gain must exceed: several are tried
+LEAST_GAIN = 0.005
+CLOSE = 0.6
+"""Models trained at a low temperature, as e5 is, put all texts so close together that no cosine is below this."""
 
 
 def wanted_prompts(settings: ModelSettings) -> tuple[Prompts, ...]:
-    """Prompts that the model's recipe, folder or name declares, or else those of known families, to be tried.
+    """Return the prompts that the model's recipe, folder or name declares, or else those of known families, to be tried.
 
     Empty for what is no embedder, for a model whose own recipe has no prompts, and for a recipe that was chosen by name.
     """
@@ -44,12 +52,46 @@ def wanted_prompts(settings: ModelSettings) -> tuple[Prompts, ...]:
 
 
 def are_missing(settings: ModelSettings, prompts: Prompts) -> bool:
-    """Whether the run lacks a prompt that these say."""
+    """Return whether the run lacks a prompt that these say."""
     return bool((prompts.query and not settings.query_prompt) or (prompts.document and not settings.document_prompt))
 
 
+def judge_prompts(evidence: Evidence) -> Opinion:
+    """Judge whether the run has the prompts that the model was trained with."""
+    settings, wanted = evidence.settings, evidence.found.wanted_prompts
+    if not wanted:
+        return Opinion("skipped", "the model takes none, or its recipe was chosen by name")
+    trials = {trial.prompts: trial for trial in evidence.found.prompt_trials}
+    for prompts in wanted:
+        if prompts.declared and are_missing(settings, prompts):
+            seen = (
+                f"{prompts.source} says {_quoted(prompts)}, the run has {_own(settings)}{_effect(trials.get(prompts))}"
+            )
+            return Opinion("fault", f"prompts are missing: {seen}", _set(prompts))
+    by_gain = sorted(trials.values(), key=_gain, reverse=True)
+    if by_gain and _helps(by_gain[0]):
+        prompts = by_gain[0].prompts
+        seen = f"those of {prompts.source} ({_quoted(prompts)}) raise MAP{_effect(by_gain[0])}"
+        return Opinion("fault", f"prompts are missing: the run has {_own(settings)}, and {seen}", _set(prompts))
+    lowest = float(evidence.found.scores.min())
+    if by_gain and settings.similarity == "cosine" and lowest >= CLOSE:
+        seen = f"no cosine lies below {lowest:.2f}, as with the e5 family, which was trained with 'query: ' and 'passage: '"
+        return Opinion("warning", f"prompts may be missing: {seen}{_effect(by_gain[0])}", "look at the model's card")
+    return _with_prompts(settings, wanted, by_gain)
+
+
+def _with_prompts(settings: ModelSettings, wanted: tuple[Prompts, ...], trials: list[PromptTrial]) -> Opinion:
+    declared = [prompts for prompts in wanted if prompts.declared]
+    own = (settings.query_prompt, settings.document_prompt)
+    if declared and own not in [(prompts.query, prompts.document) for prompts in declared]:
+        seen = f"the run has {_own(settings)}, {declared[0].source} says {_quoted(declared[0])}"
+        return Opinion("warning", f"other prompts than declared: {seen}", _set(declared[0]))
+    tried = f"; tried: {', '.join(f'{trial.prompts.source}{_effect(trial)}' for trial in trials)}" if trials else ""
+    return Opinion("ok", f"the run has {_own(settings)}{tried}")
+
+
 def _names(settings: ModelSettings, folder: Path | None) -> list[str]:
-    """All that the model is called: by its settings, by its folder, and by the configuration that it was saved with."""
+    """Return all that the model is called: by its settings, by its folder, and by the configuration that it was saved with."""
     names = [settings.name, (settings.hub_id or "").rpartition("/")[2]]
     if folder is not None:
         saved = str(_read(folder / "config.json").get("_name_or_path") or "")
@@ -66,7 +108,7 @@ def _of_family(names: list[str]) -> list[Prompts]:
 
 
 def _of_folder(folder: Path) -> list[Prompts]:
-    """What sentence-transformers would put before the texts."""
+    """Return what sentence-transformers would put before the texts."""
     prompts = _read(folder / SENTENCE_TRANSFORMERS).get("prompts")
     if not isinstance(prompts, dict):
         return []
@@ -76,9 +118,45 @@ def _of_folder(folder: Path) -> list[Prompts]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is none: loading the model says what is wrong with its own files."""
+    """Return a JSON object; empty where there is none: loading the model says what is wrong with its own files."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _differences(trial: PromptTrial) -> np.ndarray:
+    return trial.values - trial.values_without
+
+
+def _gain(trial: PromptTrial) -> float:
+    return float(_differences(trial).mean())
+
+
+def _helps(trial: PromptTrial) -> bool:
+    return _gain(trial) >= LEAST_GAIN and interval(_differences(trial), SURE)[0] > 0
+
+
+def _effect(trial: PromptTrial | None) -> str:
+    if trial is None:
+        return ""
+    low, high = interval(_differences(trial))
+    return (
+        f" ({100 * _gain(trial):+.2f} points on {len(trial.values)} queries, 95 %: {100 * low:+.2f} to {100 * high:+.2f}; "
+        f"{percent(float(trial.values_without.mean()))} without)"
+    )
+
+
+def _own(settings: ModelSettings) -> str:
+    if not settings.query_prompt and not settings.document_prompt:
+        return "none"
+    return f"{settings.query_prompt!r} and {settings.document_prompt!r}"
+
+
+def _quoted(prompts: Prompts) -> str:
+    return f"{prompts.query!r} before queries and {prompts.document!r} before documents"
+
+
+def _set(prompts: Prompts) -> str:
+    return f"model.query_prompt='{prompts.query}' model.document_prompt='{prompts.document}'"

@@ -17,7 +17,7 @@ SHORTEST_LIST = 6
 
 
 def draw_sample(task: Task, pairs: int, seed: int) -> Sample:
-    """Queries of the whole task in random order, as many as have some `pairs` candidates together.
+    """Draw queries of the whole task in random order, as many as have some `pairs` candidates together.
 
     Where fewer than FEWEST_QUERIES would fit, each list is cut to a random part of SHORTEST_LIST candidates or more, with
     positives and negatives in proportion and at least one of each. Only queries that have both take part. Equal arguments
@@ -41,18 +41,18 @@ def draw_sample(task: Task, pairs: int, seed: int) -> Sample:
 
 
 def with_requests(task: Task, requests: Sequence[Request]) -> Task:
-    """The task with other requests, and their statistics."""
+    """Return the task with other requests, and their statistics."""
     return replace(task, requests=tuple(requests), statistics=task_statistics(requests))
 
 
 def first_requests(task: Task, pairs: int) -> Task:
-    """The task's first requests, as many as have at most `pairs` candidates together, and at least one."""
+    """Return the task's first requests, as many as have at most `pairs` candidates together, and at least one."""
     sizes = np.cumsum([len(request.candidates) for request in task.requests])
     return with_requests(task, task.requests[: max(1, int(np.searchsorted(sizes, pairs, side="right")))])
 
 
 def shuffled(task: Task, seed: int) -> tuple[Task, NDArray[np.int64]]:
-    """The queries backwards and each query's candidates in random order; and per candidate its number in the task's order."""
+    """Return the queries backwards, each one's candidates in random order; and per candidate its number in the task's order."""
     generator = np.random.default_rng(seed)
     starts = np.cumsum([0, *(len(request.candidates) for request in task.requests)])
     requests, numbers = [], []
@@ -65,7 +65,7 @@ def shuffled(task: Task, seed: int) -> tuple[Task, NDArray[np.int64]]:
 
 
 def single_candidates(task: Task, number: int, seed: int) -> list[tuple[int, Task]]:
-    """Some `number` of candidates, drawn at random, each as a task of its own and with its place in the task's order."""
+    """Draw some `number` of candidates at random, each as a task of its own and with its place in the task's order."""
     placed = [(request, candidate) for request in task.requests for candidate in request.candidates]
     return [
         (place, with_requests(task, [replace(placed[place][0], candidates=(placed[place][1],))]))

@@ -1,9 +1,11 @@
-"""What a cross-encoder's weight files say of its head."""
+"""Whether a model's weights are its own: its known scores, what loading says, and whether a scoring head was ever trained."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from evalkit.doctor.records import Evidence, Opinion
+from evalkit.evaluation.goldens import describe
 from evalkit.models.settings import ModelSettings
 from evalkit.models.weights import SAFE_WEIGHTS
 
@@ -11,7 +13,7 @@ HEADS = ("classifier.", "score.")
 
 
 def head_is_new(settings: ModelSettings) -> bool | None:
-    """Whether every bias of the scoring head is exactly zero: so a library creates it, and no training leaves it.
+    """Return whether every bias of the scoring head is exactly zero: so a library creates it, and no training leaves it.
 
     None where that can't be seen: no cross-encoder in a folder, no safetensors, or a head without biases.
     """
@@ -28,3 +30,34 @@ def head_is_new(settings: ModelSettings) -> bool | None:
     except (OSError, SafetensorError, TypeError):  # loading them says what is wrong; numpy has no bf16
         return None
     return all(not bias.any() for bias in biases) if biases else None
+
+
+def judge_golden(evidence: Evidence) -> Opinion:
+    """Judge whether known weights give their known scores."""
+    if not evidence.golden:
+        unscored = evidence.broken or evidence.not_finite
+        return Opinion("skipped", "not compared" if unscored else "no golden scores are known of this model")
+    missed = [check for check in evidence.golden if not check.matches]
+    if missed:
+        return Opinion(
+            "fault",
+            f"the weights are not those of {missed[0].model}, or are read otherwise: {describe(missed[0])}",
+            "look first at model.revision, model.path, damaged files in the Hub cache, and overrides of the recipe",
+        )
+    return Opinion("ok", describe(evidence.golden[-1]))
+
+
+def judge_weights(evidence: Evidence) -> Opinion:
+    """Judge whether the weights are whole, of the kind that the recipe says, and their head trained."""
+    if evidence.broken is not None:
+        return Opinion("fault", evidence.broken, "choose the model kind that the weights have, or whole weights")
+    if evidence.settings.kind in ("lexical", "baseline", "run"):
+        return Opinion("skipped", "there are no weights")
+    if evidence.head_is_new:
+        return Opinion(
+            "warning",
+            "the scoring head is there, but all of its biases are exactly zero, as in a head that was never trained",
+            "make sure that the checkpoint was saved after training",
+        )
+    head = "with its scoring head" if evidence.settings.kind == "cross-encoder" else evidence.settings.kind
+    return Opinion("ok", f"loaded whole, {head}")

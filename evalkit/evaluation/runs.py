@@ -22,8 +22,8 @@ from evalkit.output.numbers import counted
 from evalkit.records import Result, Task
 from evalkit.results.folders import result_folder
 from evalkit.results.writing import refuse_other_data, result_file, write_result
+from evalkit.tasks.content import warn_of_changed_data
 from evalkit.tasks.loading import load_task
-from evalkit.tasks.revisions import tell_of_change
 from evalkit.tasks.settings import TaskSettings, suite_settings
 
 logger = logging.getLogger("evalkit")
@@ -102,7 +102,7 @@ def tasks_of(settings: RunSettings) -> list[Task]:
         for task in suite_settings(settings.task, settings.config_folders)
     ]
     for task in tasks:
-        tell_of_change(task, cache_folder(settings.runtime.cache_dir))
+        warn_of_changed_data(task, cache_folder(settings.runtime.cache_dir))
     return tasks
 
 

@@ -8,13 +8,12 @@ protocol is one entry in `PROTOCOLS` and the YAML file that describes it.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from evalkit.errors import EvalkitError
+from evalkit.errors import EvalkitError, nearest, unknown_name
 from evalkit.metrics import expectations, formulas
 from evalkit.metrics.formulas import WHOLE_LIST, Formula
 from evalkit.metrics.lists import CandidateLists
@@ -188,10 +187,7 @@ def find_protocol(name: str) -> Protocol:
     """Look a protocol up. Raises `EvalkitError` with the nearest right name where there is none."""
     if name in PROTOCOLS:
         return PROTOCOLS[name]
-    nearest = difflib.get_close_matches(name, PROTOCOLS, n=1, cutoff=0.0)
-    raise EvalkitError(
-        f"There is no protocol {name!r}; the nearest name is {nearest[0]!r}, all are: {', '.join(PROTOCOLS)}."
-    )
+    raise unknown_name("protocol", name, PROTOCOLS)
 
 
 def all_measures(asked: Iterable[Measure] = ()) -> tuple[Measure, ...]:
@@ -321,9 +317,7 @@ def _parameters(measure: Measure) -> str:
 
 def _unknown(text: str) -> EvalkitError:
     known = [measure.name for measure in all_measures()] + [f"{one.notation}@10" for one in METRICS.values()]
-    close = difflib.get_close_matches(text, known, n=3, cutoff=0.45)
-    hint = f"did you mean {' or '.join(close)}?" if close else ""
+    close = nearest(text, known)
+    hint = f"did you mean {' or '.join(close)}?" if close else "known are the names in results, and"
     notations = ", ".join(one.notation for one in METRICS.values())
-    return EvalkitError(
-        f"there is no metric {text!r}; {hint or 'known are the names in results, and'} {notations} with @CUTOFF and (rel=GRADE)"
-    )
+    return EvalkitError(f"there is no metric {text!r}; {hint} {notations} with @CUTOFF and (rel=GRADE)")

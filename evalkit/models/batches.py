@@ -13,7 +13,7 @@ from evalkit.models.interfaces import Encoding
 def pad_batch(
     batch: Sequence[Encoding], pad_id: int, *, left: bool = False, multiple: int = 1
 ) -> dict[str, NDArray[np.int64]]:
-    """The arrays that a network takes, each of shape (inputs, longest): input_ids, attention_mask, perhaps token_type_ids.
+    """Return the arrays that a network takes, each of shape (inputs, longest): input_ids, attention_mask, perhaps token_type_ids.
 
     Inputs are padded on the right, or on the `left`, to the longest one's length, rounded up to a `multiple`.
     """

@@ -44,11 +44,11 @@ class TextPairInputs:
         return self.texts.max_length
 
     def tokenize(self, texts: Sequence[str], role: Role) -> list[TokenizedText]:
-        """Token ids of each text behind its role's prompt, without special tokens."""
+        """Return the token ids of each text behind its role's prompt, without special tokens."""
         return self.texts.tokenize(texts, role)
 
     def encode_pair(self, query: TokenizedText, document: TokenizedText) -> Encoding:
-        """Both texts, each cut to length and with its special tokens."""
+        """Return both texts, each cut to length and with its special tokens."""
         both = [self.texts.encode_text(text) for text in (query, document)]
         return Encoding(
             np.concatenate([encoding.token_ids for encoding in both]),
@@ -57,7 +57,7 @@ class TextPairInputs:
         )
 
     def pad(self, batch: Sequence[Encoding]) -> dict[str, NDArray[np.int64]]:
-        """The arrays of a batch."""
+        """Return the arrays of a batch."""
         return pad_batch(batch, self.tokenizer.pad_token_id)
 
 
@@ -114,7 +114,7 @@ class M3Network(torch.nn.Module):
         return torch.stack(scores)
 
     def embed(self, texts: Sequence[torch.Tensor]) -> list[TextVectors]:
-        """The vectors of texts, given by their token ids, in one padded batch."""
+        """Return the vectors of texts, given by their token ids, in one padded batch."""
         ids = torch.nn.utils.rnn.pad_sequence(list(texts), batch_first=True, padding_value=self.pad_id)
         lengths = torch.tensor([len(text) for text in texts], device=ids.device)
         mask = (torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]).long()
@@ -128,7 +128,7 @@ class M3Network(torch.nn.Module):
         ]
 
     def match(self, query: TextVectors, document: TextVectors) -> torch.Tensor:
-        """The score of a pair."""
+        """Return the score of a pair."""
         if self.score == "sparse":
             return sparse_score(query, document)
         if self.score == "colbert":
@@ -138,7 +138,7 @@ class M3Network(torch.nn.Module):
         return torch.stack(weighted).sum() / sum(self.weights)
 
     def _heaviest(self, ids: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Each distinct token but the special ones, with its highest weight."""
+        """Return each distinct token but the special ones, with its highest weight."""
         words, places = torch.unique(ids, return_inverse=True)
         highest = torch.zeros(len(words), device=ids.device).scatter_reduce(0, places, weights, "amax")
         kept = ~torch.isin(words, self.get_buffer("special_tokens"))
@@ -154,13 +154,13 @@ class M3Network(torch.nn.Module):
 
 
 def sparse_score(query: TextVectors, document: TextVectors) -> torch.Tensor:
-    """Sum over the tokens that both texts have of the product of their weights."""
+    """Return the sum over the tokens that both texts have of the product of their weights."""
     same = (query.words[:, None] == document.words[None, :]).float()
     return query.weights @ same @ document.weights
 
 
 def colbert_score(query: TextVectors, document: TextVectors) -> torch.Tensor:
-    """Mean over the query's tokens of the highest similarity to any of the document's."""
+    """Return the mean over the query's tokens of the highest similarity to any of the document's."""
     return (query.tokens @ document.tokens.T).amax(1).mean()
 
 

@@ -48,7 +48,7 @@ class Part:
 
 @runtime_checkable
 class PairStream(Protocol):
-    """A PairScorer that has several requests in flight: what is answered is given at once, in any order.
+    """Scores (query, document) pairs with several requests in flight: what is answered is given at once, in any order.
 
     Closing the generator ends the work.
     """
@@ -58,7 +58,10 @@ class PairStream(Protocol):
 
 @runtime_checkable
 class TextStream(Protocol):
-    """The same of a TextEmbedder."""
+    """Embeds texts in a role with several requests in flight: what is answered is given at once, in any order.
+
+    Closing the generator ends the work.
+    """
 
     def embed_parts(self, texts: Sequence[str], role: Role) -> Generator[Part]: ...
 
@@ -109,18 +112,61 @@ class LocalNetwork(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class TextWindow:
-    """Consecutive items of a plan, the first with the number `start`, as texts: each text once, however often it occurs.
+class Items:
+    """What is to be scored: pairs of a query and a document, or texts in one role. Each text is held once.
 
-    Items are `pairs` (query, document) of the texts, shape (items, 2), or where that is None the queries or documents themselves.
+    `sides` are the queries and the documents, or one of the two alone; `rows`, shape (items, sides), are the positions of each
+    item's texts in them. Items are numbered from `first` on.
+    """
+
+    sides: tuple[tuple[Role, Sequence[str]], ...]
+    rows: NDArray[np.int64]
+    first: int = 0
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def unit(self) -> str:
+        """What progress and messages call one item: pair, query or document."""
+        return "pair" if len(self.sides) == 2 else self.sides[0][0]
+
+    def pairs(self, numbers: NDArray[np.int64]) -> list[tuple[str, str]]:
+        """Return the (query, document) texts of these items. Raises TypeError where items are single texts."""
+        if len(self.sides) != 2:
+            raise TypeError(f"the items are texts in the role {self.unit!r}: a scorer of pairs can't score them")
+        (_, queries), (_, documents) = self.sides
+        return [(queries[query], documents[document]) for query, document in self.rows[numbers - self.first].tolist()]
+
+    def texts(self, numbers: NDArray[np.int64]) -> tuple[list[str], Role]:
+        """Return the texts of these items, and their role. Raises TypeError where items are pairs."""
+        if len(self.sides) != 1:
+            raise TypeError("the items are pairs: an embedder of texts can't score them")
+        ((role, texts),) = self.sides
+        return [texts[position] for (position,) in self.rows[numbers - self.first].tolist()], role
+
+    def name(self, number: int) -> str:
+        """Return how messages name an item: by the beginnings of its texts."""
+        row = self.rows[number - self.first].tolist()
+        return " with ".join(
+            name_text(role, texts[position]) for (role, texts), position in zip(self.sides, row, strict=True)
+        )
+
+
+def name_text(role: Role, text: str) -> str:
+    """Return how messages name a text: by its beginning."""
+    return f"{role} {text if len(text) <= 40 else text[:40] + '…'!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class TextWindow:
+    """Consecutive items of a plan, as texts, for a scorer in another process.
+
     `known` items, shape (items,), have their output; they are there since a window is batched whole. Of its batches, every
     `shares`th is to be run, from number `share` on.
     """
 
-    start: int
-    queries: tuple[str, ...]
-    documents: tuple[str, ...]
-    pairs: NDArray[np.int64] | None
+    items: Items
     known: NDArray[np.bool_]
     share: int = 0
     shares: int = 1
@@ -154,7 +200,7 @@ class WindowScorer(Protocol):
     ) -> Generator[DoneBatch]: ...
 
 
-Scorer = PairScorer | TextEmbedder | TaskScorer | LocalNetwork | WindowScorer
+Scorer = PairScorer | TextEmbedder | PairStream | TextStream | TaskScorer | LocalNetwork | WindowScorer
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,6 @@ class TokenizedNetwork:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an exception of torch, OpenVINO or ONNX Runtime says that memory ran out."""
+    """Return whether an exception of torch, OpenVINO or ONNX Runtime says that memory ran out."""
     text = str(error).lower()
     return isinstance(error, MemoryError) or any(words in text for words in OUT_OF_MEMORY)

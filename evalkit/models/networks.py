@@ -55,7 +55,7 @@ class EmbedderNetwork(torch.nn.Module):
 
 
 def pool(hidden: torch.Tensor, attention_mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:
-    """One vector per input out of its tokens' vectors, shape (inputs, tokens, dimensions)."""
+    """Return one vector per input out of its tokens' vectors, shape (inputs, tokens, dimensions)."""
     if pooling == "cls":
         return hidden[:, 0]
     if pooling == "mean":
@@ -66,17 +66,17 @@ def pool(hidden: torch.Tensor, attention_mask: torch.Tensor, pooling: Pooling) -
 
 
 def load_inputs(settings: ModelSettings, folder: Path) -> InputBuilder:
-    """What builds an encoder's inputs with the model's own tokenizer."""
+    """Return what builds an encoder's inputs with the model's own tokenizer."""
     return InputBuilder.create(load_tokenizer(settings, folder), settings, position_limit(settings, folder))
 
 
 def load_tokenizer(settings: ModelSettings, folder: Path) -> Any:
-    """The model's own tokenizer.
+    """Return the model's own tokenizer.
 
     Raises EvalkitError where its files are damaged or missing: transformers may then make one up that knows no words.
     """
     read_config(folder)  # which says what is wrong with a folder that is no model at all
-    with quiet_transformers(), told_as(f"{folder}: the tokenizer can't be loaded"):
+    with quiet_transformers(), reporting_load_errors(f"{folder}: the tokenizer can't be loaded"):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise EvalkitError(
@@ -130,7 +130,7 @@ def _refuse_labels(settings: ModelSettings, labels: int) -> None:
 
 
 def position_limit(settings: ModelSettings, folder: Path) -> int | None:
-    """The most tokens that the network has positions for; None where its architecture has no such table."""
+    """Return the most tokens that the network has positions for; None where its architecture has no such table."""
     config = load_config(settings, folder)
     positions: int | None = getattr(config, "max_position_embeddings", None)
     # RoBERTa and its kin count positions from the padding id + 1
@@ -139,14 +139,14 @@ def position_limit(settings: ModelSettings, folder: Path) -> int | None:
 
 
 def load_config(settings: ModelSettings, folder: Path) -> Any:
-    """The configuration in config.json, with what transformers adds."""
-    with told_as(str(folder / "config.json")):
+    """Return the configuration in config.json, with what transformers adds."""
+    with reporting_load_errors(str(folder / "config.json")):
         return AutoConfig.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
 
 
 def load_weights(auto: Any, settings: ModelSettings, folder: Path, **options: Any) -> tuple[Any, dict[str, Any]]:
-    """A network of transformers' class `auto` with the folder's weights, and transformers' report on them."""
-    with quiet_transformers(), told_as(f"{folder}: the weights can't be loaded"):
+    """Return a network of transformers' class `auto` with the folder's weights, and transformers' report on them."""
+    with quiet_transformers(), reporting_load_errors(f"{folder}: the weights can't be loaded"):
         network, report = auto.from_pretrained(
             folder,
             use_safetensors=None if settings.allow_pickle else True,
@@ -182,7 +182,7 @@ def refuse_incomplete(settings: ModelSettings, folder: Path, report: dict[str, A
 
 
 @contextmanager
-def told_as(what: str) -> Iterator[None]:
+def reporting_load_errors(what: str) -> Iterator[None]:
     """Whatever goes wrong in transformers with a user's files (it raises all kinds of exceptions), as one line."""
     try:
         yield
@@ -198,7 +198,7 @@ def _first_line(error: BaseException) -> str:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Transformers' loading report and progress bar: what matters of them is checked and told here."""
+    """Transformers' loading report and progress bar: what matters of them is checked and reported here."""
     logger = logging.getLogger("transformers")
     level, bars = logger.level, transformers.utils.logging.is_progress_bar_enabled()
     logger.setLevel(logging.ERROR)

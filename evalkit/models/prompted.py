@@ -87,12 +87,12 @@ class PromptedInputs:
         return builder
 
     def tokenize(self, texts: Sequence[str], role: Role) -> list[TokenizedText]:
-        """Token ids of each text with its role's prompt (and the separator, where that is of the query's text)."""
+        """Return the token ids of each text with its role's prompt (and the separator, where that is of the query's text)."""
         before, after = (self.query_prompt, self.query_ending) if role == "query" else (self.document_prompt, "")
         return tokenize(self.tokenizer, [before + text + after for text in texts], self.max_length)
 
     def encode_pair(self, query: TokenizedText, document: TokenizedText) -> Encoding:
-        """A pair within its prompt, cut to length; its type ids tell QUERY, DOCUMENT and PROMPT apart."""
+        """Return a pair within its prompt, cut to length; its type ids tell QUERY, DOCUMENT and PROMPT apart."""
         lengths = self._lengths(query.length, document.length)
         texts = [text.token_ids[:length] for text, length in zip((query, document), lengths, strict=True)]
         parts = [np.array([*self.head, *texts[0], *self.between]), texts[1], np.array(self.tail)]
@@ -103,7 +103,7 @@ class PromptedInputs:
         )
 
     def pad(self, batch: Sequence[Encoding]) -> dict[str, NDArray[np.int64]]:
-        """The arrays of a batch; where the network's answer is the next token, the inputs end together."""
+        """Return the arrays of a batch; where the network's answer is the next token, the inputs end together."""
         return pad_batch(batch, self.tokenizer.pad_token_id, left=self.pad_left, multiple=ALIGNMENT)
 
     def _lengths(self, query: int, document: int) -> tuple[int, int]:
@@ -143,7 +143,7 @@ class PromptedInputs:
                 )
 
     def _reference(self, query: str, document: str) -> list[int]:
-        """The tokenizer's ids of a pair, without a thought for tokenising a text once."""
+        """Return the tokenizer's ids of a pair, without a thought for tokenising a text once."""
 
         def cut(text: str, most: int, **options: Any) -> list[int]:
             ids: list[int] = self.tokenizer(text, truncation=True, max_length=most, verbose=False, **options)[
@@ -166,6 +166,6 @@ def _ids(tokenizer: Any, text: str) -> tuple[int, ...]:
 
 
 def _starts_with_bos(tokenizer: Any, settings: ModelSettings) -> bool:
-    """FlagEmbedding's rule: a language model's input does not where that token also pads, a layerwise one's always does."""
+    """Tell whether inputs start with BOS, by FlagEmbedding's rule: layerwise ones do, others where it does not also pad."""
     bos = tokenizer.bos_token_id
     return bos is not None and (settings.kind == "layerwise-reranker" or bos != tokenizer.pad_token_id)

@@ -7,8 +7,7 @@ from pathlib import Path
 import torch
 
 from evalkit.models.bge_m3 import TextPairInputs, load_m3
-from evalkit.models.language_models import load_language_model
-from evalkit.models.layerwise import load_layerwise, read_layerwise_config
+from evalkit.models.language_models import load_language_model, load_layerwise, read_layerwise_config
 from evalkit.models.local import Inputs
 from evalkit.models.networks import load_inputs, load_network, load_tokenizer, position_limit
 from evalkit.models.prompted import PromptedInputs
@@ -16,7 +15,7 @@ from evalkit.models.settings import ModelSettings
 
 
 def load_recipe(settings: ModelSettings, folder: Path) -> tuple[Inputs, torch.nn.Module]:
-    """The inputs and the network of a model's kind; what can't be is refused before weights load.
+    """Return the inputs and the network of a model's kind; what can't be is refused before weights load.
 
     The network takes the arrays of the inputs' `pad` as tensors, and gives logits of shape (inputs,) or vectors of shape
     (inputs, dimensions) in float32.
@@ -26,7 +25,7 @@ def load_recipe(settings: ModelSettings, folder: Path) -> tuple[Inputs, torch.nn
 
 
 def recipe_inputs(settings: ModelSettings, folder: Path) -> Inputs:
-    """What builds the inputs of a model's kind."""
+    """Return what builds the inputs of a model's kind."""
     if settings.kind == "llm-reranker":
         return PromptedInputs.create(load_tokenizer(settings, folder), settings, position_limit(settings, folder))
     if settings.kind == "layerwise-reranker":
@@ -40,7 +39,7 @@ def recipe_inputs(settings: ModelSettings, folder: Path) -> Inputs:
 
 
 def recipe_network(settings: ModelSettings, folder: Path, inputs: Inputs) -> torch.nn.Module:
-    """The network that takes these inputs."""
+    """Return the network that takes these inputs."""
     if settings.kind == "llm-reranker":
         return load_language_model(settings, folder, inputs.tokenizer)
     if settings.kind == "layerwise-reranker":
@@ -55,10 +54,10 @@ def recipe_network(settings: ModelSettings, folder: Path, inputs: Inputs) -> tor
 
 
 def _encoder(settings: ModelSettings) -> ModelSettings:
-    """bge-m3 as what it is without its heads."""
+    """Return bge-m3's settings as what it is without its heads: an embedder."""
     return settings.model_copy(update={"kind": "embedder", "pooling": "cls", "similarity": "cosine"})
 
 
 def _without_its_code(settings: ModelSettings) -> ModelSettings:
-    """A layerwise reranker's Python code is not needed, and would not run."""
+    """Return a layerwise reranker's settings without its Python code, which is not needed and would not run."""
     return settings.model_copy(update={"trust_remote_code": False})

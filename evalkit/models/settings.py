@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
-from evalkit.configuration.files import read_option, settings_error, unknown_name
-from evalkit.errors import EvalkitError
+from evalkit.configuration.files import read_option, settings_error
+from evalkit.errors import EvalkitError, unknown_name
 
 Kind = Literal[
     "cross-encoder", "llm-reranker", "layerwise-reranker", "embedder", "bge-m3", "lexical", "baseline", "run"

@@ -96,17 +96,17 @@ class InputBuilder:
         return builder
 
     def tokenize(self, texts: Sequence[str], role: Role) -> list[TokenizedText]:
-        """Token ids of each text behind its role's prompt, without special tokens."""
+        """Return the token ids of each text behind its role's prompt, without special tokens."""
         prompt = self.query_prompt if role == "query" else self.document_prompt
         return tokenize(self.tokenizer, [prompt + text for text in texts], self.max_length, keep_left=self.keep_left)
 
     def encode_text(self, text: TokenizedText) -> Encoding:
-        """One text, cut to length, with its special tokens."""
+        """Return one text, cut to length, with its special tokens."""
         room = self.max_length - self.single.special_tokens
         return self.single.fill([self._cut(text.token_ids, room)], self.with_types, text.length > room)
 
     def encode_pair(self, query: TokenizedText, document: TokenizedText) -> Encoding:
-        """A pair, cut to length by the recipe's truncation, with its special tokens."""
+        """Return a pair, cut to length by the recipe's truncation, with its special tokens."""
         if self.pair is None:
             raise TypeError("this recipe does not encode pairs")
         room = self.max_length - self.pair.special_tokens
@@ -118,7 +118,7 @@ class InputBuilder:
         return self.pair.fill(texts, self.with_types, lengths != (query.length, document.length))
 
     def example(self) -> dict[str, torch.Tensor]:
-        """A padded batch of two inputs of different lengths, for what traces a network."""
+        """Return a padded batch of two inputs of different lengths, for what traces a network."""
         texts = self.tokenize([PROBE, PROBE[:4]], "document")
         encodings = [self.encode_text(text) if self.pair is None else self.encode_pair(text, text) for text in texts]
         return {
@@ -126,7 +126,7 @@ class InputBuilder:
         }
 
     def pad(self, batch: Sequence[Encoding]) -> dict[str, NDArray[np.int64]]:
-        """The arrays of a batch."""
+        """Return the arrays of a batch."""
         return pad_batch(batch, self.tokenizer.pad_token_id)
 
     def _cut(self, token_ids: NDArray[np.int32], length: int) -> NDArray[np.int32]:
@@ -177,7 +177,7 @@ class InputBuilder:
 
 
 def choose_length(settings: ModelSettings, longest: int | None, tokenizer_limit: int) -> int:
-    """The most tokens of an input: the recipe's, else as many as the network and the tokenizer bear.
+    """Return the most tokens of an input: the recipe's, else as many as the network and the tokenizer bear.
 
     Raises EvalkitError where the recipe asks for more than they do, and where nothing sets a bound.
     """
@@ -195,7 +195,7 @@ def choose_length(settings: ModelSettings, longest: int | None, tokenizer_limit:
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str], longest: int, *, keep_left: bool = True) -> list[TokenizedText]:
-    """Each text's token ids without special tokens, the first `longest` of them (else the last), and how many there were."""
+    """Return each text's token ids without special tokens, the first `longest` of them (else the last), and how many there were."""
     if not texts:  # not every tokenizer takes an empty list
         return []
     encoded = tokenizer(
@@ -215,7 +215,7 @@ def _cut(token_ids: NDArray[np.int32], length: int, keep_left: bool) -> NDArray[
 
 
 def longest_first(query: int, document: int, room: int) -> tuple[int, int]:
-    """Lengths after Hugging Face's `longest_first`: the longer text gives way until both are equally long.
+    """Return the lengths after Hugging Face's `longest_first`: the longer text gives way until both are equally long.
 
     The tokenizers library gives an odd token left over to the text that was the longer one (the second, where equal).
     """
@@ -230,7 +230,7 @@ def longest_first(query: int, document: int, room: int) -> tuple[int, int]:
 
 
 def only_second(query: int, document: int, room: int, max_length: int) -> tuple[int, int]:
-    """Lengths as FlagEmbedding cuts them since 2024: the query to 3/4 of max_length, then the document to what is left."""
+    """Return the lengths as FlagEmbedding has cut them since 2024: the query to 3/4 of max_length, the document to what is left."""
     query = min(query, max_length * 3 // 4)
     return query, min(document, max(room - query, 0))
 

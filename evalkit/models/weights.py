@@ -31,7 +31,7 @@ class ModelFiles:
 
 
 def find_model(settings: ModelSettings, *, offline: bool, also: Sequence[str] = ()) -> ModelFiles:
-    """The folder of `model.path`, or a snapshot of `model.hub_id` at its revision (with the files that `also` names).
+    """Return the folder of `model.path`, or a snapshot of `model.hub_id` at its revision (with the files that `also` names).
 
     Where `model.onnx_file` is set, that is the model's weights, and no others are looked for. Raises EvalkitError where neither is
     given, the files can't be had, or the weights are not safetensors; and, before anything is fetched, where the model needs code
@@ -67,7 +67,7 @@ def find_model(settings: ModelSettings, *, offline: bool, also: Sequence[str] = 
 
 
 def way_of_scoring(settings: ModelSettings, files: ModelFiles, backend: Mapping[str, object]) -> dict[str, object]:
-    """All that can change a score: weights, architecture, tokenizer, recipe, and the backend's own description."""
+    """Return all that can change a score: weights, architecture, tokenizer, recipe, and the backend's own description."""
     texts = sorted(path for pattern in (*TEXT_FILES, "*.py") for path in files.folder.glob(pattern))
     return {
         "model": files.identity.hub_id,
@@ -79,13 +79,13 @@ def way_of_scoring(settings: ModelSettings, files: ModelFiles, backend: Mapping[
 
 
 def weight_files(folder: Path, allow_pickle: bool) -> list[Path]:
-    """The weight files that loading will read: safetensors, or pickles where those are allowed and alone."""
+    """Return the weight files that loading will read: safetensors, or pickles where those are allowed and alone."""
     safe = sorted(folder.glob(SAFE_WEIGHTS))
     return safe or (sorted(folder.glob(PICKLED_WEIGHTS)) if allow_pickle else [])
 
 
 def _onnx_files(settings: ModelSettings, folder: Path) -> list[Path]:
-    """The file of `model.onnx_file`, and what lies beside it where its weights take more than 2 GB."""
+    """Return the file of `model.onnx_file`, and what lies beside it where its weights take more than 2 GB."""
     name = str(settings.onnx_file)
     path = folder / name
     if not path.is_file() or not path.resolve().is_relative_to(folder.resolve()):
@@ -97,7 +97,7 @@ def _onnx_files(settings: ModelSettings, folder: Path) -> list[Path]:
 
 
 def hash_files(folder: Path, files: list[Path]) -> str:
-    """Sha256 over the files' names (relative to the folder) and contents, as hex."""
+    """Return the sha256 over the files' names (relative to the folder) and contents, as hex."""
     digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as stream:
@@ -107,7 +107,7 @@ def hash_files(folder: Path, files: list[Path]) -> str:
 
 
 def read_config(folder: Path) -> dict[str, object]:
-    """The model's config.json."""
+    """Return the model's config.json."""
     try:
         content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -1,33 +1,49 @@
-"""Why a backend differs: the reference is run in changed ways on the pairs that differ most, until one gives its scores."""
+"""Why a backend differs: the reference is run in changed ways on the pairs that differ most, until one gives its scores.
+
+A change is something that may go wrong between a card's page and another system, as a change of the page's own code that can be
+run.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evalkit.backends import prepare_model
+from evalkit.doctor.prompts import wanted_prompts
 from evalkit.errors import EvalkitError
 from evalkit.evaluation.evaluate import Model
 from evalkit.interruption import check
-from evalkit.models.interfaces import LocalNetwork, PairScorer, RunnableModel, TextEmbedder
-from evalkit.parity.changes import Change, changes_of
-from evalkit.parity.measures import fit_probabilities, logits_of, sigmoid, softmax_per_query
+from evalkit.models.interfaces import LocalNetwork, PairScorer, RunnableModel, Runtime, Scorer, TextEmbedder
+from evalkit.models.settings import ModelSettings
+from evalkit.parity.comparing import fit_probabilities, logits_of, sigmoid, softmax_per_query
 from evalkit.parity.records import Comparison, Diagnosis, Explains, Floats, Trial
-from evalkit.records import Request, Task
+from evalkit.records import Request, Role, Task
 from evalkit.scoring.engine import score_task
+
+if TYPE_CHECKING:
+    from evalkit.backends.transformers import CardCrossEncoder, CardEmbedder
+
+    Card = CardCrossEncoder | CardEmbedder
 
 MOST_PAIRS = 32
 MOST_ALONE = 16
 SMALL_REST = 0.1
 """What may be left of a difference for a change to explain most of it."""
 SMALL_PART = 1 / 3
-"""The same for a change that brings all within the tolerance, which may be wide."""
+"""What may be left where a change brings all within the tolerance, which may be wide."""
 SAME_SIZE = 3.0
 """Mean differences within this factor of each other are of one size."""
 SIDED = 0.9
 """Differences whose mean is this part of their mean size, or more, all lie on one side."""
+LENGTHS = (32, 64, 128, 256, 384, 512, 1024, 2048, 4096, 8192)
 
 
 @dataclass(frozen=True)
@@ -50,11 +66,11 @@ class Difference:
         return self.rest(self.expected)
 
     def rest(self, scores: Floats) -> float:
-        """The largest difference between these scores and the backend's."""
+        """Return the largest difference between these scores and the backend's."""
         return float(self._apart(scores).max(initial=0.0))
 
     def mean_rest(self, scores: Floats) -> float:
-        """The mean of those differences."""
+        """Return the mean difference between these scores and the backend's."""
         apart = self._apart(scores)
         return float(apart.mean()) if len(apart) else 0.0
 
@@ -74,7 +90,7 @@ class Difference:
         return np.maximum(apart[np.isfinite(apart)], 0.0)
 
     def explains(self, rest: float) -> Explains:
-        """How much a change explains that leaves so much."""
+        """Return how much a change explains that leaves so much."""
         if rest <= self.tolerance and rest < SMALL_PART * self.before:
             return "all"
         return "most" if rest < SMALL_REST * self.before else "no"
@@ -83,7 +99,7 @@ class Difference:
 def find_difference(
     task: Task, comparison: Comparison, reference: NDArray[np.floating], other: NDArray[np.floating]
 ) -> Difference:
-    """The pairs of the task that differ most, the largest difference first."""
+    """Return the pairs of the task that differ most, the largest difference first."""
     size = np.nan_to_num(comparison.differences, nan=-1.0)
     numbers = np.argsort(-size, kind="stable")[:MOST_PAIRS]
     requests = [
@@ -112,7 +128,7 @@ def find_cause(difference: Difference, card: Model | None, backend: Model) -> Di
 
 
 def _best(trials: list[Trial]) -> Trial | None:
-    """The first that explains all, else the one that leaves least of the difference, else a precision that makes as much."""
+    """Return the first that explains all, else the one that leaves least of the difference, else a precision that makes as much."""
     for degree in ("all", "most", "size"):
         found = [trial for trial in trials if trial.explains == degree]
         if found:
@@ -121,7 +137,7 @@ def _best(trials: list[Trial]) -> Trial | None:
 
 
 def _activations(difference: Difference) -> Iterator[Trial]:
-    """The reference's own scores put through a function."""
+    """Try functions of the reference's own scores."""
     if difference.probabilities:
         return
     scores = difference.expected
@@ -134,7 +150,7 @@ def _activations(difference: Difference) -> Iterator[Trial]:
 
 
 def _batches(difference: Difference, backend: Model) -> Iterator[Trial]:
-    """The backend itself, asked for the same pairs in other company."""
+    """Ask the backend itself for the same pairs in other company."""
     few = replace(
         difference,
         sample=replace(difference.sample, requests=difference.sample.requests[:MOST_ALONE]),
@@ -159,7 +175,7 @@ def _batches(difference: Difference, backend: Model) -> Iterator[Trial]:
 
 
 def _alone(model: Model, task: Task, request: Request) -> float:
-    """The score of a request's one candidate, each text of its query asked for by itself: the best counts."""
+    """Return the score of a request's one candidate, each text of its query asked for by itself: the best counts."""
     asked = [replace(request, query=replace(request.query, texts=(text,))) for text in request.query.texts]
     return max(float(_score(model, task, [one])[0]) for one in asked)
 
@@ -170,7 +186,7 @@ def _score(model: Model, task: Task, requests: tuple[Request, ...] | list[Reques
 
 
 def _changed(difference: Difference, card: Model) -> Iterator[Trial]:
-    """The card's code, changed; each also with a sigmoid behind it, since servers like to put one there."""
+    """Try changes of the card's code, each also with a sigmoid behind it, since servers like to put one there."""
     scorer = card.runnable.scorer
     if isinstance(scorer, LocalNetwork) or not isinstance(scorer, PairScorer | TextEmbedder):
         raise TypeError(f"{type(scorer).__name__} is not the card's code")
@@ -212,9 +228,161 @@ def _judged(difference: Difference, change: Change, scores: Floats) -> Trial:
 
 
 def _texts(sample: Task, card: Model) -> list[tuple[str, ...]]:
-    """What the tokenizer gets in one call for each of the pairs, or for each of their texts."""
+    """Return what the tokenizer gets in one call for each of the pairs, or for each of their texts."""
     queries = [card.settings.query_prompt + text for request in sample.requests for text in request.query.texts[:1]]
     documents = [card.settings.document_prompt + request.candidates[0].text for request in sample.requests]
     if card.settings.kind == "cross-encoder":
         return list(zip(queries, documents, strict=True))
     return [(text,) for text in (*queries, *documents)]
+
+
+@dataclass(frozen=True)
+class Change:
+    """A cause, the change in words, and the scorer that works in the changed way; it gets each text through `rewrite`.
+
+    `dtype` is the low precision that the change computes in, where that is the change.
+    """
+
+    cause: str
+    words: str
+    open: Callable[[], Scorer]
+    rewrite: Callable[[str], str] = str
+    dtype: str = ""
+
+    def applied(self, request: Request) -> Request:
+        """Return the request with its texts rewritten."""
+        query = replace(request.query, texts=tuple(map(self.rewrite, request.query.texts)))
+        candidates = [replace(candidate, text=self.rewrite(candidate.text)) for candidate in request.candidates]
+        return replace(request, query=query, candidates=tuple(candidates))
+
+
+@dataclass(frozen=True)
+class OneText:
+    """A PairScorer that gives the network both texts as one, with a space between them."""
+
+    card: CardCrossEncoder
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        prompts = self.card.prompts
+        parts = []
+        for query, document in pairs:  # one by one: only a few are tried
+            text = f"{prompts['query']}{query} {prompts['document']}{document}"
+            parts.append(self.card.run([text])[1].logits.view(-1).float().cpu().numpy())
+        return np.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class TurnedRound:
+    """A PairScorer that takes the document for the query."""
+
+    card: CardCrossEncoder
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        return self.card.score([(document, query) for query, document in pairs])
+
+
+def changes_of(
+    card: Card, settings: ModelSettings, runtime: Runtime, texts: Sequence[tuple[str, ...]]
+) -> Iterator[Change]:
+    """Yield all changes that can make a difference to a model on these `texts` (pairs, or single ones), the likeliest first."""
+    pairs = settings.kind == "cross-encoder"
+    yield Change(
+        "reference", "the card's page as it is", lambda: card
+    )  # where another backend was taken for the reference
+    yield from _rewritings(card)
+    yield from _other_prompts(card, settings)
+    yield from _other_lengths(card, texts)
+    if pairs:
+        yield from _other_pairs(card, settings, runtime)
+    yield Change("special tokens", "no special tokens", lambda: replace(card, special_tokens=False))
+    if "token_type_ids" in getattr(card.tokenizer, "model_input_names", ()):
+        yield Change("special tokens", "no segment ids", lambda: replace(card, segments=False))
+    if not pairs:
+        yield from _other_vectors(card, settings)
+    yield from _other_precisions(card)
+
+
+def _rewritings(card: Card) -> Iterator[Change]:
+    rewritings: dict[str, Callable[[str], str]] = {
+        "texts stripped of white space at their ends": str.strip,
+        "line breaks as spaces": lambda text: text.replace("\n", " "),
+        "all white space as single spaces": lambda text: " ".join(text.split()),
+        "texts in lower case": str.lower,
+    }
+    for words, rewrite in rewritings.items():
+        yield Change("stripping" if "space" in words else "case", words, lambda: card, rewrite)
+
+
+def _other_prompts(card: Card, settings: ModelSettings) -> Iterator[Change]:
+    """Yield changes of prompts: left out, put before both, or those that the model or its family wants and the recipe lacks."""
+    own = card.prompts["query"], card.prompts["document"]
+    query, document = own
+    tried: dict[tuple[str, str], str] = {
+        ("", ""): "no prompts",
+        ("", document): "no prompt before queries",
+        (query, ""): "no prompt before documents",
+        (query, query): f"{query!r} before documents too",
+        (document, document): f"{document!r} before queries too",
+        (document, query): "the two prompts exchanged",
+        (query.strip(), document.strip()): "prompts without the white space at their ends",
+    }
+    for prompts in wanted_prompts(settings.model_copy(update={"recipe": None})):
+        tried.setdefault((prompts.query, prompts.document), f"{prompts.query!r} and {prompts.document!r} as prompts")
+        tried.setdefault((prompts.query, prompts.query), f"{prompts.query!r} before queries and documents")
+    for recipe, fields in settings.recipes.items():
+        pair = fields.get("query_prompt", query), fields.get("document_prompt", document)
+        tried.setdefault(pair, f"the prompts of the recipe {recipe}")
+    tried.pop(own, None)
+    for (before_queries, before_documents), words in tried.items():
+        prompts_by_role: Mapping[Role, str] = {"query": before_queries, "document": before_documents}
+        yield Change("prompt", words, partial(replace, card, prompts=prompts_by_role))
+
+
+def _other_lengths(card: Card, texts: Sequence[tuple[str, ...]]) -> Iterator[Change]:
+    """Yield other lengths that would cut some of the texts in another way than the recipe's does."""
+    tokenizer: Any = card.tokenizer
+    longest = max(len(tokenizer(*text, truncation=False, verbose=False)["input_ids"]) for text in texts)
+    positions = getattr(getattr(card.network, "config", None), "max_position_embeddings", None) or 0
+    for length in sorted(LENGTHS, key=lambda length: abs(math.log(length / card.max_length))):
+        differs = length != card.max_length and min(length, card.max_length) < longest
+        if differs and (length < card.max_length or length <= positions - 2):
+            yield Change("truncation", f"texts cut to {length} tokens", partial(replace, card, max_length=length))
+    if card.max_length < longest:
+        other = copy.copy(tokenizer)
+        other.truncation_side = "left" if tokenizer.truncation_side == "right" else "right"
+        yield Change("truncation", "texts cut at their beginning", partial(replace, card, tokenizer=other))
+
+
+def _other_pairs(card: Any, settings: ModelSettings, runtime: Runtime) -> Iterator[Change]:
+    def only_second() -> Scorer:
+        cut = settings.model_copy(update={"truncation": "only_second"})
+        return prepare_model("torch", cut, runtime).scorer
+
+    yield Change("truncation", "the query cut to 3/4, then the document (only_second)", only_second)
+    yield Change("special tokens", "query and document as one text", lambda: OneText(card))
+    yield Change("pair", "query and document exchanged", lambda: TurnedRound(card))
+
+
+def _other_vectors(card: Any, settings: ModelSettings) -> Iterator[Change]:
+    names = {"cls": "the first token's vector", "mean": "the mean of all", "last": "the last token's vector"}
+    for pooling, words in names.items():
+        if pooling != settings.pooling:
+            yield Change("pooling", words, partial(replace, card, pooling=pooling))
+    if settings.similarity == "dot":
+        yield Change("normalisation", "vectors of length one", lambda: replace(card, normalize=True))
+
+
+def _other_precisions(card: Card) -> Iterator[Change]:
+    import torch
+
+    dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    own = next(card.network.parameters()).dtype
+
+    def converted(dtype: torch.dtype, *, back: bool) -> Scorer:
+        network = copy.deepcopy(card.network).to(dtype)
+        return replace(card, network=network.to(own) if back else network)
+
+    for name, dtype in dtypes.items():
+        if dtype != own:
+            yield Change("dtype", f"weights rounded to {name}", partial(converted, dtype, back=True))
+            yield Change("dtype", f"computed in {name}", partial(converted, dtype, back=False), dtype=name)

@@ -1,24 +1,27 @@
-"""Compares a backend's scores of a task with the reference's."""
+"""Compares a backend's scores of a task with the reference's: how far apart they are, and what they order differently."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from evalkit.errors import EvalkitError
 from evalkit.metrics import find_protocol, lists_of_task, score_lists
-from evalkit.parity.measures import count_flips, fit_probabilities, kendall_taus
-from evalkit.parity.records import Comparison
+from evalkit.parity.records import AffineMap, Comparison, Flips, Floats
 from evalkit.records import Task
 
 # how far scores may be apart, by the backend's precision; measured on real and random weights, with some room above
 LOGITS = {"fp32": 1e-4, "fp16": 0.02, "bf16": 0.2, "int8": 1.0}
 SIMILARITIES = {"fp32": 1e-4, "fp16": 5e-4, "bf16": 5e-3, "int8": 0.05}
 PROTOCOL = "cmteb-v1"
+# how many units in the last place a probability may be off: a sigmoid in float32 is good to about one
+LAST_PLACES = 2
 
 
 def default_tolerance(dtype: str, *, vectors: bool) -> float:
-    """How far a backend's scores in that precision may be from those of a reference in fp32."""
+    """Return how far a backend's scores in that precision may be from those of a reference in fp32."""
     return (SIMILARITIES if vectors else LOGITS)[dtype]
 
 
@@ -71,3 +74,86 @@ def _metric_changes(task: Task, reference: NDArray[np.float64], other: NDArray[n
     except EvalkitError:
         return {"map": None, "mrr": None}
     return {name: after[name] - before[name] for name in ("map", "mrr")}
+
+
+def logits_of(probabilities: ArrayLike) -> tuple[Floats, Floats]:
+    """Return the logit of each probability, and how far it may be off because the probability is a float32; both float64[n].
+
+    A probability of 0 or 1 has the logit NaN and may be off by any amount.
+    """
+    given = np.asarray(probabilities, np.float64)
+    inside = (given > 0) & (given < 1)
+    safe = np.where(inside, given, 0.5)
+    logits = np.where(inside, np.log(safe) - np.log1p(-safe), np.nan)
+    last_place = np.spacing(safe.astype(np.float32)).astype(np.float64)
+    slack = np.where(inside, LAST_PLACES * last_place / (safe * (1 - safe)), np.inf)
+    return logits, slack
+
+
+def fit_probabilities(reference: Floats, probabilities: ArrayLike) -> tuple[Floats, Floats, AffineMap]:
+    """Return probabilities on the reference's scale: their logits on the straight line that fits best, and how far they may be off.
+
+    Least squares, each probability weighted by how well it determines its logit. NaN and infinity where it is 0 or 1.
+    """
+    logits, slack = logits_of(probabilities)
+    known = np.isfinite(logits)
+    slope, offset = 1.0, 0.0
+    if known.any() and np.ptp(logits[known]) > 0:
+        slope, offset = np.polyfit(logits[known], reference[known], 1, w=1 / slack[known]).tolist()
+    return slope * logits + offset, slack * abs(slope), AffineMap(slope, offset, int((~known).sum()))
+
+
+def kendall_taus(reference: ArrayLike, other: ArrayLike, sizes: Sequence[int]) -> Floats:
+    """Return Kendall's tau-b per query; NaN where the reference tells no two candidates apart, 0 where only the other does not."""
+    from scipy.stats import kendalltau
+
+    taus = []
+    for left, right in _by_query(reference, other, sizes=sizes):
+        if len(left) < 2 or np.ptp(left) == 0:
+            taus.append(np.nan)
+        else:
+            taus.append(0.0 if np.ptp(right) == 0 else float(kendalltau(left, right).statistic))
+    return np.array(taus, np.float64)
+
+
+def count_flips(reference: ArrayLike, other: ArrayLike, sizes: Sequence[int], allowance: ArrayLike) -> Flips:
+    """Count the pairs of a query's candidates that the two put in different orders; ties are an order of their own.
+
+    `allowance` is how far each candidate's score may be off, float[n]: candidates whose reference scores are less than both
+    allowances apart are a near-tie, and so are those with equal ones.
+    """
+    compared = near_ties = others = 0
+    for left, right, allowed in _by_query(reference, other, allowance, sizes=sizes):
+        first, second = np.triu_indices(len(left), k=1)
+        gaps = left[first] - left[second]
+        turned = np.sign(gaps) != np.sign(right[first] - right[second])
+        near = (np.abs(gaps) < allowed[first] + allowed[second]) | (gaps == 0)
+        compared += len(gaps)
+        near_ties += int((turned & near).sum())
+        others += int((turned & ~near).sum())
+    return Flips(compared, near_ties, others)
+
+
+def softmax_per_query(scores: ArrayLike, sizes: Sequence[int]) -> Floats:
+    """Return each score's share among those of its query after the exponential."""
+    parts = []
+    for (values,) in _by_query(scores, sizes=sizes):
+        powers = np.exp(values - values.max())
+        parts.append(powers / powers.sum())
+    return np.concatenate(parts)
+
+
+def sigmoid(scores: ArrayLike) -> Floats:
+    """Return the probability of each logit."""
+    from scipy.special import expit
+
+    result: Floats = expit(np.asarray(scores, np.float64))
+    return result
+
+
+def _by_query(*columns: ArrayLike, sizes: Sequence[int]) -> Iterator[tuple[NDArray[np.float64], ...]]:
+    arrays = [np.asarray(column, np.float64) for column in columns]
+    ends = np.cumsum(sizes)
+    for size, end in zip(sizes, ends.tolist(), strict=True):
+        if size:
+            yield tuple(array[end - size : end] for array in arrays)

@@ -34,7 +34,7 @@ class Candidate:
         return self.model.runnable.description.get("outputs") == "probabilities"
 
     def participant(self) -> Participant:
-        """What there is to say of it; after its weights were loaded."""
+        """Return what there is to say of the backend, after its weights were loaded."""
         runnable = self.model.runnable
         said = runnable.description.get("version")
         return Participant(
@@ -47,7 +47,7 @@ class Candidate:
 
 
 def choose_candidates(words: Words, compose: Compose) -> list[Candidate]:
-    """The backends that were named, or all that can run the model here; the first is the reference.
+    """Return the backends that were named, or all that can run the model here; the first is the reference.
 
     Raises EvalkitError where one that was named can't run the model or is not there, and where there are not two.
     """
@@ -78,7 +78,7 @@ def choose_candidates(words: Words, compose: Compose) -> list[Candidate]:
 
 
 def _local_backends(settings: ModelSettings) -> list[str]:
-    """Those that run the model in this process and are installed, the references first."""
+    """Return those that run the model in this process and are installed, the references first."""
     able = [
         name
         for name in backends_for(settings)
@@ -98,7 +98,7 @@ def _candidate(name: str, words: Words, compose: Compose) -> Candidate:
 
 
 def _version(name: str) -> str:
-    """The version of the package that a backend in this process stands on."""
+    """Return the version of the package that a backend in this process stands on."""
     backend = read_backend(name)
     if backend.server:
         return ""

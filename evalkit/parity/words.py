@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evalkit.backends import AUTO, read_backend
-from evalkit.configuration.files import option_names, unknown_name
-from evalkit.errors import EvalkitError
+from evalkit.configuration.files import option_names
+from evalkit.errors import EvalkitError, unknown_name
 from evalkit.models.server_settings import ServerSettings
 
 JSON = "--json"

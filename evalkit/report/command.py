@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from evalkit.configuration.files import unknown_name
-from evalkit.errors import EvalkitError
+from evalkit.errors import EvalkitError, unknown_name
 from evalkit.output.console import OutputConsole
 from evalkit.output.files import write_text
 from evalkit.output.sheets import notes_as_markdown, print_notes, print_sheets, sheets_as_markdown

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.errors import NonFiniteError
-from evalkit.models.interfaces import (
-    LocalNetwork,
-    PairScorer,
-    PairStream,
-    RunnableModel,
-    TaskScorer,
-    TextEmbedder,
-    TextStream,
-    WindowScorer,
-)
+from evalkit.models.interfaces import Items, RunnableModel, name_text
 from evalkit.models.settings import ModelSettings
-from evalkit.records import Role, Run, Task, Usage
-from evalkit.scoring.execution import Memory, network_batches, run_batches, run_chunks, run_parts
-from evalkit.scoring.items import TaskTexts, best_of_variants, name_pair, name_text, task_texts, unique_pairs
+from evalkit.records import Run, Task, Usage
+from evalkit.scoring.adapters import WholeTask, adapter_of
+from evalkit.scoring.execution import fill
+from evalkit.scoring.items import TaskTexts, best_of_variants, pair_items, task_texts, text_items, unique_pairs
 from evalkit.scoring.outputs import NOT_COUNTED, OutputTable
-from evalkit.scoring.plan import pair_windows, text_windows
 from evalkit.scoring.store import ScoreStore, item_key
-from evalkit.scoring.text_windows import lacking_windows, pair_text_window, role_text_window
 
 SIMILARITY_ROWS = 8_192
 
@@ -53,14 +41,8 @@ def score_task(model: RunnableModel, settings: ModelSettings, task: Task, kept: 
 
     Raises NonFiniteError, naming the texts, where a score or vector is not finite.
     """
-    if kept.store is None and isinstance(model.scorer, TaskScorer):
-        started = time.perf_counter()
-        scores = model.scorer.score_task(task)
-        if not np.isfinite(scores).all():
-            raise NonFiniteError(
-                f"task {task.name}: the score of candidate {int(np.argmin(np.isfinite(scores))) + 1} is not finite"
-            )
-        return Run(scores, Usage(time.perf_counter() - started, len(scores)))
+    if kept.store is None and isinstance(adapter := adapter_of(model.scorer), WholeTask):
+        return adapter.score(task)
     texts = task_texts(task)
     if settings.makes_vectors:
         return _score_vectors(model, settings, task, texts, kept)
@@ -69,31 +51,7 @@ def score_task(model: RunnableModel, settings: ModelSettings, task: Task, kept: 
 
 def _score_pairs(model: RunnableModel, task: Task, texts: TaskTexts, kept: ScoreMemory) -> Run:
     pairs, meeting_pairs = unique_pairs(texts)
-
-    def name(item: int) -> str:
-        query, document = pairs[item]
-        return name_pair(texts.queries[query], texts.documents[document])
-
-    table = kept.table(
-        [item_key(texts.queries[query], texts.documents[document]) for query, document in pairs.tolist()]
-    )
-    if not table.complete:
-        scorer = model.scorer
-        if isinstance(scorer, LocalNetwork):
-            windows = pair_windows(scorer, texts.queries, texts.documents, pairs, table.lacks)
-            run_batches(network_batches(scorer, windows, table.lacks, Memory(), name), table, "pair", name)
-        elif isinstance(scorer, WindowScorer):
-            batches = scorer.run_windows(
-                lacking_windows(len(pairs), table.lacks),
-                lambda start: pair_text_window(texts.queries, texts.documents, pairs, table.known, start),
-            )
-            run_batches(batches, table, "pair", name)
-        else:
-            chosen = [(texts.queries[query], texts.documents[document]) for query, document in pairs.tolist()]
-            if isinstance(scorer, PairStream):
-                run_parts(scorer.score_parts, chosen, table, "pair", name)
-            else:
-                run_chunks(cast(PairScorer, scorer).score, chosen, table, "pair", name)
+    table = _outputs(model, pair_items(texts, pairs), kept)
     tokens, truncated = _counts(table, meeting_pairs[texts.starts])
     return Run(
         scores=best_of_variants(table.values[meeting_pairs], texts.starts),
@@ -106,8 +64,8 @@ def _score_pairs(model: RunnableModel, task: Task, texts: TaskTexts, kept: Score
 def _score_vectors(
     model: RunnableModel, settings: ModelSettings, task: Task, texts: TaskTexts, kept: ScoreMemory
 ) -> Run:
-    queries = _embed(model, texts.queries, "query", kept)
-    documents = _embed(model, texts.documents, "document", kept)
+    queries = _outputs(model, text_items("query", texts.queries), kept)
+    documents = _outputs(model, text_items("document", texts.documents), kept)
     scores = similarities(queries.values, documents.values, texts.meetings, cosine=settings.similarity == "cosine")
     if not np.isfinite(scores).all():
         query, document = texts.meetings[np.argmin(np.isfinite(scores))]
@@ -141,31 +99,23 @@ def similarities(
     return scores
 
 
-def _embed(model: RunnableModel, texts: Sequence[str], role: Role, kept: ScoreMemory) -> OutputTable:
-    unit = role
-
-    def name(item: int) -> str:
-        return name_text(role, texts[item])
-
-    table = kept.table([item_key(role, text) for text in texts])
+def _outputs(model: RunnableModel, items: Items, kept: ScoreMemory) -> OutputTable:
+    """Return the items' outputs: what is stored, and then what the scorer makes of the others."""
+    table = kept.table(_keys(items))
     if not table.complete:
-        scorer = model.scorer
-        if isinstance(scorer, LocalNetwork):
-            windows = text_windows(scorer, texts, role, table.lacks)
-            run_batches(network_batches(scorer, windows, table.lacks, Memory(), name), table, unit, name)
-        elif isinstance(scorer, WindowScorer):
-            batches = scorer.run_windows(
-                lacking_windows(len(texts), table.lacks),
-                lambda start: role_text_window(texts, role, table.known, start),
-            )
-            run_batches(batches, table, unit, name)
-        elif isinstance(scorer, TextStream):
-            stream = scorer
-            run_parts(lambda lacking: stream.embed_parts(lacking, role), texts, table, unit, name)
-        else:
-            embedder = cast(TextEmbedder, scorer)
-            run_chunks(lambda chunk: embedder.embed(chunk, role), texts, table, unit, name)
+        adapter = adapter_of(model.scorer)
+        if isinstance(adapter, WholeTask):
+            raise TypeError(f"{type(adapter.scorer).__name__} scores whole tasks: nothing of it can be stored")
+        fill(table, items, adapter.batches(items, table.known))
     return table
+
+
+def _keys(items: Items) -> list[bytes]:
+    numbers = np.arange(len(items))
+    if items.unit == "pair":
+        return [item_key(*pair) for pair in items.pairs(numbers)]
+    texts, role = items.texts(numbers)
+    return [item_key(role, text) for text in texts]
 
 
 def _counts(

@@ -7,38 +7,39 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.errors import EvalkitError, NonFiniteError
-from evalkit.models.interfaces import DoneBatch, Encoding, LocalNetwork, OutOfMemoryError, Part
+from evalkit.models.interfaces import DoneBatch, Encoding, Items, LocalNetwork, OutOfMemoryError
 from evalkit.output.progress import progress
 from evalkit.scoring.outputs import OutputTable
-from evalkit.scoring.plan import Batch, Window, pack
+from evalkit.scoring.plan import Batch
 
-CHUNK = 256  # items per call of a scorer that batches by itself, between two steps of the progress bar
-Item = TypeVar("Item")
 Name = Callable[[int], str]
-Lacks = Callable[[NDArray[np.int64]], bool]
 logger = logging.getLogger("evalkit")
 
 
-def run_batches(batches: Generator[DoneBatch], table: OutputTable, unit: str, name: Name) -> None:
-    """Put the batches into the table as they get done.
+def fill(table: OutputTable, items: Items, batches: Generator[DoneBatch]) -> None:
+    """Put the items' batches into the table as they get done.
 
-    Raises EvalkitError, naming the item, where an output is not finite.
+    Raises NonFiniteError, naming the item, where an output is not finite, and EvalkitError where vectors change their length on
+    the way.
     """
+    what = "scoring" if items.unit == "pair" else "embedding"
     started = time.perf_counter()
     with (
-        progress(
-            "scoring" if unit == "pair" else "embedding", len(table.known), unit, int(table.known.sum())
-        ) as advance,
+        progress(what, len(items), items.unit, int(table.known.sum())) as advance,
         closing(batches) as done,  # whatever happens, nothing runs on
     ):
         for batch in done:
-            _refuse_non_finite(batch.outputs, batch.items, name)
+            _refuse_non_finite(batch.outputs, batch.items, items.name)
+            if table.known.any() and batch.outputs.shape[1:] != table.values.shape[1:]:
+                raise EvalkitError(
+                    f"the vector of {items.name(int(batch.items[0]))} has {batch.outputs.shape[-1]} numbers, those before it have "
+                    f"{table.values.shape[-1]}: has the server changed its model? cache=refresh scores all of them again"
+                )
             lacking = int((~table.known[batch.items]).sum())
             table.add(batch.items, batch.outputs, batch.seconds, batch.lengths, batch.truncated)
             table.padding_tokens += batch.padding_tokens
@@ -47,18 +48,12 @@ def run_batches(batches: Generator[DoneBatch], table: OutputTable, unit: str, na
 
 
 def network_batches(
-    network: LocalNetwork, windows: Iterable[Window], lacks: Lacks, memory: Memory, name: Name
+    network: LocalNetwork, batches: Iterable[Batch], memory: Memory, name: Name
 ) -> Generator[DoneBatch]:
-    """Run the windows' batches that lack an output. Each is given as soon as it is done.
+    """Run the batches, as many at once as the network is able to. Each is given as soon as it is done.
 
     Raises EvalkitError, naming the item, where one does not fit into memory alone.
     """
-    batches = (
-        batch
-        for window in windows
-        for batch in pack(window.encodings, window.start, network.batch_tokens)
-        if lacks(batch.items)
-    )
     with closing(_in_parallel(network, batches, memory, name)) as done:
         for batch, outputs, seconds in done:
             yield DoneBatch(
@@ -69,54 +64,6 @@ def network_batches(
                 truncated=[encoding.truncated for encoding in batch.encodings],
                 padding_tokens=batch.padded_tokens - batch.tokens if network.pads else 0,
             )
-
-
-def run_chunks(
-    call: Callable[[Sequence[Item]], NDArray[np.float32]],
-    items: Sequence[Item],
-    table: OutputTable,
-    unit: str,
-    name: Name,
-) -> None:
-    """The same for a scorer that batches by itself: `call` with chunks of the items."""
-    with progress("scoring" if unit == "pair" else "embedding", len(items), unit, int(table.known.sum())) as advance:
-        for start in range(0, len(items), CHUNK):
-            numbers = np.arange(start, min(start + CHUNK, len(items)))
-            if not table.lacks(numbers):
-                continue
-            started = time.perf_counter()
-            outputs = call(items[start : start + CHUNK])
-            _refuse_non_finite(outputs, numbers, name)
-            lacking = int((~table.known[numbers]).sum())
-            table.add(numbers, outputs, time.perf_counter() - started)
-            table.elapsed += time.perf_counter() - started
-            advance(lacking)
-
-
-def run_parts(
-    ask: Callable[[Sequence[Item]], Generator[Part]], items: Sequence[Item], table: OutputTable, unit: str, name: Name
-) -> None:
-    """The same for a scorer that answers in parts: it gets the items that lack an output, and each part is kept as it comes.
-
-    Raises EvalkitError where vectors change their length on the way.
-    """
-    lacking = np.flatnonzero(~table.known)
-    started = time.perf_counter()
-    with (
-        progress("scoring" if unit == "pair" else "embedding", len(items), unit, int(table.known.sum())) as advance,
-        closing(ask([items[number] for number in lacking.tolist()])) as parts,
-    ):
-        for part in parts:
-            numbers = lacking[part.positions]
-            _refuse_non_finite(part.outputs, numbers, name)
-            if table.known.any() and part.outputs.shape[1:] != table.values.shape[1:]:
-                raise EvalkitError(
-                    f"the vector of {name(int(numbers[0]))} has {part.outputs.shape[-1]} numbers, those before it have "
-                    f"{table.values.shape[-1]}: has the server changed its model? cache=refresh scores all of them again"
-                )
-            table.add(numbers, part.outputs, part.seconds)
-            advance(len(numbers))
-    table.elapsed += time.perf_counter() - started
 
 
 class Memory:
@@ -147,7 +94,7 @@ class Memory:
         return max(1, self.most_tokens * len(encodings) // _padded_tokens(encodings))
 
     def _learn(self, tokens: int) -> None:
-        """So many were too many; another thread may have learnt of fewer."""
+        """Halve the limit; another thread may already have lowered it further."""
         self.most_tokens = min(tokens // 2, self.most_tokens or tokens)
         logger.warning("out of memory with %d tokens in a batch; going on with half as many", tokens)
 
@@ -157,7 +104,7 @@ def _padded_tokens(encodings: Sequence[Encoding]) -> int:
 
 
 def _in_parallel(
-    network: LocalNetwork, batches: Iterator[Batch], memory: Memory, name: Name
+    network: LocalNetwork, batches: Iterable[Batch], memory: Memory, name: Name
 ) -> Generator[tuple[Batch, NDArray[np.float32], float]]:
     """Each batch with its outputs and the seconds that it took of the machine, in the order in which they get done."""
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from evalkit.models.interfaces import Items
 from evalkit.records import Role, Task
 
 
@@ -52,17 +53,17 @@ def unique_pairs(texts: TaskTexts) -> tuple[NDArray[np.int64], NDArray[np.int64]
     return np.stack([distinct // len(texts.documents), distinct % len(texts.documents)], axis=1), meeting_pairs
 
 
+def pair_items(texts: TaskTexts, pairs: NDArray[np.int64]) -> Items:
+    """Return pairs of the task's texts, shape (pairs, 2), as items to score."""
+    return Items((("query", texts.queries), ("document", texts.documents)), pairs)
+
+
+def text_items(role: Role, texts: Sequence[str]) -> Items:
+    """Return distinct texts in a role as items to embed."""
+    return Items(((role, texts),), np.arange(len(texts)).reshape(-1, 1))
+
+
 def best_of_variants(values: NDArray[np.float32], starts: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
     """Per candidate the highest of its meetings' scores: a query of several texts scores by its best one."""
     best: NDArray[np.float32] = np.maximum.reduceat(values, starts)
     return best
-
-
-def name_pair(query: str, document: str) -> str:
-    """How messages name a pair."""
-    return f"{name_text('query', query)} with {name_text('document', document)}"
-
-
-def name_text(role: Role, text: str) -> str:
-    """How messages name a text: by its beginning."""
-    return f"{role} {text if len(text) <= 40 else text[:40] + '…'!r}"

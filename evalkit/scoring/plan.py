@@ -1,6 +1,7 @@
-"""Orders a local network's work: windows of items, tokenised ahead, sorted by length, packed into batches.
+"""The plan of the work: windows of items, and the batches of each window. It is the same whatever has its output already.
 
-A window is tokenised while the one before it runs, so that the first batch starts soon and memory stays flat.
+A local network's windows are tokenised ahead, sorted by length and packed into batches: a window is tokenised while the one before
+it runs, so that the first batch starts soon and memory stays flat. A scorer that batches by itself gets chunks of a window.
 """
 
 from __future__ import annotations
@@ -12,19 +13,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.models.interfaces import Encoding, LocalNetwork, TokenizedText
-from evalkit.records import Role
+from evalkit.models.interfaces import Encoding, Items, LocalNetwork, TextWindow, TokenizedText
 
 WINDOW_ITEMS = 2_048
-Lacks = Callable[[slice], bool]
+CHUNK = 256  # items per call of a scorer that batches by itself, a whole number of which make a window
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Inputs that run together, and the numbers of their items."""
+    """The numbers of items that run together, and their inputs; none where the scorer tokenises by itself."""
 
     items: NDArray[np.int64]
-    encodings: tuple[Encoding, ...]
+    encodings: tuple[Encoding, ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -45,48 +45,61 @@ class Window:
     encodings: list[Encoding]
 
 
-def pair_windows(
-    network: LocalNetwork, queries: Sequence[str], documents: Sequence[str], pairs: NDArray[np.int64], lacks: Lacks
-) -> Iterator[Window]:
-    """The windows of pairs that lack an output. Each text is tokenised once, and forgotten after its last pair.
+def encoded_windows(network: LocalNetwork, items: Items, known: NDArray[np.bool_]) -> Iterator[Window]:
+    """Encode the windows that lack an output. Each text is tokenised once, and forgotten after its last item.
 
-    A window is encoded whole even if it lacks one output: its batches then have the shapes that they always have.
+    `known`, shape (items,), says which items have their output. A window is encoded whole even if it lacks one output: its
+    batches then have the shapes that they always have.
     """
-    last_use = [np.zeros(len(texts), np.int64) for texts in (queries, documents)]
+    last_use = [np.zeros(len(texts), np.int64) for _, texts in items.sides]
     for column, uses in enumerate(last_use):
-        np.maximum.at(uses, pairs[:, column], np.arange(len(pairs)))
-    known: list[dict[int, TokenizedText]] = [{}, {}]
-    sides: tuple[tuple[Sequence[str], Role], ...] = ((queries, "query"), (documents, "document"))
+        np.maximum.at(uses, items.rows[:, column], np.arange(len(items)))
+    tokenized: list[dict[int, TokenizedText]] = [{} for _ in items.sides]
+    encode: Callable[..., Encoding] = network.encode_pair if len(items.sides) == 2 else network.encode_text
 
     def prepare(start: int) -> Window | None:
-        window = pairs[start : start + WINDOW_ITEMS]
+        window = items.rows[start : start + WINDOW_ITEMS]
         encodings = None
-        if lacks(slice(start, start + WINDOW_ITEMS)):
-            for column, (texts, role) in enumerate(sides):
-                new = [text for text in dict.fromkeys(window[:, column].tolist()) if text not in known[column]]
-                known[column].update(zip(new, network.tokenize([texts[text] for text in new], role), strict=True))
+        if not known[start : start + WINDOW_ITEMS].all():
+            for (role, texts), column, there in zip(items.sides, window.T, tokenized, strict=True):
+                new = [text for text in dict.fromkeys(column.tolist()) if text not in there]
+                there.update(zip(new, network.tokenize([texts[text] for text in new], role), strict=True))
             encodings = [
-                network.encode_pair(known[0][query], known[1][document]) for query, document in window.tolist()
+                encode(*(there[text] for there, text in zip(tokenized, row, strict=True))) for row in window.tolist()
             ]
-        for column, uses in enumerate(last_use):
-            for text in np.unique(window[:, column]).tolist():
+        for column, uses, there in zip(window.T, last_use, tokenized, strict=True):
+            for text in np.unique(column).tolist():
                 if uses[text] < start + WINDOW_ITEMS:
-                    known[column].pop(text, None)
-        return None if encodings is None else Window(start, encodings)
+                    there.pop(text, None)
+        return None if encodings is None else Window(items.first + start, encodings)
 
-    return _ahead(prepare, range(0, len(pairs), WINDOW_ITEMS))
+    return _ahead(prepare, range(0, len(items), WINDOW_ITEMS))
 
 
-def text_windows(network: LocalNetwork, texts: Sequence[str], role: Role, lacks: Lacks) -> Iterator[Window]:
-    """The windows of texts that lack an output."""
+def lacking_windows(known: NDArray[np.bool_]) -> list[int]:
+    """Return where the windows start that lack an output."""
+    return [start for start in range(0, len(known), WINDOW_ITEMS) if not known[start : start + WINDOW_ITEMS].all()]
 
-    def prepare(start: int) -> Window | None:
-        if not lacks(slice(start, start + WINDOW_ITEMS)):
-            return None
-        window = network.tokenize(texts[start : start + WINDOW_ITEMS], role)
-        return Window(start, [network.encode_text(text) for text in window])
 
-    return _ahead(prepare, range(0, len(texts), WINDOW_ITEMS))
+def text_window(items: Items, known: NDArray[np.bool_], start: int) -> TextWindow | None:
+    """Return the window that starts there, with each of its texts once; None where every item has its output."""
+    here = slice(start, start + WINDOW_ITEMS)
+    if known[here].all():
+        return None
+    sides, columns = [], []
+    for (role, texts), column in zip(items.sides, items.rows[here].T, strict=True):
+        positions, rows = np.unique(column, return_inverse=True)
+        sides.append((role, tuple(texts[position] for position in positions.tolist())))
+        columns.append(rows)
+    return TextWindow(Items(tuple(sides), np.stack(columns, axis=1), items.first + start), known[here].copy())
+
+
+def chunks(items: Items, known: NDArray[np.bool_]) -> Iterator[Batch]:
+    """Cut the windows that lack an output into the calls of a scorer that batches by itself."""
+    for window in lacking_windows(known):
+        end = min(window + WINDOW_ITEMS, len(items))
+        for start in range(window, end, CHUNK):
+            yield Batch(items.first + np.arange(start, min(start + CHUNK, end)))
 
 
 def pack(encodings: Sequence[Encoding], first_item: int, batch_tokens: int) -> Iterator[Batch]:

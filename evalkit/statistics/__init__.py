@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from evalkit.statistics.intervals import average_intervals, bootstrap_intervals, resampled_deviations
 from evalkit.statistics.paired import (
+    average_differences,
     effect_size_intervals,
     effect_sizes,
     holm,
+    not_told_from_best,
     paired_randomisation_test,
+    pairs_of,
+    rank_ranges,
     resamples_needed,
     smallest_detectable_difference,
 )
-from evalkit.statistics.ranks import average_differences, not_told_from_best, pairs_of, rank_ranges
 
 __all__ = [
     "average_differences",

@@ -15,7 +15,7 @@ _CELLS_AT_ONCE = 2_000_000  # resample × query; some 50 MB in all
 
 
 def bootstrap_intervals(values: Floats, *, seed: int, n_resamples: int = 10_000, level: float = 0.95) -> Floats:
-    """Intervals for the mean over queries of each metric, by the BCa bootstrap (Efron 1987).
+    """Return intervals for the mean over queries of each metric, by the BCa bootstrap (Efron 1987).
 
     `values` is float64[n_queries, n_metrics], NaN where a metric does not have the query. Gives float64[n_metrics, 2]:
     low and high. Metrics that have the same queries share the resamples, and a metric's interval does not depend on
@@ -33,7 +33,7 @@ def bootstrap_intervals(values: Floats, *, seed: int, n_resamples: int = 10_000,
 
 
 def average_intervals(tasks: Sequence[Floats], *, seed: int, n_resamples: int = 10_000, level: float = 0.95) -> Floats:
-    """Intervals for the plain average over tasks of each system's mean, by the BCa bootstrap within tasks (Efron 1987).
+    """Return intervals for the plain average over tasks of each system's mean, by the BCa bootstrap within tasks (Efron 1987).
 
     `tasks` holds a float64[n_queries, n_systems] for each task, without NaN. Gives float64[n_systems, 2]: low and high.
     Queries are resampled task by task, so that each task keeps its weight.
@@ -52,7 +52,7 @@ def average_intervals(tasks: Sequence[Floats], *, seed: int, n_resamples: int = 
 
 
 def resampled_deviations(values: Floats, seed: Seed, n_resamples: int) -> Floats:
-    """Means of resamples less the mean: float64[n_resamples, n_metrics], of values float64[n_queries, n_metrics].
+    """Return means of resamples less the mean: float64[n_resamples, n_metrics], of values float64[n_queries, n_metrics].
 
     A resample is a vector of how often it has each query, so that a product of matrices takes all means at once. The
     values enter in fixed point: then each sum is exact, and the same for any order of addition, threads or processor.
@@ -75,7 +75,7 @@ def to_fixed_point(values: Floats) -> tuple[Floats, Floats]:
 
 
 def _resample_counts(n: int, seed: Seed, n_resamples: int) -> Iterator[Floats]:
-    """How often each of n queries is drawn, resample by resample: float64[some, n] at a time."""
+    """Yield how often each of n queries is drawn, resample by resample: float64[some, n] at a time."""
     generator = np.random.default_rng(seed)
     rows = max(1, _CELLS_AT_ONCE // n)
     for start in range(0, n_resamples, rows):
@@ -85,18 +85,18 @@ def _resample_counts(n: int, seed: Seed, n_resamples: int) -> Iterator[Floats]:
 
 
 def column_means(values: Floats) -> Floats:
-    """Mean of each column, the same whatever stands beside it."""
+    """Return the mean of each column, the same whatever stands beside it."""
     means: Floats = np.ascontiguousarray(values.T).mean(axis=1)
     return means
 
 
 def _exact_bits(n: int) -> int:
-    """How many bits n values may have for every sum of n of them to be exact in float64."""
+    """Return how many bits n values may have for every sum of n of them to be exact in float64."""
     return 52 - n.bit_length()
 
 
 def _rounding(values: Floats) -> Floats:
-    """How far a resampled mean of each column may be off: float64[n_columns]."""
+    """Return how far a resampled mean of each column may be off: float64[n_columns]."""
     rounding: Floats = np.ldexp(2 * np.abs(values).max(axis=0), -_exact_bits(len(values)))
     return rounding
 

@@ -1,8 +1,8 @@
-"""Whether two systems differ on the same queries, by how much, and what difference the queries could have shown."""
+"""Whether systems differ on the same queries, by how much, what the queries could have shown, and the ranks that are left open."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from scipy.special import stdtrit
 from evalkit.statistics.intervals import bca_levels, column_means, resampled_deviations, to_fixed_point
 
 Floats = NDArray[np.float64]
+Whole = NDArray[np.intp]
 
 _MOST_ENUMERATED = 16  # differences other than zero: 65,536 patterns of signs
 _CELLS_AT_ONCE = 2_000_000  # resample × query
@@ -20,7 +21,7 @@ _ROUNDING = 2.0**-50  # what arithmetic may have done to a difference of two fra
 
 
 def paired_randomisation_test(differences: Floats, *, seed: int, n_resamples: int = 10_000) -> Floats:
-    """Two-sided p-values of the mean paired difference, by flipping signs (Fisher 1935; Smucker et al. 2007).
+    """Return two-sided p-values of the mean paired difference, by flipping signs (Fisher 1935; Smucker et al. 2007).
 
     `differences` is float64[n_queries, n_comparisons] of fractions, one system's values less the other's on the same
     queries. Gives float64[n_comparisons]: how often random signs give a mean as far from zero as the one seen. A column
@@ -79,7 +80,7 @@ def smallest_detectable_difference(differences: Floats, level: float = 0.05, pow
 
 
 def effect_sizes(differences: Floats) -> Floats:
-    """Standardised mean of paired differences (Cohen's d_z): mean over standard deviation, float64[n_comparisons].
+    """Return the standardised mean of paired differences (Cohen's d_z): mean over standard deviation, float64[n_comparisons].
 
     0 where all differences are 0; NaN where they are equal and not 0, or there is one query.
     """
@@ -91,7 +92,7 @@ def effect_sizes(differences: Floats) -> Floats:
 
 
 def effect_size_intervals(differences: Floats, *, seed: int, n_resamples: int = 10_000, level: float = 0.95) -> Floats:
-    """Intervals for `effect_sizes` by the BCa bootstrap (Efron 1987): float64[n_comparisons, 2], low and high.
+    """Return intervals for `effect_sizes` by the BCa bootstrap (Efron 1987): float64[n_comparisons, 2], low and high.
 
     (0, 0) where all differences are 0; NaN where there is no effect size, or fewer than three queries; infinite where the
     interval ends among resamples without spread, as with a handful of queries.
@@ -112,7 +113,7 @@ def effect_size_intervals(differences: Floats, *, seed: int, n_resamples: int = 
 def _effect_interval(
     centred: Floats, mean: float, variance: float, shifts: Floats, resampled_variances: Floats, level: float
 ) -> Floats:
-    """Low and high for one comparison, of its resamples' means less `mean`, and their variances (divided by n)."""
+    """Return low and high for one comparison, of its resamples' means less `mean`, and their variances (divided by n)."""
     n = len(centred)
     smallest = _NO_SPREAD * variance
     effect = _standardised(mean, variance, smallest, n)
@@ -126,20 +127,20 @@ def _effect_interval(
 
 
 def _jackknifed_moments(centred: Floats, mean: float, variance: float) -> tuple[Floats, Floats]:
-    """Mean and variance (divided by n, not n - 1) of the values without each one: float64[n] each."""
+    """Return mean and variance (divided by n, not n - 1) of the values without each one: float64[n] each."""
     n = len(centred)
     shifts = -centred / (n - 1)
     return mean + shifts, (n * variance - centred**2) / (n - 1) - shifts**2
 
 
 def _standardised(means: Floats | float, variances: Floats | float, smallest: float, n: int) -> Floats:
-    """Means over standard deviations, of variances that were divided by n and count as `smallest` at least."""
+    """Return means over standard deviations, of variances that were divided by n and count as `smallest` at least."""
     standardised: Floats = means / np.sqrt(np.maximum(variances, smallest) * (n / (n - 1)))
     return standardised
 
 
 def _spreads(differences: Floats) -> Floats:
-    """Standard deviation of each column, the same whatever stands beside it; exactly 0 for equal values, and for one."""
+    """Return the standard deviation of each column, the same whatever stands beside it; exactly 0 for equal values, and for one."""
     if len(differences) < 2:
         return np.zeros(differences.shape[1])
     spreads: Floats = np.ascontiguousarray(differences.T).std(axis=1, ddof=1)
@@ -148,13 +149,13 @@ def _spreads(differences: Floats) -> Floats:
 
 
 def _all_choices(n: int) -> Floats:
-    """Every subset of n things: float64[2**n, n] of zeros and ones."""
+    """Return every subset of n things: float64[2**n, n] of zeros and ones."""
     numbers = np.arange(2**n, dtype=np.uint32)[:, None]
     return (numbers >> np.arange(n, dtype=np.uint32) & 1).astype(np.float64)
 
 
 def _random_choices(n: int, seed: int, n_resamples: int) -> Iterator[Floats]:
-    """Random subsets of n things, subset by subset: float64[some, n] of zeros and ones at a time."""
+    """Yield random subsets of n things, subset by subset: float64[some, n] of zeros and ones at a time."""
     generator = np.random.default_rng(seed)
     words = -(-n // 32)  # the generator gives words; whole ones for each subset make it independent of the parts
     rows = max(1, _CELLS_AT_ONCE // n)
@@ -162,3 +163,50 @@ def _random_choices(n: int, seed: int, n_resamples: int) -> Iterator[Floats]:
         size = min(rows, n_resamples - start)
         drawn = np.frombuffer(generator.bytes(4 * words * size), np.uint8).reshape(size, -1)
         yield np.unpackbits(drawn, axis=1, count=n).astype(np.float64)
+
+
+def pairs_of(n_systems: int) -> tuple[Whole, Whole]:
+    """List all pairs of systems: the first and the second ones, (0, 1) and (0, 2) before (1, 2)."""
+    first, second = np.triu_indices(n_systems, k=1)
+    return first, second
+
+
+def average_differences(tasks: Sequence[Floats]) -> Floats:
+    """Put several tasks' differences together so that the mean is the plain average of the tasks' means.
+
+    `tasks` holds a float64[n_queries, n_comparisons] for each task; gives float64[all queries, n_comparisons]. A query
+    of a small task weighs more, and flipping its sign moves the average by its share.
+    """
+    total = sum(len(differences) for differences in tasks)
+    return np.vstack([differences * (total / (len(tasks) * len(differences))) for differences in tasks])
+
+
+def rank_ranges(values: Floats, p_values: Floats, alpha: float) -> Whole:
+    """Say which ranks each system may have: int[n_systems, 2], best and worst, 1 being the highest value's.
+
+    `values` is float64[n_systems]; `p_values` holds those of `pairs_of(n_systems)`, adjusted for their number. A system
+    is below all that are better by a difference with p < `alpha`, and above all that are so much worse.
+    """
+    n = len(values)
+    told_apart = _told_apart(n, p_values, alpha)
+    above = told_apart & (values > values[:, None])
+    below = told_apart & (values < values[:, None])
+    return np.column_stack([1 + above.sum(axis=1), n - below.sum(axis=1)])
+
+
+def not_told_from_best(values: Floats, p_values: Floats, alpha: float) -> NDArray[np.bool_]:
+    """Say which systems no test distinguishes from the one with the highest value (of equals, the first): bool[n_systems].
+
+    That one is among them. Arguments as of `rank_ranges`. A system may be among them and yet be told from one that is not the
+    best, where the two differ more steadily.
+    """
+    among: NDArray[np.bool_] = ~_told_apart(len(values), p_values, alpha)[int(np.argmax(values))]
+    return among
+
+
+def _told_apart(n: int, p_values: Floats, alpha: float) -> NDArray[np.bool_]:
+    """Return which systems differ from which: bool[n_systems, n_systems]."""
+    first, second = pairs_of(n)
+    told_apart = np.zeros((n, n), np.bool_)
+    told_apart[first, second] = told_apart[second, first] = p_values < alpha
+    return told_apart

@@ -1,27 +1,30 @@
-"""What a task amounts to: its sizes, its fingerprint, and how it differs from the published dataset."""
+"""What a task amounts to: its sizes, its fingerprint, and how it differs from the published dataset or from earlier readings."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Iterable
-from functools import cache
 from pathlib import Path
 
+from evalkit.cache import read_entries, store_entry
+from evalkit.published_statistics import published_statistics
 from evalkit.records import Request, Task, TaskStatistics
 
-_PUBLISHED = Path(__file__).parent / "published_statistics.json"
 _SCRIPTS = {"Han": re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"), "Latin": re.compile("[A-Za-z]")}
+FINGERPRINTS = "fingerprints.json"
+logger = logging.getLogger("evalkit")
 
 
 def has_both(request: Request) -> bool:
-    """Whether a query has positive and negative candidates, without which cmteb-v1 leaves it out."""
+    """Return whether a query has positive and negative candidates, without which cmteb-v1 leaves it out."""
     return any(c.gain > 0 for c in request.candidates) and any(c.gain == 0 for c in request.candidates)
 
 
 def task_statistics(requests: Iterable[Request]) -> TaskStatistics:
-    """Sizes of the requests. A document offered for several queries counts each time, except in `unique_documents`."""
+    """Return the sizes of the requests. A document offered for several queries counts each time, except in `unique_documents`."""
     requests = tuple(requests)
     candidates = [candidate for request in requests for candidate in request.candidates]
     positives = [sum(candidate.gain > 0 for candidate in request.candidates) for request in requests]
@@ -42,7 +45,7 @@ def task_statistics(requests: Iterable[Request]) -> TaskStatistics:
 
 
 def fingerprint(requests: Iterable[Request]) -> str:
-    """SHA-256, in hex, of the texts, gains and missed gains in their order.
+    """Return the SHA-256, in hex, of the texts, gains and missed gains in their order.
 
     Ids are no part of it: the same data has one fingerprint in either layout and any file type, as long as candidates
     stand in the same order.
@@ -57,7 +60,7 @@ def fingerprint(requests: Iterable[Request]) -> str:
 
 
 def script_of(text: str) -> str:
-    """The script that a text is written in: `Han`, `Latin` (ASCII letters), `Han+Latin`, or `other`."""
+    """Return the script that a text is written in: `Han`, `Latin` (ASCII letters), `Han+Latin`, or `other`."""
     scripts = [name for name, letter in _SCRIPTS.items() if letter.search(text)]
     return "+".join(scripts) or "other"
 
@@ -68,12 +71,12 @@ def _prefixed(text: str) -> bytes:
 
 
 def compare_with_published(task: Task) -> tuple[str, ...]:
-    """How a whole task differs from the dataset statistics that mteb publishes for it, a phrase per figure.
+    """Return how a whole task differs from the dataset statistics that mteb publishes for it, a phrase per figure.
 
     Compared are the queries that have positives and negatives, since mteb's copies hold no others. Empty where nothing
     differs, and where nothing is published for the task.
     """
-    published = _published_statistics().get(task.mteb_name)
+    published = published_statistics().get(task.mteb_name)
     if published is None:
         return ()
     loaded = task_statistics(request for request in task.requests if has_both(request))
@@ -84,7 +87,29 @@ def compare_with_published(task: Task) -> tuple[str, ...]:
     )
 
 
-@cache
-def _published_statistics() -> dict[str, dict[str, int]]:
-    statistics: dict[str, dict[str, int]] = json.loads(_PUBLISHED.read_text(encoding="utf-8"))
-    return statistics
+def warn_of_changed_data(task: Task, folder: Path) -> None:
+    """Warn where the data of this repository and commit are not those that runs with this cache folder have read before.
+
+    A commit never changes its files; a mirror, a damaged Hub cache or a library that reads them otherwise may.
+    """
+    if not re.fullmatch("[0-9a-f]{40}", task.revision) or task.first_stage is not None:
+        return
+    part = f"{task.layout} {task.subset} {task.split}{'' if task.limit is None else f' limit={task.limit}'}"
+    key, path = f"{task.source}@{task.revision} {part}", folder / FINGERPRINTS
+    before = read_entries(path).get(key)
+    if before is None:
+        try:
+            store_entry(path, key, task.fingerprint)
+        except OSError as error:
+            logger.debug("%s can't be written: %s", path, error.strerror)
+    elif before != task.fingerprint:
+        logger.warning(
+            "%s: the data of %s are not those that were read before under the same revision %s (fingerprint %.12s, before %.12s): "
+            "results on them can't be compared. Has HF_ENDPOINT or the Hub cache changed? If the new data are right, delete %s",
+            task.name,
+            task.source,
+            task.revision[:12],
+            task.fingerprint,
+            before,
+            path,
+        )

@@ -1,4 +1,4 @@
-"""What validation notices: gathered while a dataset is read, told once per kind."""
+"""What validation notices: gathered while a dataset is read, reported once per kind."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class FindingLog:
         raise EvalkitError(finding_text(Finding("error", errors[0][1], *first)) + more)
 
     def findings(self) -> tuple[Finding, ...]:
-        """One Finding per kind: the first place, and in the message how many there are and their first rows."""
+        """Return one Finding per kind: the first place, and in the message how many there are and their first rows."""
         return tuple(self._summary(kind) for kind in self._kinds)
 
     def _summary(self, kind: tuple[str, str, str]) -> Finding:
@@ -66,7 +66,7 @@ class FindingLog:
 
 
 def finding_text(finding: Finding) -> str:
-    """A finding in one line: file, row, column, message."""
+    """Return a finding in one line: file, row, column, message."""
     place = [
         finding.file,
         f"row {finding.row}" if finding.row is not None else "",
@@ -75,7 +75,7 @@ def finding_text(finding: Finding) -> str:
     return ": ".join(filter(None, (", ".join(filter(None, place)), finding.message)))
 
 
-def tell(task_name: str, findings: tuple[Finding, ...]) -> None:
+def log_findings(task_name: str, findings: tuple[Finding, ...]) -> None:
     """Send findings to evalkit's logger, one line each: warnings as such, notes as information."""
     for finding in findings:
         level = logging.WARNING if finding.severity == "warning" else logging.INFO
@@ -83,7 +83,7 @@ def tell(task_name: str, findings: tuple[Finding, ...]) -> None:
 
 
 def described(value: Any) -> str:
-    """A wrong value in a few words, for a message."""
+    """Return a wrong value in a few words, for a message."""
     if value is None:
         return "null or missing"
     if isinstance(value, (bool, int, float)):

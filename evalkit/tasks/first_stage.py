@@ -35,7 +35,7 @@ class FirstStageRun:
         return {query_id: _best_first(scores)[: self.top_k] for query_id, scores in self.file.run.items()}
 
     def scores(self, query_id: str, doc_ids: list[str]) -> tuple[float, ...]:
-        """What the first stage said of documents of a query."""
+        """Return the first stage's scores of documents of a query."""
         return tuple(float(self.file.run[query_id][doc_id]) for doc_id in doc_ids)
 
     def check(self, queries: Mapping[str, object], corpus: Mapping[str, object], log: FindingLog) -> None:
@@ -51,13 +51,13 @@ class FirstStageRun:
             for doc_id in found:
                 if doc_id not in corpus:
                     place = Cell(file, self.file.row_of(query_id, doc_id), "doc_id")
-                    told = f"{doc_id!r} of query {query_id!r} names no document of the task"
-                    log.add("error", f"{told}; take it out, or give the task's own ids", place)
+                    problem = f"{doc_id!r} of query {query_id!r} names no document of the task"
+                    log.add("error", f"{problem}; take it out, or give the task's own ids", place)
             if self.top_k is not None and len(found) < self.top_k:
                 log.add("note", f"query with fewer than task.top_k={self.top_k} documents: all are taken", Cell(file))
 
     def describe(self) -> FirstStage:
-        """What the task says of it."""
+        """Return what the task says of the first stage."""
         return FirstStage(self.file.path.stem, str(self.file.path), self.file.digest, self.top_k)
 
 

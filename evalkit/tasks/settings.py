@@ -8,8 +8,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from evalkit.configuration.files import configs_dir, option_file, option_names, parse_yaml, settings_error, unknown_name
-from evalkit.errors import EvalkitError
+from evalkit.configuration.files import configs_dir, option_file, option_names, parse_yaml, settings_error
+from evalkit.errors import EvalkitError, unknown_name
 
 
 class HubLocation(BaseModel):

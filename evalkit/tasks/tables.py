@@ -44,7 +44,7 @@ def read_table(path: Path) -> Table:
 
 
 def table_of(file: str, rows: Sequence[Row], numbers: Sequence[int] | None = None) -> Table:
-    """A table of rows that are already in memory; its columns are all keys that any row has."""
+    """Return a table of rows that are already in memory; its columns are all keys that any row has."""
     columns = tuple(dict.fromkeys(key for row in rows for key in row))
     return Table(file, columns, rows, range(1, len(rows) + 1) if numbers is None else numbers)
 
@@ -78,7 +78,7 @@ def _json_lines(path: Path, text: str) -> Table:
 
 
 def _read_json(path: Path) -> Table:
-    """An array of rows, `{"data": [rows]}`, or JSON Lines under a .json name."""
+    """Return an array of rows, `{"data": [rows]}`, or JSON Lines under a .json name."""
     text = _text(path)
     try:
         content = json.loads(text)

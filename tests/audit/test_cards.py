@@ -11,7 +11,7 @@ from made_cards import BASE, LARGE, published_metrics, write_card
 
 from evalkit.audit.command import audit_files
 from evalkit.audit.figures import Evidence, Finding, Registry
-from evalkit.audit.readers.files import read_figures
+from evalkit.audit.readers import read_figures
 from evalkit.audit.rules.lattice import lattice_state, other_cutoff
 from evalkit.results.published import all_figures
 

@@ -11,7 +11,7 @@ import pytest
 
 from evalkit.audit.command import audit_files
 from evalkit.audit.figures import Finding
-from evalkit.audit.readers.files import read_figures
+from evalkit.audit.readers import read_figures
 from evalkit.audit.report import coverage
 from evalkit.errors import EvalkitError
 

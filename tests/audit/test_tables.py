@@ -8,7 +8,7 @@ import pytest
 
 from evalkit.audit.command import audit_files
 from evalkit.audit.figures import Figure, Finding
-from evalkit.audit.readers.tables import table_figures
+from evalkit.audit.readers.markdown import table_figures
 from evalkit.output.sheets import sheets_as_markdown
 from evalkit.report.published_tables import published_sheets, published_tables
 

@@ -17,7 +17,7 @@ from mteb_tasks import mteb_predictions, mteb_task
 import evalkit
 from evalkit.backends import complete_settings, prepare_model
 from evalkit.errors import EvalkitError
-from evalkit.hub_access import told_as
+from evalkit.hub_access import reporting_hub_errors
 from evalkit.models.interfaces import PairScorer, Runtime, TextEmbedder
 from evalkit.models.settings import ModelSettings, model_settings
 from evalkit.records import Task
@@ -52,7 +52,7 @@ def test_an_embedder_with_mtebs_prompts(e5_small: Path, tmp_path: Path) -> None:
     assert (settings.query_prompt, settings.document_prompt) == ("query: ", "passage: ")
     found = scores_of(settings, TASK)
     meta = mteb.get_model_meta(E5_NAME).model_copy(update={"name": str(e5_small), "revision": None})
-    with told_as("mteb", offline=True, advice=""):  # which it would ask the Hub about
+    with reporting_hub_errors("mteb", offline=True, advice=""):  # which it would ask the Hub about
         expected = mteb_predictions(meta.load_model(device="cpu"), mteb_task(TASK), tmp_path, TASK)
     np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
     own = score_task(prepared("torch", e5_small, tmp_path, **E5), model_settings({"name": "made"} | E5), TASK).scores

@@ -16,7 +16,7 @@ from fake_servers import FakeServer, Handler
 from mishaps import says, sleeps
 from served_models import PAIRS, fake, served
 
-from evalkit.backends.servers.retries import PassingError, insist
+from evalkit.backends.servers.client import PassingError, insist
 from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import PairScorer, PairStream
 

@@ -33,7 +33,7 @@ from scoring.fakes import Network, Pairs
 from store_rows import rows_in
 from task_files import uneven_rows, write_jsonl
 
-from evalkit.cluster.scorer import RayScorer, crew_of, dismiss
+from evalkit.cluster.crew import RayScorer, crew_of, dismiss
 from evalkit.cluster.settings import RaySettings
 from evalkit.cluster.work import Job
 from evalkit.cluster.worker import Description

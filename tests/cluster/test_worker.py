@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from made_tasks import make_task, scored
 from numpy.typing import NDArray
-from scoring.fakes import Network, Pairs, Vectors
+from scoring.fakes import Network, PairParts, Pairs, TextParts, Vectors, Whole
 
 from evalkit.cluster.work import DEATHS, Job, Work
 from evalkit.cluster.worker import OUTBOX, Description, Failure, Worker, differences
 from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import DoneBatch, Encoding, Part, RunnableModel, Scorer, TextWindow
-from evalkit.records import ModelIdentity, Task
+from evalkit.models.settings import model_settings
+from evalkit.records import ModelIdentity, Run, Task
+from evalkit.scoring.engine import ScoreMemory, score_task
+from evalkit.scoring.items import text_items
 from evalkit.scoring.plan import WINDOW_ITEMS
+from evalkit.scoring.store import FILE_NAME, open_store
 
 IDENTITY = ModelIdentity("made", "local/made", "made", "cross-encoder", "0" * 64)
 GROUPS = [
@@ -108,6 +115,44 @@ def test_a_scorer_that_batches_by_itself_gets_the_same_calls() -> None:
     assert sorted(vectors_there.calls) == sorted(vectors_here.calls)
 
 
+@pytest.mark.parametrize(
+    ("kind", "make"),
+    [("cross-encoder", Pairs), ("cross-encoder", Network), ("embedder", Vectors), ("embedder", Network)],
+)
+@pytest.mark.parametrize("shares", [1, 3])
+def test_an_actor_gives_the_bytes_of_every_kind_that_it_runs(
+    kind: str, make: Callable[[], Scorer], shares: int, tmp_path: Path
+) -> None:
+    small = make_task(*GROUPS[:20])
+    here, there = (
+        score(tmp_path / place, scorer, small, kind)
+        for place, scorer in (("here", make()), ("there", InTurn(make, shares)))
+    )
+    assert there.scores.tobytes() == here.scores.tobytes()
+    assert stored_rows(tmp_path / "there") == stored_rows(tmp_path / "here")
+
+
+@pytest.mark.parametrize("make", [PairParts, TextParts, Whole, lambda: InTurn(Network), object])
+def test_an_actor_refuses_every_other_kind(make: Callable[[], Scorer]) -> None:
+    worker = Worker()
+    worker.score("", lambda: runnable(make()), window_of(3))
+    ((_, message),) = worker.take()
+    assert isinstance(message, Failure)
+    assert message.kind == "TypeError"
+    assert type(make()).__name__ in message.text
+
+
+def score(folder: Path, scorer: Scorer, task: Task, kind: str) -> Run:
+    with closing(open_store(folder, {"kind": kind})) as store:
+        settings = model_settings({"name": "made", "kind": kind})
+        return score_task(runnable(scorer), settings, task, ScoreMemory(store))
+
+
+def stored_rows(folder: Path) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(folder / FILE_NAME)) as connection:
+        return connection.execute("select * from outputs order by way, key").fetchall()
+
+
 @pytest.mark.parametrize("kind", ["cross-encoder", "embedder"])
 def test_errors_name_the_item_as_here(kind: str) -> None:
     messages = set()
@@ -129,7 +174,7 @@ def test_errors_name_the_item_as_here(kind: str) -> None:
 
 def window_of(count: int, **changes: Any) -> TextWindow:
     texts = tuple(f"{number}{'字' * (number % 5)}" for number in range(count))
-    return replace(TextWindow(0, (), texts, None, np.zeros(count, np.bool_)), **changes)
+    return replace(TextWindow(text_items("document", texts), np.zeros(count, np.bool_)), **changes)
 
 
 def test_what_is_known_is_not_run_again() -> None:

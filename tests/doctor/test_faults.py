@@ -10,7 +10,8 @@ from made_models import Centred, FirstOfQuery, GivenModel, LessAndLess, Pairs, P
 from scoring.fakes import Network, overlap
 
 import evalkit
-from evalkit.doctor import examine, judge_evidence
+from evalkit.doctor.checks import judge_evidence
+from evalkit.doctor.examination import examine
 from evalkit.doctor.records import Opinion
 from evalkit.models.interfaces import Runtime, Scorer
 from evalkit.models.settings import model_settings

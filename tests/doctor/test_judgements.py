@@ -12,11 +12,13 @@ import pytest
 from made_models import GivenModel, Pairs, informed
 
 import evalkit
-from evalkit.doctor import Evidence, examine, judge_evidence
+from evalkit.doctor.checks import judge_evidence, judge_published, judge_signal
+from evalkit.doctor.cost import duration, judge_cost
+from evalkit.doctor.examination import examine
 from evalkit.doctor.figures import average_precisions
-from evalkit.doctor.input_checks import judge_weights
 from evalkit.doctor.prompts import wanted_prompts
-from evalkit.doctor.quality_checks import duration, judge_cost, judge_published, judge_signal
+from evalkit.doctor.records import Evidence
+from evalkit.doctor.weights import judge_weights
 from evalkit.models.interfaces import Runtime
 from evalkit.models.settings import model_settings, read_model
 from evalkit.results.published import PublishedFigure

@@ -17,7 +17,7 @@ from made_results import noisy_scores, ranking_task, write_scores
 from mutations import DEEP, NASTY, TEXTS, damaged, mutated
 
 from evalkit.audit.names import task_name
-from evalkit.audit.readers.files import read_figures
+from evalkit.audit.readers import read_figures
 from evalkit.report.exports.card_update import update_card
 from evalkit.results.reading import StoredResult, load_result
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from judging import command, fuzzed
 from mutations import DEEP, NASTY, NUMBERS, TEXTS, TREES, damaged, deep_json, json_bytes, mutated
 
-from evalkit.audit.readers.files import read_figures
+from evalkit.audit.readers import read_figures
 
 KIND = "published tables"
 COLUMNS = ["model", "model_revision", "task", "metric", "value", "unit", "protocol", "source", "reference", "note"]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from evalkit.models.first_token import FirstTokenLayer, compute_first_token_alone
+from evalkit.models.bert import FirstTokenLayer, compute_first_token_alone
 from evalkit.models.networks import load_inputs, load_network
 from evalkit.models.settings import model_settings
 

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoConfig
 
 from evalkit.models import packed
-from evalkit.models.first_token import has_bert_layers
+from evalkit.models.bert import has_bert_layers
 from evalkit.models.local import TokenizedNetwork
 from evalkit.models.networks import load_inputs, load_network
 from evalkit.models.settings import model_settings

@@ -12,8 +12,16 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 from scipy.stats import kendalltau, linregress
 
-from evalkit.parity.comparing import compare_scores, default_tolerance
-from evalkit.parity.measures import count_flips, fit_probabilities, kendall_taus, logits_of, sigmoid, softmax_per_query
+from evalkit.parity.comparing import (
+    compare_scores,
+    count_flips,
+    default_tolerance,
+    fit_probabilities,
+    kendall_taus,
+    logits_of,
+    sigmoid,
+    softmax_per_query,
+)
 
 SIZES = [5, 1, 7, 2, 6]
 TOLERANCE = 1e-4

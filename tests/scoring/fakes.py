@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.models.interfaces import Encoding, OutOfMemoryError, TokenizedText
-from evalkit.records import Role
+from evalkit.models.interfaces import Encoding, OutOfMemoryError, Part, TokenizedText
+from evalkit.records import Role, Task
 
 PairScore = Callable[[str, str], float]
 SEPARATOR = 0
@@ -46,6 +46,47 @@ class Vectors:
 def vector(text: str, role: Role) -> NDArray[np.float32]:
     counts = np.bincount([1 + ord(character) % 15 for character in text] + [0], minlength=16).astype(np.float32)
     return counts * (1 if role == "query" else 2)
+
+
+def in_parts(count: int) -> list[NDArray[np.int64]]:
+    """Positions in groups of seven, in no order."""
+    positions = np.random.default_rng(0).permutation(count)
+    return [positions[start : start + 7] for start in range(0, count, 7)]
+
+
+@dataclass
+class PairParts:
+    """A PairStream."""
+
+    calls: list[list[tuple[str, str]]] = field(default_factory=list)
+
+    def score_parts(self, pairs: Sequence[tuple[str, str]]) -> Generator[Part]:
+        self.calls.append(list(pairs))
+        for positions in in_parts(len(pairs)):
+            yield Part(positions, np.float32([overlap(*pairs[position]) for position in positions]), 0.25)
+
+
+@dataclass
+class TextParts:
+    """A TextStream."""
+
+    calls: list[tuple[Role, list[str]]] = field(default_factory=list)
+
+    def embed_parts(self, texts: Sequence[str], role: Role) -> Generator[Part]:
+        self.calls.append((role, list(texts)))
+        for positions in in_parts(len(texts)):
+            yield Part(positions, np.stack([vector(texts[position], role) for position in positions]), 0.25)
+
+
+class Whole:
+    """A TaskScorer."""
+
+    def score_task(self, task: Task) -> NDArray[np.float32]:
+        return np.float32([
+            max(overlap(text, candidate.text) for text in request.query.texts)
+            for request in task.requests
+            for candidate in request.candidates
+        ])  # fmt: skip
 
 
 @dataclass

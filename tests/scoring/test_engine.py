@@ -14,7 +14,7 @@ from made_tasks import Group, make_task, scored
 
 from evalkit.errors import EvalkitError
 from evalkit.records import Task
-from evalkit.scoring import execution, plan
+from evalkit.scoring import plan
 from evalkit.scoring.engine import similarities
 
 TEXTS = st.text("abc感冒", min_size=1, max_size=6)
@@ -118,7 +118,7 @@ def test_equal_candidates_score_equally() -> None:
 
 
 def test_chunks_of_a_scorer_that_batches_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(execution, "CHUNK", 4)
+    monkeypatch.setattr(plan, "CHUNK", 4)
     pairs, vectors = Pairs(), Vectors()
     run = scored(pairs, REPEATING)
     assert [len(call) for call in pairs.calls] == [4, 2]

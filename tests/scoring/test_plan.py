@@ -8,9 +8,10 @@ from fakes import Network
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evalkit.models.interfaces import Encoding
+from evalkit.models.interfaces import Encoding, Items
 from evalkit.scoring import plan
-from evalkit.scoring.plan import pack, pair_windows, text_windows
+from evalkit.scoring.items import text_items
+from evalkit.scoring.plan import encoded_windows, pack
 
 
 def encodings(lengths: list[int]) -> list[Encoding]:
@@ -63,8 +64,12 @@ DOCUMENTS = ["dd", "ee", "ff", "gg"]
 ALL_PAIRS = np.array([(query, document) for query in range(3) for document in range(4)])
 
 
-def everything(items: slice) -> bool:
-    return True
+def pair_items(pairs: np.ndarray) -> Items:
+    return Items((("query", QUERIES), ("document", DOCUMENTS)), pairs)
+
+
+def nothing_known(items: Items) -> np.ndarray:
+    return np.zeros(len(items), np.bool_)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +77,8 @@ def everything(items: slice) -> bool:
 )
 def test_pair_windows_cover_the_pairs(pairs: np.ndarray) -> None:
     network = Network()
-    windows = list(pair_windows(network, QUERIES, DOCUMENTS, pairs, everything))
+    items = pair_items(pairs)
+    windows = list(encoded_windows(network, items, nothing_known(items)))
     assert [window.start for window in windows] == list(range(0, len(pairs), 4))
     texts = ["".join(map(chr, encoding.token_ids)) for window in windows for encoding in window.encodings]
     assert texts == [f"{QUERIES[query]}\0{DOCUMENTS[document]}" for query, document in pairs.tolist()]
@@ -81,24 +87,27 @@ def test_pair_windows_cover_the_pairs(pairs: np.ndarray) -> None:
 
 def test_text_windows_cover_the_texts() -> None:
     texts = [chr(97 + number) * (number + 1) for number in range(10)]
-    windows = list(text_windows(Network(), texts, "document", everything))
+    items = text_items("document", texts)
+    windows = list(encoded_windows(Network(), items, nothing_known(items)))
     assert [(window.start, len(window.encodings)) for window in windows] == [(0, 4), (4, 4), (8, 2)]
     found = ["".join(map(chr, encoding.token_ids[1:])) for window in windows for encoding in window.encodings]
     assert found == texts
-    assert list(text_windows(Network(), [], "document", everything)) == []
+    assert list(encoded_windows(Network(), text_items("document", []), np.zeros(0, np.bool_))) == []
 
 
 def test_windows_that_lack_nothing_are_passed_over() -> None:
     network = Network()
-    windows = list(pair_windows(network, QUERIES, DOCUMENTS, ALL_PAIRS, lambda items: items.start == 4))
+    known = np.ones(len(ALL_PAIRS), np.bool_)
+    known[5] = False
+    windows = list(encoded_windows(network, pair_items(ALL_PAIRS), known))
     assert [window.start for window in windows] == [4]
     assert {text for role, text in network.tokenized if role == "query"} == {"b"}
 
 
 def test_tokenization_stays_one_window_ahead() -> None:
     network = Network()
-    texts = [str(number) for number in range(40)]
-    windows = text_windows(network, texts, "document", everything)
+    items = text_items("document", [str(number) for number in range(40)])
+    windows = encoded_windows(network, items, nothing_known(items))
     next(windows)
     assert len(network.tokenized) <= 3 * 4
     assert sum(1 for _ in windows) == 9
@@ -110,4 +119,4 @@ def test_errors_of_the_tokenizer_reach_the_caller() -> None:
             raise ValueError("broken tokenizer")
 
     with pytest.raises(ValueError, match="broken tokenizer"):
-        list(text_windows(Broken(), ["a"], "query", everything))
+        list(encoded_windows(Broken(), text_items("query", ["a"]), np.zeros(1, np.bool_)))

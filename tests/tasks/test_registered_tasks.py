@@ -15,9 +15,9 @@ import evalkit
 from evalkit.errors import EvalkitError
 from evalkit.records import Request
 from evalkit.tasks.findings import FindingLog
-from evalkit.tasks.parts import requests_from_parts
-from evalkit.tasks.registered import complete, raw_dataset
+from evalkit.tasks.layouts.mteb import requests_from_parts
 from evalkit.tasks.settings import TaskSettings, read_settings
+from evalkit.tasks.sources import complete, raw_dataset
 
 MADE = make_task(
     (["感冒了怎么办？"], [("多喝水。", 1), ("苹果。", 0), ("多休息。", 2)]),

@@ -192,10 +192,10 @@ CHANGES = """
 import json, logging, sys
 from pathlib import Path
 from evalkit.tasks.loading import load_task
-from evalkit.tasks.revisions import tell_of_change
+from evalkit.tasks.content import warn_of_changed_data
 from evalkit.tasks.settings import TaskSettings
 logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
-tell_of_change(load_task(TaskSettings.from_mapping(json.loads(sys.argv[1]))), Path(sys.argv[2]))
+warn_of_changed_data(load_task(TaskSettings.from_mapping(json.loads(sys.argv[1]))), Path(sys.argv[2]))
 """
 
 

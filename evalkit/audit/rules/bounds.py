@@ -1,7 +1,7 @@
-"""What an MRR leaves possible for MAP.
+"""Figures that arithmetic rules out: values that no metric can have, averages that are not the mean of their row, MAPs beside MRRs.
 
-Let a query's first relevant document have rank r, and let it have P relevant candidates. The i-th of them (by rank)
-then has rank r - 1 + i at best, so that
+What an MRR leaves possible for MAP: let a query's first relevant document have rank r, and let it have P relevant candidates.
+The i-th of them (by rank) then has rank r - 1 + i at best, so that
 
     AP <= f(r, P) = (1/P) sum_{i=1..P} i / (r - 1 + i)
 
@@ -18,6 +18,7 @@ said from the means alone. P has no limit: f <= 1 and g >= 0 stand for all P >= 
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,12 +27,18 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.audit.figures import Evidence, Figure, Finding, Registry, Severity, half_unit, is_sound, shown
-from evalkit.audit.names import task_size
+from evalkit.audit.figures import Evidence, Figure, Finding, Registry, Severity, half_unit, is_sound, scale, shown
+from evalkit.audit.names import listed, task_size
 from evalkit.audit.rules.published import is_published
 from evalkit.metrics.measures import PROTOCOLS
+from evalkit.results.published import AVERAGE_TASK
 
 Floats = NDArray[np.float64]
+
+_LEAST_PERCENT = 0.01
+# with a thousand candidates a query, a ranking of noise is worth less than one percent
+_NOISE_TASK = "MMarcoReranking"
+_FOUR = {"T2Reranking", "MMarcoReranking", "CMedQAv1", "CMedQAv2"}
 
 _CUTOFF = 10
 _MOST_POSITIVES = 256
@@ -49,6 +56,87 @@ _PAIRS = tuple(
 _FEWEST_PAIRS = 30
 _FAR_DEVIATIONS = 10.0
 _FAR_POINTS = 0.04
+
+
+def wrong_values(evidence: Evidence) -> Iterator[Finding]:
+    """Find what is no number, or not between 0 and 1, or is a fraction among percentages."""
+    for figure in evidence.figures:
+        if math.isnan(figure.value):
+            yield _wrong_value(figure, "no number", "a metric is a number", shown(figure.printed))
+        elif not is_sound(figure):
+            why = "a metric lies between 0 and 1, in percent between 0 and 100"
+            if figure.unit == "fraction" and 1 < figure.value <= 100:
+                why += "; among fractions this looks like a percentage"
+            yield _wrong_value(figure, "out of range", why, f"{figure.printed} as a {figure.unit}")
+        elif figure.unit == "percent" and 0 < figure.value <= _LEAST_PERCENT:
+            yield _fraction_among_percentages(figure)
+
+
+def _fraction_among_percentages(figure: Figure) -> Finding:
+    severity = "warning" if figure.task == _NOISE_TASK else "error"
+    return Finding(
+        "warning" if severity == "warning" else "error",
+        "range",
+        f"{figure.metric} of {shown(figure.task)} is a fraction among percentages",
+        figure.file,
+        figure.place,
+        "units are mixed up: readers and leaderboards will take it for less than one percent",
+        f"{figure.printed} stands beside figures above 1",
+    )
+
+
+def _wrong_value(figure: Figure, what: str, why: str, evidence: str) -> Finding:
+    subject = f"{figure.metric} of {shown(figure.task)} is {what}"
+    return Finding("error", "range", subject, figure.file, figure.place, why, evidence)
+
+
+def wrong_averages(evidence: Evidence) -> Iterator[Finding]:
+    """Find averages that lie further from the mean of their row than rounding can take them.
+
+    Each printed figure is within half of its last place of the true one, so the true mean is within the mean of these
+    halves, and its printed form within half a place more.
+    """
+    for average, parts in rows_with_average(evidence):
+        mean = math.fsum(part.value for part in parts) / len(parts)
+        if abs(mean - average.value) > _allowed(average, parts):
+            yield _wrong_average(average, parts, mean)
+
+
+def rows_with_average(evidence: Evidence) -> Iterator[tuple[Figure, list[Figure]]]:
+    """Yield each average that can be tested, with the figures it is over: two at least, all of them numbers."""
+    rows: dict[tuple[str, str, str, str], list[Figure]] = defaultdict(list)
+    for figure in evidence.figures:
+        rows[figure.file, figure.row, figure.metric, figure.protocol].append(figure)
+    for row in rows.values():
+        averages = [figure for figure in row if figure.task == AVERAGE_TASK]
+        parts = [figure for figure in row if figure.task != AVERAGE_TASK]
+        once = len({part.task for part in parts}) == len(parts)
+        if len(averages) == 1 and len(parts) >= 2 and once and all(map(is_sound, row)):
+            yield averages[0], parts
+
+
+def _allowed(average: Figure, parts: list[Figure]) -> float:
+    return float(sum(map(half_unit, parts)) / len(parts) + half_unit(average)) + 1e-12
+
+
+def _wrong_average(average: Figure, parts: list[Figure], mean: float) -> Finding:
+    unit = scale(average.unit)
+    decimals = average.decimals + 2
+    four = [part for part in parts if part.task in _FOUR]
+    hint = ""
+    if len(four) == len(_FOUR) < len(parts):
+        of_four = math.fsum(part.value for part in four) / len(four)
+        hint = f"; the mean of the four Chinese tasks is {of_four * unit:.{decimals}f}"
+    return Finding(
+        "error",
+        "average",
+        f"the average of {shown(average.model) or 'the row'} is not the mean of its row",
+        average.file,
+        average.place,
+        "a figure of the row or the average is wrong, or it is a mean of other tasks than the row shows",
+        f"{average.printed} printed; the mean of {listed((part.printed for part in parts), 7)} is {mean * unit:.{decimals}f}, "
+        f"rounding allows {_allowed(average, parts) * unit:.{decimals}f}{hint}",
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

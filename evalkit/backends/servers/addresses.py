@@ -11,7 +11,7 @@ from evalkit.errors import EvalkitError
 
 
 def checked_url(backend: str, url: str | None) -> str:
-    """The address without a closing slash.
+    """Return the address without a closing slash.
 
     Raises EvalkitError, which repeats nothing that may be a secret, where it is none or holds a user, password, query or fragment.
     """
@@ -34,7 +34,7 @@ def checked_url(backend: str, url: str | None) -> str:
 
 
 def endpoint(url: str, path: str) -> str:
-    """The address of a call. A version in the server's own address counts: `…/v1` and `/v1/rerank` make `…/v1/rerank`."""
+    """Return the address of a call. A version in the server's own address counts: `…/v1` and `/v1/rerank` make `…/v1/rerank`."""
     version = re.match(r"/v\d+(?=/)", path)
     if version and re.search(r"/v\d+$", url):
         path = path[version.end() :]
@@ -42,7 +42,7 @@ def endpoint(url: str, path: str) -> str:
 
 
 def is_loopback(url: str) -> bool:
-    """Whether the address is this machine itself."""
+    """Return whether the address is this machine itself."""
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -51,7 +51,7 @@ def is_loopback(url: str) -> bool:
 
 
 def plain_location(location: str) -> str:
-    """Where a redirect leads, without user, password, query and fragment; empty where that is no address."""
+    """Return where a redirect leads, without user, password, query and fragment; empty where that is no address."""
     try:
         parts = urlsplit(location)
     except ValueError:
@@ -60,7 +60,7 @@ def plain_location(location: str) -> str:
 
 
 def read_key(backend: str, variable: str | None, *, required: bool) -> str | None:
-    """The key in that environment variable; None where there is none.
+    """Return the key in that environment variable; None where there is none.
 
     Raises EvalkitError, without the key, where it can't be a header, or where there is none and it is required.
     """

@@ -16,14 +16,14 @@ class WrongAnswerError(Exception):
 
 
 def member(answer: Any, name: str) -> Any:
-    """One field of an object. Raises WrongAnswerError where there is none."""
+    """Return one field of an object. Raises WrongAnswerError where there is none."""
     if not isinstance(answer, dict) or name not in answer:
         raise WrongAnswerError(f"it has no {name!r}")
     return answer[name]
 
 
 def by_index(entries: Any, count: int, name: str) -> list[Any]:
-    """The field `name` of each entry, in the order of their `index`: 0 to count - 1, each once.
+    """Return the field `name` of each entry, in the order of their `index`: 0 to count - 1, each once.
 
     Raises WrongAnswerError otherwise.
     """
@@ -44,7 +44,7 @@ def by_index(entries: Any, count: int, name: str) -> list[Any]:
 
 
 def in_order(entries: Any, count: int) -> list[Any]:
-    """A list of as many entries as were asked for. Raises WrongAnswerError otherwise."""
+    """Return a list of as many entries as were asked for. Raises WrongAnswerError otherwise."""
     if not isinstance(entries, list) or len(entries) != count:
         given = f"{len(entries)} results" if isinstance(entries, list) else "no list of results"
         raise WrongAnswerError(f"{given} for {count} texts")
@@ -52,7 +52,7 @@ def in_order(entries: Any, count: int) -> list[Any]:
 
 
 def numbers(values: Sequence[Any]) -> NDArray[np.float32]:
-    """Finite numbers, float32, shape (values,). Raises WrongAnswerError for anything else."""
+    """Return finite numbers, float32, shape (values,). Raises WrongAnswerError for anything else."""
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise WrongAnswerError(f"{value!r:.40} is not a number")
@@ -65,7 +65,7 @@ def numbers(values: Sequence[Any]) -> NDArray[np.float32]:
 
 
 def vectors(values: Sequence[Any]) -> NDArray[np.float32]:
-    """Vectors of one length, each a list of numbers or base64 of little-endian float32; float32, shape (values, dimensions)."""
+    """Return vectors of one length, given as numbers or base64 of little-endian float32: float32, shape (values, dimensions)."""
     rows = [_decoded(value) if isinstance(value, str) else _listed(value) for value in values]
     lengths = sorted({len(row) for row in rows})
     if len(lengths) > 1 or lengths == [0]:

@@ -1,14 +1,17 @@
-"""One asynchronous HTTP client for all servers: bounded concurrency, retries with back-off, errors for people."""
+"""One asynchronous HTTP client for all servers: bounded concurrency, retries with back-off (by tenacity), errors for people."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import logging
+import math
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -16,18 +19,30 @@ import httpx2
 import numpy as np
 from anyio.from_thread import start_blocking_portal
 from numpy.typing import NDArray
+from tenacity import (
+    AsyncRetrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_before_delay,
+    wait_exception,
+    wait_random_exponential,
+)
 
 from evalkit.backends.servers.addresses import endpoint, is_loopback, plain_location
 from evalkit.backends.servers.answers import WrongAnswerError
-from evalkit.backends.servers.retries import LONGEST_ASKED, PassingError, error_type, insist, is_transient, retry_after
 from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import Part
 from evalkit.models.server_settings import ServerSettings
 
-TOLD = 3.0  # a wait as long as this is told
+REPORTED = 3.0  # a wait as long as this is reported
 SHOWN = 300  # characters of an answer in an error
 Outcome = TypeVar("Outcome")
 logger = logging.getLogger("evalkit")
+
+TRANSIENT = frozenset({429, 502, 503, 504})
+FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds; a wait is drawn below a bound that doubles from one try to the next
+LONGEST_ASKED = 600.0  # a server that asks for more is not waited for
+LONGEST_ALTOGETHER = 1_800.0  # no try of a request starts later than that after its first one
 
 
 @dataclass(frozen=True)
@@ -68,7 +83,7 @@ class Client:
             asking.result()
 
     def get(self, path: str) -> Any:
-        """What the server answers to a GET, read as JSON. Raises EvalkitError as `stream` does."""
+        """Return what the server answers to a GET, read as JSON. Raises EvalkitError as `stream` does."""
 
         async def ask() -> Any:
             async with self._connected() as http:
@@ -78,11 +93,11 @@ class Client:
             return portal.call(ask)
 
     def refusal(self, path: str, problem: str) -> EvalkitError:
-        """The error that names the server, the address and what was wrong."""
+        """Return the error that names the server, the address and what was wrong."""
         return EvalkitError(f"{self.backend} at {endpoint(self.url, path)} {problem}")
 
     def quote(self, text: str) -> str:
-        """What the server says, short, in one line, and without the key, which some servers repeat."""
+        """Return what the server says, short, in one line, and without the key, which some servers repeat."""
         plain = " ".join((text.replace(self.key, "***") if self.key else text).split())
         return repr(plain if len(plain) <= SHOWN else plain[:SHOWN] + "…")
 
@@ -120,7 +135,7 @@ class Client:
     async def _ask(
         self, http: httpx2.AsyncClient, path: str, body: Mapping[str, Any] | None, read: Callable[[Any], Outcome]
     ) -> tuple[Outcome, float]:
-        """What `read` makes of the answer, and the seconds that it took, without those of tries that failed."""
+        """Return what `read` makes of the answer, and the seconds that it took, without those of tries that failed."""
         tries = 0
 
         async def attempt() -> tuple[Outcome, float]:
@@ -134,13 +149,13 @@ class Client:
                 said = self.quote(json.dumps(content, ensure_ascii=False))
                 raise PassingError(f"gave a wrong answer: {error}; it said {said}") from None
 
-        def tell(problem: str, seconds: float) -> None:
-            if seconds >= TOLD:
+        def report(problem: str, seconds: float) -> None:
+            if seconds >= REPORTED:
                 address = endpoint(self.url, path)
                 logger.info("%s at %s %s; trying again in %.0f s", self.backend, address, problem, seconds)
 
         try:
-            return await insist(attempt, self.settings.retries, tell)
+            return await insist(attempt, self.settings.retries, report)
         except PassingError as error:
             raise self.refusal(
                 path,
@@ -177,7 +192,7 @@ class Client:
         return await http.post(endpoint(self.url, path), content=content, headers={"Content-Type": "application/json"})
 
     def _decoded(self, response: httpx2.Response) -> Any:
-        """The answer, without the key if the server repeats it: what it says of itself goes into results.
+        """Return the answer, without the key if the server repeats it: what it says of itself goes into results.
 
         Raises PassingError where it is not JSON, since it may have been cut off.
         """
@@ -206,3 +221,68 @@ class Client:
         if status in (400, 422):
             return "; where a text is too long for it, cut them: backend.max_characters=N"
         return ""
+
+
+class PassingError(Exception):
+    """A try that failed for a reason that may pass; the message says which. `asked` is for how many seconds to wait."""
+
+    def __init__(self, problem: str, asked: float = 0.0) -> None:
+        super().__init__(problem)
+        self.asked = asked
+
+
+async def insist(
+    attempt: Callable[[], Awaitable[Outcome]],
+    retries: int,
+    report: Callable[[str, float], None],
+    *,
+    longest: float = LONGEST_ALTOGETHER,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> Outcome:
+    """Return what `attempt` gives, within so many further tries and `longest` seconds.
+
+    `report` hears of each wait: why, and for how many seconds. Raises the PassingError of the last try where none succeeds, and
+    any other error at once.
+    """
+    retrying = AsyncRetrying(
+        sleep=sleep,
+        retry=retry_if_exception_type(PassingError),
+        # what the server asks for, and some more, so that many clients don't come back at once
+        wait=wait_exception(_asked) + wait_random_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT),
+        stop=stop_after_attempt(retries + 1) | stop_before_delay(longest),
+        before_sleep=lambda state: report(str(state.outcome and state.outcome.exception()), state.upcoming_sleep),
+        reraise=True,
+    )
+    return await retrying(attempt)
+
+
+def _asked(error: BaseException) -> float:
+    return error.asked if isinstance(error, PassingError) else 0.0
+
+
+def is_transient(response: httpx2.Response) -> bool:
+    """Return whether the server says that it may answer later."""
+    return response.status_code in TRANSIENT or error_type(response) == "overloaded"
+
+
+def error_type(response: httpx2.Response) -> str:
+    """Return what TEI calls the error, in small letters: its versions disagree on status codes and on capitals."""
+    try:
+        content = json.loads(response.content)
+    except (ValueError, RecursionError):
+        return ""
+    return str(content.get("error_type", "")).lower() if isinstance(content, dict) else ""
+
+
+def retry_after(response: httpx2.Response) -> float:
+    """Return the seconds that the server asks to wait: a number, or the time until a date; 0 where it asks nothing sensible."""
+    asked = response.headers.get("Retry-After", "")
+    try:
+        seconds = float(asked)
+    except ValueError:
+        try:
+            moment = parsedate_to_datetime(asked)
+        except ValueError:
+            return 0.0
+        seconds = (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
+    return max(seconds, 0.0) if math.isfinite(seconds) else 0.0

@@ -37,7 +37,7 @@ class RerankCodec:
     score: str = "relevance_score"
 
     def questions(self, model: str, pairs: Sequence[tuple[str, str]], size: int) -> Iterator[Question]:
-        """Pairs of one query go together, wherever they stand."""
+        """Yield the requests; pairs of one query go together, wherever they stand."""
         for positions in by_query(pairs, size):
             body: dict[str, Any] = {
                 "model": model,
@@ -67,7 +67,7 @@ class EmbeddingCodec:
     model: str | None = "model"
 
     def questions(self, model: str, texts: Sequence[str], size: int, role: Mapping[str, str]) -> Iterator[Question]:
-        """Each request holds at most `size` texts and the fields of `role`."""
+        """Yield the requests, each of at most `size` texts and the fields of `role`."""
         named = {self.model: model} if self.model else {}
         for start in range(0, len(texts), size):
             chosen = texts[start : start + size]
@@ -79,5 +79,5 @@ class EmbeddingCodec:
 
 
 def openai_entries(answer: Any, count: int) -> list[Any]:
-    """The vectors in an answer of OpenAI's shape. Raises WrongAnswerError where some are missing or doubled."""
+    """Return the vectors in an answer of OpenAI's shape. Raises WrongAnswerError where some are missing or doubled."""
     return by_index(member(answer, "data"), count, "embedding")

@@ -35,7 +35,7 @@ class Served:
     batch_size: int
 
     def texts(self, texts: Sequence[str], role: Role) -> list[str]:
-        """The texts behind their role's prompt, cut to what the server takes."""
+        """Return the texts behind their role's prompt, cut to what the server takes."""
         prompt = self.settings.query_prompt if role == "query" else self.settings.document_prompt
         return [(prompt + text)[: self.client.settings.max_characters] for text in texts]
 
@@ -76,7 +76,7 @@ class ServedEmbedder:
 
 
 def open_client(backend: str, settings: ModelSettings, runtime: Runtime) -> Client:
-    """A client for the server that the run names. Nothing is sent yet.
+    """Return a client for the server that the run names. Nothing is sent yet.
 
     Raises EvalkitError for a wrong address, a missing key, and settings that no server heeds.
     """
@@ -130,7 +130,7 @@ def refuse_dot(backend: str, settings: ModelSettings) -> None:
 
 
 def served_model_name(client: Client, settings: ModelSettings) -> str:
-    """What the server knows the model by: what the user says, else its Hub id, else its folder's name.
+    """Return what the server knows the model by: what the user says, else its Hub id, else its folder's name.
 
     Those who sell their own models' answers call them by the last part of the Hub id. Raises EvalkitError where nothing says it.
     """
@@ -154,7 +154,7 @@ def served_model(
     facts: Mapping[str, object],
     revision: str | None = None,
 ) -> RunnableModel:
-    """The model as the server runs it.
+    """Return the model as the server runs it.
 
     `name` is what the server calls it, `batch_size` the most texts of one request, `facts` what the backend knows of how scores are
     made, `revision` the one that the server says it runs.
@@ -179,7 +179,7 @@ def served_model(
 
 
 def _identity(settings: ModelSettings, served_name: str, revision: str | None) -> ModelIdentity:
-    """Whose weights a server runs: those of the folder that the user names, else what is known of them by name.
+    """Return whose weights a server runs: those of the folder that the user names, else what is known of them by name.
 
     Raises EvalkitError where the folder is not there or holds no model.
     """

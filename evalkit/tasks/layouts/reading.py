@@ -52,7 +52,7 @@ def read_path(path: Path, split: str) -> RawDataset:
 
 
 def choose_split(where: str, available: Iterable[str], wanted: str) -> str:
-    """The wanted split, or the only one there is; EvalkitError names the splits where neither holds."""
+    """Return the wanted split, or the only one there is; EvalkitError names the splits where neither holds."""
     names = list(available)
     if wanted in names or len(names) == 1:
         return wanted if wanted in names else names[0]
@@ -104,7 +104,7 @@ def _refuse_rows_beside_parts(folder: Path, used: set[str]) -> None:
 
 
 def _holds_rows(file: Path) -> bool:
-    """Whether a file seems to have C-MTEB's columns, from its beginning alone."""
+    """Return whether a file seems to have C-MTEB's columns, from its beginning alone."""
     if file.suffix.lower() == ".parquet":
         try:
             return {"positive", "negative"} <= set(pq.read_schema(file).names)
@@ -116,7 +116,7 @@ def _holds_rows(file: Path) -> bool:
 
 
 def _read_folder(folder: Path, split: str) -> tuple[tuple[Table, ...], str]:
-    """One table's files, and the split they are of ("" where no name says)."""
+    """Return one table's files, and the split they are of ("" where no name says)."""
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
         return _read_saved(folder, split)
     files = _data_files(folder) + _data_files(folder / "data")
@@ -185,7 +185,7 @@ def _read_saved(folder: Path, split: str) -> tuple[tuple[Table, ...], str]:
 
 
 def table_of_dataset(file: str, dataset: object) -> Table:
-    """A `datasets.Dataset` as a table."""
+    """Return a `datasets.Dataset` as a table."""
     rows = dataset.to_list()  # type: ignore[attr-defined]
     return table_of(file, rows) if rows else Table(file, tuple(dataset.column_names), (), ())  # type: ignore[attr-defined]
 

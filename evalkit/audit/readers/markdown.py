@@ -1,4 +1,4 @@
-"""Markdown tables of figures: models by tasks, tasks by models or metrics, or a row per model and task."""
+"""Model cards and other Markdown: the model-index in the YAML at the top, and the tables below it."""
 
 from __future__ import annotations
 
@@ -6,20 +6,127 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from evalkit.audit.figures import Figure, Unit, decimals_of, parse_number, value_of
-from evalkit.audit.names import full_model_name, is_metric, query_count, task_name
-from evalkit.configuration.files import is_nested_deep
+from evalkit.audit.names import full_model_name, is_metric, model_of_path, query_count, task_name
+from evalkit.configuration.files import is_nested_deep, parse_yaml
+from evalkit.errors import EvalkitError
 from evalkit.metrics.measures import protocol_of
 from evalkit.results.published import AVERAGE_TASK
+
+# as huggingface_hub finds it; its ModelCard refuses a card whose figures are wrong, and here these are to be reported
+_FRONT_MATTER = re.compile(r"^(\s*---[\r\n]+)([\S\s]*?)([\r\n]+---(\r\n|\r|\n|$))")
 
 _HUB = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.\-]+/[\w.\-]+)/?")
 _METRIC_WORD = re.compile(r"[\s(,_\-]*\b(map|mrr)(?:[@_](?:at_)?(\d+))?\b[\s)]*$", re.IGNORECASE)
 _NO_NUMBERS = {"nan", "inf", "-inf"}
+
+
+class _Metric(NamedTuple):
+    """A metric as a model-index states it."""
+
+    model: str
+    task: str
+    split: str
+    metric: str
+    printed: str
+    place: str
+
+
+def card_figures(text: str, path: Path, model: str = "") -> list[Figure]:
+    """Read the figures of a card's model-index and of its tables.
+
+    A card's figures are its model's: that which `model` names, else that of the path (`…/owner/name/README.md`), else
+    that of the model-index. Raises EvalkitError where the YAML is broken.
+    """
+    front = _FRONT_MATTER.match(text)
+    owner = model or model_of_path(path.absolute())
+    metrics = list(_metrics(_parse_yaml(front[2], path))) if front else []
+    body = text[front.end() :] if front else text
+    first_line = text[: front.end()].count("\n") if front else 0
+    return _index_figures(metrics, owner, str(path)) + table_figures(body, first_line, path, owner)
+
+
+def _parse_yaml(text: str, path: Path) -> object:
+    try:
+        return parse_yaml(text)
+    except ValueError as error:
+        raise EvalkitError(f"{path}: the YAML at its top is broken ({error}); mend it") from error
+
+
+def _index_figures(metrics: list[_Metric], owner: str, file: str) -> list[Figure]:
+    unit = unit_of([metric.printed for metric in metrics])
+    return [
+        Figure(
+            model=owner or full_model_name(metric.model),
+            task=metric.task,
+            metric=metric.metric,
+            value=value_of(metric.printed, unit),
+            printed=metric.printed,
+            decimals=decimals_of(metric.printed),
+            unit=unit,
+            protocol=protocol_of(metric.metric),
+            file=file,
+            place=metric.place,
+            row=f"model-index of {metric.model}",
+            kind="card",
+            queries=query_count(metric.task, metric.split),
+        )
+        for metric in metrics
+    ]
+
+
+def unit_of(printed: list[str]) -> Unit:
+    """Tell percentages from fractions: what most of the numbers can only be."""
+    numbers = [number for number in map(parse_number, printed) if number is not None]
+    return "percent" if 2 * sum(number > 1 for number in numbers) >= max(1, len(numbers)) else "fraction"
+
+
+def _metrics(front_matter: object) -> Iterator[_Metric]:
+    """Yield the reranking metrics of a model-index, whatever else it holds."""
+    for number, entry in enumerate(_items(_get(front_matter, "model-index"))):
+        for result_number, result in enumerate(_items(_get(entry, "results"))):
+            dataset = _get(result, "dataset")
+            names = [_text(_get(dataset, key)) for key in ("type", "name")]
+            task = next(filter(None, map(task_name, names)), "")
+            if not task and _text(_get(_get(result, "task"), "type")).casefold() != "reranking":
+                continue
+            for metric_number, metric in enumerate(_items(_get(result, "metrics"))):
+                name = _text(_get(metric, "type")).casefold()
+                if is_metric(name):
+                    yield _Metric(
+                        model=_text(_get(entry, "name")),
+                        task=task or names[1] or names[0],
+                        split=_text(_get(dataset, "split")),
+                        metric=name,
+                        printed=_printed(_get(metric, "value")),
+                        place=f"model-index[{number}].results[{result_number}].metrics[{metric_number}] ({task} {name})",
+                    )
+
+
+def _items(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _get(holder: object, key: str) -> object:
+    return holder.get(key) if isinstance(holder, dict) else None
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _printed(value: object) -> str:
+    """Give a YAML value's digits: a float's repr is the shortest that is the same float."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return "null" if value is None else type(value).__name__
+    if isinstance(value, int) and abs(value) > 10**18:
+        return "a very large number"
+    return str(value) if isinstance(value, str | int) else repr(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +167,11 @@ def table_figures(text: str, first_line: int, path: Path, owner: str = "") -> li
     for number, table in enumerate(parse_tables(text), start=1):
         entries = [entry for entry in _entries(table, owner) if _states_something(entry.text)]
         place = f"table {number} (line {first_line + table.line})"
-        units = {row: _unit([entry.text for entry in entries if entry.row == row]) for row in {e.row for e in entries}}
-        figures += [_figure(entry, units[entry.row], place, path) for entry in entries]
+        units = {
+            row: unit_of([_digits(entry.text) for entry in entries if entry.row == row])
+            for row in {e.row for e in entries}
+        }
+        figures += [_table_figure(entry, units[entry.row], place, path) for entry in entries]
     return figures
 
 
@@ -139,7 +249,7 @@ def _long_form(table: Table, titles: Sequence[str], owner: str) -> Iterator[_Ent
         task = task_name(row[task_place].text)
         model = owner if model_place is None else _model(row[model_place], owner)
         for cell, title in zip(row, titles, strict=False):
-            metric = _metric(title)
+            metric = _metric_of(title)
             if task and task != AVERAGE_TASK and metric:
                 yield _Entry(model, task, metric, cell.text, f"row {number}", metric)
 
@@ -149,7 +259,7 @@ def _tasks_by_columns(table: Table, owner: str) -> Iterator[_Entry]:
     # a table that describes the tasks has numbers too, of samples and the like, beside texts
     holds_only_figures = all(_states_something(cell.text) or len(cell.text) < 4 for row in rows for cell in row[1:])
     for place, title in enumerate(table.header[1:], start=1):
-        metric = _metric(title.text)
+        metric = _metric_of(title.text)
         if not metric and not holds_only_figures:
             continue
         model = owner if metric else _model(title, owner)
@@ -164,11 +274,11 @@ def _task_and_metric(title: str) -> tuple[str, str]:
     plain = title.strip().rstrip("*†‡ ").strip()
     match = _METRIC_WORD.search(plain)
     if match and (task := task_name(plain[: match.start()])):
-        return task, _metric(match[0].strip(" (),_-"))
+        return task, _metric_of(match[0].strip(" (),_-"))
     return task_name(plain), "map"
 
 
-def _metric(title: str) -> str:
+def _metric_of(title: str) -> str:
     """Name the metric of a column title (`MAP`, `MRR@10`, `map_at_1000`), empty for none."""
     name = title.strip().casefold().replace("@", "_at_")
     # on C-MTEB's pages MRR@10 is what its script calls mrr
@@ -181,18 +291,17 @@ def _model(cell: Cell, owner: str) -> str:
     return link[1] if link else full_model_name(cell.text) or owner
 
 
+def _digits(text: str) -> str:
+    return text.strip().removesuffix("%").strip()
+
+
 def _states_something(text: str) -> bool:
-    plain = text.strip().removesuffix("%").strip()
+    plain = _digits(text)
     return parse_number(plain) is not None or plain.casefold() in _NO_NUMBERS
 
 
-def _unit(texts: Sequence[str]) -> Unit:
-    numbers = [number for text in texts if (number := parse_number(text.strip().removesuffix("%"))) is not None]
-    return "percent" if 2 * sum(number > 1 for number in numbers) >= max(1, len(numbers)) else "fraction"
-
-
-def _figure(entry: _Entry, unit: Unit, table: str, path: Path) -> Figure:
-    printed = entry.text.strip().removesuffix("%").strip()
+def _table_figure(entry: _Entry, unit: Unit, table: str, path: Path) -> Figure:
+    printed = _digits(entry.text)
     return Figure(
         model=entry.model,
         task=entry.task,

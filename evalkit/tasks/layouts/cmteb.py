@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from evalkit.records import Candidate, Query, Request
 from evalkit.tasks.findings import Cell, FindingLog
+from evalkit.tasks.layouts.texts import TextReader, require_columns, require_rows
 from evalkit.tasks.tables import Row, Table
-from evalkit.tasks.texts import TextReader, require_columns, require_rows
 
 COLUMNS = ("query", "positive", "negative")
 
 
 def requests_from_rows(tables: tuple[Table, ...], split: str, log: FindingLog) -> tuple[Request, ...]:
-    """The requests of rows in C-MTEB's layout, in file order, positives before negatives.
+    """Return the requests of rows in C-MTEB's layout, in file order, positives before negatives.
 
     Ids are those that mteb 2 gives when it converts such rows: `{split}_query{i}`, where i counts from 0 the rows that
     have both positives and negatives, and for documents `apositive_{query_id}_{00000}`, `negative_{query_id}_{00000}`.

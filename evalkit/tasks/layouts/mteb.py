@@ -8,8 +8,8 @@ from typing import Any
 from evalkit.records import Candidate, Query, Request
 from evalkit.tasks.findings import Cell, FindingLog, described
 from evalkit.tasks.first_stage import FirstStageRun
+from evalkit.tasks.layouts.texts import TextReader, identifier, require_columns, require_rows
 from evalkit.tasks.tables import Row, Table
-from evalkit.tasks.texts import TextReader, identifier, require_columns, require_rows
 
 Texts = dict[str, tuple[str, ...]]
 Gains = dict[str, dict[str, int]]
@@ -19,7 +19,7 @@ Ranked = Mapping[str, list[str]]
 def requests_from_parts(
     parts: Mapping[str, tuple[Table, ...]], log: FindingLog, first_stage: FirstStageRun | None = None
 ) -> tuple[Request, ...]:
-    """The requests of a dataset in mteb 2's layout, in the order of `queries` and `top_ranked`.
+    """Return the requests of a dataset in mteb 2's layout, in the order of `queries` and `top_ranked`.
 
     A document is its title, a space and its text, stripped. Queries that the qrels do not name are left out, as mteb
     does. Without `top_ranked` a query's candidates are the documents that its qrels name. A relevant document that is
@@ -52,7 +52,7 @@ def requests_from_parts(
 
 
 def rerank_rows(requests: Sequence[Request], first_stage: FirstStageRun, log: FindingLog) -> tuple[Request, ...]:
-    """The requests of rows with a first stage's candidates in place of their own; the corpus is all documents of all rows."""
+    """Return the requests of rows with a first stage's candidates in place of their own; all rows' documents are the corpus."""
     corpus: Texts = {candidate.doc_id: (candidate.text,) for request in requests for candidate in request.candidates}
     first_stage.check({request.query.query_id: request for request in requests}, corpus, log)
     log.raise_errors()
@@ -122,7 +122,7 @@ def _query_reader(reader: TextReader) -> Callable[[Row, Cell], tuple[str, ...]]:
 
 
 def _known(value: Any, known: Mapping[str, Any], what: str, cell: Cell, log: FindingLog) -> str:
-    """An id that must name a row of another part."""
+    """Return an id that must name a row of another part."""
     found = identifier(value, cell, log)
     if found and found not in known:
         log.add("error", f"{found!r} names no {what}; add it to the {what} rows, or remove this row", cell)

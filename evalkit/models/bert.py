@@ -1,8 +1,12 @@
-"""Batches without padding, for encoders of BERT's kind on a GPU: the tokens of all inputs in one row.
+"""Encoders of BERT's kind with less to compute: batches without padding, and a last layer that computes its first position alone.
 
-PyTorch's kernel for inputs of different lengths keeps attention within each input. It runs in fp16 and bf16, on NVIDIA's GPUs
-since Ampere; whatever it does not run is computed on padded batches. Of the last layer, only each input's first position is
-computed where nothing else is read, as in first_token.py.
+Where a classifier (or CLS pooling) reads only the first position of the last layer, keys and values are still those of all
+positions; queries, attention, and the feed-forward part, some 5/6 of a layer, are needed once per input instead of once per
+token. The result is the same but for the last bits.
+
+On a GPU batches are packed: the tokens of all inputs in one row. PyTorch's kernel for inputs of different lengths keeps
+attention within each input. It runs in fp16 and bf16, on NVIDIA's GPUs since Ampere; whatever it does not run is computed on
+padded batches.
 """
 
 from __future__ import annotations
@@ -13,20 +17,76 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+import transformers
 from numpy.typing import NDArray
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
-from evalkit.models.first_token import has_bert_layers
 from evalkit.models.local import Forward
 from evalkit.models.networks import CrossEncoderNetwork, EmbedderNetwork
+
+ARCHITECTURES = ("bert", "roberta", "xlm-roberta")
 
 AMPERE = (8, 0)
 Arrays = Mapping[str, NDArray[np.int64]]
 EncoderNetwork = CrossEncoderNetwork | EmbedderNetwork
 
 
+class FirstTokenLayer(torch.nn.Module):
+    """A BERT layer that takes all positions, shape (inputs, tokens, dimensions), and gives the first, (inputs, 1, dimensions)."""
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(
+        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, *_: Any, **__: Any
+    ) -> torch.Tensor:
+        attention = self.layer.attention.self
+        first = hidden_states[:, :1]
+
+        def heads(projection: torch.nn.Module, states: torch.Tensor) -> torch.Tensor:
+            return torch.unflatten(projection(states), -1, (attention.num_attention_heads, -1)).transpose(1, 2)
+
+        context = torch.nn.functional.scaled_dot_product_attention(
+            heads(attention.query, first),
+            heads(attention.key, hidden_states),
+            heads(attention.value, hidden_states),
+            attn_mask=None if attention_mask is None else attention_mask[..., :1, :],
+        )
+        attended = self.layer.attention.output(context.transpose(1, 2).flatten(2), first)
+        output: torch.Tensor = self.layer.feed_forward_chunk(attended)
+        return output
+
+
+def compute_first_token_alone(
+    network: CrossEncoderNetwork | EmbedderNetwork,
+) -> CrossEncoderNetwork | EmbedderNetwork:
+    """Replace the last layer, in place, where the architecture is known and nothing but the first position is read."""
+    if isinstance(network, EmbedderNetwork):
+        encoder: Any = network.encoder if network.pooling == "cls" else None
+    else:
+        encoder = network.classifier.base_model
+    if encoder is not None and has_bert_layers(encoder.config):
+        encoder.encoder.layer[-1] = FirstTokenLayer(encoder.encoder.layer[-1])
+    return network
+
+
+def has_bert_layers(config: Any) -> bool:
+    """Return whether the layers are transformers' own of BERT's kind.
+
+    A layer of transformers 4 gives a tuple, and may have relative positions; a model's own code may do anything.
+    """
+    return (
+        int(transformers.__version__.split(".")[0]) >= 5
+        and config.model_type in ARCHITECTURES
+        and not getattr(config, "auto_map", None)
+        and not config.is_decoder
+        and getattr(config, "position_embedding_type", None) in (None, "absolute")
+    )
+
+
 def runs_packed(config: Any, device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether the kernel is there and runs a network of this configuration, in this precision, on this device."""
+    """Return whether the kernel is there and runs a network of this configuration, in this precision, on this device."""
     return (
         device.type == "cuda"
         and dtype in (torch.float16, torch.bfloat16)
@@ -38,7 +98,7 @@ def runs_packed(config: Any, device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def packed_forward(network: EncoderNetwork, device: torch.device) -> Forward:
-    """The network's forward pass, its layers replaced in place: takes padded arrays, and computes what is no padding."""
+    """Return the network's forward pass, which takes padded arrays and computes no padding; its layers are replaced in place."""
     base: Any = network.classifier.base_model if isinstance(network, CrossEncoderNetwork) else network.encoder
     first_token = isinstance(network, CrossEncoderNetwork) or network.pooling == "cls"
     base.encoder = PackedEncoder(base.encoder.layer, first_token)
@@ -60,7 +120,7 @@ def packed_forward(network: EncoderNetwork, device: torch.device) -> Forward:
 
 
 def pack_rows(arrays: Arrays, config: Any) -> tuple[dict[str, NDArray[np.int64]], NDArray[np.int32]]:
-    """The arrays of padded inputs as one row, shape (1, tokens), with each token's position; and where each input starts.
+    """Return the arrays of padded inputs as one row, shape (1, tokens), with each token's position; and where each input starts.
 
     The second has one number more than there are inputs: the last one is where the last input ends.
     """
@@ -109,7 +169,7 @@ def attend(
     longest_query: int,
     longest: int,
 ) -> torch.Tensor:
-    """Attention within each input; tensors of shape (tokens, heads, dimensions)."""
+    """Compute attention within each input; tensors of shape (tokens, heads, dimensions)."""
     from torch.nn.attention.varlen import varlen_attn
 
     # it gives more than the attention's output only where asked to
@@ -125,7 +185,7 @@ def _run_layer(
     longest_asked: int,
     longest: int,
 ) -> torch.Tensor:
-    """The layer's outputs at the `asked` positions, with keys and values of all `states`, shape (tokens, dimensions)."""
+    """Return the layer's outputs at the `asked` positions, with keys and values of all `states`, shape (tokens, dimensions)."""
     attention = layer.attention.self
 
     def heads(projection: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,7 @@ class TextReader:
         self._known: dict[str, str] = {}
 
     def text(self, value: Any, cell: Cell) -> str:
-        """A text; notes what is not text (error) and what has no characters but white space (warning)."""
+        """Return a text; note what is not text (error) and what has no characters but white space (warning)."""
         if not isinstance(value, str):
             self._log.add("error", f"{described(value)} where a text is due", cell)
             return ""
@@ -28,21 +28,21 @@ class TextReader:
         return self._known.setdefault(value, value)
 
     def texts(self, value: Any, cell: Cell) -> tuple[str, ...]:
-        """A list of texts."""
+        """Return a list of texts."""
         if not isinstance(value, list):
             self._log.add("error", f"{described(value)} where a list of texts is due", cell)
             return ()
         return tuple(self.text(item, cell) for item in value)
 
     def query(self, value: Any, cell: Cell) -> tuple[str, ...]:
-        """A text, or a list of them with at least one."""
+        """Return a text, or a list of them with at least one."""
         if isinstance(value, list) and value:
             return self.texts(value, cell)
         return (self.text(value, cell),)
 
 
 def identifier(value: Any, cell: Cell, log: FindingLog) -> str:
-    """An id as text; whole numbers are taken as mteb takes them."""
+    """Return an id as text; whole numbers are taken as mteb takes them."""
     if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
         log.add("error", f"{described(value)} where an id is due", cell)
         return ""

@@ -1,0 +1,159 @@
+"""One adapter per kind of scorer: how it gets the outputs of items, as batches that are given when they are done.
+
+The engine, and an actor of a cluster, choose it once with `adapter_of` and know nothing else of the kinds.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.errors import NonFiniteError
+from evalkit.models.interfaces import (
+    DoneBatch,
+    Items,
+    LocalNetwork,
+    PairScorer,
+    PairStream,
+    Part,
+    Scorer,
+    TaskScorer,
+    TextEmbedder,
+    TextStream,
+    WindowScorer,
+)
+from evalkit.records import Run, Task, Usage
+from evalkit.scoring.execution import Memory, network_batches
+from evalkit.scoring.plan import Batch, chunks, encoded_windows, lacking_windows, pack, text_window
+
+
+class Planned(ABC):
+    """A scorer in this process, whose batches are those of the plan: a window of it can be run on any machine."""
+
+    @abstractmethod
+    def plan(self, items: Items, known: NDArray[np.bool_]) -> Iterator[Batch]:
+        """Plan the batches of each window that lacks an output; `known`, shape (items,), says which items have theirs."""
+
+    @abstractmethod
+    def run(self, items: Items, batches: Iterable[Batch]) -> Generator[DoneBatch]:
+        """Run the batches. Closing the generator ends the work."""
+
+    def lacking(self, items: Items, known: NDArray[np.bool_], share: int = 0, shares: int = 1) -> Iterator[Batch]:
+        """Plan the batches that lack an output, of every `shares`th batch from number `share` on."""
+        for batch in itertools.islice(self.plan(items, known), share, None, shares):
+            if not known[batch.items - items.first].all():
+                yield batch
+
+    def batches(self, items: Items, known: NDArray[np.bool_]) -> Generator[DoneBatch]:
+        """Run all that lacks an output; `known` is read as the work goes on."""
+        return self.run(items, self.lacking(items, known))
+
+
+@dataclass(frozen=True)
+class InProcess(Planned):
+    """A LocalNetwork, with what is known of its device's memory."""
+
+    network: LocalNetwork
+    memory: Memory = field(default_factory=Memory)
+
+    def plan(self, items: Items, known: NDArray[np.bool_]) -> Iterator[Batch]:
+        for window in encoded_windows(self.network, items, known):
+            yield from pack(window.encodings, window.start, self.network.batch_tokens)
+
+    def run(self, items: Items, batches: Iterable[Batch]) -> Generator[DoneBatch]:
+        return network_batches(self.network, batches, self.memory, items.name)
+
+
+@dataclass(frozen=True)
+class InChunks(Planned):
+    """A PairScorer or TextEmbedder, which batches by itself: `call` gives the outputs of a chunk of the items."""
+
+    call: Callable[[Items, NDArray[np.int64]], NDArray[np.float32]]
+
+    def plan(self, items: Items, known: NDArray[np.bool_]) -> Iterator[Batch]:
+        return chunks(items, known)
+
+    def run(self, items: Items, batches: Iterable[Batch]) -> Generator[DoneBatch]:
+        for batch in batches:
+            started = time.perf_counter()
+            outputs = self.call(items, batch.items)
+            yield DoneBatch(batch.items, outputs, time.perf_counter() - started)
+
+
+@dataclass(frozen=True)
+class InParts:
+    """A PairStream or TextStream: `ask` gets all items that lack an output at once, and answers in parts."""
+
+    ask: Callable[[Items, NDArray[np.int64]], Generator[Part]]
+
+    def batches(self, items: Items, known: NDArray[np.bool_]) -> Generator[DoneBatch]:
+        """Ask for all that lacks an output."""
+        lacking = items.first + np.flatnonzero(~known)
+        with closing(self.ask(items, lacking)) as parts:
+            for part in parts:
+                yield DoneBatch(lacking[part.positions], part.outputs, part.seconds)
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A WindowScorer, which gets each window as it is when it is handed out."""
+
+    scorer: WindowScorer
+
+    def batches(self, items: Items, known: NDArray[np.bool_]) -> Generator[DoneBatch]:
+        """Run all windows that lack an output; `known` is read as the work goes on."""
+        return self.scorer.run_windows(lacking_windows(known), lambda start: text_window(items, known, start))
+
+
+@dataclass(frozen=True)
+class WholeTask:
+    """A TaskScorer, which has no items: it scores all candidates of a task at once, and nothing of it is stored."""
+
+    scorer: TaskScorer
+
+    def score(self, task: Task) -> Run:
+        """Score every candidate. Raises NonFiniteError, naming the candidate, where a score is not finite."""
+        started = time.perf_counter()
+        scores = self.scorer.score_task(task)
+        if not np.isfinite(scores).all():
+            raise NonFiniteError(
+                f"task {task.name}: the score of candidate {int(np.argmin(np.isfinite(scores))) + 1} is not finite"
+            )
+        return Run(scores, Usage(time.perf_counter() - started, len(scores)))
+
+
+Adapter = Planned | InParts | Elsewhere | WholeTask
+
+
+def adapter_of(scorer: object) -> Adapter:
+    """Choose the adapter of a scorer by its kind; where it is of several, the first of this table.
+
+    Raises TypeError for what is no scorer.
+    """
+    match scorer:
+        case TaskScorer():
+            return WholeTask(scorer)
+        case LocalNetwork():
+            return InProcess(scorer)
+        case WindowScorer():
+            return Elsewhere(scorer)
+        case PairStream():
+            return InParts(lambda items, numbers: scorer.score_parts(items.pairs(numbers)))
+        case TextStream():
+            return InParts(lambda items, numbers: scorer.embed_parts(*items.texts(numbers)))
+        case PairScorer():
+            return InChunks(lambda items, numbers: scorer.score(items.pairs(numbers)))
+        case TextEmbedder():
+            return InChunks(lambda items, numbers: scorer.embed(*items.texts(numbers)))
+    kinds = ", ".join(kind.__name__ for kind in get_args(Scorer))
+    raise TypeError(
+        f"{type(scorer).__name__} is no scorer: it has the methods of none of {kinds} (models/interfaces.py)"
+    )
