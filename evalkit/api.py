@@ -15,7 +15,7 @@ from evalkit.evaluation.evaluate import FULL_PRECISION
 from evalkit.models.settings import read_model
 from evalkit.records import Result
 from evalkit.report import content
-from evalkit.report.formats import FORMATS
+from evalkit.report.data import report_csv
 from evalkit.results.folders import result_folder
 from evalkit.results.reading import load_results as load_stored
 from evalkit.results.writing import write_result
@@ -76,8 +76,8 @@ def leaderboard(*paths: Path | str, metric: str | None = None, alpha: float = 0.
     import pandas as pd
 
     _check(alpha, seed)
-    choices = content.Choices(metric, alpha, seed, ())
-    written = FORMATS["csv"](content.make_report(load_results(*paths), choices))
+    choices = content.ReportChoices(metric, alpha, seed, ())
+    written = report_csv(content.Report(tuple(load_results(*paths)), choices))
     return pd.read_csv(io.StringIO(written)).drop(columns=["slice_by", "slice"])
 
 
@@ -91,7 +91,7 @@ def compare_results(*paths: Path | str, metric: str | None = None, alpha: float 
     import pandas as pd
 
     _check(alpha, seed)
-    choices = comparison.Choices(metric, alpha, seed, (), None)
+    choices = comparison.CompareChoices(metric, alpha, seed, (), None)
     compared, _ = comparison.compare_results(load_results(*paths), choices)
     return pd.DataFrame([row for one in compared for row in _rows(one)])
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping
 from pathlib import Path
 
 import platformdirs
 
-from evalkit.interruption import scratch
+from evalkit.output.files import replace_file
 
 
 def cache_folder(chosen: Path | None) -> Path:
@@ -28,8 +26,6 @@ def read_entries(path: Path) -> dict[str, object]:
 
 def store_entry(path: Path, key: str, value: object) -> None:
     """Add an entry to a file of the cache, or replace the one of that key. Raises OSError where it can't be written."""
-    content: Mapping[str, object] = {**read_entries(path), key: value}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with scratch(path.with_name(f"{path.name}.{os.getpid()}")) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
-        temporary.replace(path)
+    content = {**read_entries(path), key: value}
+    replace_file(path, json.dumps(content, indent=1, ensure_ascii=False).encode())

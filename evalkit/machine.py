@@ -8,6 +8,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def collect() -> dict[str, Any]:
         "evalkit": {"version": __version__, "git": git_state(PACKAGE_FOLDER.parent)},
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": _package_versions(),
+        "packages": package_versions(_PACKAGES),
         "hardware": {
             "processor": processor_name(),
             "cores": os.cpu_count(),
@@ -93,14 +94,17 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def _package_versions() -> dict[str, str]:
-    versions = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
+def package_version(package: str) -> str | None:
+    """Give the version of an installed package; None where it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def package_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Give the versions of those packages that are installed, by their names."""
+    return {package: version for package in packages if (version := package_version(package)) is not None}
 
 
 def processor_name() -> str:

@@ -42,7 +42,8 @@ def damage(folder: Path, *statements: str) -> None:
 def test_info(folder: Path) -> None:
     done = cache("info", folder)
     assert (done.code, done.stderr) == (0, "")
-    title, first, second, place = done.stdout.splitlines()
+    title, rule, first, second, place = done.stdout.splitlines()
+    assert set(rule.strip()) == {"─"}
     assert title.split() == ["model", "weights", "backend", "dtype", "max_length", "scores", "MiB"]
     assert first.split() == ["mine", "0123456789ab", "torch", "fp32", "512", "30", "0.0"]
     assert second.split() == ["BAAI/bge-reranker-base", "1123456789ab", "torch", "fp32", "512", "20", "0.0"]

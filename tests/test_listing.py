@@ -31,7 +31,7 @@ def rows(lines: list[str]) -> dict[str, dict[str, str]]:
     ends = [*starts[1:], WIDTH]
     table = [
         {column: line[start:end].strip() for column, start, end in zip(COLUMNS, starts, ends, strict=True)}
-        for line in lines[2:]
+        for line in lines[3:]
         if not line.startswith("all ")
     ]
     return {row["model"]: row for row in table}

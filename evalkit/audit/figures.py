@@ -12,7 +12,9 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Literal
 
-Kind = Literal["card", "table", "result", "own result", "registry"]
+from evalkit.output.text import one_line
+
+FigureKind = Literal["card", "table", "result", "own result", "registry"]
 Unit = Literal["percent", "fraction"]
 Key = tuple[str, str, str, str]
 Severity = Literal["error", "warning", "note"]
@@ -44,12 +46,12 @@ class Figure:
     file: str
     place: str
     row: str
-    kind: Kind
+    kind: FigureKind
     queries: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class AuditFinding:
     """What a rule found: what is the matter, where (file and place), why it matters, and the numbers that show it."""
 
     severity: Severity
@@ -77,14 +79,14 @@ class Registry:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class AuditedFigures:
     """What rules look at: the figures of all audited files, and the published ones."""
 
     figures: tuple[Figure, ...]
     registry: Registry
 
 
-Rule = Callable[[Evidence], Iterable[Finding]]
+Rule = Callable[[AuditedFigures], Iterable[AuditFinding]]
 
 
 def parse_number(text: str) -> Decimal | None:
@@ -138,6 +140,6 @@ def is_equal(one: Figure, other: Figure) -> bool:
 
 
 def shown(text: str) -> str:
-    """Make a file's text fit to be printed: without control characters, and not long."""
-    safe = "".join(char if char.isprintable() else "�" for char in text[: _LONGEST_SHOWN + 1])
+    """Make a file's text fit to be printed: without control characters, on one line, and not long."""
+    safe = one_line(text[: _LONGEST_SHOWN + 1])
     return safe if len(safe) <= _LONGEST_SHOWN else safe[:_LONGEST_SHOWN] + "…"

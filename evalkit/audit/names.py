@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -114,10 +113,3 @@ def _model_names() -> dict[str, tuple[str, ...]]:
     for figure in published.all_figures():
         names.setdefault(short_name(figure.model), {})[figure.model] = None
     return {name: tuple(models) for name, models in names.items()}
-
-
-def listed(names: Iterable[str], most: int = 4) -> str:
-    """List names, the first of many."""
-    every = list(names)
-    more = f" and {len(every) - most} more" if len(every) > most else ""
-    return ", ".join(every[:most]) + more

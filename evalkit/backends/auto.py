@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import json
 import logging
-from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +18,7 @@ from evalkit.backends import ALONE, backends_for, is_installed, prepare_model, r
 from evalkit.cache import cache_folder, read_entries, store_entry
 from evalkit.errors import EvalkitError
 from evalkit.interruption import check
-from evalkit.machine import processor_name
+from evalkit.machine import package_version, processor_name
 from evalkit.models.interfaces import LocalNetwork, RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
 
@@ -38,7 +37,7 @@ PROBE_TEXTS = (
 logger = logging.getLogger("evalkit")
 
 
-class Verdict(NamedTuple):
+class ChosenBackend(NamedTuple):
     """A backend's name, and why it was chosen."""
 
     backend: str
@@ -55,16 +54,16 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
     return chosen
 
 
-def choose(settings: ModelSettings, runtime: Runtime) -> Verdict:
+def choose(settings: ModelSettings, runtime: Runtime) -> ChosenBackend:
     """Return the backend for this model, here."""
     able = backends_for(settings)
     if "torch" not in able:
-        return Verdict(next((name for name in ALONE if name in able), able[0]), "")
+        return ChosenBackend(next((name for name in ALONE if name in able), able[0]), "")
     from evalkit.backends.torch import choose_device
 
     device = choose_device(runtime.device)
     if device.type != "cpu":
-        return Verdict("torch", f"the device is {device.type}")
+        return ChosenBackend("torch", f"the device is {device.type}")
     candidates = [name for name in FASTEST_FIRST if name in able and _can(name, runtime.dtype)]
     if not candidates:
         raise EvalkitError(
@@ -75,7 +74,7 @@ def choose(settings: ModelSettings, runtime: Runtime) -> Verdict:
     return _remembered(settings, runtime, candidates)
 
 
-def _first_that_can(settings: ModelSettings, runtime: Runtime, candidates: list[str]) -> Verdict:
+def _first_that_can(settings: ModelSettings, runtime: Runtime, candidates: list[str]) -> ChosenBackend:
     """Return the first backend that has the precision on this processor; the last one is left to say why it has not."""
     why = f"the first one here that runs {runtime.dtype}"
     for name in candidates[:-1]:
@@ -83,8 +82,8 @@ def _first_that_can(settings: ModelSettings, runtime: Runtime, candidates: list[
             prepare_model(name, settings, runtime)
         except EvalkitError:
             continue
-        return Verdict(name, why)
-    return Verdict(candidates[-1], why)
+        return ChosenBackend(name, why)
+    return ChosenBackend(candidates[-1], why)
 
 
 def _can(name: str, dtype: str) -> bool:
@@ -92,14 +91,14 @@ def _can(name: str, dtype: str) -> bool:
     return dtype in backend.dtypes and is_installed(backend)
 
 
-def _remembered(settings: ModelSettings, runtime: Runtime, candidates: list[str]) -> Verdict:
+def _remembered(settings: ModelSettings, runtime: Runtime, candidates: list[str]) -> ChosenBackend:
     torch_model = prepare_model("torch", settings, runtime)
-    circumstances = [torch_model.way, candidates, {name: _version(name) for name in PACKAGES}, processor_name()]
+    circumstances = [torch_model.way, candidates, {name: package_version(name) for name in PACKAGES}, processor_name()]
     key = hashlib.sha256(json.dumps(circumstances, sort_keys=True).encode()).hexdigest()
     path = cache_folder(runtime.cache_dir) / VERDICTS
     match read_entries(path).get(key):
         case [str(backend), str(why)] if backend in candidates:
-            return Verdict(backend, why)
+            return ChosenBackend(backend, why)
     verdict = _compare(settings, runtime, torch_model, candidates)
     try:
         store_entry(path, key, verdict)
@@ -108,7 +107,9 @@ def _remembered(settings: ModelSettings, runtime: Runtime, candidates: list[str]
     return verdict
 
 
-def _compare(settings: ModelSettings, runtime: Runtime, torch_model: RunnableModel, candidates: list[str]) -> Verdict:
+def _compare(
+    settings: ModelSettings, runtime: Runtime, torch_model: RunnableModel, candidates: list[str]
+) -> ChosenBackend:
     """Return the first candidate that agrees with torch on the probes; torch itself comes last, and does."""
     expected = probe(torch_model, settings)
     refused: list[str] = []
@@ -123,9 +124,11 @@ def _compare(settings: ModelSettings, runtime: Runtime, torch_model: RunnableMod
             refused.append(f"{name} can't run it ({' '.join(str(error).split())[:200] or type(error).__name__})")
             continue
         if difference <= TOLERANCE:
-            return Verdict(name, "; ".join([*refused, f"it agrees with torch fp32 to {difference:.0e} on a probe"]))
+            return ChosenBackend(
+                name, "; ".join([*refused, f"it agrees with torch fp32 to {difference:.0e} on a probe"])
+            )
         refused.append(f"{name} differs from torch fp32 by {difference:.0e} on a probe")
-    return Verdict("torch", "; ".join(refused))
+    return ChosenBackend("torch", "; ".join(refused))
 
 
 def probe(model: RunnableModel, settings: ModelSettings) -> NDArray[np.float32]:
@@ -138,10 +141,3 @@ def probe(model: RunnableModel, settings: ModelSettings) -> NDArray[np.float32]:
         return network.run([network.encode_text(text) for text in documents])
     queries = network.tokenize(PROBE_TEXTS[:2], "query")
     return network.run([network.encode_pair(query, document) for query in queries for document in documents])
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.check.rows import Change, Rules, Verdict
+from evalkit.check.rows import CheckVerdict, MetricChange, Rules
 from evalkit.metrics import find_measure, find_protocol, score_lists
 from evalkit.metrics.lists import candidate_lists
 from evalkit.metrics.measures import asked_measures
+from evalkit.output.numbers import counted, exceeds
 from evalkit.results.reading import unretrieved_documents
 from evalkit.statistics import bootstrap_intervals, paired_randomisation_test
 
@@ -48,8 +49,8 @@ class Tables(Protocol):
 class Judgement:
     """A verdict on one metric, with what it rests on."""
 
-    verdict: Verdict
-    change: Change | None = None
+    verdict: CheckVerdict
+    change: MetricChange | None = None
     note: str = ""
 
 
@@ -62,7 +63,7 @@ def compare(before: Tables, after: Tables, rules: Rules) -> dict[str, Judgement]
     metrics = judged_metrics(before, after)
     differing = _differing_candidates(before, after)
     if differing:
-        return dict.fromkeys(metrics, Judgement(Verdict.OTHER_QUERIES, note=differing))
+        return dict.fromkeys(metrics, Judgement(CheckVerdict.OTHER_QUERIES, note=differing))
     same_scores = _same_scores(before, after)
     return {metric: _judge(metric, before, after, same_scores, rules) for metric in metrics}
 
@@ -81,25 +82,25 @@ def _judge(metric: str, before: Tables, after: Tables, same_scores: NDArray[np.b
     dropped = np.isnan(old) != np.isnan(new)
     if dropped.any():
         note = f"{_counted(before.queries['query_id'][dropped])} without a value on one side only"
-        return Judgement(Verdict.OTHER_QUERIES, note=note)
+        return Judgement(CheckVerdict.OTHER_QUERIES, note=note)
     kept = ~np.isnan(old)
     differences = np.where(kept, new - old, 0.0)
     moved = np.abs(differences) > VALUE_NOISE
-    change = Change(float(old[kept].mean()), float(new[kept].mean()), int(moved.sum()), int(kept.sum()))
+    change = MetricChange(float(old[kept].mean()), float(new[kept].mean()), int(moved.sum()), int(kept.sum()))
     if not moved.any():
-        return Judgement(Verdict.EQUAL if same_scores.all() else Verdict.OTHER_SCORES, change)
+        return Judgement(CheckVerdict.EQUAL if same_scores.all() else CheckVerdict.OTHER_SCORES, change)
     by_ties = moved & same_scores
     if by_ties.any():
         by_ties &= _follows_from_scores(before, metric) & _follows_from_scores(after, metric)
     return _weigh(np.where(moved & ~by_ties, differences, 0.0)[kept], int(by_ties.sum()), change, rules)
 
 
-def _weigh(differences: Floats, by_ties: int, change: Change, rules: Rules) -> Judgement:
+def _weigh(differences: Floats, by_ties: int, change: MetricChange, rules: Rules) -> Judgement:
     """Weigh the differences that count, float64[n_queries] with 0 where nothing moved."""
     ties = f"in {by_ties} of the queries float noise decides the order of tied scores; they don't count" * bool(by_ties)
     counted = differences[differences != 0]
     if not counted.size:
-        return Judgement(Verdict.TIES, change, ties)
+        return Judgement(CheckVerdict.TIES, change, ties)
     # what did not move adds nothing to any sum of flipped signs
     p_value = float(paired_randomisation_test(counted[:, None], seed=SEED)[0])
     low, high = bootstrap_intervals(differences[:, None], seed=SEED)[0]
@@ -109,17 +110,12 @@ def _weigh(differences: Floats, by_ties: int, change: Change, rules: Rules) -> J
     return Judgement(_verdict(points, p_value, rules), change, "; ".join(filter(None, notes)))
 
 
-def _verdict(points: float, p_value: float, rules: Rules) -> Verdict:
+def _verdict(points: float, p_value: float, rules: Rules) -> CheckVerdict:
     if p_value >= rules.alpha:
-        return Verdict.NOISE
+        return CheckVerdict.NOISE
     if exceeds(points, rules.tolerance):
-        return Verdict.BETTER if points > 0 else Verdict.REGRESSION
-    return Verdict.TOLERATED
-
-
-def exceeds(points: float, tolerance: float) -> bool:
-    """Whether a difference in points is beyond the tolerance; the rounding of 0.1 + 0.2 puts none there."""
-    return abs(points) > tolerance + 1e-9
+        return CheckVerdict.BETTER if points > 0 else CheckVerdict.REGRESSION
+    return CheckVerdict.TOLERATED
 
 
 def _too_few(changed: int, points: float, rules: Rules) -> str:
@@ -150,7 +146,7 @@ def _differing_candidates(before: Tables, after: Tables) -> str:
 
 def _counted(query_ids: pd.Series[str]) -> str:
     named = ", ".join(map(repr, query_ids[:_NAMED])) + ", …" * (len(query_ids) > _NAMED)
-    return f"{len(query_ids):,} {'query' if len(query_ids) == 1 else 'queries'} ({named})"
+    return f"{counted(len(query_ids), 'query')} ({named})"
 
 
 def _values(result: Tables, metric: str) -> Floats:

@@ -8,10 +8,8 @@ from pathlib import Path
 
 from evalkit.check.findings import find_rows
 from evalkit.check.folders import Side, load_side
-from evalkit.check.junit import junit_xml
-from evalkit.check.markdown import markdown_summary
-from evalkit.check.rendering import print_check
-from evalkit.check.rows import Row, Rules, outcome
+from evalkit.check.rendering import junit_xml, markdown_summary, print_check
+from evalkit.check.rows import CheckRow, Rules, outcome
 from evalkit.errors import EvalkitError
 from evalkit.output.console import OutputConsole
 
@@ -30,7 +28,7 @@ def run_check(baseline: Path, results: Path, rules: Rules, junit: Path | None, s
     try:
         _write_reports(rows, rules, junit, summary)
     finally:
-        print_check(rows, rules, OutputConsole(highlight=False))
+        print_check(rows, rules, OutputConsole())
     _refuse_unreadable(before, after)
     return int(any(outcome(row, rules) in ("failed", "error") for row in rows))
 
@@ -44,7 +42,7 @@ def _refuse_wrong_usage(baseline: Path, results: Path, rules: Rules) -> None:
         raise EvalkitError(f"--alpha {rules.alpha:g}: give a chance between {_SMALLEST_ALPHA} and 1, as in 0.01")
 
 
-def _write_reports(rows: Sequence[Row], rules: Rules, junit: Path | None, summary: Path | None) -> None:
+def _write_reports(rows: Sequence[CheckRow], rules: Rules, junit: Path | None, summary: Path | None) -> None:
     if junit is not None:
         _write(junit, junit_xml(rows, rules), "wb")
     if summary is not None:

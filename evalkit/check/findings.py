@@ -6,30 +6,30 @@ from collections.abc import Iterable, Iterator
 
 from evalkit.check.changes import Judgement, compare, judged_metrics
 from evalkit.check.folders import Pair, Side, Unreadable, pair_results, place_of, settings_of
-from evalkit.check.rows import Row, Rules, Verdict
+from evalkit.check.rows import CheckRow, CheckVerdict, Rules
 from evalkit.results.reading import StoredResult
 
 _LONG_REVISION = 40  # hex digits of a commit
 _SHOWN_DIGITS = 12
 
 
-def find_rows(before: Side, after: Side, rules: Rules) -> list[Row]:
+def find_rows(before: Side, after: Side, rules: Rules) -> list[CheckRow]:
     """Compare all that can be, and give a row for each verdict: by model, task, settings and metric."""
     pairing = pair_results(before.results, after.results)
     rows = [row for pair in pairing.pairs for row in _pair_rows(pair, rules)]
     if not after.is_lost:
         gone = [result for result in pairing.missing if not after.has_unreadable(place_of(result.path))]
-        rows += _lone_rows(gone, Verdict.MISSING, f"the baseline has it, {after.folder} has not")
+        rows += _lone_rows(gone, CheckVerdict.MISSING, f"the baseline has it, {after.folder} has not")
     if not before.is_lost:
         added = [result for result in pairing.new if not before.has_unreadable(place_of(result.path))]
-        rows += _lone_rows(added, Verdict.NEW, "the baseline does not have it")
+        rows += _lone_rows(added, CheckVerdict.NEW, "the baseline does not have it")
     rows += [_ambiguous_row(old, new) for old, new in pairing.ambiguous]
     known = {place_of(result.path): result for result in (*after.results, *before.results)}
     rows += [_unreadable_row(one, known.get(place_of(one.path))) for side in (before, after) for one in side.unreadable]
     return sorted(rows, key=lambda row: (row.model, row.task, row.settings))
 
 
-def _pair_rows(pair: Pair, rules: Rules) -> Iterator[Row]:
+def _pair_rows(pair: Pair, rules: Rules) -> Iterator[CheckRow]:
     for metric, judgement in _judge(pair, rules).items():
         yield _row(pair.after, metric, judgement, _revisions(pair))
 
@@ -39,44 +39,44 @@ def _judge(pair: Pair, rules: Rules) -> dict[str, Judgement]:
     refusal = None
     if before.protocol != after.protocol:
         note = f"{before.protocol} leads in the baseline, {after.protocol} in the results; run with protocol={before.protocol}"
-        refusal = Judgement(Verdict.OTHER_PROTOCOL, note=note)
+        refusal = Judgement(CheckVerdict.OTHER_PROTOCOL, note=note)
     elif before.fingerprint != after.fingerprint:
         note = (
             f"the baseline scored other data (fingerprint {before.fingerprint[:_SHOWN_DIGITS]} there, "
             f"{after.fingerprint[:_SHOWN_DIGITS]} here); score the same data, or renew the baseline"
         )
-        refusal = Judgement(Verdict.OTHER_DATA, note=note)
+        refusal = Judgement(CheckVerdict.OTHER_DATA, note=note)
     if refusal:
         return dict.fromkeys(judged_metrics(before, after), refusal)
     return compare(before, after, rules)
 
 
-def _lone_rows(results: Iterable[StoredResult], verdict: Verdict, note: str) -> Iterator[Row]:
+def _lone_rows(results: Iterable[StoredResult], verdict: CheckVerdict, note: str) -> Iterator[CheckRow]:
     for result in results:
         for metric in judged_metrics(result):
             yield _row(result, metric, Judgement(verdict, note=note))
 
 
-def _ambiguous_row(old: tuple[StoredResult, ...], new: tuple[StoredResult, ...]) -> Row:
+def _ambiguous_row(old: tuple[StoredResult, ...], new: tuple[StoredResult, ...]) -> CheckRow:
     listed = [", ".join(str(result.path) for result in results) for results in (old, new)]
     note = (
         f"can't tell which belong together: {listed[0]} in the baseline, {listed[1]} in the results; keep one of each"
     )
-    return _row(new[0], "", Judgement(Verdict.AMBIGUOUS, note=note))
+    return _row(new[0], "", Judgement(CheckVerdict.AMBIGUOUS, note=note))
 
 
-def _unreadable_row(unreadable: Unreadable, counterpart: StoredResult | None) -> Row:
+def _unreadable_row(unreadable: Unreadable, counterpart: StoredResult | None) -> CheckRow:
     if counterpart is not None:
-        return _row(counterpart, "", Judgement(Verdict.UNREADABLE, note=unreadable.reason))
+        return _row(counterpart, "", Judgement(CheckVerdict.UNREADABLE, note=unreadable.reason))
     if unreadable.path.suffix != ".json":
-        return Row(str(unreadable.path), "", Verdict.UNREADABLE, note=unreadable.reason)
+        return CheckRow(str(unreadable.path), "", CheckVerdict.UNREADABLE, note=unreadable.reason)
     folder, settings, task = place_of(unreadable.path)
     model = _shown_model(folder.replace("__", "/", 1))
-    return Row(model, task, Verdict.UNREADABLE, settings=settings, note=unreadable.reason)
+    return CheckRow(model, task, CheckVerdict.UNREADABLE, settings=settings, note=unreadable.reason)
 
 
-def _row(result: StoredResult, metric: str, judgement: Judgement, revisions: str = "") -> Row:
-    return Row(
+def _row(result: StoredResult, metric: str, judgement: Judgement, revisions: str = "") -> CheckRow:
+    return CheckRow(
         model=_shown_model(result.model.hub_id),
         task=result.task_name,
         verdict=judgement.verdict,

@@ -1,78 +1,133 @@
-"""A row in words and figures, the same in every output, and the table for standard output."""
+"""What a check found, as a table on standard output, as Markdown for the summary of a CI job, and as JUnit XML."""
 
 from __future__ import annotations
 
-import re
+import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
-from rich.console import Console, JustifyMethod
-from rich.table import Table
-from rich.text import Text
+from rich.console import Console
 
-from evalkit.check.changes import exceeds
-from evalkit.check.rows import CHANGES, Change, Outcome, Row, Rules, Verdict, outcome
-from evalkit.output.console import add_column, plain_table, print_whole
+from evalkit.check.rows import CHANGES, CheckRow, CheckVerdict, MetricChange, Outcome, Rules, outcome
+from evalkit.output.console import Tone, print_lines
+from evalkit.output.numbers import p_value, percent, points_beyond, points_range
+from evalkit.output.sheets import Sheet, list_as_markdown, markdown_text, print_sheets, sheets_as_markdown
+from evalkit.output.text import one_line
 
-NAMES = ("model", "task", "settings")
-FIGURES = ("baseline", "now", "difference", "95 % interval", "p", "queries changed")
-
-_STYLES: dict[Outcome, str] = {"failed": "red", "error": "red", "unreadable": "red", "note": "dim"}
-_SMALLEST_P = 1e-4
-
-_BREAKS = re.compile(r"[\t\n\r\x85\u2028\u2029]+")
-# no output can hold them: control characters, surrogates and what is no character
-_NOT_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+_NAMES = ("model", "task", "settings")
+_FIGURES = ("baseline", "now", "difference", "95 % interval", "p", "queries changed")
+_COLUMNS = (*_NAMES, "revision", "metric", *_FIGURES, "verdict")
+_TONES: dict[Outcome, Tone] = {"failed": "bad", "error": "bad", "unreadable": "bad", "note": "dim", "passed": "plain"}
+_TAGS: dict[Outcome, str] = {"failed": "failure", "error": "error", "unreadable": "error", "note": "skipped"}
 
 
-def clean(text: str) -> str:
-    """Put a space for a line break and U+FFFD for what XML 1.0, UTF-8 or a terminal can't take."""
-    return _NOT_TEXT.sub("\N{REPLACEMENT CHARACTER}", _BREAKS.sub(" ", text))
+def check_sheet(rows: Sequence[CheckRow], rules: Rules) -> Sheet:
+    """One row per verdict, in percent; the difference is in points. Columns that would be empty throughout are left out."""
+    cells = [
+        (
+            row.model,
+            row.task,
+            row.settings,
+            row.revisions,
+            row.metric,
+            *_figures(row.change, rules),
+            verdict_words(row, rules),
+        )
+        for row in rows
+    ]
+    sheet = Sheet(
+        title="",
+        columns=tuple(
+            (title, "name" if title in _NAMES else "number" if title in _FIGURES else "text") for title in _COLUMNS
+        ),
+        rows=tuple(tuple(map(one_line, row)) for row in cells),
+        tones={number: _TONES[outcome(row, rules)] for number, row in enumerate(rows)},
+    )
+    return sheet.without_empty_columns()
 
 
-def shown_columns(rows: Sequence[Row], rules: Rules) -> dict[str, list[str]]:
-    """Cells by the title of their column; columns that would be empty throughout are left out."""
-    columns: dict[str, list[str]] = {
-        "model": [row.model for row in rows],
-        "task": [row.task for row in rows],
-        "settings": [row.settings for row in rows],
-        "revision": [row.revisions for row in rows],
-        "metric": [row.metric for row in rows],
-    }
-    figures = [_figures(row.change, rules) for row in rows]
-    columns |= {title: [cells[place] for cells in figures] for place, title in enumerate(FIGURES)}
-    columns["verdict"] = [verdict_words(row, rules) for row in rows]
-    return {title: [clean(cell) for cell in cells] for title, cells in columns.items() if any(cells)}
+def print_check(rows: Sequence[CheckRow], rules: Rules, console: Console) -> None:
+    """Print the table, then what its verdicts rest on."""
+    print_sheets([check_sheet(rows, rules)], console)
+    console.print()
+    print_lines((*note_lines(rows), count_words(rows, rules), rule_words(rules)), console)
 
 
-def verdict_words(row: Row, rules: Rules) -> str:
+def markdown_summary(rows: Sequence[CheckRow], rules: Rules) -> str:
+    """Write the rows as a section of GitHub-flavoured Markdown; rows that fail are bold. Names appear as they are."""
+    sheet = replace(check_sheet(rows, rules), title=f"evalkit check {count_words(rows, rules)}")
+    notes = list_as_markdown(note_lines(rows))
+    below = [*notes, *([""] if notes else []), markdown_text(rule_words(rules)), "", ""]
+    return "\n".join([sheets_as_markdown([sheet]), *below])
+
+
+def junit_xml(rows: Sequence[CheckRow], rules: Rules) -> bytes:
+    """Write JUnit XML (UTF-8), without times, so that equal checks are equal files.
+
+    A regression is a failure, and so is any change when the check is strict; what can't be compared is an error, what the
+    baseline lacks is skipped. Characters that XML can't hold become U+FFFD.
+    """
+    root = ET.Element("testsuites", {"name": "evalkit check", **_tag_counts(rows, rules)})
+    for model in dict.fromkeys(row.model for row in rows):
+        suite_rows = [row for row in rows if row.model == model]
+        suite = ET.SubElement(root, "testsuite", {"name": one_line(model), **_tag_counts(suite_rows, rules)})
+        for row in suite_rows:
+            _add_case(suite, row, rules)
+    ET.indent(root)
+    document: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    return document + b"\n"
+
+
+def _add_case(suite: ET.Element, row: CheckRow, rules: Rules) -> None:
+    name = " ".join(filter(None, (row.task, row.settings, row.metric))) or "results"
+    case = ET.SubElement(suite, "testcase", {"classname": one_line(row.model), "name": one_line(name)})
+    words = verdict_words(row, rules)
+    details = [change_words(row.change, rules)] if row.change else []
+    details += [f"revision {row.revisions}"] if row.revisions else []
+    text = one_line("; ".join([*details, row.note] if row.note else details))
+    tag = _TAGS.get(outcome(row, rules))
+    if tag is None:
+        ET.SubElement(case, "system-out").text = "; ".join(filter(None, (words, text)))
+        return
+    problem = ET.SubElement(case, tag, {"message": ": ".join(filter(None, (words, text))), "type": str(row.verdict)})
+    problem.text = f"{place_words(row)}: {text}" if text else place_words(row)
+
+
+def _tag_counts(rows: Sequence[CheckRow], rules: Rules) -> dict[str, str]:
+    tags = Counter(_TAGS.get(outcome(row, rules)) for row in rows)
+    numbers = {"failures": tags["failure"], "errors": tags["error"], "skipped": tags["skipped"]}
+    return {"tests": str(len(rows)), **{name: str(number) for name, number in numbers.items()}}
+
+
+def verdict_words(row: CheckRow, rules: Rules) -> str:
     """The verdict, with the reason where it fails for strictness alone."""
     return f"{row.verdict} (fails --strict)" if rules.strict and row.verdict in CHANGES else str(row.verdict)
 
 
-def note_lines(rows: Iterable[Row]) -> list[str]:
+def note_lines(rows: Iterable[CheckRow]) -> list[str]:
     """What there is to say beside the verdicts: a line per result and note."""
     metrics: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         if row.note:
-            metrics.setdefault((place_words(row), clean(row.note)), []).extend([row.metric] if row.metric else [])
+            metrics.setdefault((place_words(row), one_line(row.note)), []).extend([row.metric] if row.metric else [])
     return [
         f"{', '.join([place, ' and '.join(named)] if named else [place])}: {note}"
         for (place, note), named in metrics.items()
     ]
 
 
-def place_words(row: Row) -> str:
+def place_words(row: CheckRow) -> str:
     """Name a row's result."""
     words = f"{row.model} on {row.task}" if row.task else row.model
-    return clean(f"{words} ({row.settings})" if row.settings else words)
+    return one_line(f"{words} ({row.settings})" if row.settings else words)
 
 
-def count_words(rows: Sequence[Row], rules: Rules) -> str:
+def count_words(rows: Sequence[CheckRow], rules: Rules) -> str:
     """Whether the check failed, and how many rows have each verdict."""
     counts = Counter(row.verdict for row in rows)
     failed = any(outcome(row, rules) not in ("passed", "note") for row in rows)
-    listed = "; ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])
+    listed = "; ".join(f"{counts[verdict]} {verdict}" for verdict in CheckVerdict if counts[verdict])
     return f"{'failed' if failed else 'passed'}: {listed}"
 
 
@@ -84,55 +139,21 @@ def rule_words(rules: Rules) -> str:
     return f"{words}; --strict: any change fails" if rules.strict else words
 
 
-def change_words(change: Change, rules: Rules) -> str:
+def change_words(change: MetricChange, rules: Rules) -> str:
     """A change in one phrase."""
-    before, after, points, interval, p_value, changed = _figures(change, rules)
-    tested = f", 95 % interval {interval}, p = {p_value}".replace("p = <", "p < ") if interval else ""
+    before, after, points, interval, p, changed = _figures(change, rules)
+    tested = f", 95 % interval {interval}, p = {p}".replace("p = <", "p < ") if interval else ""
     return f"{before} → {after} ({points} points{tested}; {changed} queries changed)"
 
 
-def check_table(rows: Sequence[Row], rules: Rules) -> Table:
-    """One row per verdict, in percent; the difference is in points."""
-    table = plain_table()
-    columns = shown_columns(rows, rules)
-    for title, cells in columns.items():
-        justify: JustifyMethod = "right" if title in FIGURES else "left"
-        add_column(table, title, cells, justify=justify, is_name=title in NAMES)
-    for row, texts in zip(rows, zip(*columns.values(), strict=True), strict=True):
-        # a Text shows brackets in a name; a plain string would be read as markup
-        table.add_row(*map(Text, texts), style=_STYLES.get(outcome(row, rules)))
-    return table
-
-
-def print_check(rows: Sequence[Row], rules: Rules, console: Console) -> None:
-    """Print the table, then what its verdicts rest on."""
-    print_whole(check_table(rows, rules), console)
-    console.print()
-    for line in (*note_lines(rows), count_words(rows, rules), rule_words(rules)):
-        console.print(Text(line), soft_wrap=True)
-
-
-def _figures(change: Change | None, rules: Rules) -> tuple[str, ...]:
+def _figures(change: MetricChange | None, rules: Rules) -> tuple[str, ...]:
     if change is None:
-        return ("",) * len(FIGURES)
-    points = (change.after - change.before) * 100
-    interval = "[" + ", ".join(f"{bound * 100:+.2f}" for bound in change.interval) + "]" if change.interval else ""
+        return ("",) * len(_FIGURES)
     return (
-        f"{change.before * 100:.2f}",
-        f"{change.after * 100:.2f}",
-        f"{round(points, decimals) + 0.0:+.{decimals}f}" if (decimals := _decimals(points, rules.tolerance)) else "",
-        interval,
-        _p_words(change.p_value),
+        percent(change.before),
+        percent(change.after),
+        points_beyond((change.after - change.before) * 100, rules.tolerance),
+        points_range(change.interval) if change.interval else "",
+        "" if change.p_value is None else p_value(change.p_value),
         f"{change.changed:,} of {change.queries:,}",
     )
-
-
-def _decimals(points: float, tolerance: float) -> int:
-    """Three where two would read as the tolerance that is exceeded."""
-    return 3 if exceeds(points, tolerance) and round(abs(points), 2) <= tolerance else 2
-
-
-def _p_words(p_value: float | None) -> str:
-    if p_value is None:
-        return ""
-    return f"{p_value:.4f}" if p_value >= _SMALLEST_P else f"<{_SMALLEST_P:.4f}"

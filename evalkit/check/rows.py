@@ -9,7 +9,7 @@ from typing import Literal
 Outcome = Literal["passed", "note", "failed", "error", "unreadable"]
 
 
-class Verdict(StrEnum):
+class CheckVerdict(StrEnum):
     """The words that a row ends with, the worst first."""
 
     UNREADABLE = "unreadable"
@@ -28,15 +28,17 @@ class Verdict(StrEnum):
     NEW = "new"
 
 
-CHANGES = frozenset({Verdict.OTHER_SCORES, Verdict.TIES, Verdict.NOISE, Verdict.TOLERATED, Verdict.BETTER})
+CHANGES = frozenset(
+    {CheckVerdict.OTHER_SCORES, CheckVerdict.TIES, CheckVerdict.NOISE, CheckVerdict.TOLERATED, CheckVerdict.BETTER}
+)
 """What passes, unless the check is strict."""
 
-_OUTCOMES: dict[Verdict, Outcome] = {
-    Verdict.EQUAL: "passed",
+_OUTCOMES: dict[CheckVerdict, Outcome] = {
+    CheckVerdict.EQUAL: "passed",
     **dict.fromkeys(CHANGES, "passed"),
-    Verdict.REGRESSION: "failed",
-    Verdict.NEW: "note",
-    Verdict.UNREADABLE: "unreadable",
+    CheckVerdict.REGRESSION: "failed",
+    CheckVerdict.NEW: "note",
+    CheckVerdict.UNREADABLE: "unreadable",
 }
 
 
@@ -54,7 +56,7 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class MetricChange:
     """A metric on the same queries, before and after: fractions.
 
     `interval` (95 %, of the difference) and `p_value` are None where nothing changed that could be tested. `changed` of
@@ -70,20 +72,20 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CheckRow:
     """One verdict. `metric` is empty where it concerns a result as a whole, `revisions` where both sides have the same."""
 
     model: str
     task: str
-    verdict: Verdict
+    verdict: CheckVerdict
     metric: str = ""
     settings: str = ""
     revisions: str = ""
-    change: Change | None = None
+    change: MetricChange | None = None
     note: str = ""
 
 
-def outcome(row: Row, rules: Rules) -> Outcome:
+def outcome(row: CheckRow, rules: Rules) -> Outcome:
     """Say what a row means for the check."""
     if rules.strict and row.verdict in CHANGES:
         return "failed"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import importlib.metadata
 import platform
 import queue
 import threading
@@ -15,8 +14,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 
+from evalkit import machine
 from evalkit.errors import EvalkitError
-from evalkit.machine import PACKAGE_FOLDER, processor_name
 from evalkit.models.interfaces import DoneBatch, RunnableModel, TextWindow
 from evalkit.records import ModelIdentity
 from evalkit.scoring.adapters import Adapter, InParts, Planned, adapter_of
@@ -93,7 +92,7 @@ class Worker:
             return Failure(type(error).__name__, str(error))
         model = held.model
         return Description(
-            model.identity, model.description, model.way, package_versions(), processor_name(), platform.node()
+            model.identity, model.description, model.way, package_versions(), machine.processor_name(), platform.node()
         )
 
     def score(self, key: str, prepare: Prepare, window: TextWindow) -> None:
@@ -149,17 +148,13 @@ class Worker:
 def package_versions() -> dict[str, str]:
     """The versions of what can change a digit; evalkit's own with a hash of its code."""
     versions = {"evalkit": f"{__version__} ({_code_hash()})"}
-    for package in PACKAGES:
-        try:
-            # +cpu, +cu128: a build is the device's affair
-            versions[package] = importlib.metadata.version(package).partition("+")[0]
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
+    # +cpu, +cu128: a build is the device's affair
+    found = machine.package_versions(PACKAGES)
+    return versions | {package: version.partition("+")[0] for package, version in found.items()}
 
 
 def _code_hash() -> str:
-    folder = PACKAGE_FOLDER
+    folder = machine.PACKAGE_FOLDER
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
         digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from evalkit.errors import EvalkitError
+from evalkit.report.formats import folder_names_help, format_names_help
 from evalkit.version import __version__
 
 RUN, COMPARE, DOCTOR, PARITY = "run", "compare", "doctor", "parity"
@@ -118,10 +119,10 @@ def compare(
 ) -> None:
     """Compare systems on the same queries: differences with intervals, tests, effect sizes, wins and losses."""
     from evalkit.compare.command import print_comparison
-    from evalkit.compare.comparison import Choices
+    from evalkit.compare.comparison import CompareChoices
     from evalkit.compare.slices import read_ways
 
-    print_comparison(results, Choices(metric, alpha, seed, read_ways(slices or []), top), json_file)
+    print_comparison(results, CompareChoices(metric, alpha, seed, read_ways(slices or []), top), json_file)
 
 
 @app.command("audit")
@@ -149,11 +150,12 @@ def report(
         typer.Option(
             "--format",
             metavar="NAME",
-            help="html, markdown, csv, json or latex; model-index, eval-results, mteb or trec for others; without it, tables.",
+            help=f"{format_names_help()}; without it, tables.",
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write to this file (mteb, trec: into this folder).")
+        Path | None,
+        typer.Option("--output", "-o", help=f"Write to this file ({folder_names_help()}: into this folder)."),
     ] = None,
     update: Annotated[
         Path | None, typer.Option(metavar="README.md", help="With --format model-index: change this card's figures.")
@@ -178,7 +180,7 @@ def report(
     """Rank systems task by task and on average, and say which ranks can't be told apart."""
     from evalkit.compare.slices import read_ways
     from evalkit.report.command import print_published, print_report
-    from evalkit.report.content import Choices
+    from evalkit.report.content import ReportChoices
 
     if as_json and format_name not in (None, "json"):
         raise EvalkitError(f"--json is --format json; leave one of --json and --format {format_name} out")
@@ -186,7 +188,7 @@ def report(
     if published:
         print_published(results or [], format_name, output)
     else:
-        choices = Choices(metric, alpha, seed, read_ways(slices or []), drill_down, not no_texts)
+        choices = ReportChoices(metric, alpha, seed, read_ways(slices or []), drill_down, not no_texts)
         print_report(results or [], choices, format_name, output, update)
 
 

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-
-from rich.table import Table
 
 from evalkit.backends.conversions import conversion_bytes, delete_conversions, kept_conversions
 from evalkit.cache import cache_folder
 from evalkit.errors import EvalkitError, unknown_name
-from evalkit.output.console import OutputConsole
-from evalkit.output.json import escaped_json
+from evalkit.output.console import OutputConsole, print_lines
+from evalkit.output.json import write_json
 from evalkit.output.numbers import counted
+from evalkit.output.sheets import Sheet, print_sheets
 from evalkit.scoring.store import FILE_NAME, WayInfo, damaged_rows, prune, ways
 from evalkit.scoring.store_file import is_damage, refusal, set_aside
 
-WIDE = 200
 MEBIBYTE = 2**20
 
 
@@ -26,38 +24,43 @@ def print_info(chosen: Path | None, as_json: bool = False) -> None:
     """Print a row per way of scoring (a model, its recipe, backend and precision) in the store, and what else is kept."""
     folder = cache_folder(chosen)
     if as_json:
-        text = escaped_json(json.dumps(_content(folder), ensure_ascii=False, indent=2))
-        OutputConsole(soft_wrap=True, highlight=False).print(text)
+        write_json(_content(folder))
         return
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for title in ("model", "weights", "backend", "dtype", "max_length", "scores", "MiB"):
-        table.add_column(
-            title, justify="right" if title in ("max_length", "scores", "MiB") else "left", overflow="fold"
-        )
-    for info in _ways(folder):
+    console = OutputConsole()
+    path = folder / FILE_NAME
+    print_lines(
+        (
+            f"converted network {made}: {conversion_bytes(made) / MEBIBYTE:,.1f} MiB"
+            for made in kept_conversions(folder)
+        ),
+        console,
+    )
+    if not path.is_file():
+        print_lines([f"no scores are stored in {folder}"], console)
+        return
+    print_sheets([_sheet(_ways(folder))], console)
+    print_lines([f"{path}: {path.stat().st_size / MEBIBYTE:.1f} MiB"], console)
+
+
+def _sheet(ways: Iterable[WayInfo]) -> Sheet:
+    titles = ("model", "weights", "backend", "dtype", "max_length", "scores", "MiB")
+    rows = []
+    for info in ways:
         said = _said(info)
-        table.add_row(
+        size = f"{info.output_bytes / MEBIBYTE:.1f}"
+        cells = (
             said["model"],
             said["weights_hash"][:12],
             said["backend"],
             said["dtype"],
             str(said["max_length"] or ""),
-            f"{info.rows:,}",
-            f"{info.output_bytes / MEBIBYTE:.1f}",
         )
-    console = OutputConsole()
-    if not console.is_terminal:
-        console = OutputConsole(width=WIDE)
-    path = folder / FILE_NAME
-    for made in kept_conversions(folder):
-        console.print(
-            f"converted network {made}: {conversion_bytes(made) / MEBIBYTE:,.1f} MiB", highlight=False, soft_wrap=True
-        )
-    if not path.is_file():
-        console.print(f"no scores are stored in {folder}", highlight=False)
-        return
-    console.print(table)
-    console.print(f"{path}: {path.stat().st_size / MEBIBYTE:.1f} MiB", highlight=False, soft_wrap=True)
+        rows.append((*cells, f"{info.rows:,}", size))
+    return Sheet(
+        title="",
+        columns=tuple((title, "number" if title in ("max_length", "scores", "MiB") else "name") for title in titles),
+        rows=tuple(rows),
+    )
 
 
 def _said(info: WayInfo) -> dict[str, Any]:
@@ -90,13 +93,13 @@ def print_verification(chosen: Path | None) -> int:
     folder = cache_folder(chosen)
     if not (folder / FILE_NAME).is_file():
         raise EvalkitError(f"no scores are stored in {folder}; name another folder with --cache-dir")
-    console = OutputConsole(soft_wrap=True, highlight=False)
+    console = OutputConsole()
     try:
         total, damaged = damaged_rows(folder)
     except sqlite3.DatabaseError as error:
-        console.print(str(_told(folder, error)))
+        print_lines([str(_told(folder, error))], console)
         return 1
-    console.print(f"{folder / FILE_NAME}: {total:,} scores, {damaged:,} damaged")
+    print_lines([f"{folder / FILE_NAME}: {total:,} scores, {damaged:,} damaged"], console)
     return 1 if damaged else 0
 
 
@@ -121,11 +124,10 @@ def prune_store(chosen: Path | None, models: list[str], everything: bool) -> Non
         path.unlink()
     conversions = delete_conversions(folder) if everything else 0
     rows = sum(info.rows for info in doomed)
-    OutputConsole(highlight=False).print(
-        f"deleted {rows:,} scores"
-        + (f", {counted(conversions, 'converted network', 'converted networks')}" if conversions else "")
-        + (f", {counted(len(aside), 'damaged file', 'damaged files')}" if aside else "")
-    )
+    deleted = [f"deleted {rows:,} scores"]
+    deleted += [counted(conversions, "converted network")] if conversions else []
+    deleted += [counted(len(aside), "damaged file")] if aside else []
+    print_lines([", ".join(deleted)], OutputConsole())
 
 
 def _model(info: WayInfo) -> str:

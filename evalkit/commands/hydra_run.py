@@ -95,7 +95,7 @@ def _compose(arguments: list[str]) -> RunSettings:
 def _print_summary(done: list[tuple[Result, Path]], *, as_json: bool) -> int:
     """Print the table of the results, and the card's table where that was to be reproduced: 1 if it was not, else 0."""
     if as_json:
-        from evalkit.report.summary_json import print_summary_json
+        from evalkit.report.summary import print_summary_json
 
         return 0 if print_summary_json([result for result, _ in done], [path for _, path in done]) else 1
     from evalkit.report.reproduction import print_reproduction

@@ -6,18 +6,16 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from statistics import fmean
 
-from rich.table import Table
-from rich.text import Text
-
 from evalkit.backends import AUTO, backends_for, how_to_install, is_installed, read_backend
 from evalkit.configuration.files import option_names, read_option
 from evalkit.errors import unknown_name
 from evalkit.models.settings import read_model
 from evalkit.output.console import OutputConsole
+from evalkit.output.numbers import percent
+from evalkit.output.sheets import Sheet, print_sheets
 from evalkit.results import published
 from evalkit.tasks.settings import read_settings, task_names
 
-WIDE = 200
 SUITES = ("C-MTEB-6", "C-MTEB")
 """Suites whose averages are published, the widest first."""
 JUDGED_BY = ("map", "cmteb-v1")
@@ -27,26 +25,22 @@ def print_lists(what: str) -> None:
     """Print one of the lists, or all. Raises EvalkitError for a list that is not there."""
     if what and what not in LISTS:
         raise unknown_name("list", what, LISTS)
-    console = OutputConsole()
-    if not console.is_terminal:
-        console = OutputConsole(width=WIDE)
-    for name in [what] if what else LISTS:
-        console.print(LISTS[name]())
+    print_sheets([LISTS[name]() for name in ([what] if what else LISTS)], OutputConsole())
 
 
-def model_table() -> Table:
+def model_sheet() -> Sheet:
     """One row per model: kind, size, Hub id, what is published of it, its recipes, and the backends that can run it.
 
-    Most models are run by all backends of their kind, which the caption names.
+    Most models are run by all backends of their kind, which the lines below name.
     """
-    table = _table("models", "model", "kind", "parameters", "Hub id", "published MAP", "figures", "recipes", "backends")
     figures = Counter(figure.model for figure in published.all_figures())
     suites = [read_settings(suite).suite for suite in SUITES]
     by_kind = _backends_by_kind()
+    rows = []
     for name in sorted(option_names("model"), key=str.lower):
         model = read_model(name)
         hub_id, able = model.hub_id or "", backends_for(model)
-        table.add_row(
+        cells = (
             name,
             model.kind,
             f"{model.parameters:.0f} M" if model.parameters else "",
@@ -56,8 +50,14 @@ def model_table() -> Table:
             ", ".join(model.recipes),
             "all" if able == by_kind.get(model.kind) else ", ".join(able),
         )
-    table.caption = "\n".join(f"all {kind} backends: {', '.join(names)}" for kind, names in by_kind.items())
-    return table
+        rows.append(cells)
+    titles = ("model", "kind", "parameters", "Hub id", "published MAP", "figures", "recipes", "backends")
+    return Sheet(
+        title="models",
+        columns=tuple((title, "name") for title in titles),
+        rows=tuple(rows),
+        below=tuple(f"all {kind} backends: {', '.join(names)}" for kind, names in by_kind.items()),
+    )
 
 
 def _backends_by_kind() -> dict[str, tuple[str, ...]]:
@@ -79,58 +79,48 @@ def published_mean(hub_id: str, suites: Sequence[Sequence[str]]) -> str:
     for tasks in suites:
         average = published.find_average(hub_id, tasks, *JUDGED_BY)
         if average:
-            return f"{average.value * 100:.2f} of {len(tasks)}"
+            return f"{percent(average.value)} of {len(tasks)}"
     figures = [published.preferred(hub_id, task, *JUDGED_BY) for task in tasks]
     values = [figure.value for figure in figures if figure]
-    return f"{fmean(values) * 100:.2f} of {len(tasks)}" if len(values) == len(tasks) else ""
+    return f"{percent(fmean(values))} of {len(tasks)}" if len(values) == len(tasks) else ""
 
 
-def task_table() -> Table:
+def task_sheet() -> Sheet:
     """One row per task or suite: what it is and where it comes from."""
-    table = _table("tasks", "task", "what", "from")
+    rows = []
     for name in task_names():
         task = read_settings(name)
         place = task.cmteb.repo if task.cmteb else "bundled" if task.bundled else ", ".join(task.suite)
         place = place or ("task.name=NAME" if task.registry else "task.path=PATH")
         same = f"the same as {task.name}" if task.name != name else task.description
-        table.add_row(name, same, place)
-    return table
+        rows.append((name, same, place))
+    return Sheet("tasks", (("task", "name"), ("what", "name"), ("from", "name")), tuple(rows))
 
 
-def backend_table() -> Table:
+def backend_sheet() -> Sheet:
     """One row per backend: the kinds of model that it runs, and in which precisions."""
-    table = _table("backends", "backend", "runs", "dtype", "installed")
+    rows = []
     naming = [(model, read_model(model).backends) for model in option_names("model")]
     for name in option_names("backend"):
         backend = read_backend(name)
         named = [model for model, backends in naming if name in backends]
         runs = ", ".join([*backend.kinds, *named]) or "torch, or on a CPU the fastest that agrees with it"
-        installed = "yes" if is_installed(backend) else Text(how_to_install(backend))
+        installed = "yes" if is_installed(backend) else how_to_install(backend)
         dtypes = "the server's" if backend.server else ", ".join(backend.dtypes) if name != AUTO else ""
-        table.add_row(name, runs, dtypes, installed)
-    return table
+        rows.append((name, runs, dtypes, installed))
+    titles = ("backend", "runs", "dtype", "installed")
+    return Sheet("backends", tuple((title, "name") for title in titles), tuple(rows))
 
 
-def protocol_table() -> Table:
+def protocol_sheet() -> Sheet:
     """One row per protocol: what it is."""
-    table = _table("protocols", "protocol", "what")
-    for name in option_names("protocol"):
-        table.add_row(name, read_option("protocol", name)["description"])
-    return table
+    rows = ((name, str(read_option("protocol", name)["description"])) for name in option_names("protocol"))
+    return Sheet("protocols", (("protocol", "name"), ("what", "name")), tuple(rows))
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(
-        title=title, title_justify="left", caption_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0)
-    )
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
-
-
-LISTS: dict[str, Callable[[], Table]] = {
-    "models": model_table,
-    "tasks": task_table,
-    "backends": backend_table,
-    "protocols": protocol_table,
+LISTS: dict[str, Callable[[], Sheet]] = {
+    "models": model_sheet,
+    "tasks": task_sheet,
+    "backends": backend_sheet,
+    "protocols": protocol_sheet,
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,8 +9,7 @@ from evalkit.backends import backends_for, is_installed, read_backend
 from evalkit.configuration.files import option_names, read_option
 from evalkit.errors import unknown_name
 from evalkit.models.settings import read_model
-from evalkit.output.console import OutputConsole
-from evalkit.output.json import escaped_json
+from evalkit.output.json import write_json
 from evalkit.tasks.settings import read_settings, task_names
 
 Entry = dict[str, Any]
@@ -21,9 +19,7 @@ def print_lists_json(what: str) -> None:
     """Print an object with one of the lists, or all. Raises EvalkitError for a list that is not there."""
     if what and what not in ENTRIES:
         raise unknown_name("list", what, ENTRIES)
-    content = {name: ENTRIES[name]() for name in ([what] if what else ENTRIES)}
-    text = escaped_json(json.dumps(content, ensure_ascii=False, indent=2))
-    OutputConsole(soft_wrap=True, highlight=False).print(text)
+    write_json({name: ENTRIES[name]() for name in ([what] if what else ENTRIES)})
 
 
 def model_entries() -> list[Entry]:

@@ -13,7 +13,7 @@ import typer
 from evalkit import interruption
 from evalkit.commands.app import COMPARE, DOCTOR, PARITY, RUN, app
 from evalkit.errors import EvalkitError
-from evalkit.output.text import MessageFormatter, printable, without_home
+from evalkit.output.text import MessageFormatter, one_line, without_home
 
 INTERRUPTED = 130
 GOES_ON = "finished results and stored scores are kept: the same command goes on from there"
@@ -113,4 +113,4 @@ def _send_messages_to_stderr() -> None:
 
 
 def _say(message: str) -> None:
-    typer.echo(f"evalkit: {printable(without_home(' '.join(message.split())))}", err=True)
+    typer.echo(f"evalkit: {one_line(without_home(message))}", err=True)

@@ -11,6 +11,7 @@ from evalkit.compare.pairs import MovedQuery, PairComparison, compare_pairs, mos
 from evalkit.compare.shared_queries import SharedQueries, TaskResults, group_by_task, shared_queries
 from evalkit.compare.slices import Slice, missing_slices, slice_queries
 from evalkit.errors import EvalkitError
+from evalkit.output.numbers import listed
 from evalkit.results.reading import StoredResult
 from evalkit.statistics import holm
 
@@ -19,7 +20,7 @@ _NAMED = 2
 
 
 @dataclass(frozen=True)
-class Choices:
+class CompareChoices:
     """What a comparison is to show; `metric` None is each protocol's main score, `moved` None suits their number."""
 
     metric: str | None
@@ -39,7 +40,7 @@ class TaskComparison:
     moved: tuple[tuple[PairComparison, tuple[MovedQuery, ...]], ...]
 
 
-def compare_results(results: Sequence[StoredResult], choices: Choices) -> tuple[list[TaskComparison], list[str]]:
+def compare_results(results: Sequence[StoredResult], choices: CompareChoices) -> tuple[list[TaskComparison], list[str]]:
     """Compare the systems on every task that two or more have results for; the second part is what to tell beside it.
 
     Raises EvalkitError where results of one task differ in data, protocol or queries, and where no task has two results.
@@ -48,8 +49,7 @@ def compare_results(results: Sequence[StoredResult], choices: Choices) -> tuple[
     _refuse_differing(groups)
     compared = [group for group in groups if len(group.results) > 1]
     if not compared:
-        found = ", ".join(f"{group.results[0].path} ({group.task})" for group in groups[:_NAMED])
-        found += f" and {len(groups) - _NAMED} more" if len(groups) > _NAMED else ""
+        found = listed((f"{group.results[0].path} ({group.task})" for group in groups), _NAMED)
         raise EvalkitError(f"nothing to compare: no task has two results; found {found}; give two results of one task")
     shared = [shared_queries(group, choices.metric) for group in compared]
     notes = [
@@ -61,7 +61,7 @@ def compare_results(results: Sequence[StoredResult], choices: Choices) -> tuple[
     return [_compare_task(one, choices) for one in shared], notes
 
 
-def _compare_task(shared: SharedQueries, choices: Choices) -> TaskComparison:
+def _compare_task(shared: SharedQueries, choices: CompareChoices) -> TaskComparison:
     pairs = compare_pairs(shared.values, seed=choices.seed, alpha=choices.alpha)
     moved = choices.moved
     if moved is None:
@@ -71,7 +71,9 @@ def _compare_task(shared: SharedQueries, choices: Choices) -> TaskComparison:
     return TaskComparison(shared, tuple(pairs), tuple(slices), tuple(most))
 
 
-def _compare_slices(shared: SharedQueries, by: str, choices: Choices) -> list[tuple[Slice, tuple[PairComparison, ...]]]:
+def _compare_slices(
+    shared: SharedQueries, by: str, choices: CompareChoices
+) -> list[tuple[Slice, tuple[PairComparison, ...]]]:
     """Compare within each part; Holm's family is all the tests of the parts together."""
     parts = slice_queries(shared, by)
     compared = [

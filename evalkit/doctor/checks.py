@@ -17,7 +17,6 @@ from evalkit.doctor.figures import (
     chance_at_random,
     interval,
     random_precisions,
-    share,
     spread,
     tie_facts,
 )
@@ -26,7 +25,7 @@ from evalkit.doctor.records import Evidence, Measurements, Opinion, Rescored
 from evalkit.doctor.sampling import FEWEST_QUERIES, first_requests
 from evalkit.doctor.truncation import judge_truncation
 from evalkit.doctor.weights import judge_golden, judge_weights
-from evalkit.output.numbers import percent
+from evalkit.output.numbers import percent, share
 from evalkit.records import Task
 from evalkit.results import published
 from evalkit.results.published import PublishedFigure

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,13 +11,13 @@ from rich.text import Text
 
 from evalkit.doctor.checks import Check, judge_evidence
 from evalkit.doctor.examination import SECONDS, examine
-from evalkit.doctor.records import Evidence, Opinion
+from evalkit.doctor.records import Evidence, Opinion, Verdict
 from evalkit.evaluation.runs import RunSettings, model_of, tasks_of
-from evalkit.output.console import OutputConsole
-from evalkit.output.json import escaped_json
+from evalkit.output.console import OutputConsole, Tone, print_lines, toned
+from evalkit.output.json import write_json
 from evalkit.output.numbers import counted
 
-STYLES = {"ok": "green", "warning": "yellow", "fault": "bold red", "skipped": "dim"}
+TONES: Mapping[Verdict, Tone] = {"ok": "good", "warning": "warning", "fault": "bad", "skipped": "dim"}
 NAMES = {"ok": "ok", "warning": "warning", "fault": "FAULT", "skipped": "–"}
 logger = logging.getLogger("evalkit")
 
@@ -29,7 +28,7 @@ class Doctor:
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
         self._reports: list[dict[str, Any]] = []
-        self._console = OutputConsole(soft_wrap=True, highlight=False)
+        self._console = OutputConsole()
 
     def examine(self, settings: RunSettings) -> None:
         """Examine a model on a task, or on each of a suite's, which share the time. Raises EvalkitError as a run does."""
@@ -41,19 +40,18 @@ class Doctor:
             opinions = judge_evidence(evidence)
             self._reports.append(report(evidence, opinions))
             if not self._as_json:
-                for line in lines(evidence, opinions):
-                    self._console.print(line)
+                print_lines(lines(evidence, opinions), self._console)
 
     def finish(self) -> int:
         """Print what is left to print. Return the exit code: 1 where a check found a fault, else 0."""
         verdicts = [check["verdict"] for report in self._reports for check in report["checks"]]
         faults = verdicts.count("fault")
         if self._as_json:
-            self._console.print(escaped_json(json.dumps(self._reports, ensure_ascii=False, indent=2)))
+            write_json(self._reports)
         elif self._reports:
             warnings = verdicts.count("warning")
-            found = (counted(faults, "fault", "faults"), counted(warnings, "warning", "warnings"))
-            self._console.print(", ".join(found))
+            found = (counted(faults, "fault"), counted(warnings, "warning"))
+            print_lines([", ".join(found)], self._console)
         return 1 if faults else 0
 
 
@@ -77,9 +75,9 @@ def lines(evidence: Evidence, opinions: Sequence[tuple[Check, Opinion]]) -> list
         heading += (
             f": a sample of {sample.queries:,} of {whole.queries:,} queries, {sample.pairs:,} of {whole.pairs:,} pairs"
         )
-    shown = [Text(heading, style="bold")]
+    shown = [toned(heading, "strong")]
     for check, opinion in opinions:
-        line = Text(f"  {NAMES[opinion.verdict]:<8}", style=STYLES[opinion.verdict])
+        line = toned(f"  {NAMES[opinion.verdict]:<8}", TONES[opinion.verdict])
         shown.append(line.append(f"{check.name:<14}{opinion.seen}", style="not bold default"))
         if opinion.verdict in ("warning", "fault"):
             shown.append(Text(f"{'':24}why: {check.why}"))

@@ -7,8 +7,9 @@ import sys
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit import machine as provenance
+from evalkit import machine
 from evalkit.doctor.records import Cost, Evidence, Opinion
+from evalkit.output.numbers import duration
 from evalkit.records import Run, Task
 from evalkit.scoring.items import task_texts, unique_pairs
 
@@ -32,7 +33,7 @@ def full_cost(task: Task, sample: Task, run: Run, loading: float, *, pairs: bool
         task_pairs=task.statistics.pairs,
         task_seconds=float(run.usage.seconds * whole / max(part, 1)),
         memory_bytes=memory,
-        machine_bytes=provenance.memory_bytes(),
+        machine_bytes=machine.memory_bytes(),
         how=how,
     )
 
@@ -89,11 +90,3 @@ def judge_cost(evidence: Evidence) -> Opinion:
     if cost.machine_bytes is not None and cost.memory_bytes > 0.9 * cost.machine_bytes:
         return Opinion("warning", seen, f"this machine has {cost.machine_bytes / GIBIBYTE:.1f} GiB")
     return Opinion("ok", seen)
-
-
-def duration(seconds: float) -> str:
-    """Write seconds in words, with two digits that matter."""
-    for size, unit in ((3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{max(seconds, 0.1):.1f} s"

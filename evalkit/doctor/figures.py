@@ -88,9 +88,3 @@ def tie_facts(task: Task, scores: NDArray[np.floating]) -> TieFacts:
         start = stop
     ties = score_lists(lists_of_task(task, scores), find_protocol("cmteb-v1").measures).ties["map"]
     return TieFacts(tied / texts, at_ends / texts, ties.low, ties.high)
-
-
-def share(value: float) -> str:
-    """Return a share in percent, as fine as it needs."""
-    percent = 100 * value
-    return f"{percent:.0f} %" if percent >= 10 or percent == 0 else f"{percent:.2g} %"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from evalkit.doctor.figures import share
 from evalkit.doctor.records import Cuts, Evidence, Opinion
 from evalkit.models.interfaces import Encoding, LocalNetwork, TokenizedText
 from evalkit.models.settings import ModelSettings
+from evalkit.output.numbers import share
 from evalkit.records import Role, Task
 
 NOTHING = TokenizedText(np.empty(0, np.int32), 0)

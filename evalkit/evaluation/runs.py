@@ -66,8 +66,8 @@ def run(settings: RunSettings) -> Iterator[tuple[Result, Path]]:
     golden = check_golden_scores(model) if settings.reproduce else ()
     refuse_other_weights(golden, settings.model)
     for task in tasks:
-        queries = counted(task.statistics.queries, "query", "queries")
-        logger.info("%s: %s, %s", task.name, queries, counted(task.statistics.pairs, "pair", "pairs"))
+        queries = counted(task.statistics.queries, "query")
+        logger.info("%s: %s, %s", task.name, queries, counted(task.statistics.pairs, "pair"))
         folder = result_folder(settings.results_dir, model.runnable_on(task).identity, settings.deviations)
         refuse_other_data(task, result_file(task, folder))
         result = evaluate(

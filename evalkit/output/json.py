@@ -6,9 +6,19 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
+from pathlib import Path
 from typing import Any
 
+from evalkit.output.files import write_text
 from evalkit.output.text import OBEYED
+
+STDOUT = Path("-")
+"""What `--json` without a file stands for."""
+
+
+def write_json(content: object, path: Path = STDOUT) -> None:
+    """Write content as JSON to a file, or to standard output. Raises EvalkitError where the file can't be written."""
+    write_text(json_text(content), None if path == STDOUT else path)
 
 
 def json_text(content: object) -> str:

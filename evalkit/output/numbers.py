@@ -1,8 +1,9 @@
-"""How figures are written in tables: percent with two decimals."""
+"""How numbers are written: figures in percent with two decimals, differences with their sign, counts, durations."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 
 def percent(value: float) -> str:
@@ -33,11 +34,11 @@ def points_range(interval: tuple[float, float]) -> str:
     return signed_range((interval[0] * 100, interval[1] * 100))
 
 
-def signed(number: float) -> str:
+def signed(number: float, decimals: int = 2) -> str:
     """Write a number with its sign; what rounds to zero has a plus."""
     if math.isinf(number):
         return f"{number:+}".replace("inf", "∞")
-    return "n/a" if math.isnan(number) else f"{round(number, 2) + 0.0:+.2f}"
+    return "n/a" if math.isnan(number) else f"{round(number, decimals) + 0.0:+.{decimals}f}"  # -0.0 + 0.0 is 0.0
 
 
 def signed_range(interval: tuple[float, float]) -> str:
@@ -56,9 +57,45 @@ def rank_range(ranks: tuple[int, int]) -> str:
     return str(best) if best == worst else f"{best}–{worst}"
 
 
-def counted(number: int, one: str, many: str) -> str:
+def points_beyond(difference: float, bound: float) -> str:
+    """Write percentage points with their sign; with three decimals where two would read as the bound that is exceeded."""
+    return signed(difference, 3 if exceeds(difference, bound) and round(abs(difference), 2) <= bound else 2)
+
+
+def exceeds(difference: float, bound: float) -> bool:
+    """Whether percentage points are beyond a bound; the rounding of 0.1 + 0.2 puts none there."""
+    return abs(difference) > bound + 1e-9
+
+
+def share(fraction: float) -> str:
+    """Write a fraction in percent, as fine as it needs: `42 %`, `0.31 %`."""
+    value = 100 * fraction
+    return f"{value:.0f} %" if value >= 10 or value == 0 else f"{value:.2g} %"
+
+
+def counted(number: int, name: str) -> str:
     """Write a number of things: `1 query`, `5,908 queries`."""
-    return f"{number:,} {one if number == 1 else many}"
+    return f"{number:,} {name if number == 1 else plural(name)}"
+
+
+def plural(name: str) -> str:
+    """Name several things: `pairs`, `queries`."""
+    return f"{name[:-1]}ies" if name.endswith("y") else f"{name}s"
+
+
+def listed(names: Iterable[str], most: int = 4) -> str:
+    """List names, and how many more there are than `most`: `a, b and 3 more`."""
+    every = list(names)
+    more = f" and {len(every) - most} more" if len(every) > most else ""
+    return ", ".join(every[:most]) + more
+
+
+def duration(seconds: float) -> str:
+    """Write seconds with two digits that matter: `0.1 s`, `1.5 min`, `2.0 h`."""
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{max(seconds, 0.1):.1f} s"
 
 
 def letters(place: int) -> str:

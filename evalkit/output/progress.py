@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from evalkit.machine import resident_bytes
+from evalkit.output.numbers import duration, plural
 
 LINE_SECONDS = 15.0
 GIBIBYTE = 2**30
@@ -92,8 +93,8 @@ def _bar_facts(tally: _Tally, now: float) -> list[str]:
     resident = resident_bytes()
     facts = [
         f"{tally.count:,}/{tally.total:,}",
-        f"{_duration(left)} left" if left is not None else "",
-        f"{rate:,.1f} {_plural(tally.unit)}/s" if rate else "",
+        f"{duration(left)} left" if left is not None else "",
+        f"{rate:,.1f} {plural(tally.unit)}/s" if rate else "",
         f"{tokens:,.0f} tokens/s" if tokens else "",
         f"{tally.already / tally.total:.0%} stored" if tally.already else "",
         f"{resident / GIBIBYTE:.1f} GiB" if resident else "",
@@ -127,7 +128,7 @@ def _line(tally: _Tally, now: float) -> str:
     resident = resident_bytes()
     share = 100 * tally.count / tally.total
     facts = [
-        f"{tally.what}: {tally.count} of {tally.total} {_plural(tally.unit)} ({share:.0f} %)",
+        f"{tally.what}: {tally.count} of {tally.total} {plural(tally.unit)} ({share:.0f} %)",
         f"{rate:.1f} per second",
         f"{tokens:.0f} tokens per second" if tokens else "",
         f"{left:.0f} s left" if left is not None else "",
@@ -135,14 +136,3 @@ def _line(tally: _Tally, now: float) -> str:
         f"{resident / GIBIBYTE:.1f} GiB of memory" if resident else "",
     ]
     return ", ".join(filter(None, facts))
-
-
-def _plural(unit: str) -> str:
-    return f"{unit[:-1]}ies" if unit.endswith("y") else f"{unit}s"
-
-
-def _duration(seconds: float) -> str:
-    """Seconds as 0:07, 12:34 or 1:02:03."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -7,13 +7,19 @@ import os
 import re
 from typing import Any
 
-# what a terminal may obey (but for tabs and line breaks), what writes backwards, and halves of characters, which UTF-8 can't hold
-OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# what a terminal may obey (but for tabs and line breaks), what writes backwards, and what is no character: halves of some, which
+# UTF-8 can't hold, and U+FFFE and U+FFFF, which XML can't
+OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
 
 def printable(text: str, instead: str = "\ufffd") -> str:
     """Replace each control character, so that a text can be shown and nothing more."""
     return OBEYED.sub(instead, text)
+
+
+def one_line(text: str, instead: str = "\ufffd") -> str:
+    """Make a text printable and put it on one line: white space of any kind and length becomes a single space."""
+    return printable(" ".join(text.split()), instead)
 
 
 def without_home(text: str) -> str:

@@ -209,13 +209,13 @@ def _changed(difference: Difference, card: Model) -> Iterator[Trial]:
                 )
 
 
-def _changed_scores(change: Change, runnable: RunnableModel, card: Model, sample: Task) -> Floats:
+def _changed_scores(change: CodeChange, runnable: RunnableModel, card: Model, sample: Task) -> Floats:
     rewritten = replace(sample, requests=tuple(change.applied(request) for request in sample.requests))
     model = RunnableModel(runnable.identity, runnable.description, None, change.open)
     return score_task(model, card.settings, rewritten).scores.astype(np.float64)
 
 
-def _judged(difference: Difference, change: Change, scores: Floats) -> Trial:
+def _judged(difference: Difference, change: CodeChange, scores: Floats) -> Trial:
     rest = difference.rest(scores)
     explains = difference.explains(rest)
     if explains == "no" and change.dtype:
@@ -237,7 +237,7 @@ def _texts(sample: Task, card: Model) -> list[tuple[str, ...]]:
 
 
 @dataclass(frozen=True)
-class Change:
+class CodeChange:
     """A cause, the change in words, and the scorer that works in the changed way; it gets each text through `rewrite`.
 
     `dtype` is the low precision that the change computes in, where that is the change.
@@ -283,10 +283,10 @@ class TurnedRound:
 
 def changes_of(
     card: Card, settings: ModelSettings, runtime: Runtime, texts: Sequence[tuple[str, ...]]
-) -> Iterator[Change]:
+) -> Iterator[CodeChange]:
     """Yield all changes that can make a difference to a model on these `texts` (pairs, or single ones), the likeliest first."""
     pairs = settings.kind == "cross-encoder"
-    yield Change(
+    yield CodeChange(
         "reference", "the card's page as it is", lambda: card
     )  # where another backend was taken for the reference
     yield from _rewritings(card)
@@ -294,15 +294,15 @@ def changes_of(
     yield from _other_lengths(card, texts)
     if pairs:
         yield from _other_pairs(card, settings, runtime)
-    yield Change("special tokens", "no special tokens", lambda: replace(card, special_tokens=False))
+    yield CodeChange("special tokens", "no special tokens", lambda: replace(card, special_tokens=False))
     if "token_type_ids" in getattr(card.tokenizer, "model_input_names", ()):
-        yield Change("special tokens", "no segment ids", lambda: replace(card, segments=False))
+        yield CodeChange("special tokens", "no segment ids", lambda: replace(card, segments=False))
     if not pairs:
         yield from _other_vectors(card, settings)
     yield from _other_precisions(card)
 
 
-def _rewritings(card: Card) -> Iterator[Change]:
+def _rewritings(card: Card) -> Iterator[CodeChange]:
     rewritings: dict[str, Callable[[str], str]] = {
         "texts stripped of white space at their ends": str.strip,
         "line breaks as spaces": lambda text: text.replace("\n", " "),
@@ -310,10 +310,10 @@ def _rewritings(card: Card) -> Iterator[Change]:
         "texts in lower case": str.lower,
     }
     for words, rewrite in rewritings.items():
-        yield Change("stripping" if "space" in words else "case", words, lambda: card, rewrite)
+        yield CodeChange("stripping" if "space" in words else "case", words, lambda: card, rewrite)
 
 
-def _other_prompts(card: Card, settings: ModelSettings) -> Iterator[Change]:
+def _other_prompts(card: Card, settings: ModelSettings) -> Iterator[CodeChange]:
     """Yield changes of prompts: left out, put before both, or those that the model or its family wants and the recipe lacks."""
     own = card.prompts["query"], card.prompts["document"]
     query, document = own
@@ -335,10 +335,10 @@ def _other_prompts(card: Card, settings: ModelSettings) -> Iterator[Change]:
     tried.pop(own, None)
     for (before_queries, before_documents), words in tried.items():
         prompts_by_role: Mapping[Role, str] = {"query": before_queries, "document": before_documents}
-        yield Change("prompt", words, partial(replace, card, prompts=prompts_by_role))
+        yield CodeChange("prompt", words, partial(replace, card, prompts=prompts_by_role))
 
 
-def _other_lengths(card: Card, texts: Sequence[tuple[str, ...]]) -> Iterator[Change]:
+def _other_lengths(card: Card, texts: Sequence[tuple[str, ...]]) -> Iterator[CodeChange]:
     """Yield other lengths that would cut some of the texts in another way than the recipe's does."""
     tokenizer: Any = card.tokenizer
     longest = max(len(tokenizer(*text, truncation=False, verbose=False)["input_ids"]) for text in texts)
@@ -346,33 +346,33 @@ def _other_lengths(card: Card, texts: Sequence[tuple[str, ...]]) -> Iterator[Cha
     for length in sorted(LENGTHS, key=lambda length: abs(math.log(length / card.max_length))):
         differs = length != card.max_length and min(length, card.max_length) < longest
         if differs and (length < card.max_length or length <= positions - 2):
-            yield Change("truncation", f"texts cut to {length} tokens", partial(replace, card, max_length=length))
+            yield CodeChange("truncation", f"texts cut to {length} tokens", partial(replace, card, max_length=length))
     if card.max_length < longest:
         other = copy.copy(tokenizer)
         other.truncation_side = "left" if tokenizer.truncation_side == "right" else "right"
-        yield Change("truncation", "texts cut at their beginning", partial(replace, card, tokenizer=other))
+        yield CodeChange("truncation", "texts cut at their beginning", partial(replace, card, tokenizer=other))
 
 
-def _other_pairs(card: Any, settings: ModelSettings, runtime: Runtime) -> Iterator[Change]:
+def _other_pairs(card: Any, settings: ModelSettings, runtime: Runtime) -> Iterator[CodeChange]:
     def only_second() -> Scorer:
         cut = settings.model_copy(update={"truncation": "only_second"})
         return prepare_model("torch", cut, runtime).scorer
 
-    yield Change("truncation", "the query cut to 3/4, then the document (only_second)", only_second)
-    yield Change("special tokens", "query and document as one text", lambda: OneText(card))
-    yield Change("pair", "query and document exchanged", lambda: TurnedRound(card))
+    yield CodeChange("truncation", "the query cut to 3/4, then the document (only_second)", only_second)
+    yield CodeChange("special tokens", "query and document as one text", lambda: OneText(card))
+    yield CodeChange("pair", "query and document exchanged", lambda: TurnedRound(card))
 
 
-def _other_vectors(card: Any, settings: ModelSettings) -> Iterator[Change]:
+def _other_vectors(card: Any, settings: ModelSettings) -> Iterator[CodeChange]:
     names = {"cls": "the first token's vector", "mean": "the mean of all", "last": "the last token's vector"}
     for pooling, words in names.items():
         if pooling != settings.pooling:
-            yield Change("pooling", words, partial(replace, card, pooling=pooling))
+            yield CodeChange("pooling", words, partial(replace, card, pooling=pooling))
     if settings.similarity == "dot":
-        yield Change("normalisation", "vectors of length one", lambda: replace(card, normalize=True))
+        yield CodeChange("normalisation", "vectors of length one", lambda: replace(card, normalize=True))
 
 
-def _other_precisions(card: Card) -> Iterator[Change]:
+def _other_precisions(card: Card) -> Iterator[CodeChange]:
     import torch
 
     dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -384,5 +384,5 @@ def _other_precisions(card: Card) -> Iterator[Change]:
 
     for name, dtype in dtypes.items():
         if dtype != own:
-            yield Change("dtype", f"weights rounded to {name}", partial(converted, dtype, back=True))
-            yield Change("dtype", f"computed in {name}", partial(converted, dtype, back=False), dtype=name)
+            yield CodeChange("dtype", f"weights rounded to {name}", partial(converted, dtype, back=True))
+            yield CodeChange("dtype", f"computed in {name}", partial(converted, dtype, back=False), dtype=name)

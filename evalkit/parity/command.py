@@ -15,15 +15,14 @@ from evalkit.evaluation.evaluate import Model
 from evalkit.evaluation.runs import tasks_of
 from evalkit.models.interfaces import TaskScorer
 from evalkit.output.console import OutputConsole
-from evalkit.output.files import write_text
-from evalkit.output.json import json_text
+from evalkit.output.json import STDOUT, write_json
 from evalkit.output.sheets import print_notes, print_sheets
 from evalkit.parity.causes import find_cause, find_difference
 from evalkit.parity.comparing import compare_scores, default_tolerance
 from evalkit.parity.output import parity_content, parity_notes, parity_sheets
-from evalkit.parity.participants import Candidate, Compose, choose_candidates
+from evalkit.parity.participants import Compose, Contender, choose_candidates
 from evalkit.parity.records import Agreement, Comparison, Diagnosis, Parity
-from evalkit.parity.words import STDOUT, Words
+from evalkit.parity.words import Words
 from evalkit.records import Task
 from evalkit.results.reading import refuse_result
 from evalkit.scoring.engine import score_task
@@ -44,7 +43,7 @@ def compare_backends(words: Words, compose: Compose) -> int:
         raise EvalkitError(f"--json {words.json_file}: there is no folder {words.json_file.parent}; make it first")
     parity = examine(choose_candidates(words, compose), words.tolerance)
     if words.json_file is not None:
-        write_text(json_text(parity_content(parity)), None if words.json_file == STDOUT else words.json_file)
+        write_json(parity_content(parity), words.json_file)
     if words.json_file != STDOUT:
         console = OutputConsole()
         print_sheets(parity_sheets(parity), console)
@@ -52,7 +51,7 @@ def compare_backends(words: Words, compose: Compose) -> int:
     return 0 if parity.agrees else 1
 
 
-def examine(candidates: list[Candidate], tolerance: float | None) -> Parity:
+def examine(candidates: list[Contender], tolerance: float | None) -> Parity:
     """Compare each candidate with the first, one after the other; a model is let go of once it is done with.
 
     Raises EvalkitError as a run does. Nothing is taken from the score store, nor kept there.
@@ -75,7 +74,7 @@ def examine(candidates: list[Candidate], tolerance: float | None) -> Parity:
 class _CardModel:
     """The model as the card's page runs it, for trying changes; made when it is first needed."""
 
-    def __init__(self, reference: Candidate) -> None:
+    def __init__(self, reference: Contender) -> None:
         self._reference = reference
         self._made: Model | None = None
 
@@ -98,8 +97,8 @@ class _CardModel:
 
 
 def _agreements(
-    candidate: Candidate,
-    reference: Candidate,
+    candidate: Contender,
+    reference: Contender,
     card: _CardModel,
     scored: Sequence[tuple[Task, Scores]],
     tolerance: float | None,
@@ -121,18 +120,18 @@ def _agreements(
 
 
 def _diagnosis(
-    candidate: Candidate, card: _CardModel, task: Task, comparison: Comparison, expected: Scores, scores: Scores
+    candidate: Contender, card: _CardModel, task: Task, comparison: Comparison, expected: Scores, scores: Scores
 ) -> Diagnosis:
     logger.info("%s differs by up to %.2g; looking for the cause", candidate.name, comparison.largest)
     return find_cause(find_difference(task, comparison, expected, scores), card.get(), candidate.model)
 
 
-def _looks_at_the_whole(candidate: Candidate) -> bool:
+def _looks_at_the_whole(candidate: Contender) -> bool:
     """Tell whether the model needs all of a task (BM25 its corpus), so that it can't be asked for some of its pairs."""
     return isinstance(candidate.model.runnable.scorer, TaskScorer)
 
 
-def _tolerance(candidate: Candidate, reference: Candidate) -> float:
+def _tolerance(candidate: Contender, reference: Contender) -> float:
     """Return the wider tolerance of the two precisions."""
     vectors = candidate.model.settings.makes_vectors
     return max(default_tolerance(one.settings.runtime.dtype, vectors=vectors) for one in (candidate, reference))

@@ -8,10 +8,10 @@ from typing import Any
 
 from evalkit import machine as provenance
 from evalkit.output.numbers import counted, points
-from evalkit.output.sheets import Kind, Sheet
+from evalkit.output.sheets import ColumnKind, Sheet
 from evalkit.parity.records import Agreement, Comparison, Diagnosis, Flips, Parity, Participant
 
-COLUMNS: tuple[tuple[str, Kind], ...] = (
+COLUMNS: tuple[tuple[str, ColumnKind], ...] = (
     ("backend", "name"),
     ("version", "text"),
     ("pairs", "number"),
@@ -39,7 +39,7 @@ def parity_sheets(parity: Parity) -> list[Sheet]:
     sheets = []
     for task in dict.fromkeys(agreement.task for agreement in parity.agreements):
         own = [agreement for agreement in parity.agreements if agreement.task == task]
-        queries = counted(own[0].queries, "query", "queries")
+        queries = counted(own[0].queries, "query")
         sheets.append(
             Sheet(
                 title=f"{parity.model} on {task}, {queries}: compared with {label(reference)}",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from importlib.metadata import packages_distributions
 
 from evalkit.backends import AUTO, backends_for, is_installed, read_backend
 from evalkit.errors import EvalkitError
 from evalkit.evaluation.evaluate import Model, build_model
 from evalkit.evaluation.runs import RunSettings
+from evalkit.machine import package_version
 from evalkit.models.settings import ModelSettings
 from evalkit.parity.records import Participant
 from evalkit.parity.words import Words
@@ -21,7 +22,7 @@ logger = logging.getLogger("evalkit")
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Contender:
     """A backend with its own run's settings, and the model as it found it."""
 
     name: str
@@ -46,7 +47,7 @@ class Candidate:
         )
 
 
-def choose_candidates(words: Words, compose: Compose) -> list[Candidate]:
+def choose_candidates(words: Words, compose: Compose) -> list[Contender]:
     """Return the backends that were named, or all that can run the model here; the first is the reference.
 
     Raises EvalkitError where one that was named can't run the model or is not there, and where there are not two.
@@ -87,14 +88,14 @@ def _local_backends(settings: ModelSettings) -> list[str]:
     return sorted(able, key=lambda name: REFERENCES.index(name) if name in REFERENCES else len(REFERENCES))
 
 
-def _candidate(name: str, words: Words, compose: Compose) -> Candidate:
+def _candidate(name: str, words: Words, compose: Compose) -> Contender:
     try:
         settings = compose(words.overrides(name))
         model = build_model(settings.model, settings.backend, settings.runtime)
         _ = model.runnable  # its files are found and its recipe is checked; nothing is loaded
     except EvalkitError as error:  # whose advice is for a run, where a server's settings begin with backend.
         raise EvalkitError(str(error).replace("backend.", f"{name}.")) from error
-    return Candidate(name, settings, model)
+    return Contender(name, settings, model)
 
 
 def _version(name: str) -> str:
@@ -103,7 +104,4 @@ def _version(name: str) -> str:
     if backend.server:
         return ""
     package = backend.package or name
-    try:
-        return version(packages_distributions().get(package, [package])[0])
-    except PackageNotFoundError:
-        return ""
+    return package_version(packages_distributions().get(package, [package])[0]) or ""

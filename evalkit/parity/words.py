@@ -11,9 +11,9 @@ from evalkit.backends import AUTO, read_backend
 from evalkit.configuration.files import option_names
 from evalkit.errors import EvalkitError, unknown_name
 from evalkit.models.server_settings import ServerSettings
+from evalkit.output.json import STDOUT
 
 JSON = "--json"
-STDOUT = Path("-")
 MULTIRUN = ("-m", "--multirun")
 LOCAL = ("device", "dtype", "runner.threads")
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from evalkit.errors import EvalkitError, unknown_name
+from evalkit.errors import EvalkitError
 from evalkit.output.console import OutputConsole
 from evalkit.output.files import write_text
-from evalkit.output.sheets import notes_as_markdown, print_notes, print_sheets, sheets_as_markdown
-from evalkit.report.content import Choices, make_report
-from evalkit.report.exports import EXPORTS, write_export
-from evalkit.report.exports.card_update import update_card
+from evalkit.output.sheets import Sheet, notes_as_markdown, print_notes, print_sheets, sheets_as_markdown
+from evalkit.report.content import Report, ReportChoices
+from evalkit.report.exports.card import update_card
 from evalkit.report.exports.model_index import KEY as MODEL_INDEX
-from evalkit.report.formats import FORMATS, refuse_other_kind, report_notes, report_sheets
+from evalkit.report.formats import FORMATS, Formats, find_format, refuse_other_kinds, write_report
 from evalkit.report.published_tables import published_notes, published_sheets
+from evalkit.report.tables import report_notes, report_sheets
 from evalkit.results.reading import load_results, refuse_result
 
 _FILE_FORMAT = "markdown"
@@ -23,18 +23,19 @@ _PAGE_FORMAT = "html"
 
 def print_report(
     paths: Sequence[Path],
-    choices: Choices,
+    choices: ReportChoices,
     format_name: str | None,
     output: Path | None,
     card: Path | None = None,
+    formats: Formats = FORMATS,
 ) -> None:
     """Print the report, or write it to a file: Markdown unless another format is named; or update a model card.
 
     Raises EvalkitError for an unknown format or an option that it has no use for, and where results can't be read or the
     file can't be written.
     """
-    if format_name is not None and format_name not in (*FORMATS, *EXPORTS):
-        raise unknown_name("format", format_name, (*FORMATS, *EXPORTS))
+    named = format_name or (_FILE_FORMAT if output is not None else None)
+    chosen = None if named is None else find_format(named, formats)
     if card is not None and (format_name != MODEL_INDEX or output is not None):
         raise EvalkitError(f"--update {card} goes with --format {MODEL_INDEX}, and without -o")
     if format_name != _PAGE_FORMAT and (choices.drill_down is not None or not choices.texts):
@@ -45,17 +46,11 @@ def print_report(
     if card is not None:
         update_card(load_results(paths), card)
         return
-    if format_name is not None and format_name in EXPORTS:
-        write_export(load_results(paths), format_name, output)
+    report = Report(tuple(load_results(paths)), choices)
+    if chosen is not None:
+        write_report(report, chosen, output)
         return
-    refuse_other_kind(output, format_name or _FILE_FORMAT)
-    report = make_report(load_results(paths), choices)
-    if format_name is not None or output is not None:
-        write_text(FORMATS[format_name or _FILE_FORMAT](report), output)
-        return
-    console = OutputConsole()
-    print_sheets(report_sheets(report), console)
-    print_notes(report_notes(report), console)
+    _print_tables(report_sheets(report), report_notes(report))
 
 
 def print_published(paths: Sequence[Path], format_name: str | None, output: Path | None) -> None:
@@ -71,9 +66,13 @@ def print_published(paths: Sequence[Path], format_name: str | None, output: Path
     results = load_results(paths) if paths else []
     sheets, notes = published_sheets(results), published_notes(results)
     if format_name is not None or output is not None:
-        refuse_other_kind(output, _FILE_FORMAT)
+        refuse_other_kinds([output] if output else [], FORMATS[_FILE_FORMAT])
         write_text(sheets_as_markdown(sheets) + notes_as_markdown(notes), output)
         return
+    _print_tables(sheets, notes)
+
+
+def _print_tables(sheets: Sequence[Sheet], notes: Sequence[str]) -> None:
     console = OutputConsole()
     print_sheets(sheets, console)
     print_notes(notes, console)

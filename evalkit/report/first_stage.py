@@ -70,6 +70,6 @@ def _found(result: Result) -> str:
     missed = sum(len(request.unretrieved_gains) for request in result.task.requests)
     both = int(result.queries[PROTOCOLS["cmteb-v1"].leading[0].column].notna().sum())
     return (
-        f"{found:,} of {counted(found + missed, 'relevant document', 'relevant documents')} are among the candidates; "
-        f"cmteb-v1 judges {both:,} of {counted(len(result.queries), 'query', 'queries')}"
+        f"{found:,} of {counted(found + missed, 'relevant document')} are among the candidates; "
+        f"cmteb-v1 judges {both:,} of {counted(len(result.queries), 'query')}"
     )

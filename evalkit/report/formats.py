@@ -1,213 +1,224 @@
-"""How a report is written. A new format is a function of a `Report` that gives text, and a line in `FORMATS`."""
+"""The formats of `evalkit report`: a new one is a function of a `Report`, and an entry in `FORMATS`.
+
+What writes a format is imported when it is asked for, so that `--help` can name them all at once.
+"""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
-from evalkit.compare.shared_queries import metric_title
-from evalkit.compare.systems import System
-from evalkit.errors import EvalkitError
-from evalkit.output.json import json_text
-from evalkit.output.numbers import percent, percent_range, rank_range, tied_range
-from evalkit.output.sheets import Kind, Sheet, notes_as_markdown, sheets_as_markdown
-from evalkit.output.text import printable
-from evalkit.report.board_titles import board_title, data_note
-from evalkit.report.content import Report
-from evalkit.report.latex import report_as_latex
-from evalkit.report.leaderboard import Board, SliceBoard, SliceMean, Standing
+from evalkit.errors import EvalkitError, unknown_name
+from evalkit.output.files import write_bytes, write_text
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-_CSV_COLUMNS = (
-    *(
-        "tasks",
-        "limit",
-        "protocol",
-        "metric",
-        "fingerprints",
-        "slice_by",
-        "slice",
-        "n_queries",
-        "best_rank",
-        "worst_rank",
-    ),
-    *(
-        "system",
-        "hub_id",
-        "revision",
-        "backend",
-        "dtype",
-        "experiment",
-        "place",
-        "value",
-        "low",
-        "high",
-        "ties_low",
-        "ties_high",
-    ),
-)
+if TYPE_CHECKING:
+    from evalkit.report.content import Report
+
+Files = Mapping[PurePosixPath, bytes]
+Recognises = Callable[[bytes], bool]
+
+_TEXT_SUFFIXES = (".yaml", ".yml", ".txt", ".md")
 
 
-def report_sheets(report: Report) -> list[Sheet]:
-    """Tables of the leaderboards, and of the means over parts of the queries."""
-    sheets = [_board_sheet(report, board) for board in report.boards]
-    return sheets + [_slice_sheet(report, board) for board in report.slices]
+@dataclass(frozen=True)
+class Format:
+    """How a report is written in one format, and how a file of it is known.
+
+    `text` gives all of it as one text, where the format has one; `files` gives it as files, by their paths in the folder that
+    they go into. A folder named `home` is the one that the paths begin with. `recognises` tells whether a file's content is of this
+    format and may be replaced by its like; `instead` says what else can be done with a file that is not.
+    """
+
+    name: str
+    help: str
+    recognises: Recognises
+    text: Callable[[Report], str] | None = None
+    files: Callable[[Report], Files] | None = None
+    home: str = ""
+    instead: str = ""
 
 
-def report_notes(report: Report) -> list[str]:
-    """What is to be told below the tables."""
-    ranks = (
-        "ranks: those that paired randomisation tests of all pairs, adjusted by Holm, leave open at "
-        f"{report.choices.alpha:g}; intervals: 95 %, BCa bootstrap over queries"
-    )
-    return [ranks, *report.notes]
+Formats = Mapping[str, Format]
 
 
-def _as_markdown(report: Report) -> str:
+def format_table(formats: Iterable[Format]) -> Formats:
+    """Give formats by their names."""
+    return {one.name: one for one in formats}
+
+
+def begins_with(text: str) -> Recognises:
+    """Make what knows a file by its beginning."""
+    return lambda content: content.startswith(text.encode())
+
+
+def _markdown(report: Report) -> str:
+    from evalkit.output.sheets import notes_as_markdown, sheets_as_markdown
+    from evalkit.report.tables import report_notes, report_sheets
+
     return sheets_as_markdown(report_sheets(report)) + notes_as_markdown(report_notes(report))
 
 
-def _as_json(report: Report) -> str:
-    """Everything, with values as fractions."""
-    content = {
-        "alpha": report.choices.alpha,
-        "seed": report.choices.seed,
-        "boards": [_board_content(report, board) for board in report.boards],
-        "slices": [
-            {**asdict(board), "means": [_with_label(report, mean) for mean in board.means]} for board in report.slices
-        ],
-        "notes": report.notes,
-    }
-    return json_text(content)
+def _json(report: Report) -> str:
+    from evalkit.report.data import report_json
+
+    return report_json(report)
 
 
-def _as_html(report: Report) -> str:
+def _csv(report: Report) -> str:
+    from evalkit.report.data import report_csv
+
+    return report_csv(report)
+
+
+_LATEX_BEGINNING = "% evalkit report"
+
+
+def _latex(report: Report) -> str:
+    from evalkit.output.latex import sheet_as_latex
+    from evalkit.report.tables import paper_sheets
+
+    return "\n".join(
+        [f"{_LATEX_BEGINNING}; needs \\usepackage{{booktabs}}", *map(sheet_as_latex, paper_sheets(report))]
+    )
+
+
+def _html(report: Report) -> str:
     from evalkit.report.html import html_page
 
     return html_page(report)
 
 
-def _as_csv(report: Report) -> str:
-    """A row per system and board, and per system and part of the queries; values are fractions."""
-    file = io.StringIO()
-    writer = csv.DictWriter(file, _CSV_COLUMNS, restval="", lineterminator="\n")
-    writer.writeheader()
-    for board in report.boards:
-        shared = {"tasks": "+".join(board.tasks), "fingerprints": "+".join(board.fingerprints), **_common(board)}
-        for standing in board.standings:
-            best, worst = standing.ranks
-            ranks = {"n_queries": board.n_queries, "best_rank": best, "worst_rank": worst}
-            ties = dict(zip(("ties_low", "ties_high"), standing.ties or (), strict=False))
-            writer.writerow(_csv_row({**shared, **ranks, **ties, **_csv_system(report, standing)}))
-    for cut in report.slices:
-        shared = {"tasks": cut.task, "fingerprints": cut.fingerprint, "slice_by": cut.by, **_common(cut)}
-        for mean in cut.means:
-            writer.writerow(
-                _csv_row({**shared, "slice": mean.name, "n_queries": mean.n_queries, **_csv_system(report, mean)})
-            )
-    return file.getvalue()
+def _model_index(report: Report) -> str:
+    from evalkit.report.exports.model_index import model_index_text
+
+    return model_index_text(report.results)
 
 
-FORMATS: Mapping[str, Callable[[Report], str]] = {
-    "markdown": _as_markdown,
-    "json": _as_json,
-    "csv": _as_csv,
-    "latex": report_as_latex,
-    "html": _as_html,
-}
+def _is_model_index(content: bytes) -> bool:
+    from evalkit.report.exports.model_index import is_model_index
+
+    return is_model_index(content)
 
 
-def _board_sheet(report: Report, board: Board) -> Sheet:
-    with_ties = any(tied_range(one.ties, one.value) for one in board.standings)
-    columns: list[tuple[str, Kind]] = [("ranks", "text"), ("system", "name")]
-    columns += [(metric_title(board.metric), "number"), ("95 % interval", "number")]
-    if with_ties:
-        columns.append(("ties", "number"))
-    rows = [
-        (rank_range(one.ranks), report.labels[one.system], percent(one.value), percent_range(one.interval))
-        + ((tied_range(one.ties, one.value),) if with_ties else ())
-        for one in board.standings
-    ]
-    return Sheet(
-        title=board_title(report, board),
-        columns=tuple(columns),
-        rows=tuple(rows),
-    )
+def _eval_results(report: Report) -> str:
+    from evalkit.report.exports.eval_results import eval_results_text
+
+    return eval_results_text(report.results)
 
 
-def _slice_sheet(report: Report, board: SliceBoard) -> Sheet:
-    rows = [
-        (
-            mean.name,
-            f"{mean.n_queries:,}",
-            report.labels[mean.system],
-            percent(mean.value),
-            percent_range(mean.interval),
-        )
-        for mean in board.means
-    ]
-    title = metric_title(board.metric)
-    data = data_note(report, board.task, board.protocol, board.fingerprint, board.limit)
-    return Sheet(
-        title=f"{board.task}{data}: {title} of {board.protocol}, by {board.by}",
-        columns=(
-            *((board.by, "text"), ("queries", "number"), ("system", "name")),
-            *((title, "number"), ("95 % interval", "number")),
+def _eval_results_files(report: Report) -> Files:
+    from evalkit.report.exports.eval_results import eval_results_files
+
+    return eval_results_files(report.results)
+
+
+def _is_eval_results(content: bytes) -> bool:
+    from evalkit.report.exports.eval_results import is_eval_results
+
+    return is_eval_results(content)
+
+
+def _mteb(report: Report) -> Files:
+    from evalkit.report.exports.mteb_results import mteb_files
+
+    return mteb_files(report.results)
+
+
+def _is_mteb(content: bytes) -> bool:
+    from evalkit.report.exports.mteb_results import is_mteb_file
+
+    return is_mteb_file(content)
+
+
+def _trec(report: Report) -> Files:
+    from evalkit.report.exports.trec import trec_files
+
+    return trec_files(report.results)
+
+
+def _is_trec(content: bytes) -> bool:
+    from evalkit.report.exports.trec import is_trec_file
+
+    return is_trec_file(content)
+
+
+FORMATS = format_table(
+    (
+        Format("markdown", "GitHub's tables", begins_with("### "), text=_markdown),
+        Format("json", "everything, for machines", begins_with('{\n  "alpha": '), text=_json),
+        Format("csv", "a row per system", begins_with("tasks,limit,protocol,metric,"), text=_csv),
+        Format("latex", "a table for a paper", begins_with(_LATEX_BEGINNING), text=_latex),
+        Format("html", "a page to explore", begins_with("<!doctype html>"), text=_html),
+        Format(
+            "model-index",
+            "a model card's figures",
+            _is_model_index,
+            text=_model_index,
+            instead="change a card's own with --update",
         ),
-        rows=tuple(rows),
+        Format(
+            "eval-results",
+            "a model's page on the Hub",
+            _is_eval_results,
+            text=_eval_results,
+            files=_eval_results_files,
+            home=".eval_results",
+        ),
+        Format("mteb", "mteb's own results", _is_mteb, files=_mteb, home="results"),
+        Format("trec", "runs and qrels", _is_trec, files=_trec),
     )
+)
 
 
-def _board_content(report: Report, board: Board) -> dict[str, Any]:
-    return {**asdict(board), "standings": [_with_label(report, standing) for standing in board.standings]}
+def format_names_help(formats: Formats = FORMATS) -> str:
+    """Say for `--help` which formats there are."""
+    return ", ".join(f"{one.name} ({one.help})" for one in formats.values())
 
 
-def _with_label(report: Report, row: Standing | SliceMean) -> dict[str, Any]:
-    content = asdict(row)
-    return {**content, "system": {"label": report.labels[row.system], **content["system"]}}
+def folder_names_help(formats: Formats = FORMATS) -> str:
+    """Say for `--help` which formats are several files, and need a folder."""
+    return ", ".join(one.name for one in formats.values() if one.text is None)
 
 
-def _common(board: Board | SliceBoard) -> dict[str, Any]:
-    return {"limit": board.limit, "protocol": board.protocol, "metric": board.metric}
+def find_format(name: str, formats: Formats = FORMATS) -> Format:
+    """Find a format by its name. Raises EvalkitError for an unknown one, with the nearest right names."""
+    if name not in formats:
+        raise unknown_name("format", name, formats)
+    return formats[name]
 
 
-def _csv_system(report: Report, row: Standing | SliceMean) -> dict[str, Any]:
-    system: System = row.system
-    identity = {name: value for name, value in asdict(system).items() if name in _CSV_COLUMNS}
-    low, high = row.interval
-    return {"system": report.labels[system], **identity, "value": row.value, "low": low, "high": high}
+def write_report(report: Report, chosen: Format, output: Path | None) -> None:
+    """Write a report to a file or into a folder, or print it where the format has a text and no output is named.
 
-
-def _csv_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row whose texts are no formulas: spreadsheets take for one what begins with certain signs, as no honest name does."""
-    return {name: _csv_text(value) if isinstance(value, str) else value for name, value in row.items()}
-
-
-def _csv_text(text: str) -> str:
-    return f"'{printable(text)}" if text.startswith(_FORMULA) else printable(text)
-
-
-_BEGINNINGS = {
-    "markdown": "### ",
-    "csv": "tasks,limit,protocol,metric,",
-    "json": '{\n  "alpha": ',
-    "latex": "% evalkit report",
-    "html": "<!doctype html>",
-}
-
-
-def refuse_other_kind(path: Path | None, format_name: str) -> None:
-    """Raise EvalkitError where a report is about to replace a file that is no report of its format, nor empty."""
-    beginning = _BEGINNINGS.get(format_name)
-    if path is None or beginning is None or not path.is_file():
+    A format that is both a text and files goes into one file where the output's name ends as a text's does. Raises
+    EvalkitError where the results can't be written in this format, and where something else would be replaced; then nothing
+    is written.
+    """
+    if chosen.text is not None and (output is None or chosen.files is None or output.suffix in _TEXT_SUFFIXES):
+        refuse_other_kinds([output] if output else [], chosen)
+        write_text(chosen.text(report), output)
         return
-    with path.open("rb") as file:
-        found = file.read(len(beginning.encode()))
-    if found not in (b"", beginning.encode()):
-        raise EvalkitError(
-            f"-o {path} exists and holds no report as {format_name}; name another file, or take it away first"
-        )
+    if output is None or chosen.files is None:
+        raise EvalkitError(f"--format {chosen.name} is several files; name a folder with -o FOLDER")
+    if output.is_file():
+        raise EvalkitError(f"-o {output} is a file, but --format {chosen.name} is several; name a folder")
+    files = {_place(output, path, chosen.home): content for path, content in chosen.files(report).items()}
+    refuse_other_kinds(files, chosen)
+    for place, content in files.items():
+        write_bytes(content, place)
+
+
+def refuse_other_kinds(paths: Iterable[Path], chosen: Format) -> None:
+    """Raise EvalkitError where a file is about to be replaced that is not of the format, nor empty."""
+    for path in paths:
+        if path.is_dir():
+            raise EvalkitError(f"{path} is a folder, but --format {chosen.name} needs a file there; name another place")
+        if path.is_file() and (content := path.read_bytes()) and not chosen.recognises(content):
+            hint = f", or {chosen.instead}" if chosen.instead else ""
+            raise EvalkitError(f"{path} exists and holds no report as {chosen.name}; name another place{hint}")
+
+
+def _place(folder: Path, path: PurePosixPath, home: str) -> Path:
+    return folder / path.relative_to(home) if home and folder.name == home else folder / path

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evalkit.output.sheets import Sheet
+from evalkit.output.numbers import percent, signed
+from evalkit.output.sheets import Sheet, SheetCell, SheetRow
 from evalkit.results.folders import EXPERIMENTS
 from evalkit.results.published import AVERAGE_TASK, PublishedFigure, all_figures
 from evalkit.results.reading import StoredResult
@@ -116,10 +117,8 @@ def _run_row(run: _Run, figures: dict[str, PublishedFigure], columns: Sequence[s
     differences = {task: 100 * (values[task] - figures[task].value) for task in values if task in figures}
     return PublishedRow(
         model=run.model,
-        cells=tuple(f"{values[task] * 100:.2f}" if task in values else "" for task in columns),
-        differences=tuple(
-            f"{round(differences[task], 2) + 0.0:+.2f}" if task in differences else "" for task in columns
-        ),
+        cells=tuple(percent(values[task]) if task in values else "" for task in columns),
+        differences=tuple(signed(differences[task]) if task in differences else "" for task in columns),
         average=values.get(AVERAGE_TASK),
         is_run=True,
         label=run.label,
@@ -165,10 +164,10 @@ def _why_left_out(result: StoredResult) -> str:
 
 
 def _sheet(table: PublishedTable) -> Sheet:
-    rows = [
+    rows: list[SheetRow] = [
         (
             f"{_RUN_MARK} {row.label}" if row.is_run else row.label,
-            *(f"{cell} ({apart})" if apart else cell for cell, apart in zip(row.cells, row.differences, strict=True)),
+            *(SheetCell(cell, aside=apart) for cell, apart in zip(row.cells, row.differences, strict=True)),
         )
         for row in table.rows
     ]

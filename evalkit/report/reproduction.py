@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from evalkit.configuration.files import option_names, read_option
 from evalkit.metrics.measures import PROTOCOLS
-from evalkit.output.console import print_whole
+from evalkit.output.console import Tone, print_lines
+from evalkit.output.numbers import percent, points, signed
+from evalkit.output.sheets import Sheet, SheetCell, SheetRow, print_sheets
 from evalkit.records import Result
 from evalkit.results import published
 from evalkit.results.published import AVERAGE_TASK, HEADLESS, NOISE_POINTS, RANDOM_HEAD, KnownMistake, PublishedFigure
 
 PROTOCOL = "cmteb-v1"
 MAP, MRR = METRICS = PROTOCOLS[PROTOCOL].leading_names
-Verdict = Literal["match", "mismatch", "not comparable"]
+ReproductionVerdict = Literal["match", "mismatch", "not comparable"]
 Find = Callable[[str, str, str], PublishedFigure | None]
-STYLES = {"match": "green", "mismatch": "bold red", "not comparable": "yellow"}
+TONES: Mapping[ReproductionVerdict, Tone] = {"match": "good", "mismatch": "bad", "not comparable": "warning"}
 
 FINGERPRINT_WIDTH = 0.002
 RECIPE = ("revision", "max_length", "truncation", "query_prompt", "document_prompt", "pooling", "similarity")
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class ReproducedFigure:
     """One figure of the source's table and the run's value beside it (a fraction), both of `metric`.
 
     `why` says why the two can't be compared; `chosen` whether the user asked for that (limit=), or whether it is a failure of
@@ -51,7 +50,7 @@ class Cell:
         return math.nan if self.figure is None else (self.value - self.figure.value) * 100
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> ReproductionVerdict:
         """Whether the figure was reproduced. What can't be compared is never a match."""
         if self.why:
             return "not comparable"
@@ -68,7 +67,7 @@ def preferred_figure(hub_id: str, task: str, metric: str) -> PublishedFigure | N
     return published.preferred(hub_id, task, metric, PROTOCOL)
 
 
-def verdict_cells(results: Sequence[Result], find: Find = preferred_figure) -> list[Cell]:
+def verdict_cells(results: Sequence[Result], find: Find = preferred_figure) -> list[ReproducedFigure]:
     """A cell per result and metric, and the average's where one was published over precisely these tasks.
 
     `find` gives the figure published for a Hub id, task and metric. MAP may differ by NOISE_POINTS; MRR also by what one
@@ -87,31 +86,32 @@ def print_reproduction(results: Sequence[Result], console: Console) -> bool:
         cells = verdict_cells(own)
         failed = any(cell.fails for cell in cells)
         console.print()
-        print_whole(verdict_table(hub_id, cells), console)
-        for line in (_summary_line(cells), *(first_looks(own) if failed else ())):
-            console.print(line, soft_wrap=True, markup=False, highlight=False)
+        print_sheets([verdict_sheet(hub_id, cells)], console)
+        print_lines((_summary_line(cells), *(first_looks(own) if failed else ())), console)
         succeeded = succeeded and not failed
     return succeeded
 
 
-def verdict_table(hub_id: str, cells: Sequence[Cell]) -> Table:
+def verdict_sheet(hub_id: str, cells: Sequence[ReproducedFigure]) -> Sheet:
     """The cells as a table: the published digits, the run's own to as many decimals, and the verdict."""
-    table = Table(
-        title=f"{hub_id}: published and reproduced", title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False,
-        padding=(0, 1, 0, 0), caption_justify="left",
-    )  # fmt: skip
-    for title in ("task", "metric", "published", "source", "this run", "difference", "verdict"):
-        right = title in ("published", "this run", "difference")
-        table.add_column(title, justify="right" if right else "left", no_wrap=True, min_width=len(title))
+    rows: list[SheetRow] = []
     for cell in cells:
         verdict = f"{cell.verdict} ({cell.why})" if cell.why else cell.verdict
-        texts = [cell.task, cell.metric.upper(), *_figure_texts(cell)]
-        table.add_row(*map(Text, texts), Text(verdict, style=STYLES[cell.verdict]))
-    table.caption = (
-        f"match: MAP within {NOISE_POINTS} points, the noise between honest runs; MRR also within what one query makes whose first "
-        "relevant document moves between ranks 1 and 2"
+        rows.append(
+            (cell.task, cell.metric.upper(), *_figure_texts(cell), SheetCell(verdict, TONES[cell.verdict])),
+        )
+    return Sheet(
+        title=f"{hub_id}: published and reproduced",
+        columns=(
+            *(("task", "text"), ("metric", "text"), ("published", "number"), ("source", "text")),
+            *(("this run", "number"), ("difference", "number"), ("verdict", "text")),
+        ),
+        rows=tuple(rows),
+        below=(
+            f"match: MAP within {NOISE_POINTS} points, the noise between honest runs; MRR also within what one query makes whose "
+            "first relevant document moves between ranks 1 and 2",
+        ),
     )
-    return table
 
 
 def first_looks(results: Sequence[Result]) -> list[str]:
@@ -131,12 +131,12 @@ def claimed_model(result: Result) -> str:
     return str(model.get("hub_id") or result.model.hub_id)
 
 
-def _cell(result: Result, metric: str, find: Find) -> Cell:
+def _cell(result: Result, metric: str, find: Find) -> ReproducedFigure:
     figure = find(claimed_model(result), result.task.name, metric)
     why, chosen = _obstacle(result, figure)
     scored = int(result.queries[PROTOCOLS[PROTOCOL].leading[0].column].notna().sum())
     bound = NOISE_POINTS if metric == MAP else max(NOISE_POINTS, 50 / max(scored, 1))
-    return Cell(result.task.name, metric, result.scores[metric], figure, bound, why, chosen)
+    return ReproducedFigure(result.task.name, metric, result.scores[metric], figure, bound, why, chosen)
 
 
 def _obstacle(result: Result, figure: PublishedFigure | None) -> tuple[str, bool]:
@@ -157,7 +157,7 @@ def _other_weights(result: Result) -> bool:
     return result.model.hub_id != claimed_model(result) and not (checks and all(check["matches"] for check in checks))
 
 
-def _average_cell(results: Sequence[Result], cells: Sequence[Cell]) -> Cell | None:
+def _average_cell(results: Sequence[Result], cells: Sequence[ReproducedFigure]) -> ReproducedFigure | None:
     tasks = [result.task.name for result in results]
     if len(set(tasks)) < max(len(tasks), 2):
         return None
@@ -167,20 +167,20 @@ def _average_cell(results: Sequence[Result], cells: Sequence[Cell]) -> Cell | No
     reasons = [cell for cell in cells if cell.why]
     value = math.fsum(cell.value for cell in cells) / len(cells)
     why, chosen = (reasons[0].why, reasons[0].chosen) if reasons else ("", True)
-    return Cell(AVERAGE_TASK, MAP, value, figure, NOISE_POINTS, why, chosen)
+    return ReproducedFigure(AVERAGE_TASK, MAP, value, figure, NOISE_POINTS, why, chosen)
 
 
-def _figure_texts(cell: Cell) -> list[str]:
+def _figure_texts(cell: ReproducedFigure) -> list[str]:
     figure = cell.figure
     if figure is None:
-        return ["", "", f"{cell.value * 100:.2f}", ""]
+        return ["", "", percent(cell.value), ""]
     scale = 100 if figure.unit == "percent" else 1
-    difference = f"{round(cell.points, 3) + 0.0:+.3f}" if math.isfinite(cell.points) else ""
+    difference = signed(cell.points, 3) if math.isfinite(cell.points) else ""
     return [figure.printed, published.origin(figure), f"{cell.value * scale:.{figure.decimals}f}", difference]
 
 
-def _summary_line(cells: Sequence[Cell]) -> str:
-    counts = [f"{sum(cell.verdict == verdict for cell in cells)} {verdict}" for verdict in STYLES]
+def _summary_line(cells: Sequence[ReproducedFigure]) -> str:
+    counts = [f"{sum(cell.verdict == verdict for cell in cells)} {verdict}" for verdict in TONES]
     return f"verdict: {', '.join(counts)}"
 
 
@@ -192,14 +192,14 @@ def _looks(result: Result) -> Iterator[str]:
         yield f"the data: {result.task.name} has {', '.join(result.task.differences)}"
     for mistake in (HEADLESS, RANDOM_HEAD):
         if mistake.task == result.task.name and _shows(result, mistake):
-            yield f"{mistake.task}: MAP {result.scores['map'] * 100:.2f} is the print of a known mistake: {mistake.cause}"
+            yield f"{mistake.task}: MAP {percent(result.scores['map'])} is the print of a known mistake: {mistake.cause}"
     yield from _recipe_looks(result)
     if result.config.get("dtype", "fp32") != "fp32" and result.precision is not None:
-        moved = result.precision.map_difference * 100
-        yield f"dtype={result.precision.dtype}: on a sample of {result.task.name} MAP moved by {moved:+.2f} against fp32"
+        moved = points(result.precision.map_difference)
+        yield f"dtype={result.precision.dtype}: on a sample of {result.task.name} MAP moved by {moved} against fp32"
     ties = result.ties.get(MAP)
     if ties is not None and (ties.high - ties.low) * 100 > NOISE_POINTS:
-        yield f"ties: their order alone can make {result.task.name} MAP {ties.low * 100:.2f} to {ties.high * 100:.2f}"
+        yield f"ties: their order alone can make {result.task.name} MAP {percent(ties.low)} to {percent(ties.high)}"
 
 
 def _recipe_looks(result: Result) -> Iterator[str]:

@@ -1,82 +1,64 @@
-"""The table that a run ends with: what was measured, beside what was published."""
+"""What a run ends with: the table of what was measured beside what was published, or one JSON document in its place."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from rich.console import Console, JustifyMethod
-from rich.table import Table
-from rich.text import Text
+from rich.console import Console
 
-from evalkit.metrics.measures import PROTOCOLS, Measure
-from evalkit.output.console import add_column, plain_table, print_whole
-from evalkit.output.numbers import counted, tied_range
+from evalkit.metrics.measures import PROTOCOLS, Measure, asked_measures
+from evalkit.output.console import print_lines
+from evalkit.output.json import write_json
+from evalkit.output.numbers import counted, exceeds, listed, percent, percent_range, points, points_beyond, tied_range
+from evalkit.output.sheets import ColumnKind, Sheet, SheetCell, SheetRow, print_sheets
 from evalkit.output.text import without_home
 from evalkit.records import PrecisionCheck, Result
 from evalkit.report.first_stage import print_first_stages
+from evalkit.report.reproduction import ReproducedFigure, claimed_model, verdict_cells
 from evalkit.results import published
 from evalkit.results.published import PublishedFigure
-from evalkit.results.writing import count_queries, pairs_per_second, tokens_per_second
+from evalkit.results.writing import count_queries, pairs_per_second, result_json, tokens_per_second
 
 _WITHIN_NOISE = "~"
 _SHOWN_DISAGREEMENTS = 3
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """A row's cells as text; empty where there is nothing to say."""
-
-    model: str
-    task: str
-    protocol: str
-    first: str
-    second: str
-    interval: str = ""
-    ties: str = ""
-    published: str = ""
-    difference: Text = field(default_factory=Text)
-    is_average: bool = False
-
-
-def summary_table(results: Sequence[Result]) -> Table:
+def summary_sheet(results: Sequence[Result]) -> Sheet:
     """One row per result, in percent, and an average per model that ran two tasks or more.
 
     A tie range stands where the order of tied documents can move a printed digit, and a published MAP, with its origin,
-    where there is one. Columns that would be empty throughout are left out.
+    where there is one. Measures that were asked for have columns of their own. Columns that would be empty throughout are left
+    out.
     """
-    rows = [row for group in _by_model(results) for row in _group_rows(group)]
-    protocols = sorted({row.protocol for row in rows})
-    first_title, second_title = _titles(protocols)
-    columns: list[tuple[str, list[str | Text]]] = [
-        ("model", [row.model for row in rows]),
-        ("task", [row.task for row in rows]),
-        ("protocol", [row.protocol if len(protocols) > 1 else "" for row in rows]),
-        (first_title, [row.first for row in rows]),
-        (second_title, [row.second for row in rows]),
-        ("95 % interval", [row.interval for row in rows]),
-        ("ties", [row.ties for row in rows]),
-        ("published", [row.published for row in rows]),
-        ("difference", [row.difference for row in rows]),
-    ]
-    shown = [(title, cells) for title, cells in columns if any(cells)]
-    table = plain_table()
-    for title, cells in shown:
-        is_name = title in ("model", "task")
-        justify: JustifyMethod = "left" if is_name or title in ("protocol", "difference") else "right"
-        add_column(table, title, cells, justify=justify, is_name=is_name)
-    for row, texts in zip(rows, zip(*(cells for _, cells in shown), strict=True), strict=True):
-        # a Text shows brackets in a name; a plain string would be read as markup
-        table.add_row(
-            *(Text(text) if isinstance(text, str) else text for text in texts), style="bold" if row.is_average else None
-        )
-    if any(str(row.difference).endswith(_WITHIN_NOISE) for row in rows):
-        bound = f"at most {published.NOISE_POINTS} points from the published figure"
-        table.caption = f"{_WITHIN_NOISE} within noise: {bound}"
-    return table
+    groups = _by_model(results)
+    protocols = sorted({result.protocol for result in results})
+    one_protocol = len(protocols) == 1
+    titles: dict[str, ColumnKind] = {"model": "name", "task": "name", "protocol": "text"}
+    asked = _asked(results)
+    titles |= dict.fromkeys((*_titles(protocols), *(measure.name for measure in asked)), "number")
+    titles |= {"95 % interval": "number", "ties": "number", "published": "number", "difference": "text"}
+    rows: list[SheetRow] = []
+    averages = []
+    for group in groups:
+        rows += [_result_row(result, asked, named=not one_protocol) for result in group]
+        if len({result.task.name for result in group}) == len(group) >= 2:
+            averages.append(len(rows))
+            rows.append(_average_row(group, asked, named=not one_protocol))
+    within_noise = any(str(row[-1]).endswith(_WITHIN_NOISE) for row in rows)
+    bound = f"at most {published.NOISE_POINTS} points from the published figure"
+    sheet = Sheet(
+        title="",
+        columns=tuple(titles.items()),
+        rows=tuple(rows),
+        below=(f"{_WITHIN_NOISE} within noise: {bound}",) if within_noise else (),
+        tones=dict.fromkeys(averages, "strong"),
+    )
+    return sheet.without_empty_columns()
 
 
 def print_summary(results: Sequence[Result], console: Console, paths: Sequence[Path] = ()) -> None:
@@ -84,12 +66,35 @@ def print_summary(results: Sequence[Result], console: Console, paths: Sequence[P
 
     The table is never cut: where no terminal sets the width it takes what it needs.
     """
-    table = summary_table(results)
-    print_whole(table, console)
+    print_sheets([summary_sheet(results)], console)
     console.print()
-    for line in (*_result_lines(results, paths), *_disagreement_lines(results)):
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
+    print_lines((*_result_lines(results, paths), *_disagreement_lines(results)), console)
     print_first_stages(results, console)
+
+
+def print_summary_json(results: Sequence[Result], paths: Sequence[Path]) -> bool:
+    """Print the results as their files hold them, each with its file, and whether figures were reproduced.
+
+    `reproduction` has a list per model that was to reproduce published figures. Tells whether none of them failed.
+    """
+    reproduced = [result for result in results if result.config.get("reproduce")]
+    cells = {
+        hub_id: verdict_cells([result for result in reproduced if claimed_model(result) == hub_id])
+        for hub_id in dict.fromkeys(map(claimed_model, reproduced))
+    }
+    content: dict[str, Any] = {
+        "results": [{"file": str(path), **result_json(result)} for result, path in zip(results, paths, strict=True)]
+    }
+    if cells:
+        content["reproduction"] = {hub_id: [_verdict(cell) for cell in own] for hub_id, own in cells.items()}
+    write_json(content)
+    return not any(cell.fails for own in cells.values() for cell in own)
+
+
+def _asked(results: Iterable[Result]) -> list[Measure]:
+    """List the measures that were asked for beside the protocols', in order of appearance."""
+    every = [measure for result in results for measure in asked_measures(result.scores)]
+    return list({measure.name: measure for measure in every}.values())
 
 
 def _by_model(results: Iterable[Result]) -> list[list[Result]]:
@@ -101,60 +106,47 @@ def _by_model(results: Iterable[Result]) -> list[list[Result]]:
     return list(groups.values())
 
 
-def _group_rows(group: Sequence[Result]) -> list[_Row]:
-    rows = [_result_row(result) for result in group]
-    if len({result.task.name for result in group}) == len(group) >= 2:
-        rows.append(_average_row(group))
-    return rows
-
-
-def _result_row(result: Result) -> _Row:
+def _result_row(result: Result, asked: Sequence[Measure], *, named: bool) -> SheetRow:
+    """Write a result's cells, with its protocol where that is to be `named`; empty where there is nothing to say."""
     first, second = PROTOCOLS[result.protocol].leading
     figure = published.preferred(result.model.hub_id, result.task.name, first.name, result.protocol)
-    return _Row(
-        model=result.model.name,
-        task=result.task.name,
-        protocol=result.protocol,
-        first=_percent(result.scores[first.name]),
-        second=_percent(result.scores[second.name]),
-        interval=_range(*result.intervals[first.name]) if first.name in result.intervals else "",
-        ties=_tie_ranges([result], (first, second)),
-        published=_published(figure),
-        difference=_difference(result.scores[first.name], figure, _other_data(result)),
+    return (
+        result.model.name,
+        result.task.name,
+        result.protocol if named else "",
+        percent(result.scores[first.name]),
+        percent(result.scores[second.name]),
+        *(percent(result.scores[measure.name]) if measure.name in result.scores else "" for measure in asked),
+        percent_range(result.intervals[first.name]) if first.name in result.intervals else "",
+        _tie_ranges([result], (first, second, *asked)),
+        _published(figure),
+        _difference(result.scores[first.name], figure, _other_data(result)),
     )
 
 
-def _average_row(group: Sequence[Result]) -> _Row:
+def _average_row(group: Sequence[Result], asked: Sequence[Measure], *, named: bool) -> SheetRow:
     one = group[0]
     first, second = PROTOCOLS[one.protocol].leading
-    mean_first, mean_second = (
-        math.fsum(result.scores[measure.name] for result in group) / len(group) for measure in (first, second)
+    figure = published.find_average(one.model.hub_id, [result.task.name for result in group], first.name, one.protocol)
+    return (
+        one.model.name,
+        f"average of {len(group)}",
+        one.protocol if named else "",
+        percent(_mean(group, first)),
+        percent(_mean(group, second)),
+        *(
+            percent(_mean(group, measure)) if all(measure.name in result.scores for result in group) else ""
+            for measure in asked
+        ),
+        "",
+        _tie_ranges(group, (first, second, *asked)),
+        _published(figure),
+        _difference(_mean(group, first), figure, next(filter(None, map(_other_data, group)), "")),
     )
-    tasks = [result.task.name for result in group]
-    figure = published.find_average(one.model.hub_id, tasks, first.name, one.protocol)
-    return _Row(
-        model=one.model.name,
-        task=f"average of {len(group)}",
-        protocol=one.protocol,
-        first=_percent(mean_first),
-        second=_percent(mean_second),
-        ties=_tie_ranges(group, (first, second)),
-        published=_published(figure),
-        difference=_difference(mean_first, figure, next(filter(None, map(_other_data, group)), "")),
-        is_average=True,
-    )
 
 
-def _limit(result: Result) -> object:
-    return result.config.get("limit") if result.task.limit is None else result.task.limit
-
-
-def _percent(value: float) -> str:
-    return f"{value * 100:.2f}" if math.isfinite(value) else "n/a"
-
-
-def _range(low: float, high: float) -> str:
-    return f"{_percent(low)}–{_percent(high)}"
+def _mean(group: Sequence[Result], measure: Measure) -> float:
+    return math.fsum(result.scores[measure.name] for result in group) / len(group)
 
 
 def _titles(protocols: Sequence[str]) -> tuple[str, str]:
@@ -163,17 +155,19 @@ def _titles(protocols: Sequence[str]) -> tuple[str, str]:
     if len(leading) == 1:
         return leading[0][0].title, leading[0][1].title
     first, second = ({pair[place].metric.title for pair in leading} for place in (0, 1))
-    return (
-        first.pop() if len(first) == 1 else "main score",
-        second.pop() if len(second) == 1 else "second score",
-    )
+    return first.pop() if len(first) == 1 else "main score", second.pop() if len(second) == 1 else "second score"
+
+
+def _limit(result: Result) -> object:
+    return result.config.get("limit") if result.task.limit is None else result.task.limit
 
 
 def _tie_ranges(group: Sequence[Result], measures: Sequence[Measure]) -> str:
     """Write a line per measure of whose mean over the results ties can move a printed digit."""
     lines = []
+    leading = PROTOCOLS[group[0].protocol].leading
     for measure in measures:
-        metric, title = measure.name, measure.metric.title
+        metric, title = measure.name, measure.metric.title if measure in leading else measure.name
         known = [ties for result in group if (ties := result.ties.get(metric))]
         if len(known) < len(group):
             continue
@@ -191,7 +185,7 @@ def _tie_ranges(group: Sequence[Result], measures: Sequence[Measure]) -> str:
 
 
 def _published(figure: PublishedFigure | None) -> str:
-    return f"{_percent(figure.value)} {published.origin(figure)}" if figure else ""
+    return f"{percent(figure.value)} {published.origin(figure)}" if figure else ""
 
 
 def _other_data(result: Result) -> str:
@@ -201,24 +195,23 @@ def _other_data(result: Result) -> str:
     return "other data" if result.task.differences else ""
 
 
-def _difference(value: float, figure: PublishedFigure | None, other_data: str) -> Text:
+def _difference(value: float, figure: PublishedFigure | None, other_data: str) -> str | SheetCell:
     if figure is None or not math.isfinite(value):
-        return Text()
+        return ""
     if other_data:
-        return Text(f"n/a ({other_data})", style="dim")
-    points = (value - figure.value) * 100
-    # three decimals where two would read as the bound that is exceeded
-    within = abs(points) <= published.NOISE_POINTS + 1e-9
-    decimals = 2 if within or round(abs(points), 2) > published.NOISE_POINTS else 3
-    shown = f"{round(points, decimals) + 0.0:+.{decimals}f}"  # + 0.0 makes -0.0 positive
-    return Text(f"{shown} {_WITHIN_NOISE}", style="green") if within else Text(shown, style="yellow")
+        return SheetCell(f"n/a ({other_data})", "dim")
+    difference = (value - figure.value) * 100
+    shown = points_beyond(difference, published.NOISE_POINTS)
+    if exceeds(difference, published.NOISE_POINTS):
+        return SheetCell(shown, "warning")
+    return SheetCell(f"{shown} {_WITHIN_NOISE}", "good")
 
 
 def _result_lines(results: Sequence[Result], paths: Sequence[Path]) -> list[str]:
     lines = []
     for number, result in enumerate(results):
         scored, dropped = count_queries(result)
-        facts = [f"{counted(scored, 'query', 'queries')} scored, {dropped:,} dropped", *_speed(result)]
+        facts = [f"{counted(scored, 'query')} scored, {dropped:,} dropped", *_speed(result)]
         truncated = _truncated_share(result)
         if truncated is not None:
             facts.append(f"{truncated * 100:.1f} % truncated")
@@ -252,7 +245,7 @@ def _precision_line(check: PrecisionCheck) -> str:
     share = check.rank_flips / check.compared if check.compared else 0.0
     return (
         f"  {check.dtype} against fp32 on {check.pairs:,} pairs: scores differ by at most {check.largest_difference:.2g}, "
-        f"{check.rank_flips:,} rank flips ({share:.2%} of {check.compared:,}), MAP {check.map_difference * 100:+.2f}"
+        f"{check.rank_flips:,} rank flips ({share:.2%} of {check.compared:,}), MAP {points(check.map_difference)}"
     )
 
 
@@ -269,13 +262,24 @@ def _disagreement_lines(results: Sequence[Result]) -> list[str]:
         figures = published.find(result.model.hub_id, result.task.name, metric, result.protocol)
         others = published.disagreeing(figures)
         if others:
-            named = [
-                f"{_percent(figure.value)} ({published.origin(figure)})" for figure in others[:_SHOWN_DISAGREEMENTS]
-            ]
-            more = f" and {len(others) - len(named)} more" if len(others) > len(named) else ""
+            named = [f"{percent(figure.value)} ({published.origin(figure)})" for figure in others]
             line = (
                 f"{result.model.name} on {result.task.name}: {len(others)} of {len(figures)} published figures disagree with "
-                f"{_published(figures[0])}: {', '.join(named)}{more}"
+                f"{_published(figures[0])}: {listed(named, _SHOWN_DISAGREEMENTS)}"
             )
             lines[line] = None
     return list(lines)
+
+
+def _verdict(cell: ReproducedFigure) -> dict[str, Any]:
+    figure = None if cell.figure is None else asdict(cell.figure)
+    return {
+        "task": cell.task,
+        "metric": cell.metric,
+        "value": cell.value,
+        "published": figure,
+        "points": cell.points,
+        "verdict": cell.verdict,
+        "why": cell.why,
+        "fails": cell.fails,
+    }

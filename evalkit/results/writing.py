@@ -9,10 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import io
 import json
-import os
-import uuid
 from collections.abc import Mapping
-from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import fields
 from pathlib import Path
@@ -21,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evalkit.errors import EvalkitError
-from evalkit.interruption import postponed, scratch
 from evalkit.metrics.measures import find_measure
+from evalkit.output.files import replace_files
 from evalkit.output.json import json_bytes, plain_json
 from evalkit.output.text import homeless
 from evalkit.records import ModelIdentity, Result, Task, Usage
@@ -64,7 +61,7 @@ def write_result(result: Result, folder: Path, with_texts: bool = False) -> Path
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _replace_files(contents, last=path)
+        replace_files(contents, last=path)
     except OSError as error:
         raise EvalkitError(
             f"cannot write the result to {folder} ({error.strerror or error}); mend that, or choose another folder with "
@@ -211,23 +208,6 @@ def model_meta(identity: ModelIdentity, folder: Path) -> dict[str, Any]:
         "model_type": [_MODEL_TYPES.get(identity.kind, "dense")],
         "experiment_kwargs": {"settings": experiment} if experiment else None,
     }
-
-
-def _replace_files(contents: Mapping[Path, bytes], last: Path) -> None:
-    """Put all files in place, none of them half: they are complete on disk before the first is renamed."""
-    with ExitStack() as scratches:
-        temporary = {
-            path: scratches.enter_context(scratch(path.with_name(f".{uuid.uuid4().hex}.tmp"))) for path in contents
-        }
-        for path, content in contents.items():
-            with temporary[path].open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        with postponed():
-            last.unlink(missing_ok=True)
-            for path in contents:
-                temporary[path].replace(path)
 
 
 def _parquet(table: pd.DataFrame, with_texts: bool) -> bytes:

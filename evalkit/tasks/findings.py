@@ -6,6 +6,7 @@ import logging
 from typing import Any, Literal, NamedTuple
 
 from evalkit.errors import EvalkitError
+from evalkit.output.numbers import counted
 from evalkit.records import Finding
 
 logger = logging.getLogger("evalkit")
@@ -48,7 +49,7 @@ class FindingLog:
             return
         first = self._kinds[errors[0]][0]
         others = sum(self._counts[kind] for kind in errors) - 1
-        more = f" (and {others} more such problem{'s' if others > 1 else ''})" if others else ""
+        more = f" (and {counted(others, 'more such problem')})" if others else ""
         raise EvalkitError(finding_text(Finding("error", errors[0][1], *first)) + more)
 
     def findings(self) -> tuple[Finding, ...]:

@@ -10,7 +10,7 @@ import pytest
 from made_cards import BASE, LARGE, published_metrics, write_card
 
 from evalkit.audit.command import audit_files
-from evalkit.audit.figures import Evidence, Finding, Registry
+from evalkit.audit.figures import AuditedFigures, AuditFinding, Registry
 from evalkit.audit.readers import read_figures
 from evalkit.audit.rules.lattice import lattice_state, other_cutoff
 from evalkit.results.published import all_figures
@@ -18,7 +18,7 @@ from evalkit.results.published import all_figures
 QUERIES = {"T2Reranking": 5908, "MMarcoReranking": 100, "CMedQAv1": 1000, "CMedQAv2": 1000}
 
 
-def findings(*paths: Path, model: str = "") -> list[Finding]:
+def findings(*paths: Path, model: str = "") -> list[AuditFinding]:
     return [finding for report in audit_files(paths, model) for finding in report.findings]
 
 
@@ -113,7 +113,7 @@ def test_honest_cards_are_seldom_taken_for_mrr_at_5(tmp_path: Path) -> None:
             for figure in card
             if figure.metric == "mrr"
         )
-        warned += bool(list(other_cutoff(Evidence(figures, Registry()))))
+        warned += bool(list(other_cutoff(AuditedFigures(figures, Registry()))))
     assert 10 < warned < 64  # the stated chance is at most 10 % a card: 40, and four deviations
 
 

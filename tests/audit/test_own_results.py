@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from evalkit.audit.command import audit_files
-from evalkit.audit.figures import Finding
+from evalkit.audit.figures import AuditFinding
 from evalkit.evaluation.evaluate import evaluate, load_model, load_task
 from evalkit.results.folders import result_folder
 from evalkit.results.writing import write_result
@@ -26,7 +26,7 @@ def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return write_result(result, result_folder(tmp_path_factory.mktemp("results"), result.model, {}))
 
 
-def findings(*paths: Path) -> list[Finding]:
+def findings(*paths: Path) -> list[AuditFinding]:
     return [finding for report in audit_files(paths) for finding in report.findings]
 
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from command import run_here
 
-from evalkit.audit.command import audit_files
-from evalkit.audit.report import coverage
+from evalkit.audit.command import audit_files, coverage
 
 REGISTRY = Path(__file__).parent.parent.parent / "evalkit/results/data/cmteb-reranking.csv"
 

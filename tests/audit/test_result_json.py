@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evalkit.audit.command import audit_files
-from evalkit.audit.figures import Finding
+from evalkit.audit.command import audit_files, coverage
+from evalkit.audit.figures import AuditFinding
 from evalkit.audit.readers import read_figures
-from evalkit.audit.report import coverage
 from evalkit.errors import EvalkitError
 
 V1 = {"map": 0.6343782399577538, "mrr": 0.6949976190476191}
@@ -53,7 +52,7 @@ def write(folder: Path, content: object, name: str = "CMedQAv1-reranking.json") 
     return path
 
 
-def findings(path: Path) -> list[Finding]:
+def findings(path: Path) -> list[AuditFinding]:
     return list(audit_files([path])[0].findings)
 
 

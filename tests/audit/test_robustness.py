@@ -14,8 +14,8 @@ from command import run_here
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from evalkit.audit.command import audit_files
-from evalkit.audit.report import reports_json
+from evalkit.audit.command import audit_files, reports_content
+from evalkit.output.json import json_text
 
 fuzz = settings(
     max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -60,7 +60,7 @@ def audited(path: Path, data: bytes) -> None:
     """Audit what a file holds, and write down what was found."""
     path.write_bytes(data)
     (report,) = audit_files([path])
-    json.loads(reports_json([report]))
+    json.loads(json_text(reports_content([report])))
     assert report.unreadable or report.figures
     assert "\n" not in report.unreadable
 

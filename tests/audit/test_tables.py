@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from evalkit.audit.command import audit_files
-from evalkit.audit.figures import Figure, Finding
+from evalkit.audit.figures import AuditFinding, Figure
 from evalkit.audit.readers.markdown import table_figures
 from evalkit.output.sheets import sheets_as_markdown
 from evalkit.report.published_tables import published_sheets, published_tables
@@ -26,7 +26,7 @@ def cells(figures: list[Figure]) -> list[tuple[str, str, str, str]]:
     return [(figure.model, figure.task, figure.metric, figure.printed) for figure in figures]
 
 
-def findings(folder: Path, text: str) -> list[Finding]:
+def findings(folder: Path, text: str) -> list[AuditFinding]:
     path = folder / "table.md"
     path.write_text(text, encoding="utf-8")
     return list(audit_files([path])[0].findings)

@@ -16,7 +16,7 @@ from model_folders import copied, edit_weights
 from processor import HAS_BF16
 
 from evalkit.backends import auto
-from evalkit.backends.auto import VERDICTS, Verdict, choose, prepare
+from evalkit.backends.auto import VERDICTS, ChosenBackend, choose, prepare
 from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import Runtime
 from evalkit.models.settings import model_settings, read_model
@@ -29,7 +29,7 @@ def settings_of(folder: Path, **fields: Any) -> Any:
     return model_settings({"name": "made", "path": str(folder)} | fields)
 
 
-def chosen(folder: Path, cache_dir: Path, dtype: str = "fp32") -> Verdict:
+def chosen(folder: Path, cache_dir: Path, dtype: str = "fp32") -> ChosenBackend:
     return choose(settings_of(folder), Runtime(device="cpu", dtype=dtype, threads=2, cache_dir=cache_dir))
 
 
@@ -199,7 +199,7 @@ def test_verdicts_are_of_these_circumstances(
 ) -> None:
     """Other weights, another recipe, version or processor is another question; where the folder lies is none."""
     compared: list[str] = []
-    monkeypatch.setattr(auto, "_compare", lambda *_: compared.append("again") or Verdict("onnx", "as always"))
+    monkeypatch.setattr(auto, "_compare", lambda *_: compared.append("again") or ChosenBackend("onnx", "as always"))
 
     def ask(folder: Path = tiny_bert_reranker, **fields: Any) -> int:
         choose(settings_of(folder, **fields), Runtime(device="cpu", cache_dir=tmp_path / "cache"))
@@ -221,5 +221,5 @@ def test_a_verdict_that_cannot_be_remembered(
     tiny_bert_reranker: Path, tmp_path: Path, without_openvino: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setattr(auto, "_compare", lambda *_: Verdict("onnx", "as always"))
+    monkeypatch.setattr(auto, "_compare", lambda *_: ChosenBackend("onnx", "as always"))
     assert chosen(tiny_bert_reranker, tmp_path / "file") == ("onnx", "as always")

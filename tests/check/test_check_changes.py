@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evalkit.check.changes import Judgement, compare, exceeds
-from evalkit.check.rows import Rules, Verdict
+from evalkit.check.changes import Judgement, compare
+from evalkit.check.rows import CheckVerdict, Rules
 from evalkit.metrics import PROTOCOLS, score_lists
 from evalkit.metrics.lists import CandidateLists, candidate_lists
+from evalkit.output.numbers import exceeds
 
 QUERIES, CANDIDATES = 60, 10
 RULES = Rules()
@@ -68,7 +69,7 @@ SCORERS = {
     "all tied": np.zeros((QUERIES, CANDIDATES)),
     "large scores": 100 * fair_scores(),
 }
-SILENT = {Verdict.EQUAL, Verdict.TIES}
+SILENT = {CheckVerdict.EQUAL, CheckVerdict.TIES}
 
 
 @pytest.mark.parametrize("scorer", SCORERS)
@@ -81,7 +82,7 @@ def test_no_alarm_for_float_noise(scorer: str) -> None:
         judged = compare(before, tables_of(scores + noise), RULES)
         seen |= {judgement.verdict for judgement in judged.values()}
     assert seen <= SILENT
-    assert (Verdict.TIES in seen) == (scorer not in ("scores apart", "large scores")), seen
+    assert (CheckVerdict.TIES in seen) == (scorer not in ("scores apart", "large scores")), seen
 
 
 def test_ties_would_be_an_alarm_if_noise_were_not_seen_through() -> None:
@@ -89,11 +90,11 @@ def test_ties_would_be_an_alarm_if_noise_were_not_seen_through() -> None:
     before = tables_of(SCORERS["all tied"])
     noise = np.random.default_rng(0).uniform(-1, 1, (QUERIES, CANDIDATES))
     small, large = (compare(before, tables_of(size * noise), RULES) for size in (1e-6, 1e-3))
-    assert {judged.verdict for judged in small.values()} == {Verdict.TIES}
+    assert {judged.verdict for judged in small.values()} == {CheckVerdict.TIES}
     assert "float noise decides the order of tied scores" in small["mrr"].note
     assert small["mrr"].change is not None
     assert small["mrr"].change.before - small["mrr"].change.after > 0.3
-    assert large["mrr"].verdict == Verdict.REGRESSION
+    assert large["mrr"].verdict == CheckVerdict.REGRESSION
 
 
 def test_ties_do_not_hide_a_loss_elsewhere() -> None:
@@ -101,7 +102,7 @@ def test_ties_do_not_hide_a_loss_elsewhere() -> None:
     scores = np.vstack([np.zeros((100, CANDIDATES)), fair_scores(1, 100)])
     changed = np.vstack([1e-6 * fair_scores(2, 100), -fair_scores(1, 100)])
     judged = compare(tables_of(scores), tables_of(changed), RULES)
-    assert {judgement.verdict for judgement in judged.values()} == {Verdict.REGRESSION}
+    assert {judgement.verdict for judgement in judged.values()} == {CheckVerdict.REGRESSION}
     assert judged["mrr"].change is not None
     assert judged["mrr"].change.changed > 100
     low, high = judged["mrr"].change.interval or (0.0, 0.0)
@@ -114,12 +115,12 @@ def test_values_that_the_scores_do_not_give_are_not_excused() -> None:
     before = tables_of(fair_scores())
     queries = before.queries.assign(rr=1 / (1 / before.queries["rr"] + 1))
     judged = compare(before, replace(before, queries=queries), RULES)
-    assert (judged["map"].verdict, judged["mrr"].verdict) == (Verdict.EQUAL, Verdict.REGRESSION)
+    assert (judged["map"].verdict, judged["mrr"].verdict) == (CheckVerdict.EQUAL, CheckVerdict.REGRESSION)
 
 
 def test_float_noise_in_values_is_no_change() -> None:
     before = tables_of(fair_scores())
-    for size, verdict in ((0.9e-6, Verdict.EQUAL), (1.1e-6, Verdict.TOLERATED)):
+    for size, verdict in ((0.9e-6, CheckVerdict.EQUAL), (1.1e-6, CheckVerdict.TOLERATED)):
         after = replace(before, queries=before.queries.assign(ap=before.queries["ap"] - size))
         assert compare(before, after, RULES)["map"].verdict == verdict
 
@@ -134,8 +135,8 @@ def test_a_shift_of_all_queries_is_judged_by_the_tolerance(points: float, tolera
     lost, won = compare(before, after, rules)["map"], compare(after, before, rules)["map"]
     beyond = points > tolerance + 1e-6
     if beyond or points < tolerance - 1e-6:
-        assert lost.verdict == (Verdict.REGRESSION if beyond else Verdict.TOLERATED)
-        assert won.verdict == (Verdict.BETTER if beyond else Verdict.TOLERATED)
+        assert lost.verdict == (CheckVerdict.REGRESSION if beyond else CheckVerdict.TOLERATED)
+        assert won.verdict == (CheckVerdict.BETTER if beyond else CheckVerdict.TOLERATED)
 
 
 def test_the_tolerance_itself_is_tolerated() -> None:
@@ -150,7 +151,7 @@ def test_chance_alone_seldom_makes_a_regression() -> None:
     verdicts: list[Judgement] = []
     for seed in range(1, 51):
         verdicts += compare(before, tables_of(fair_scores(seed)), RULES).values()
-    alarms = sum(judgement.verdict == Verdict.REGRESSION for judgement in verdicts)
+    alarms = sum(judgement.verdict == CheckVerdict.REGRESSION for judgement in verdicts)
     # 100 tests, in pairs that go together, at 0.5 % each: 6 or more have a chance below 1 in 500
     assert alarms <= 5
 

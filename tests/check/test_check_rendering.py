@@ -14,10 +14,8 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from rich.console import Console
 
-from evalkit.check.junit import junit_xml
-from evalkit.check.markdown import markdown_summary
-from evalkit.check.rendering import note_lines, print_check
-from evalkit.check.rows import Row, Rules, Verdict, outcome
+from evalkit.check.rendering import junit_xml, markdown_summary, note_lines, print_check
+from evalkit.check.rows import CheckRow, CheckVerdict, Rules, outcome
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
@@ -51,15 +49,15 @@ def test_a_narrow_terminal_cuts_no_figure_and_no_verdict() -> None:
 
 
 def test_every_verdict_has_an_outcome() -> None:
-    found = {verdict: outcome(Row("m", "t", verdict), RULES) for verdict in Verdict}
+    found = {verdict: outcome(CheckRow("m", "t", verdict), RULES) for verdict in CheckVerdict}
     assert Counter(found.values()) == {"passed": 6, "error": 5, "failed": 1, "note": 1, "unreadable": 1}
-    strict = {verdict: outcome(Row("m", "t", verdict), STRICT) for verdict in Verdict}
-    assert {verdict for verdict in Verdict if found[verdict] != strict[verdict]} == {
-        Verdict.OTHER_SCORES,
-        Verdict.TIES,
-        Verdict.NOISE,
-        Verdict.TOLERATED,
-        Verdict.BETTER,
+    strict = {verdict: outcome(CheckRow("m", "t", verdict), STRICT) for verdict in CheckVerdict}
+    assert {verdict for verdict in CheckVerdict if found[verdict] != strict[verdict]} == {
+        CheckVerdict.OTHER_SCORES,
+        CheckVerdict.TIES,
+        CheckVerdict.NOISE,
+        CheckVerdict.TOLERATED,
+        CheckVerdict.BETTER,
     }
 
 
@@ -135,10 +133,12 @@ def test_markdown_notes_are_a_plain_list() -> None:
 
 
 def test_notes_name_both_metrics_at_once() -> None:
-    rows = [Row("m", "t", Verdict.NEW, metric, note="the same") for metric in ("map", "mrr")]
+    rows = [CheckRow("m", "t", CheckVerdict.NEW, metric, note="the same") for metric in ("map", "mrr")]
     assert note_lines(rows) == ["m on t, map and mrr: the same"]
-    assert note_lines([Row("m", "t", Verdict.AMBIGUOUS, settings="limit-5", note="so")]) == ["m on t (limit-5): so"]
-    assert note_lines([Row(BAD_CHARACTERS, "", Verdict.UNREADABLE, note="so")]) == [f"{CLEANED}: so"]
+    assert note_lines([CheckRow("m", "t", CheckVerdict.AMBIGUOUS, settings="limit-5", note="so")]) == [
+        "m on t (limit-5): so"
+    ]
+    assert note_lines([CheckRow(BAD_CHARACTERS, "", CheckVerdict.UNREADABLE, note="so")]) == [f"{CLEANED}: so"]
 
 
 def test_the_difference_shows_what_exceeds_the_tolerance() -> None:

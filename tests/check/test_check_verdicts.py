@@ -23,7 +23,7 @@ from made_results import (
 )
 from markdown_it import MarkdownIt
 
-from evalkit.check.rows import Verdict
+from evalkit.check.rows import CheckVerdict
 
 
 def expected(before: np.ndarray, after: np.ndarray, tolerance: float = 0.1, alpha: float = 0.01) -> str:
@@ -124,7 +124,7 @@ def test_any_change_fails_when_strict(folders: tuple[Path, Path]) -> None:
 def test_other_scores_that_give_the_same_values(written: Path, tmp_path: Path) -> None:
     write_scores(tmp_path / "now", TASK, (SCORES * 1.001).astype(np.float32))
     done = check(root(written), tmp_path / "now")
-    assert (done.code, set(verdicts(done).values())) == (0, {Verdict.OTHER_SCORES})
+    assert (done.code, set(verdicts(done).values())) == (0, {CheckVerdict.OTHER_SCORES})
     assert check(root(written), tmp_path / "now", "--strict").code == 1
 
 
@@ -135,7 +135,7 @@ def test_a_loss_that_so_few_queries_cannot_show(written: Path, tmp_path: Path) -
     worst[good] = -worst[good]
     write_scores(tmp_path / "now", TASK, worst)
     done = check(root(written), tmp_path / "now")
-    assert (done.code, set(verdicts(done).values())) == (0, {Verdict.NOISE})
+    assert (done.code, set(verdicts(done).values())) == (0, {CheckVerdict.NOISE})
     assert "7 changed queries are too few for p < 0.01, which takes 8" in done.stdout
     assert check(root(written), tmp_path / "now", "--alpha", "0.02").code == 1
 

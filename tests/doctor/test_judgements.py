@@ -13,7 +13,7 @@ from made_models import GivenModel, Pairs, informed
 
 import evalkit
 from evalkit.doctor.checks import judge_evidence, judge_published, judge_signal
-from evalkit.doctor.cost import duration, judge_cost
+from evalkit.doctor.cost import judge_cost
 from evalkit.doctor.examination import examine
 from evalkit.doctor.figures import average_precisions
 from evalkit.doctor.prompts import wanted_prompts
@@ -21,6 +21,7 @@ from evalkit.doctor.records import Evidence
 from evalkit.doctor.weights import judge_weights
 from evalkit.models.interfaces import Runtime
 from evalkit.models.settings import model_settings, read_model
+from evalkit.output.numbers import duration
 from evalkit.results.published import PublishedFigure
 
 

@@ -18,7 +18,7 @@ from mutations import DEEP, NASTY, TEXTS, damaged, mutated
 
 from evalkit.audit.names import task_name
 from evalkit.audit.readers import read_figures
-from evalkit.report.exports.card_update import update_card
+from evalkit.report.exports.card import update_card
 from evalkit.results.reading import StoredResult, load_result
 
 KIND = "cards"

@@ -10,7 +10,7 @@ import pytest
 from command import run_here
 from made_results import noisy_scores, ranking_task, shuffled, write_scores
 
-from evalkit.report.latex import escaped
+from evalkit.output.latex import latex_text as escaped
 from evalkit.statistics import not_told_from_best
 
 GOLDEN = Path(__file__).parent.parent / "golden"

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from evalkit.records import ModelIdentity, PrecisionCheck, Result, Task, TaskStatistics, TieRange, Usage
-from evalkit.report.reproduction import Cell, first_looks, print_reproduction, verdict_cells
+from evalkit.report.reproduction import ReproducedFigure, first_looks, print_reproduction, verdict_cells
 from evalkit.results import published
 
 CARD = "BAAI/bge-reranker-base"
@@ -49,7 +49,7 @@ def result(
     return Result(**{**fields, **changes})
 
 
-def cell(of: Result, metric: str = "map") -> Cell:
+def cell(of: Result, metric: str = "map") -> ReproducedFigure:
     return next(cell for cell in verdict_cells([of]) if cell.metric == metric)
 
 

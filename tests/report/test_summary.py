@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from evalkit.records import ModelIdentity, PrecisionCheck, Result, Task, TaskStatistics, TieRange, Usage
-from evalkit.report.summary import print_summary, summary_table
+from evalkit.report.summary import print_summary, summary_sheet
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 SUITE = {
@@ -69,8 +69,8 @@ def rendered(results: Sequence[Result], paths: Sequence[Path] = (), *, terminal:
 
 def row(results: Sequence[Result], number: int = 0) -> dict[str, str]:
     """A row of the table by column title."""
-    table = summary_table(results)
-    return {str(column.header): str(list(column.cells)[number]) for column in table.columns}
+    sheet = summary_sheet(results)
+    return {title: str(cell) for (title, _), cell in zip(sheet.columns, sheet.rows[number], strict=True)}
 
 
 def golden_results() -> tuple[list[Result], list[Path]]:
@@ -182,7 +182,7 @@ def test_mteb_v2_has_its_own_metrics_and_figures() -> None:
 def test_mixed_protocols_are_named() -> None:
     rows = [result(), result(protocol="mteb-v2")]
     assert [row(rows, number)["protocol"] for number in (0, 1)] == ["cmteb-v1", "mteb-v2"]
-    assert len(list(summary_table(rows).columns[0].cells)) == 2
+    assert len(summary_sheet(rows).rows) == 2
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_an_average_of_other_tasks_has_no_published_figure() -> None:
 
 def test_only_one_system_on_different_tasks_is_averaged() -> None:
     def rows(*results: Result) -> list[str]:
-        return [str(cell) for cell in summary_table(results).columns[1].cells]
+        return [row[1] for row in summary_sheet(results).rows]
 
     assert rows(result()) == ["CMedQAv1"]
     assert rows(result(), result(backend={"name": "onnx"}, task="CMedQAv2")) == ["CMedQAv1", "CMedQAv2"]

@@ -24,7 +24,7 @@ from fake_servers import FakeServer
 from mishaps import says
 
 from evalkit.configuration.files import parse_yaml
-from evalkit.report.latex import escaped as latex
+from evalkit.output.latex import latex_text as latex
 
 HOSTILE = [
     "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "a|b", "a\nb", "a\\|b", "[x](javascript:alert(1))", "`a`|`b`", "&lt;b>",

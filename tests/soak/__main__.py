@@ -16,7 +16,8 @@ sys.path.insert(0, str(TESTS / "backends"))
 
 from fake_servers import FakeServer
 
-from evalkit.output.console import OutputConsole, add_column, plain_table, print_whole
+from evalkit.output.console import OutputConsole
+from evalkit.output.sheets import Sheet, print_sheets
 from soak.cases import make_case, make_tasks
 from soak.child import preload, run
 from soak.growth import measure
@@ -86,14 +87,9 @@ def _verify(soak: Soak) -> None:
 
 
 def _report(soak: Soak, seed: int) -> int:
-    table = plain_table()
-    names = sorted(name for name, count in soak.counts.items() if count)
-    add_column(table, f"soak, SEED={seed}", names)
-    add_column(table, "count", [f"{soak.counts[name]:,}" for name in names], justify="right")
-    for name in names:
-        table.add_row(name, f"{soak.counts[name]:,}")
-    table.add_row("problems", f"{len(soak.problems):,}")
-    print_whole(table, OutputConsole())
+    counts = [(name, f"{count:,}") for name, count in sorted(soak.counts.items()) if count]
+    rows = (*counts, ("problems", f"{len(soak.problems):,}"))
+    print_sheets([Sheet("", ((f"soak, SEED={seed}", "text"), ("count", "number")), rows)], OutputConsole())
     for problem in soak.problems[:SHOWN]:
         print(f"problem: {problem}")
     return 1 if soak.problems else 0

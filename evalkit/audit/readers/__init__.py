@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from evalkit.audit.figures import Figure, Finding
+from evalkit.audit.figures import AuditFinding, Figure
 from evalkit.audit.readers.figure_csv import csv_figures
 from evalkit.audit.readers.markdown import card_figures
 from evalkit.audit.readers.result_json import is_own_result, parse_json, result_figures
@@ -24,7 +24,7 @@ class AuditedFile:
 
     path: Path
     figures: tuple[Figure, ...]
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[AuditFinding, ...] = ()
 
 
 def expand(path: Path) -> list[Path]:
@@ -39,7 +39,7 @@ def read_figures(path: Path, model: str = "") -> AuditedFile:
     read, or holds no figures of reranking.
     """
     text = _read_text(path)
-    findings: Iterable[Finding] = ()
+    findings: Iterable[AuditFinding] = ()
     kind = path.suffix.lower()
     if kind == ".csv":
         figures = csv_figures(text, path)

@@ -130,7 +130,7 @@ def _printed(value: object) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class MarkdownCell:
     """A cell's text, and where its first link leads."""
 
     text: str
@@ -138,12 +138,12 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class MarkdownTable:
     """A table of a Markdown file: `line` counts from 1, rows are as long as the header."""
 
     line: int
-    header: tuple[Cell, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    header: tuple[MarkdownCell, ...]
+    rows: tuple[tuple[MarkdownCell, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ def table_figures(text: str, first_line: int, path: Path, owner: str = "") -> li
     return figures
 
 
-def parse_tables(text: str) -> Iterator[Table]:
+def parse_tables(text: str) -> Iterator[MarkdownTable]:
     """Find the tables of a Markdown text; code is no table."""
     # cells alone are read for links and the like: elsewhere brackets that nest deep would take a parser long
     markdown = MarkdownIt("commonmark").enable("table").disable("inline")
@@ -188,7 +188,7 @@ def parse_tables(text: str) -> Iterator[Table]:
         elif token.type == "table_close":
             rows = list(_rows(tokens[start:number], lambda cell: _inside(markdown, cell, references)))
             if rows and rows[0]:
-                yield Table(line=(tokens[start].map or [0])[0] + 1, header=rows[0], rows=tuple(rows[1:]))
+                yield MarkdownTable(line=(tokens[start].map or [0])[0] + 1, header=rows[0], rows=tuple(rows[1:]))
 
 
 def _inside(markdown: MarkdownIt, cell: str, references: dict[str, Any]) -> list[Token]:
@@ -199,8 +199,8 @@ def _inside(markdown: MarkdownIt, cell: str, references: dict[str, Any]) -> list
     return children
 
 
-def _rows(tokens: Sequence[Token], inside: Callable[[str], list[Token]]) -> Iterator[tuple[Cell, ...]]:
-    cells: list[Cell] = []
+def _rows(tokens: Sequence[Token], inside: Callable[[str], list[Token]]) -> Iterator[tuple[MarkdownCell, ...]]:
+    cells: list[MarkdownCell] = []
     for token in tokens:
         if token.type == "tr_open":
             cells = []
@@ -210,13 +210,13 @@ def _rows(tokens: Sequence[Token], inside: Callable[[str], list[Token]]) -> Iter
             yield tuple(cells)
 
 
-def _cell(children: Sequence[Token]) -> Cell:
+def _cell(children: Sequence[Token]) -> MarkdownCell:
     text = "".join(child.content for child in children if child.type in ("text", "text_special", "code_inline"))
     links = [str(child.attrs.get("href", "")) for child in children if child.type == "link_open"]
-    return Cell(text.strip(), links[0] if links else "")
+    return MarkdownCell(text.strip(), links[0] if links else "")
 
 
-def _entries(table: Table, owner: str) -> Iterator[_Entry]:
+def _entries(table: MarkdownTable, owner: str) -> Iterator[_Entry]:
     """Yield what the cells state, whichever way the table lies."""
     columns = [_task_and_metric(cell.text) for cell in table.header]
     if any(task and task != AVERAGE_TASK for task, _ in columns[1:]):
@@ -227,7 +227,7 @@ def _entries(table: Table, owner: str) -> Iterator[_Entry]:
         yield from _tasks_by_columns(table, owner)
 
 
-def _models_by_tasks(table: Table, columns: Sequence[tuple[str, str]], owner: str) -> Iterator[_Entry]:
+def _models_by_tasks(table: MarkdownTable, columns: Sequence[tuple[str, str]], owner: str) -> Iterator[_Entry]:
     # an average over columns that are not read (other tasks, other abilities) is not the mean of those that are
     unread = any(
         not task and _states_something(row[place].text)
@@ -242,7 +242,7 @@ def _models_by_tasks(table: Table, columns: Sequence[tuple[str, str]], owner: st
                 yield _Entry(model, task, metric, cell.text, f"row {number}", task)
 
 
-def _long_form(table: Table, titles: Sequence[str], owner: str) -> Iterator[_Entry]:
+def _long_form(table: MarkdownTable, titles: Sequence[str], owner: str) -> Iterator[_Entry]:
     task_place = titles.index("task")
     model_place = titles.index("model") if "model" in titles else None
     for number, row in enumerate(table.rows, start=1):
@@ -254,7 +254,7 @@ def _long_form(table: Table, titles: Sequence[str], owner: str) -> Iterator[_Ent
                 yield _Entry(model, task, metric, cell.text, f"row {number}", metric)
 
 
-def _tasks_by_columns(table: Table, owner: str) -> Iterator[_Entry]:
+def _tasks_by_columns(table: MarkdownTable, owner: str) -> Iterator[_Entry]:
     rows = [row for row in table.rows if task_name(row[0].text)]
     # a table that describes the tasks has numbers too, of samples and the like, beside texts
     holds_only_figures = all(_states_something(cell.text) or len(cell.text) < 4 for row in rows for cell in row[1:])
@@ -286,7 +286,7 @@ def _metric_of(title: str) -> str:
     return name if is_metric(name) and name != "main_score" else ""
 
 
-def _model(cell: Cell, owner: str) -> str:
+def _model(cell: MarkdownCell, owner: str) -> str:
     link = _HUB.match(cell.link)
     return link[1] if link else full_model_name(cell.text) or owner
 

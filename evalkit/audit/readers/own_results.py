@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from evalkit.audit.figures import Finding, Severity
+from evalkit.audit.figures import AuditFinding, Severity
 from evalkit.errors import EvalkitError
 from evalkit.metrics import PROTOCOLS, Measure, find_measure, score_lists
 from evalkit.metrics.lists import candidate_lists
@@ -35,12 +35,12 @@ class _OwnResult:
     queries: pd.DataFrame
     run: pd.DataFrame
 
-    def finding(self, what: str, place: str, evidence: str, severity: Severity = "error") -> Finding:
+    def finding(self, what: str, place: str, evidence: str, severity: Severity = "error") -> AuditFinding:
         why = "the files are of different runs, or were changed by hand"
-        return Finding(severity, _RULE, what, str(self.path), place, why, evidence)
+        return AuditFinding(severity, _RULE, what, str(self.path), place, why, evidence)
 
 
-def own_findings(path: Path) -> list[Finding]:
+def own_findings(path: Path) -> list[AuditFinding]:
     """Compute a result again from its tables: scores, then each query's AP and RR, then the means."""
     try:
         stored = load_result(path)
@@ -49,12 +49,14 @@ def own_findings(path: Path) -> list[Finding]:
     except EvalkitError as error:
         why = "without them its figures cannot be computed again"
         return [
-            Finding("error", _RULE, "the result's files are not as evalkit writes them", str(path), "", why, str(error))
+            AuditFinding(
+                "error", _RULE, "the result's files are not as evalkit writes them", str(path), "", why, str(error)
+            )
         ]
     if queries is None or run is None:
         missing = f"{'queries' if queries is None else 'run'}.parquet is not beside it"
         why = "its figures stand on nothing that could be computed again"
-        return [Finding("note", _RULE, "the result was not computed again", str(path), "", why, missing)]
+        return [AuditFinding("note", _RULE, "the result was not computed again", str(path), "", why, missing)]
     result = _OwnResult(path, stored.scores, stored.own, queries, run)
     try:
         return [*_count_findings(result), *_mean_findings(result), *_value_findings(result)]
@@ -79,7 +81,7 @@ def _read_table(path: Path, kind: str, columns: tuple[str, ...]) -> pd.DataFrame
     return table
 
 
-def _count_findings(result: _OwnResult) -> Iterator[Finding]:
+def _count_findings(result: _OwnResult) -> Iterator[AuditFinding]:
     """Compare what the JSON counts with the rows, and each query's labels with the table of queries."""
     statistics = result.own["task"]["statistics"]
     told = result.own["queries"] if isinstance(result.own.get("queries"), dict) else {}
@@ -120,7 +122,7 @@ def _count_findings(result: _OwnResult) -> Iterator[Finding]:
             )
 
 
-def _mean_findings(result: _OwnResult) -> Iterator[Finding]:
+def _mean_findings(result: _OwnResult) -> Iterator[AuditFinding]:
     """Compare the JSON's means with those of the table of queries."""
     for measure in _measures(result):
         if measure.name not in result.scores:
@@ -142,7 +144,7 @@ def _measures(result: _OwnResult) -> list[Measure]:
     return [measure for measure in all_measures(asked) if measure.column in result.queries]
 
 
-def _value_findings(result: _OwnResult) -> Iterator[Finding]:
+def _value_findings(result: _OwnResult) -> Iterator[AuditFinding]:
     """Score the run again and compare query by query.
 
     mteb-v2 counts relevant documents that are no candidates as missed: the table of queries lists them, but for results of

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from evalkit.audit.figures import Figure, Kind, decimals_of, value_of
+from evalkit.audit.figures import Figure, FigureKind, decimals_of, value_of
 from evalkit.audit.names import full_model_name, is_metric, model_of_path, query_count, task_name
 from evalkit.errors import EvalkitError
 from evalkit.metrics.measures import protocol_of
@@ -46,7 +46,7 @@ def result_figures(content: Mapping[str, Any], path: Path, model: str = "") -> l
     own = content["evalkit"] if is_own_result(content) else {}
     task_text = str(content.get("task_name") or content.get("mteb_dataset_name") or path.stem)
     task = task_name(task_text) or task_text
-    kind: Kind = "own result" if own else "result"
+    kind: FigureKind = "own result" if own else "result"
     of_mteb_2 = not own and str(content.get("mteb_version") or "").startswith("2")
     figures = []
     for split, place, block in _blocks(content):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evalkit.audit.figures import SEVERITIES, Evidence, Figure, Finding, Rule
+from evalkit.audit.figures import SEVERITIES, AuditedFigures, AuditFinding, Figure, Rule
 from evalkit.audit.readers.figure_csv import published_registry
 from evalkit.audit.rules.bounds import maps_against_mrrs, wrong_averages, wrong_values
 from evalkit.audit.rules.copies import repeated_figures
@@ -25,8 +25,8 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def check_figures(figures: Sequence[Figure]) -> list[Finding]:
+def check_figures(figures: Sequence[Figure]) -> list[AuditFinding]:
     """Put figures to every rule, beside the registry of published figures; errors first, else in the rules' order."""
-    evidence = Evidence(tuple(figures), published_registry())
+    evidence = AuditedFigures(tuple(figures), published_registry())
     found = [finding for rule in RULES for finding in rule(evidence)]
     return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))

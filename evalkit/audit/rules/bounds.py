@@ -27,10 +27,21 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.audit.figures import Evidence, Figure, Finding, Registry, Severity, half_unit, is_sound, scale, shown
-from evalkit.audit.names import listed, task_size
+from evalkit.audit.figures import (
+    AuditedFigures,
+    AuditFinding,
+    Figure,
+    Registry,
+    Severity,
+    half_unit,
+    is_sound,
+    scale,
+    shown,
+)
+from evalkit.audit.names import task_size
 from evalkit.audit.rules.published import is_published
 from evalkit.metrics.measures import PROTOCOLS
+from evalkit.output.numbers import listed
 from evalkit.results.published import AVERAGE_TASK
 
 Floats = NDArray[np.float64]
@@ -58,7 +69,7 @@ _FAR_DEVIATIONS = 10.0
 _FAR_POINTS = 0.04
 
 
-def wrong_values(evidence: Evidence) -> Iterator[Finding]:
+def wrong_values(evidence: AuditedFigures) -> Iterator[AuditFinding]:
     """Find what is no number, or not between 0 and 1, or is a fraction among percentages."""
     for figure in evidence.figures:
         if math.isnan(figure.value):
@@ -72,9 +83,9 @@ def wrong_values(evidence: Evidence) -> Iterator[Finding]:
             yield _fraction_among_percentages(figure)
 
 
-def _fraction_among_percentages(figure: Figure) -> Finding:
+def _fraction_among_percentages(figure: Figure) -> AuditFinding:
     severity = "warning" if figure.task == _NOISE_TASK else "error"
-    return Finding(
+    return AuditFinding(
         "warning" if severity == "warning" else "error",
         "range",
         f"{figure.metric} of {shown(figure.task)} is a fraction among percentages",
@@ -85,12 +96,12 @@ def _fraction_among_percentages(figure: Figure) -> Finding:
     )
 
 
-def _wrong_value(figure: Figure, what: str, why: str, evidence: str) -> Finding:
+def _wrong_value(figure: Figure, what: str, why: str, evidence: str) -> AuditFinding:
     subject = f"{figure.metric} of {shown(figure.task)} is {what}"
-    return Finding("error", "range", subject, figure.file, figure.place, why, evidence)
+    return AuditFinding("error", "range", subject, figure.file, figure.place, why, evidence)
 
 
-def wrong_averages(evidence: Evidence) -> Iterator[Finding]:
+def wrong_averages(evidence: AuditedFigures) -> Iterator[AuditFinding]:
     """Find averages that lie further from the mean of their row than rounding can take them.
 
     Each printed figure is within half of its last place of the true one, so the true mean is within the mean of these
@@ -102,7 +113,7 @@ def wrong_averages(evidence: Evidence) -> Iterator[Finding]:
             yield _wrong_average(average, parts, mean)
 
 
-def rows_with_average(evidence: Evidence) -> Iterator[tuple[Figure, list[Figure]]]:
+def rows_with_average(evidence: AuditedFigures) -> Iterator[tuple[Figure, list[Figure]]]:
     """Yield each average that can be tested, with the figures it is over: two at least, all of them numbers."""
     rows: dict[tuple[str, str, str, str], list[Figure]] = defaultdict(list)
     for figure in evidence.figures:
@@ -119,7 +130,7 @@ def _allowed(average: Figure, parts: list[Figure]) -> float:
     return float(sum(map(half_unit, parts)) / len(parts) + half_unit(average)) + 1e-12
 
 
-def _wrong_average(average: Figure, parts: list[Figure], mean: float) -> Finding:
+def _wrong_average(average: Figure, parts: list[Figure], mean: float) -> AuditFinding:
     unit = scale(average.unit)
     decimals = average.decimals + 2
     four = [part for part in parts if part.task in _FOUR]
@@ -127,7 +138,7 @@ def _wrong_average(average: Figure, parts: list[Figure], mean: float) -> Finding
     if len(four) == len(_FOUR) < len(parts):
         of_four = math.fsum(part.value for part in four) / len(four)
         hint = f"; the mean of the four Chinese tasks is {of_four * unit:.{decimals}f}"
-    return Finding(
+    return AuditFinding(
         "error",
         "average",
         f"the average of {shown(average.model) or 'the row'} is not the mean of its row",
@@ -149,7 +160,7 @@ class _Curve:
     highest: float
 
 
-def maps_against_mrrs(evidence: Evidence) -> Iterator[Finding]:
+def maps_against_mrrs(evidence: AuditedFigures) -> Iterator[AuditFinding]:
     """Find MAPs that their row's MRR does not allow, or that no published model with about that MRR has.
 
     Above the bound is an error; below it, which only tied scores can do, a warning. The published pairs of a task lie
@@ -166,7 +177,7 @@ def maps_against_mrrs(evidence: Evidence) -> Iterator[Finding]:
             yield from filter(None, [impossible or improbable])
 
 
-def _impossible(map_figure: Figure, mrr_figure: Figure, mean_positives: float) -> Finding | None:
+def _impossible(map_figure: Figure, mrr_figure: Figure, mean_positives: float) -> AuditFinding | None:
     slack = float(half_unit(map_figure))
     low, high = map_bounds(mean_positives, mrr_figure.value, float(half_unit(mrr_figure)))
     if map_figure.value > high + slack:
@@ -177,7 +188,9 @@ def _impossible(map_figure: Figure, mrr_figure: Figure, mean_positives: float) -
     return None
 
 
-def _improbable(map_figure: Figure, mrr_figure: Figure, curve: _Curve | None, evidence: Evidence) -> Finding | None:
+def _improbable(
+    map_figure: Figure, mrr_figure: Figure, curve: _Curve | None, evidence: AuditedFigures
+) -> AuditFinding | None:
     if curve is None or not curve.lowest <= mrr_figure.value <= curve.highest:
         return None
     expected = float(np.polyval(curve.coefficients, mrr_figure.value))
@@ -258,9 +271,9 @@ def _published_curves(registry: Registry) -> Mapping[str, _Curve]:
     return curves
 
 
-def _finding(severity: Severity, map_figure: Figure, mrr_figure: Figure, expected: str, why: str) -> Finding:
+def _finding(severity: Severity, map_figure: Figure, mrr_figure: Figure, expected: str, why: str) -> AuditFinding:
     apart = "impossible with" if severity == "error" else "far from what goes with"
-    return Finding(
+    return AuditFinding(
         severity,
         "map and mrr",
         f"{map_figure.metric} of {shown(map_figure.task)} is {apart} its MRR",

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from evalkit.audit.figures import (
-    Evidence,
+    AuditedFigures,
+    AuditFinding,
     Figure,
-    Finding,
     Registry,
     Severity,
     fraction_decimals,
@@ -19,8 +19,9 @@ from evalkit.audit.figures import (
     is_sound,
     shown,
 )
-from evalkit.audit.names import listed, mrr_cutoff, short_name
+from evalkit.audit.names import mrr_cutoff, short_name
 from evalkit.audit.rules.lattice import divisor
+from evalkit.output.numbers import listed
 from evalkit.results.published import AVERAGE_TASK
 
 _SPREAD = 1.3
@@ -50,7 +51,7 @@ class _Shared:
         return sum(weight for weight, _, _ in self.figures.values())
 
 
-def repeated_figures(evidence: Evidence) -> Iterator[Finding]:
+def repeated_figures(evidence: AuditedFigures) -> Iterator[AuditFinding]:
     """Find models that share more digits than two models do by chance: with the registry, and file with file.
 
     A model's card with another's figures is an error; elsewhere it is a warning. Where the registry itself holds the
@@ -107,7 +108,7 @@ def _telling_digits(figure: Figure) -> float:
     return min(decimals, math.log10(divisor(cutoff) * figure.queries))
 
 
-def _finding(shared: _Shared, is_alias: bool) -> Finding:
+def _finding(shared: _Shared, is_alias: bool) -> AuditFinding:
     _, one, other = next(iter(shared.figures.values()))
     same_name = short_name(one.model) == short_name(other.model)
     severity: Severity = "note" if is_alias or same_name else "error" if one.kind == "card" else "warning"
@@ -120,7 +121,7 @@ def _finding(shared: _Shared, is_alias: bool) -> Finding:
         why = "the names differ in the owner alone: one model"
     figures = (f"{shown(task)} {metric} {mine.printed}" for (task, metric), (_, mine, _) in shared.figures.items())
     source = other.place if other.file in ("", one.file) else other.file
-    return Finding(
+    return AuditFinding(
         severity,
         "copy",
         f"{shown(one.model)} has the figures of {shown(other.model)}",

@@ -14,9 +14,19 @@ from typing import Literal
 
 import numpy as np
 
-from evalkit.audit.figures import Evidence, Figure, Finding, exact, fraction_decimals, half_unit, is_sound, shown
-from evalkit.audit.names import listed, mrr_cutoff
+from evalkit.audit.figures import (
+    AuditedFigures,
+    AuditFinding,
+    Figure,
+    exact,
+    fraction_decimals,
+    half_unit,
+    is_sound,
+    shown,
+)
+from evalkit.audit.names import mrr_cutoff
 from evalkit.audit.rules.published import is_published
+from evalkit.output.numbers import listed
 
 LatticeState = Literal[
     "on", "off", "the number of queries of this split is unknown", "rounded too far", "the cutoff is too high"
@@ -57,7 +67,7 @@ def lattice_state(figure: Figure) -> LatticeState | None:
     return "on" if _distance(exact(figure), step) <= tolerance else "off"
 
 
-def off_the_lattice(evidence: Evidence) -> Iterator[Finding]:
+def off_the_lattice(evidence: AuditedFigures) -> Iterator[AuditFinding]:
     """Find MRRs that no ranking of the task's queries can have."""
     for figure in evidence.figures:
         if lattice_state(figure) == "off":
@@ -65,7 +75,7 @@ def off_the_lattice(evidence: Evidence) -> Iterator[Finding]:
             steps = divisor(cutoff) * (figure.queries or 1)
             place = exact(figure) * steps
             nearest = round(place)
-            yield Finding(
+            yield AuditFinding(
                 "error",
                 "lattice",
                 f"{figure.metric} of {shown(figure.task)} cannot be an MRR@{cutoff} of {figure.queries:,} queries",
@@ -93,7 +103,7 @@ def _other_number_of_queries(figure: Figure) -> str:
     return f"; it fits {nearest:,} queries (that any number up to {counts[-1]:,} does by chance: {chance:.1g})"
 
 
-def other_cutoff(evidence: Evidence) -> Iterator[Finding]:
+def other_cutoff(evidence: AuditedFigures) -> Iterator[AuditFinding]:
     """Find MRRs that look as if they were cut at 5 or at 20 instead of 10.
 
     The lattice of 5 is part of that of 10, so a single figure lies on it by chance now and then, one in 42 where ranks 7
@@ -111,13 +121,13 @@ def _file_and_protocol(figure: Figure) -> tuple[str, str]:
     return figure.file, figure.protocol
 
 
-def _cut_at_20(figure: Figure) -> Finding | None:
+def _cut_at_20(figure: Figure) -> AuditFinding | None:
     step = Fraction(1, divisor(20) * (figure.queries or 1))
     tolerance = half_unit(figure) + _ROUNDING
     chance = float(2 * tolerance / step)
     if lattice_state(figure) != "off" or chance > _RARE or _distance(exact(figure), step) > tolerance:
         return None
-    return Finding(
+    return AuditFinding(
         "warning",
         "cutoff",
         f"{figure.metric} of {shown(figure.task)} may be cut at 20, not at 10",
@@ -129,14 +139,14 @@ def _cut_at_20(figure: Figure) -> Finding | None:
     )
 
 
-def _cut_at_5(figures: Sequence[Figure]) -> Iterator[Finding]:
+def _cut_at_5(figures: Sequence[Figure]) -> Iterator[AuditFinding]:
     chances = {figure: _chance_on_lattice_of_5(figure) for figure in figures if lattice_state(figure) != "off"}
     testable = [figure for figure, chance in chances.items() if chance < 0.5]
     hits = [figure for figure in testable if _is_on_lattice_of_5(figure)]
     chance = _chance_of_so_many([chances[figure] for figure in testable], len(hits))
     if hits and chance <= _IMPROBABLE:
         first = hits[0]
-        yield Finding(
+        yield AuditFinding(
             "warning",
             "cutoff",
             f"{len(hits)} of {len(testable)} MRRs may be cut at 5, not at 10",

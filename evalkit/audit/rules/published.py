@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from evalkit.audit.figures import Evidence, Figure, Finding, fraction_decimals, is_equal, is_sound, shown
+from evalkit.audit.figures import AuditedFigures, AuditFinding, Figure, fraction_decimals, is_equal, is_sound, shown
 from evalkit.audit.names import task_size
 from evalkit.metrics.measures import PROTOCOLS, leading_like, leading_with, protocol_of
 from evalkit.results.published import HEADLESS, NOISE_POINTS, RANDOM_HEAD
@@ -17,17 +17,17 @@ _HALF_A_PLACE = 0.00005 + 1e-12
 _NOISE_MAP = (0.0055, 0.0065)
 
 
-def published_beside(figure: Figure, evidence: Evidence) -> tuple[Figure, ...]:
+def published_beside(figure: Figure, evidence: AuditedFigures) -> tuple[Figure, ...]:
     """List what is published for a figure's model, task, metric and protocol."""
     return evidence.registry.by_key.get((figure.model, figure.task, figure.metric, figure.protocol), ())
 
 
-def is_published(figure: Figure, evidence: Evidence) -> bool:
+def is_published(figure: Figure, evidence: AuditedFigures) -> bool:
     """Tell whether a figure is one that is published for its model and task."""
     return any(is_equal(figure, other) for other in published_beside(figure, evidence))
 
 
-def changed_figures(evidence: Evidence) -> Iterator[Finding]:
+def changed_figures(evidence: AuditedFigures) -> Iterator[AuditFinding]:
     """Find figures that differ from what is published where their neighbours are the published ones.
 
     A new measurement changes them all; one that differs alone was misprinted or changed. In a card, which states all its
@@ -44,10 +44,10 @@ def changed_figures(evidence: Evidence) -> Iterator[Finding]:
             yield from (_changed(figure, agreeing, evidence) for figure in changed)
 
 
-def _changed(figure: Figure, agreeing: int, evidence: Evidence) -> Finding:
+def _changed(figure: Figure, agreeing: int, evidence: AuditedFigures) -> AuditFinding:
     nearest = min(published_beside(figure, evidence), key=lambda other: abs(other.value - figure.value))
     within_noise = abs(nearest.value - figure.value) * 100 <= NOISE_POINTS + 1e-9
-    return Finding(
+    return AuditFinding(
         "error" if figure.kind == "card" else "note" if within_noise and figure.kind == "table" else "warning",
         "changed",
         f"{figure.metric} of {shown(figure.task)} is not what was published for {shown(figure.model)}",
@@ -59,7 +59,7 @@ def _changed(figure: Figure, agreeing: int, evidence: Evidence) -> Finding:
     )
 
 
-def mixed_protocols(evidence: Evidence) -> Iterator[Finding]:
+def mixed_protocols(evidence: AuditedFigures) -> Iterator[AuditFinding]:
     """Find figures under another protocol's name: mteb-v2's map_at_1000 as cmteb-v1's map, or the reverse."""
     for figure in evidence.figures:
         if figure.metric not in _leading():
@@ -74,7 +74,7 @@ def mixed_protocols(evidence: Evidence) -> Iterator[Finding]:
                 yield _of_another_protocol(figure, hits[0], own)
 
 
-def wrong_main_scores(evidence: Evidence) -> Iterator[Finding]:
+def wrong_main_scores(evidence: AuditedFigures) -> Iterator[AuditFinding]:
     """Find results of the published tasks whose main score is not their MAP."""
     rows: dict[tuple[str, str], dict[str, Figure]] = defaultdict(dict)
     for figure in evidence.figures:
@@ -85,7 +85,7 @@ def wrong_main_scores(evidence: Evidence) -> Iterator[Finding]:
         maps = [row[metric] for metric in leading_with("MAP") if metric in row]
         if main and maps and not any(is_equal(main, figure) for figure in maps):
             same = [name for name, figure in row.items() if figure is not main and is_equal(main, figure)]
-            yield Finding(
+            yield AuditFinding(
                 "warning",
                 "protocol",
                 f"main_score of {shown(main.task)} is not its {maps[0].metric}",
@@ -96,7 +96,7 @@ def wrong_main_scores(evidence: Evidence) -> Iterator[Finding]:
             )
 
 
-def _of_other_protocol(figure: Figure, evidence: Evidence) -> tuple[Figure, ...]:
+def _of_other_protocol(figure: Figure, evidence: AuditedFigures) -> tuple[Figure, ...]:
     others = {protocol: leading_like(figure.metric, protocol) for protocol in PROTOCOLS if protocol != figure.protocol}
     return tuple(
         published
@@ -124,9 +124,9 @@ def _is_hit(figure: Figure, other: Figure, exactly: bool) -> bool:
     )
 
 
-def _of_another_protocol(figure: Figure, hit: Figure, own: tuple[Figure, ...]) -> Finding:
+def _of_another_protocol(figure: Figure, hit: Figure, own: tuple[Figure, ...]) -> AuditFinding:
     beside = f"; under {figure.protocol} it has {own[0].printed}" if own else ""
-    return Finding(
+    return AuditFinding(
         "warning",
         "protocol",
         f"{figure.metric} of {shown(figure.task)} is the figure of {hit.protocol}",
@@ -137,8 +137,8 @@ def _of_another_protocol(figure: Figure, hit: Figure, own: tuple[Figure, ...]) -
     )
 
 
-def _named_wrongly(figure: Figure) -> Finding:
-    return Finding(
+def _named_wrongly(figure: Figure) -> AuditFinding:
+    return AuditFinding(
         "warning",
         "protocol",
         f"{figure.metric} of {shown(figure.task)} stands in a result of {figure.protocol}",
@@ -150,7 +150,7 @@ def _named_wrongly(figure: Figure) -> Finding:
     )
 
 
-def known_mistakes(evidence: Evidence) -> Iterator[Finding]:
+def known_mistakes(evidence: AuditedFigures) -> Iterator[AuditFinding]:
     """Find the figures of a reranker without its head on T2Reranking, and of noise on MMarcoReranking."""
     for row in _rows(evidence):
         by_metric = {figure.metric: figure for figure in row}
@@ -168,7 +168,7 @@ def known_mistakes(evidence: Evidence) -> Iterator[Finding]:
                 yield _noise(figure)
 
 
-def _rows(evidence: Evidence) -> Iterator[list[Figure]]:
+def _rows(evidence: AuditedFigures) -> Iterator[list[Figure]]:
     rows: dict[tuple[str, str, str], list[Figure]] = defaultdict(list)
     for figure in evidence.figures:
         if is_sound(figure):
@@ -176,8 +176,8 @@ def _rows(evidence: Evidence) -> Iterator[list[Figure]]:
     yield from rows.values()
 
 
-def _headless(hits: list[Figure]) -> Finding:
-    return Finding(
+def _headless(hits: list[Figure]) -> AuditFinding:
+    return AuditFinding(
         "error" if len(hits) > 1 else "warning",
         "fingerprint",
         "T2Reranking has the figures of a reranker without its scoring head",
@@ -189,8 +189,8 @@ def _headless(hits: list[Figure]) -> Finding:
     )
 
 
-def _noise(figure: Figure) -> Finding:
-    return Finding(
+def _noise(figure: Figure) -> AuditFinding:
+    return AuditFinding(
         "error",
         "fingerprint",
         "MMarcoReranking has the figure of a random ranking",

@@ -33,6 +33,7 @@ from evalkit.backends.servers.answers import WrongAnswerError
 from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import Part
 from evalkit.models.server_settings import ServerSettings
+from evalkit.output.numbers import counted
 
 REPORTED = 3.0  # a wait as long as this is reported
 SHOWN = 300  # characters of an answer in an error
@@ -159,7 +160,7 @@ class Client:
         except PassingError as error:
             raise self.refusal(
                 path,
-                f"{error}; tried {tries} time{'s' if tries > 1 else ''} (backend.retries). Mend it and run the "
+                f"{error}; tried {counted(tries, 'time')} (backend.retries). Mend it and run the "
                 "same again: what the store has is not asked for again",
             ) from None
 

@@ -39,9 +39,7 @@ def is_eval_results(content: bytes) -> bool:
         found = parse_yaml(content.decode("utf-8"))
     except ValueError:
         return False
-    return not content or (
-        isinstance(found, list) and all(isinstance(one, dict) and {"dataset", "value"} <= set(one) for one in found)
-    )
+    return isinstance(found, list) and all(isinstance(one, dict) and {"dataset", "value"} <= set(one) for one in found)
 
 
 def _entry(result: StoredResult) -> dict[str, Any]:
@@ -65,7 +63,7 @@ def _notes(result: StoredResult, dataset: Dataset, main: str, others: Sequence[t
         f"{main} of {result.protocol} in percent",
         *(f"{metric} {value:.2f}" for metric, value in others),
         f"{dataset.split} split",
-        counted(scored, "query", "queries") if isinstance(scored, int) else "",
+        counted(scored, "query") if isinstance(scored, int) else "",
         *(f"{name} {value}" for name, value in dataset.changes.items()),
         f"evalkit {version}" if version else "",
     ]

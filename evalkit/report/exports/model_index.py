@@ -40,7 +40,7 @@ def is_model_index(content: bytes) -> bool:
         found = parse_yaml(content.decode("utf-8"))
     except ValueError:
         return False
-    return not content or (isinstance(found, dict) and list(found) == [KEY])
+    return isinstance(found, dict) and list(found) == [KEY]
 
 
 def _entry(result: StoredResult) -> Entry:

@@ -11,6 +11,7 @@ from typing import Any
 
 from evalkit.errors import EvalkitError
 from evalkit.metrics.measures import PROTOCOLS
+from evalkit.output.numbers import listed
 from evalkit.results.folders import EXPERIMENTS
 from evalkit.results.reading import StoredResult
 
@@ -43,9 +44,8 @@ def results_of_one_model(results: Sequence[StoredResult], format_name: str) -> l
     """
     models = list(dict.fromkeys(f"{result.model.hub_id} ({result.model.revision})" for result in results))
     if len(models) > 1:
-        more = f" and {len(models) - _NAMED} more" if len(models) > _NAMED else ""
         raise EvalkitError(
-            f"{format_name} is of one model, but the results are of {', '.join(models[:_NAMED])}{more}; give one model's"
+            f"{format_name} is of one model, but the results are of {listed(models, _NAMED)}; give one model's"
         )
     whole = {result.task_name for result in results if not _is_experiment(result)}
     chosen: dict[str, StoredResult] = {}

@@ -50,7 +50,7 @@ def trec_files(results: Sequence[StoredResult]) -> dict[PurePosixPath, bytes]:
 
 def is_trec_file(content: bytes) -> bool:
     """Whether a file begins with a line of qrels or of a run."""
-    return not content or bool(_QRELS_LINE.match(content) or _RUN_LINE.match(content))
+    return bool(_QRELS_LINE.match(content) or _RUN_LINE.match(content))
 
 
 def _task_name(group: TaskResults, groups: Sequence[TaskResults]) -> str:

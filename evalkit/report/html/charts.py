@@ -1,17 +1,40 @@
-"""The charts, as Vega-Lite specifications (https://vega.github.io/vega-lite/docs/) without data: the page's scripts add those.
+"""The charts, and the JavaScript that draws them: Vega, Vega-Lite and Vega-Embed, out of the package vl-convert-python.
+
+They are Vega-Lite specifications (https://vega.github.io/vega-lite/docs/) without data: the page's scripts add those.
 
 Colours are the page's own variables of CSS, so that light, dark and print need no other chart.
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
+
+from evalkit.cache import cache_folder
+from evalkit.output.files import replace_file
+from evalkit.report.html.embedding import inline_script
 
 _SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 _ACCENT, _GOOD, _BAD, _MUTED, _INK = (f"var(--{name})" for name in ("accent", "good", "bad", "muted", "ink"))
 _FONT = "system-ui, -apple-system, 'Segoe UI', 'PingFang SC', 'Microsoft YaHei', 'Noto Sans CJK SC', sans-serif"
+
+
+@cache
+def chart_library() -> str:
+    """Give the libraries as one script. Putting them together takes seconds, so they are kept in the user's cache folder."""
+    path = cache_folder(None) / "charts" / f"vega-{importlib.metadata.version('vl-convert-python')}.js"
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        code = _bundle()
+        with contextlib.suppress(OSError):  # a cache that can't be written costs time alone
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(path, code.encode())
+        return code
 
 
 def chart_config() -> dict[str, Any]:
@@ -41,6 +64,13 @@ def chart_config() -> dict[str, Any]:
 def chart_specs() -> dict[str, dict[str, Any]]:
     """Give the specifications by name; `rows` is the name of their data."""
     return {"speed": _speed(), "distribution": _distribution(), "differences": _differences()}
+
+
+def _bundle() -> str:
+    import vl_convert
+
+    bundle = vl_convert.javascript_bundle(None)  # type: ignore[arg-type] # its default
+    return inline_script(bundle)
 
 
 def _speed() -> dict[str, Any]:

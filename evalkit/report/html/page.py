@@ -7,14 +7,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from evalkit.compare.shared_queries import SharedQueries, group_by_task, shared_queries
+from evalkit.compare.shared_queries import SharedQueries
 from evalkit.output.numbers import counted
 from evalkit.output.text import printable
 from evalkit.report.content import Report
-from evalkit.report.html.charts import chart_config, chart_specs, speed_domains
+from evalkit.report.html.charts import chart_config, chart_library, chart_specs, speed_domains
 from evalkit.report.html.embedding import content_policy, inline_script, json_data
-from evalkit.report.html.library import chart_library
-from evalkit.report.html.rows import PLOT_WIDTH, BoardRows, Row, board_rows
+from evalkit.report.html.rows import PLOT_WIDTH, BoardRow, BoardRows, board_rows
 from evalkit.report.html.systems import system_facts
 from evalkit.report.html.tasks import DRILL_DOWN, task_data
 from evalkit.version import __version__
@@ -31,21 +30,20 @@ def html_page(report: Report) -> str:
     Raises EvalkitError where results of the same data have different candidates or can't be read. The libraries that draw
     its charts come from vl-convert-python.
     """
-    groups = group_by_task(report.results, report.choices.metric)
+    groups = [shared.of for shared in report.tasks]
     facts = system_facts(report, groups)
     numbers = {system: number for number, system in enumerate(facts)}
     boards = board_rows(report, groups, facts)
-    tasks = [shared_queries(group, report.choices.metric) for group in groups]
     data = {
         "systems": [{"label": one.label, "kind": one.kind, "way": one.way} for one in facts.values()],
         "boards": [_board_data(board) for board in boards],
-        "tasks": [task_data(report, shared, numbers) for shared in tasks],
+        "tasks": [task_data(report, shared, numbers) for shared in report.tasks],
         "charts": {"specs": chart_specs(), "config": chart_config()},
         "alpha": report.choices.alpha,
         "drillDown": DRILL_DOWN if report.choices.drill_down is None else report.choices.drill_down,
         "textsLeftOut": not report.choices.texts,
     }
-    return _render(report, counts(tasks), boards, data)
+    return _render(report, counts(report.tasks), boards, data)
 
 
 def counts(tasks: Sequence[SharedQueries]) -> str:
@@ -54,9 +52,9 @@ def counts(tasks: Sequence[SharedQueries]) -> str:
     queries = {(shared.of.task, query_id) for shared in tasks for query_id in shared.query_ids}
     return " · ".join(
         (
-            counted(len(systems), "system", "systems"),
-            counted(len({shared.of.task for shared in tasks}), "task", "tasks"),
-            counted(len(queries), "query", "queries"),
+            counted(len(systems), "system"),
+            counted(len({shared.of.task for shared in tasks}), "task"),
+            counted(len(queries), "query"),
         )
     )
 
@@ -123,7 +121,7 @@ def _board_data(board: BoardRows) -> dict[str, Any]:
     }
 
 
-def _columns(rows: Sequence[Row]) -> set[str]:
+def _columns(rows: Sequence[BoardRow]) -> set[str]:
     """Name the columns that have something to say."""
     names = ("ties", "published", "difference", "second", "rate", "size")
     return {name for name in names if any(row.shown[name] for row in rows)}

@@ -10,10 +10,10 @@ from evalkit.compare.shared_queries import TaskResults, metric_title
 from evalkit.compare.systems import System
 from evalkit.metrics.measures import PROTOCOLS
 from evalkit.output.numbers import percent, percent_range, rank_range, signed, tied_range
-from evalkit.report.board_titles import board_name, measured
 from evalkit.report.content import Report
-from evalkit.report.html.systems import SystemFacts, pairs_per_second, pareto_front, results_of_board
+from evalkit.report.html.systems import SystemFacts, mean_pairs_per_second, pareto_front, results_of_board
 from evalkit.report.leaderboard import Board, Standing, average_ties
+from evalkit.report.tables import board_name, measured
 from evalkit.results import published
 from evalkit.results.published import PublishedFigure
 from evalkit.results.reading import StoredResult
@@ -32,7 +32,7 @@ class Plot:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class BoardRow:
     """A system on a board. Texts are as shown, empty where there is nothing to say; numbers are what columns sort by."""
 
     board: int
@@ -60,7 +60,7 @@ class BoardRows:
     measured: str
     metric: str
     second_metric: str
-    rows: tuple[Row, ...]
+    rows: tuple[BoardRow, ...]
     front: tuple[bool, ...]
 
 
@@ -109,10 +109,10 @@ def _row(
     results: Sequence[StoredResult],
     second: str,
     scale: tuple[float, float],
-) -> Row:
-    rate, second_value = pairs_per_second(results), _mean_of(results, second)
+) -> BoardRow:
+    rate, second_value = mean_pairs_per_second(results), _mean_of(results, second)
     difference, why = _difference(standing, figure, results)
-    return Row(
+    return BoardRow(
         board=board,
         system=number,
         facts=facts,

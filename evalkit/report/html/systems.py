@@ -46,7 +46,7 @@ def results_of_board(board: Board, groups: Sequence[TaskResults]) -> list[Result
     return [dict(zip(group.systems, group.results, strict=True)) for group in behind]
 
 
-def pairs_per_second(results: Sequence[StoredResult]) -> float | None:
+def mean_pairs_per_second(results: Sequence[StoredResult]) -> float | None:
     """Give the pairs scored per second over all these results; None where one of them measured nothing or ran no model."""
     pairs, seconds = 0, 0.0
     for result in results:

@@ -14,7 +14,7 @@ from cmedqa import COMMIT, scores_of
 from command import run_here
 
 from evalkit.errors import EvalkitError
-from evalkit.report.exports.card_update import updated_text
+from evalkit.report.exports.card import updated_text
 
 CARD = """---
 license: mit   # as on the Hub
@@ -269,8 +269,8 @@ def test_what_is_wrong_is_told_in_one_line(demo_results: Path, tmp_path: Path) -
     card.write_text("# mine\n")
     assert "goes with --format model-index, and without -o" in refusal(one, "--update", card)
     told = refusal(one, "--format", "model-index", "-o", card)
-    assert "exists and holds no model-index; name another place, or change a card's own with --update" in told
-    assert f"-o {card} exists and holds no report as markdown" in refusal(one, "-o", card)
+    assert "exists and holds no report as model-index; name another place, or change a card's own with --update" in told
+    assert f"{card} exists and holds no report as markdown" in refusal(one, "-o", card)
     assert card.read_text() == "# mine\n"
 
 

@@ -48,7 +48,7 @@ def test_what_is_wrong_is_told_in_one_line(demo_results: Path, tmp_path: Path) -
     place.write_text("license: mit\n")
     for results, told in (
         (demo_results, "eval-results is of one model"),
-        (demo_results / "local__random", f"{place} exists and holds no eval-results"),
+        (demo_results / "local__random", f"{place} exists and holds no report as eval-results"),
     ):
         done = run_here("report", str(results), "--format", "eval-results", "-o", str(tmp_path))
         assert (done.code, done.stdout) == (2, "")

@@ -104,7 +104,7 @@ def test_results_of_evalkits_own_are_not_replaced(demo_results: Path, tmp_path: 
     done = run_here("report", str(own), "--format", "mteb", "-o", str(own))
     assert (done.code, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
-    assert "EvalkitDemoEn2Zh.json exists and holds no mteb; name another place" in line
+    assert "EvalkitDemoEn2Zh.json exists and holds no report as mteb; name another place" in line
     assert all("evalkit" in json.loads(path.read_text(encoding="utf-8")) for path in results_of(own).values())
 
 

@@ -199,7 +199,7 @@ def test_what_is_wrong_is_told_in_one_line(tmp_path: Path) -> None:
     out.mkdir()
     (out / "made.qrels.trec").write_text("my own notes\n")
     told = refusal(results, "--format", "trec", "-o", out)
-    assert "made.qrels.trec exists and holds no trec; name another place" in told
+    assert "made.qrels.trec exists and holds no report as trec; name another place" in told
     assert [file.name for file in out.iterdir()] == ["made.qrels.trec"]  # nothing is written where one file is refused
     (out / "made.qrels.trec").unlink()
     for _ in range(2):  # its own kind is replaced

@@ -22,7 +22,7 @@ from selenium.webdriver.chrome.webdriver import WebDriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select
 
-from evalkit.report.html.candidates import cut_text
+from evalkit.report.html.tasks import cut_text
 
 
 def test_hostile_texts_are_texts(opened: WebDriver) -> None:

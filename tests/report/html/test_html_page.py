@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_pages import ATTACK, HOSTILE, LONG, QUERIES, page_data
 
-from evalkit.report.html.candidates import cut_text
 from evalkit.report.html.embedding import content_policy, inline_script, json_data
+from evalkit.report.html.tasks import cut_text
 
 
 class Elements(HTMLParser):

@@ -19,22 +19,29 @@ from sklearn.metrics import roc_auc_score
 
 from evalkit.compare.pairs import compare_pairs
 from evalkit.compare.shared_queries import group_by_task, shared_queries
-from evalkit.report.content import Choices, Report, make_report
-from evalkit.report.html.candidates import SHOWN, TEXT_LENGTH, cut_text, query_details, worst_queries
+from evalkit.report.content import Report, ReportChoices
 from evalkit.report.html.charts import chart_config, chart_specs, speed_domains
-from evalkit.report.html.distributions import BINS, score_distribution
 from evalkit.report.html.page import counts
 from evalkit.report.html.rows import BoardRows, board_rows, rate_text, size_text
 from evalkit.report.html.systems import pareto_front, system_facts
-from evalkit.report.html.tasks import task_data
+from evalkit.report.html.tasks import (
+    BINS,
+    SHOWN,
+    TEXT_LENGTH,
+    cut_text,
+    query_details,
+    score_distribution,
+    task_data,
+    worst_queries,
+)
 from evalkit.results.published import preferred
 from evalkit.results.reading import load_results
 
-CHOICES = Choices(metric=None, alpha=0.05, seed=42, slices=())
+CHOICES = ReportChoices(metric=None, alpha=0.05, seed=42, slices=())
 
 
-def report_of(folder: Path, choices: Choices = CHOICES) -> Report:
-    return make_report(load_results([folder]), choices)
+def report_of(folder: Path, choices: ReportChoices = CHOICES) -> Report:
+    return Report(tuple(load_results([folder])), choices)
 
 
 def rows_of(folder: Path) -> list[BoardRows]:
