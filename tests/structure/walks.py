@@ -15,6 +15,8 @@ from typing import Any
 from bert_model import write_bert_reranker
 from real_models import shared_folder
 
+from structure.follow import BARE
+
 FOLLOW = Path(__file__).with_name("follow.py")
 MAX_LENGTH, DOCUMENT, SCORE = 491, "walked document", 0.7310585  # found nowhere else in these runs
 POSITIVES = {"d2": SCORE, "d6": 0.1}
@@ -33,7 +35,8 @@ class Walk:
     """A value's way through a run: what held it, in the order of the first time, by name.
 
     `functions` are evalkit's, as (module, name). See `follow.Trail` for what forms and carriers are. `to_model` are the forms
-    up to the first object of the class Model: what the words of the command line go through to become settings.
+    up to the first object of the class Model: what the words of the command line go through to become settings. What takes
+    settings apart, to a bare value or a pair of name and value, is no form of them.
     """
 
     functions: tuple[tuple[str, str], ...]
@@ -89,7 +92,7 @@ def _walk(trail: Mapping[str, Any]) -> Walk:
         functions=tuple((module, function) for module, function in trail["functions"]),
         forms=tuple(trail["forms"]),
         carriers=tuple(trail["carriers"]),
-        to_model=tuple(trail["carriers"].get("Model", ())),
+        to_model=tuple(form for form in trail["carriers"].get("Model", ()) if form not in (BARE, "tuple")),
     )
 
 
