@@ -34,7 +34,7 @@ def task_of(requests: tuple[Request, ...]) -> Task:
     """A task around requests."""
     pairs = sum(len(request.candidates) for request in requests)
     statistics = TaskStatistics(len(requests), pairs, 0, 0, 0, 0, 0, 0, 0)
-    return Task("benchmark", "benchmark", "test", (), "cmteb", "", "", requests, "", statistics)
+    return Task("benchmark", "benchmark", "test", (), "cmteb", "", "", "", statistics, requests=requests)
 
 
 def evalkit_cross_encoder(folder: Path, backend: str, dtype: str, device: str = "cpu") -> PairScores:

@@ -18,6 +18,7 @@ are between 0 and 1, and every error that a user can mend is an `EvalkitError`.
 OPTIONS = {
     "heading_level": 2,
     "members": False,
+    "inherited_members": False,
     "show_bases": False,
     "show_root_full_path": False,
     "show_signature_annotations": True,

@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from evalkit.api import compare_results, leaderboard, load_results, save_result
     from evalkit.errors import EvalkitError
     from evalkit.evaluation.evaluate import Model, evaluate, load_model, load_task
-    from evalkit.records import Result, Task
+    from evalkit.records import Task
+    from evalkit.results.result import Result
 
 _PLACES = {
     "EvalkitError": "evalkit.errors",
     "Model": "evalkit.evaluation.evaluate",
-    "Result": "evalkit.records",
+    "Result": "evalkit.results.result",
     "Task": "evalkit.records",
     "compare_results": "evalkit.api",
     "evaluate": "evalkit.evaluation.evaluate",

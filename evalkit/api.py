@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evalkit.backends import AUTO
 from evalkit.compare import comparison
 from evalkit.compare.systems import system_labels
 from evalkit.errors import EvalkitError
-from evalkit.evaluation.evaluate import FULL_PRECISION
-from evalkit.models.settings import read_model
-from evalkit.records import Result
 from evalkit.report import content
-from evalkit.report.data import report_csv
+from evalkit.report.leaderboard import Board, Standing
 from evalkit.results.folders import result_folder
 from evalkit.results.reading import load_results as load_stored
+from evalkit.results.result import Result
 from evalkit.results.writing import write_result
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from evalkit.results.reading import StoredResult
-
-PLACES = ("path", "object")  # where a model is, which is no deviation
 _INTERVALS = {"interval": ("low", "high"), "effect_interval": ("effect_low", "effect_high")}
 
 
@@ -34,29 +27,15 @@ def save_result(result: Result, results_dir: Path | str = "results", *, texts: b
 
     `texts` says whether texts that the result has are written too. Raises EvalkitError where the folder can't be written.
     """
-    return write_result(result, result_folder(Path(results_dir), result.model, _deviations(result)), with_texts=texts)
+    return write_result(
+        result, result_folder(Path(results_dir), result.model, result.deviations or {}), with_texts=texts
+    )
 
 
-def _deviations(result: Result) -> dict[str, object]:
-    """The settings that differ from the model's own: such a result must not stand for the model's."""
-    config = result.config
-    own = {"limit": None, "backend": AUTO, "dtype": FULL_PRECISION}
-    said = {"limit": config["limit"], "backend": config["backend"], **config["runtime"]}
-    if result.task.first_stage is not None:
-        own |= {"candidates": None, "top_k": None}
-        first = result.task.first_stage
-        said |= {"candidates": f"{first.name}-{first.digest[:12]}", "top_k": first.top_k}
-    model = config["model"]
-    if not model["backends"]:  # else its backend completes its settings
-        own |= read_model(model["name"]).model_dump(mode="json")
-        said |= model
-    return {key: said[key] for key, value in own.items() if key not in PLACES and said[key] != value}
-
-
-def load_results(*paths: Path | str) -> list[StoredResult]:
+def load_results(*paths: Path | str) -> list[Result]:
     """Read results back from files, or from all files below folders.
 
-    Each has `scores`, `intervals`, `queries` and `candidates` as a Result has. Raises EvalkitError, naming the file, where
+    Their tables are read when they are first needed. Raises EvalkitError, naming the file, where
     one can't be read.
     """
     for path in paths:
@@ -76,9 +55,10 @@ def leaderboard(*paths: Path | str, metric: str | None = None, alpha: float = 0.
     import pandas as pd
 
     _check(alpha, seed)
-    choices = content.ReportChoices(metric, alpha, seed, ())
-    written = report_csv(content.Report(tuple(load_results(*paths)), choices))
-    return pd.read_csv(io.StringIO(written)).drop(columns=["slice_by", "slice"])
+    report = content.Report(tuple(load_results(*paths)), content.ReportChoices(metric, alpha, seed, ()))
+    rows = [_standing_row(report, board, standing) for board in report.boards for standing in board.standings]
+    frame = pd.DataFrame(rows).replace("", None)
+    return frame.astype({name: float for name in frame if frame[name].isna().all()})
 
 
 def compare_results(*paths: Path | str, metric: str | None = None, alpha: float = 0.05, seed: int = 42) -> pd.DataFrame:
@@ -101,6 +81,28 @@ def _check(alpha: float, seed: int) -> None:
         raise EvalkitError(f"alpha={alpha}: a probability above 0, and at most 1")
     if seed < 0:
         raise EvalkitError(f"seed={seed}: a whole number, 0 or more")
+
+
+def _standing_row(report: content.Report, board: Board, standing: Standing) -> dict[str, object]:
+    about = {
+        "tasks": "+".join(board.tasks),
+        "limit": board.limit,
+        "protocol": board.protocol,
+        "metric": board.metric,
+        "fingerprints": "+".join(board.fingerprints),
+        "n_queries": board.n_queries,
+    }
+    system = asdict(standing.system)
+    del system["name"]
+    return {
+        **about,
+        **dict(zip(("best_rank", "worst_rank"), standing.ranks, strict=True)),
+        "system": report.labels[standing.system],
+        **system,
+        "value": standing.value,
+        **dict(zip(("low", "high"), standing.interval, strict=True)),
+        **dict(zip(("ties_low", "ties_high"), standing.ties or (None, None), strict=True)),
+    }
 
 
 def _rows(compared: comparison.TaskComparison) -> list[dict[str, object]]:

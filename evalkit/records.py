@@ -1,4 +1,4 @@
-"""The values that travel between the steps: frozen, with arrays inside, and free of behaviour.
+"""The values that travel between the steps: frozen, with arrays inside.
 
 A task's candidates are numbered through: query by query, each query's candidates in the file's order. Every array
 "per candidate" follows that numbering.
@@ -7,12 +7,11 @@ A task's candidates are numbered through: query by query, each query's candidate
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import numpy as np
-    import pandas as pd
     from numpy.typing import NDArray
 
 Role = Literal["query", "document"]
@@ -91,13 +90,8 @@ class TaskStatistics:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """A reranking dataset, validated and in memory.
-
-    `limit` is the number of queries that it was cut to, if it was; `differences` say where its figures differ from those of
-    the published dataset of its name; `subset` is mteb's name for a part of a dataset. With a `first_stage` its candidates are
-    that one's, each with its score.
-    """
+class TaskIdentity:
+    """Which data were scored: all of a `Task` but its queries and candidates."""
 
     name: str
     mteb_name: str
@@ -106,7 +100,6 @@ class Task:
     layout: Layout
     source: str
     revision: str
-    requests: tuple[Request, ...]
     fingerprint: str
     statistics: TaskStatistics
     findings: tuple[Finding, ...] = ()
@@ -114,6 +107,23 @@ class Task:
     differences: tuple[str, ...] = ()
     subset: str = "default"
     first_stage: FirstStage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Task(TaskIdentity):
+    """A reranking dataset, validated and in memory.
+
+    `limit` is the number of queries that it was cut to, if it was; `differences` say where its figures differ from those of
+    the published dataset of its name; `subset` is mteb's name for a part of a dataset. With a `first_stage` its candidates are
+    that one's, each with its score.
+    """
+
+    requests: tuple[Request, ...] = field(kw_only=True)
+
+    @property
+    def identity(self) -> TaskIdentity:
+        """The task without its requests."""
+        return TaskIdentity(**{one.name: getattr(self, one.name) for one in fields(TaskIdentity)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +143,7 @@ class ModelIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a run cost. `latencies` are seconds to score one query's candidates, where that was measured."""
+    """What scoring a task cost. `latencies` are seconds to score one query's candidates, where that was measured."""
 
     seconds: float
     items: int
@@ -199,28 +209,3 @@ class StageScores:
     scores: Mapping[str, float]
     intervals: Mapping[str, tuple[float, float]]
     differences: Mapping[str, tuple[float, float, float]]
-
-
-@dataclass(frozen=True)
-class Result:
-    """One model on one task: what the files hold and what Python users get.
-
-    `scores`, `intervals` (95 %) and `ties` are fractions by metric name; `queries` has one row per query, `candidates`
-    one per candidate (columns as in the result files).
-    """
-
-    model: ModelIdentity
-    task: Task
-    protocol: str
-    main_score: str
-    scores: Mapping[str, float]
-    intervals: Mapping[str, tuple[float, float]]
-    ties: Mapping[str, TieRange]
-    queries: pd.DataFrame
-    candidates: pd.DataFrame
-    usage: Usage
-    backend: Mapping[str, Any]
-    config: Mapping[str, Any]
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-    precision: PrecisionCheck | None = None
-    first_stage: StageScores | None = None

@@ -33,6 +33,7 @@ FLAGS = (
     "--force-color-profile=srgb",
 )
 WAIT = 60
+CHROMIUMS_OWN = ("chrome:", "chrome-untrusted:")
 
 
 @contextmanager
@@ -51,6 +52,8 @@ def open_browser(profile: Path, dark: bool = False) -> Iterator[WebDriver]:
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     browser = webdriver.Chrome(options=options, service=Service(driver))
     try:
+        browser.get("about:blank")  # in the place of Chromium's new tab
+        browser.get_log("performance")
         prefer(browser, "dark" if dark else "light")
         yield browser
     finally:
@@ -96,12 +99,18 @@ def console_lines(browser: WebDriver) -> list[str]:
 
 
 def requested(browser: WebDriver) -> set[str]:
-    """Every address that a page asked for since the last call; the browser's own first page does not count."""
+    """Every address that the page in the window has asked for since the last call: its own, what it loads, and where it leads.
+
+    What lies in the page itself (`data:`) is no request. A worker's requests are not seen. Chromium asks for things too, its new
+    tab for one. That is told apart by who asks: another tab than the window's, or a document of Chromium's own, which no page is.
+    """
+    entries = [json.loads(entry["message"]) for entry in browser.get_log("performance")]
     messages: list[dict[str, Any]] = [
-        json.loads(entry["message"])["message"] for entry in browser.get_log("performance")
+        entry["message"] for entry in entries if entry["webview"] == browser.current_window_handle
     ]
-    asked = [one["params"]["request"]["url"] for one in messages if one["method"] == "Network.requestWillBeSent"]
-    return {url for url in asked if not url.startswith(("chrome:", "data:"))}
+    asked = [one["params"] for one in messages if one["method"] == "Network.requestWillBeSent"]
+    pages = [one for one in asked if not one["documentURL"].startswith(CHROMIUMS_OWN)]
+    return {one["request"]["url"] for one in pages if not one["request"]["url"].startswith("data:")}
 
 
 def click(browser: WebDriver, element: WebElement) -> None:

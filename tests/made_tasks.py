@@ -36,7 +36,7 @@ def make_task(*groups: Group, name: str = "made") -> Task:
         unique_queries=len({text for texts, _ in groups for text in texts}),
         unique_documents=len({text for _, candidates in groups for text, _ in candidates}),
     )
-    return Task(name, name, "test", ("zho-Hans",), "cmteb", "made", "", requests, "0" * 64, statistics)
+    return Task(name, name, "test", ("zho-Hans",), "cmteb", "made", "", "0" * 64, statistics, requests=requests)
 
 
 def doc_name(place: int) -> str:

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from command import run_here
 from scipy import stats
 
 import evalkit
 from evalkit.errors import EvalkitError
+
+SCHEMA_1 = Path(__file__).parent / "schema-1"
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +50,42 @@ def test_a_trial_does_not_take_the_place_of_a_result(folder: Path, tiny_reranker
     assert "/experiments/backend-lexical/" in str(evalkit.save_result(named, tmp_path))
 
 
-def test_leaderboard_is_the_report(folder: Path) -> None:
+def test_a_configuration_of_ones_own_is_kept_and_decides_nothing(tmp_path: Path) -> None:
+    model, task = evalkit.load_model("bm25"), evalkit.load_task("demo-zh", limit=3)
+    own = evalkit.evaluate(model, task, config={"note": "mine"})
+    path = evalkit.save_result(own, tmp_path)
+    assert "experiments/limit-3/" in str(path)
+    (loaded,) = evalkit.load_results(path)
+    assert (loaded.config, loaded.deviations, loaded.experiment) == ({"note": "mine"}, {"limit": 3}, "limit-3")
+    said = evalkit.evaluate(model, task, deviations={"trial": "a"})
+    assert "experiments/trial-a/" in str(evalkit.save_result(said, tmp_path))
+
+
+def test_the_configuration_has_one_shape(tmp_path: Path) -> None:
+    done = run_here("task=demo-zh", "model=bm25", "limit=3", f"results_dir={tmp_path}")
+    assert done.code == 0, done.stderr
+    (command,) = evalkit.load_results(tmp_path)
+    python = evalkit.evaluate(evalkit.load_model("bm25"), evalkit.load_task("demo-zh", limit=3))
+    assert command.deviations == python.deviations == {"limit": 3}
+    assert command.config["model"] == python.config["model"]
+    for name in ("limit", "device", "dtype", "seed", "offline", "texts", "cache"):
+        assert command.config[name] == python.config[name], name
+    for name in ("task", "backend", "protocol", "runner"):
+        assert command.config[name]["name"] == python.config[name]["name"]
+
+
+def test_leaderboard_is_the_report(folder: Path, tmp_path: Path) -> None:
     board = evalkit.leaderboard(folder)
     rows = list(csv.DictReader(run_here("report", str(folder), "--format", "csv").stdout.splitlines()))
     assert len(board) == len(rows) == 9  # two tasks and their average
     assert board["system"].tolist() == [row["system"] for row in rows]
     np.testing.assert_array_equal(board["value"], [float(row["value"]) for row in rows])
     assert board["value"][board["system"] == "oracle"].tolist() == [1, 1, 1]
+    for results in (folder, SCHEMA_1):  # of the second some have a limit, a dtype or an experiment
+        file = tmp_path / "board.csv"
+        assert run_here("report", str(results), "--format", "csv", "-o", str(file)).code == 0
+        written = pd.read_csv(file).drop(columns=["slice_by", "slice"])
+        pd.testing.assert_frame_equal(evalkit.leaderboard(results), written)
 
 
 def test_comparison_agrees_with_scipy(folder: Path) -> None:
@@ -61,7 +93,7 @@ def test_comparison_agrees_with_scipy(folder: Path) -> None:
     assert len(pairs) == 6
     row = pairs[(pairs["task"] == "demo-zh") & (pairs["first"] == "bm25") & (pairs["second"] == "random")].iloc[0]
     one, other = (
-        next(r for r in evalkit.load_results(folder) if (r.model.name, r.task_name) == (name, "demo-zh")).queries["ap"]
+        next(r for r in evalkit.load_results(folder) if (r.model.name, r.task.name) == (name, "demo-zh")).queries["ap"]
         for name in ("bm25", "random")
     )
     test = stats.permutation_test(

@@ -26,14 +26,13 @@ from evalkit.records import (
     ModelIdentity,
     Query,
     Request,
-    Result,
     Task,
     TaskStatistics,
     TieRange,
     Usage,
 )
 from evalkit.results.folders import experiment_slug, result_folder
-from evalkit.results.reading import read_result
+from evalkit.results.result import Latency, Result, TablesInMemory, split_usage
 from evalkit.results.writing import TIMING_KEYS, result_json, without_timings, write_result
 
 REVISION = "2cfc18c9415c912f9d8155881c133215df768a70"
@@ -84,9 +83,12 @@ candidates = pd.DataFrame(
         "text": ["好答案", "好答案", "坏答案", "好答案", "坏答案", "坏答案"],
     }
 )
+usage, timing = split_usage(
+    Usage(2.0, 6, items_from_store=3, tokens=42, padding_tokens=6, truncated_items=1, latencies=(0.5, 1.5)), 6
+)
 RESULT = Result(
     model=IDENTITY,
-    task=task,
+    task=task.identity,
     protocol="cmteb-v1",
     main_score="map",
     scores={
@@ -98,9 +100,9 @@ RESULT = Result(
     },
     intervals={"map": (0.5, 1.0), "ndcg_at_10": (float("nan"), float("inf"))},
     ties={"mrr": TieRange(0.75, 0.5, 1.0)},
-    queries=queries,
-    candidates=candidates,
-    usage=Usage(2.0, 6, items_from_store=3, tokens=42, padding_tokens=6, truncated_items=1, latencies=(0.5, 1.5)),
+    tables=TablesInMemory(queries, candidates),
+    usage=usage,
+    timing=timing,
     backend={"name": "torch", "dtype": "fp32"},
     config={"limit": None, "model": {"path": Path("权重")}, "cutoffs": (1, 10), "seed": np.int64(42)},
     provenance={"timestamp": "2026-01-01T00:00:00+00:00", "python": "3.11.7"},
@@ -109,8 +111,13 @@ RESULT = Result(
 
 def repeated(result: Result) -> Result:
     """The same result of another execution: only what the clock and the store decide differs."""
-    usage = replace(result.usage, seconds=77.0, items_from_store=0, padding_tokens=900, latencies=(3.0,))
-    return replace(result, usage=usage, provenance={**result.provenance, "timestamp": "2027-07-07T07:07:07+00:00"})
+    again = replace(timing, seconds=77.0, items_from_store=0, padding_tokens=900, latency_seconds=Latency(3.0, 3.0))
+    return replace(result, timing=again, provenance={**result.provenance, "timestamp": "2027-07-07T07:07:07+00:00"})
+
+
+def read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -214,7 +221,7 @@ def current_umask() -> int:
 
 
 def test_the_json_holds_all_that_is_known(tmp_path: Path) -> None:
-    content = read_result(write_result(RESULT, tmp_path))
+    content = read(write_result(RESULT, tmp_path))
     assert content["dataset_revision"] == task.revision
     assert content["evaluation_time"] == 2.0
     assert content["kg_co2_emissions"] is None
@@ -260,12 +267,12 @@ def test_the_json_is_strict_sorted_and_readable(tmp_path: Path) -> None:
 
 def test_bytes_that_are_no_text_survive(tmp_path: Path) -> None:
     odd = os.fsdecode(b"caf\xe9")
-    content = read_result(write_result(replace(RESULT, config={"path": odd}), tmp_path))
+    content = read(write_result(replace(RESULT, config={"path": odd}), tmp_path))
     assert content["evalkit"]["config"]["path"] == odd
 
 
 def test_an_unpinned_dataset_has_a_string_for_its_revision() -> None:
-    assert result_json(replace(RESULT, task=replace(task, revision="")))["dataset_revision"] == "unpinned"
+    assert result_json(replace(RESULT, task=replace(RESULT.task, revision="")))["dataset_revision"] == "unpinned"
 
 
 @pytest.mark.parametrize("with_texts", [False, True])
@@ -292,7 +299,7 @@ def test_equal_results_are_equal_files_but_for_the_timings(tmp_path: Path) -> No
     write_result(shuffled, second)
     written, again = contents(first), contents(second)
     assert {name for name in written if written[name] != again[name]} == {"CMedQAv1-reranking.json"}
-    one, other = (read_result(folder / "CMedQAv1-reranking.json") for folder in (first, second))
+    one, other = (read(folder / "CMedQAv1-reranking.json") for folder in (first, second))
     assert one != other
     assert without_timings(one) == without_timings(other)
     assert (one["evaluation_time"], one["evalkit"]["timing"]["seconds"]) == (2.0, 2.0)  # only the copy was stripped
@@ -370,7 +377,7 @@ def test_no_interrupt_leaves_a_json_beside_tables_of_another_result(
 
     monkeypatch.setattr(Path, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        write_result(replace(RESULT, candidates=candidates.assign(score=np.float32(9))), tmp_path)
+        write_result(replace(RESULT, tables=TablesInMemory(queries, candidates.assign(score=np.float32(9)))), tmp_path)
     assert not path.exists() or contents(tmp_path) == older
     assert not list(tmp_path.glob(".*"))
 
@@ -378,7 +385,7 @@ def test_no_interrupt_leaves_a_json_beside_tables_of_another_result(
 def write_for_ever(folder: Path) -> None:
     for number in count():
         table = candidates.assign(score=np.float32(number))
-        write_result(replace(RESULT, candidates=table, config={"number": number}), folder)
+        write_result(replace(RESULT, tables=TablesInMemory(queries, table), config={"number": number}), folder)
 
 
 def test_a_killed_writer_never_leaves_a_json_beside_other_tables(tmp_path: Path) -> None:
@@ -394,7 +401,7 @@ def test_a_killed_writer_never_leaves_a_json_beside_other_tables(tmp_path: Path)
         writer.kill()
         writer.join()
         if path.exists():
-            number = read_result(path)["evalkit"]["config"]["number"]
+            number = read(path)["evalkit"]["config"]["number"]
             scores = pd.read_parquet(io.BytesIO((tmp_path / "CMedQAv1-reranking.run.parquet").read_bytes()))["score"]
             assert set(scores) == {number}
             seen.add(number)
@@ -427,9 +434,9 @@ def test_mtebs_results_loader_reads_the_folder_and_keeps_experiments_apart(tmp_p
 
     results = tmp_path / "results"
     write_result(RESULT, result_folder(results, IDENTITY, {}))
-    other = replace(task, name="T2Reranking", mteb_name="T2Reranking", split="dev")
+    other = replace(RESULT.task, name="T2Reranking", mteb_name="T2Reranking", split="dev")
     write_result(replace(RESULT, task=other), result_folder(results, IDENTITY, {}))
-    small = replace(RESULT, scores={**RESULT.scores, "map": 0.25})
+    small = replace(RESULT, scores={**RESULT.scores, "map": 0.25}, deviations={"limit": 5})
     write_result(small, result_folder(results, IDENTITY, {"limit": 5}))
     write_result(replace(RESULT, model=LOCAL), result_folder(results, LOCAL, {}))
     loaded = ResultCache(tmp_path).load_results(include_remote=False)
@@ -448,8 +455,9 @@ def test_mtebs_results_loader_reads_the_folder_and_keeps_experiments_apart(tmp_p
 def test_mteb_accepts_what_is_said_of_the_model(tmp_path: Path) -> None:
     from mteb.models.model_meta import ModelMeta
 
-    for identity, folder in ((IDENTITY, tmp_path / "a"), (LOCAL, tmp_path / "b" / "experiments" / "limit-5")):
-        write_result(replace(RESULT, model=identity), folder)
+    for identity, deviations in ((IDENTITY, {}), (LOCAL, {"limit": 5})):
+        folder = result_folder(tmp_path, identity, deviations)
+        write_result(replace(RESULT, model=identity, deviations=deviations), folder)
         meta = ModelMeta.model_validate_json_resolved((folder / "model_meta.json").read_bytes())
         assert (meta.name, meta.revision) == (identity.hub_id, identity.revision)
         assert meta.is_cross_encoder == (identity.kind == "cross-encoder")

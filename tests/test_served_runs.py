@@ -251,9 +251,9 @@ def test_from_python(folder: Path) -> None:
             "bge-base-zh-v1.5", backend="tei", server={"url": server.url, "batch_size": 16}, cache_dir=folder / "cache"
         )
         result = evalkit.evaluate(model, task)
-        assert result.config["runtime"]["server"]["url"] == server.url
+        assert result.config["backend"]["url"] == server.url
         assert result.backend["outputs"] == "vectors"
-        assert evalkit.evaluate(model, task).usage.items_from_store == result.usage.items > 0
+        assert evalkit.evaluate(model, task).timing.items_from_store == result.usage.items > 0
     with pytest.raises(EvalkitError, match=r"backend\.url says nothing to backend=torch, which has nothing to set"):
         evalkit.load_model("bge-base-zh-v1.5", backend="torch", server={"url": "http://127.0.0.1"})
     with pytest.raises(EvalkitError, match=r"backend\.urls says nothing to backend=tei, which reads"):

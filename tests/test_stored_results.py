@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from pprint import pformat
 from typing import Any
 
 import pandas as pd
@@ -14,8 +16,10 @@ from test_results import IDENTITY, LOCAL, RESULT
 
 from evalkit.errors import EvalkitError
 from evalkit.evaluation.evaluate import evaluate, load_model, load_task
+from evalkit.records import PrecisionCheck, Usage
 from evalkit.results.folders import find_results, result_folder
-from evalkit.results.reading import load_result, load_results, read_result
+from evalkit.results.reading import load_results, read_result
+from evalkit.results.result import BLOCK_FIELDS, Result, split_usage
 from evalkit.results.writing import result_json, write_result
 
 
@@ -26,20 +30,52 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_result(result, result_folder(tmp_path_factory.mktemp("results"), result.model, {}))
 
 
-def test_a_result_comes_back_as_it_was(written: Path) -> None:
-    result = evaluate(load_model("random"), load_task("demo-zh"))
-    stored = load_result(written)
-    assert stored.model == result.model
-    assert (stored.task_name, stored.protocol, stored.fingerprint) == ("demo-zh", "cmteb-v1", result.task.fingerprint)
-    assert {metric: stored.scores[metric] for metric in result.scores} == dict(result.scores)
+def reranked(folder: Path) -> Result:
+    """A result on a run's candidates, with texts: all that a result can hold but a check of its precision."""
+    first = evaluate(load_model("bm25"), load_task("demo-zh", limit=5), cache="off")
+    write_result(first, folder)
+    task = load_task("demo-zh", limit=5, candidates=folder / "EvalkitDemoZh.run.parquet", top_k=3)
+    return evaluate(load_model("oracle"), task, texts=True, cache="off")
+
+
+def with_precision(folder: Path) -> Result:
+    made = evaluate(load_model("bm25"), load_task("demo-zh"), protocol="mteb-v2", cache="off")
+    usage, timing = split_usage(Usage(2.0, 6, 3, 42, 6, 1, (0.5, 1.5)), 6)
+    check = PrecisionCheck("bf16", 450, 0.01, 3, 900, math.nan)
+    return replace(made, usage=usage, timing=timing, precision=check, deviations={"dtype": "bf16", "top_k": None})
+
+
+@pytest.mark.parametrize("make", [reranked, with_precision])
+def test_a_result_comes_back_as_it_was(tmp_path: Path, make: Callable[[Path], Result]) -> None:
+    result = make(tmp_path)
+    path = write_result(result, tmp_path / "second", with_texts=True)
+    (stored,) = load_results([path])
+    for name in BLOCK_FIELDS:
+        assert pformat(getattr(stored, name)) == pformat(getattr(result, name))  # sorts keys, and NaN is nan
+    assert pformat(stored.scores) == pformat(result.scores)
+    assert (stored.path, result.path) == (path, None)
+    assert (stored.experiment, stored.limit, stored.incomparable) == (
+        result.experiment,
+        result.limit,
+        result.incomparable,
+    )
     pd.testing.assert_frame_equal(stored.queries, result.queries, check_dtype=False)
-    pd.testing.assert_frame_equal(stored.candidates, result.candidates, check_dtype=False)
-    assert [one.path for one in load_results([written.parent])] == [written]
+    pd.testing.assert_frame_equal(
+        stored.candidates, result.candidates.drop(columns="text", errors="ignore"), check_dtype=False
+    )
+    assert stored.candidate_texts([2, 0]) == result.candidate_texts([2, 0])
+    assert (stored.candidate_texts([0]) is None) == ("text" not in result.candidates)
+    assert result_json(stored) == json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_equal_results_are_equal(written: Path) -> None:
+    assert read_result(written) == read_result(written)
+    assert replace(read_result(written), protocol="mteb-v2") != read_result(written)
 
 
 def test_queries_say_what_they_are_like(written: Path) -> None:
     task = load_task("demo-zh")
-    queries = load_result(written).queries
+    queries = read_result(written).queries
     assert queries["query_characters"].tolist() == [len(" ".join(r.query.texts)) for r in task.requests]
     assert set(queries["query_script"]) <= {"Han", "Han+Latin"}
 
@@ -59,7 +95,7 @@ def test_a_table_of_another_run_is_refused(
     table = path.with_name(path.stem + ".queries.parquet")
     change(pd.read_parquet(table)).to_parquet(table)
     with pytest.raises(EvalkitError, match=said):
-        _ = load_result(path).queries
+        _ = read_result(path).queries
 
 
 @pytest.mark.parametrize(
@@ -81,7 +117,7 @@ def test_tables_that_do_not_belong_together_are_refused(
     table = path.with_name(f"{path.stem}.{kind}.parquet")
     change(pd.read_parquet(table)).to_parquet(table)
     with pytest.raises(EvalkitError, match=said):
-        _ = load_result(path).candidates
+        _ = read_result(path).candidates
 
 
 @pytest.mark.parametrize("content", [None, b"", b"PAR1 and no more"])
@@ -92,7 +128,7 @@ def test_a_table_that_is_missing_or_broken_is_refused(written: Path, tmp_path: P
     if content is not None:
         table.write_bytes(content)
     with pytest.raises(EvalkitError, match=r"cannot read .*run\.parquet|run\.parquet is missing; it belongs beside"):
-        _ = load_result(path).candidates
+        _ = read_result(path).candidates
 
 
 def copied(written: Path, folder: Path) -> Path:
@@ -201,7 +237,7 @@ def test_ids_that_are_no_texts(written: Path, tmp_path: Path) -> None:
     found = pd.read_parquet(table)
     found.assign(query_id=[[one] for one in found["query_id"]]).to_parquet(table)
     with pytest.raises(EvalkitError, match="query_id holds no texts"):
-        _ = load_result(path).queries
+        _ = read_result(path).queries
 
 
 def test_json_nested_too_deep(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ _NAMED = 3
 
 
 class Tables(Protocol):
-    """What is compared: the tables of a result (see `StoredResult`)."""
+    """What is compared: the tables of a result (see `Result`)."""
 
     @property
     def protocol(self) -> str: ...

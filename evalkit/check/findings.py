@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from evalkit.check.changes import Judgement, compare, judged_metrics
-from evalkit.check.folders import Pair, Side, Unreadable, pair_results, place_of, settings_of
+from evalkit.check.folders import Pair, Side, Unreadable, pair_results, place_of
 from evalkit.check.rows import CheckRow, CheckVerdict, Rules
-from evalkit.results.reading import StoredResult
+from evalkit.results.result import Result
 
 _LONG_REVISION = 40  # hex digits of a commit
 _SHOWN_DIGITS = 12
@@ -18,13 +19,13 @@ def find_rows(before: Side, after: Side, rules: Rules) -> list[CheckRow]:
     pairing = pair_results(before.results, after.results)
     rows = [row for pair in pairing.pairs for row in _pair_rows(pair, rules)]
     if not after.is_lost:
-        gone = [result for result in pairing.missing if not after.has_unreadable(place_of(result.path))]
+        gone = [result for result in pairing.missing if not after.has_unreadable(_place(result))]
         rows += _lone_rows(gone, CheckVerdict.MISSING, f"the baseline has it, {after.folder} has not")
     if not before.is_lost:
-        added = [result for result in pairing.new if not before.has_unreadable(place_of(result.path))]
+        added = [result for result in pairing.new if not before.has_unreadable(_place(result))]
         rows += _lone_rows(added, CheckVerdict.NEW, "the baseline does not have it")
     rows += [_ambiguous_row(old, new) for old, new in pairing.ambiguous]
-    known = {place_of(result.path): result for result in (*after.results, *before.results)}
+    known = {_place(result): result for result in (*after.results, *before.results)}
     rows += [_unreadable_row(one, known.get(place_of(one.path))) for side in (before, after) for one in side.unreadable]
     return sorted(rows, key=lambda row: (row.model, row.task, row.settings))
 
@@ -40,10 +41,10 @@ def _judge(pair: Pair, rules: Rules) -> dict[str, Judgement]:
     if before.protocol != after.protocol:
         note = f"{before.protocol} leads in the baseline, {after.protocol} in the results; run with protocol={before.protocol}"
         refusal = Judgement(CheckVerdict.OTHER_PROTOCOL, note=note)
-    elif before.fingerprint != after.fingerprint:
+    elif before.task.fingerprint != after.task.fingerprint:
         note = (
-            f"the baseline scored other data (fingerprint {before.fingerprint[:_SHOWN_DIGITS]} there, "
-            f"{after.fingerprint[:_SHOWN_DIGITS]} here); score the same data, or renew the baseline"
+            f"the baseline scored other data (fingerprint {before.task.fingerprint[:_SHOWN_DIGITS]} there, "
+            f"{after.task.fingerprint[:_SHOWN_DIGITS]} here); score the same data, or renew the baseline"
         )
         refusal = Judgement(CheckVerdict.OTHER_DATA, note=note)
     if refusal:
@@ -51,13 +52,13 @@ def _judge(pair: Pair, rules: Rules) -> dict[str, Judgement]:
     return compare(before, after, rules)
 
 
-def _lone_rows(results: Iterable[StoredResult], verdict: CheckVerdict, note: str) -> Iterator[CheckRow]:
+def _lone_rows(results: Iterable[Result], verdict: CheckVerdict, note: str) -> Iterator[CheckRow]:
     for result in results:
         for metric in judged_metrics(result):
             yield _row(result, metric, Judgement(verdict, note=note))
 
 
-def _ambiguous_row(old: tuple[StoredResult, ...], new: tuple[StoredResult, ...]) -> CheckRow:
+def _ambiguous_row(old: tuple[Result, ...], new: tuple[Result, ...]) -> CheckRow:
     listed = [", ".join(str(result.path) for result in results) for results in (old, new)]
     note = (
         f"can't tell which belong together: {listed[0]} in the baseline, {listed[1]} in the results; keep one of each"
@@ -65,7 +66,7 @@ def _ambiguous_row(old: tuple[StoredResult, ...], new: tuple[StoredResult, ...])
     return _row(new[0], "", Judgement(CheckVerdict.AMBIGUOUS, note=note))
 
 
-def _unreadable_row(unreadable: Unreadable, counterpart: StoredResult | None) -> CheckRow:
+def _unreadable_row(unreadable: Unreadable, counterpart: Result | None) -> CheckRow:
     if counterpart is not None:
         return _row(counterpart, "", Judgement(CheckVerdict.UNREADABLE, note=unreadable.reason))
     if unreadable.path.suffix != ".json":
@@ -75,17 +76,21 @@ def _unreadable_row(unreadable: Unreadable, counterpart: StoredResult | None) ->
     return CheckRow(model, task, CheckVerdict.UNREADABLE, settings=settings, note=unreadable.reason)
 
 
-def _row(result: StoredResult, metric: str, judgement: Judgement, revisions: str = "") -> CheckRow:
+def _row(result: Result, metric: str, judgement: Judgement, revisions: str = "") -> CheckRow:
     return CheckRow(
         model=_shown_model(result.model.hub_id),
-        task=result.task_name,
+        task=result.task.name,
         verdict=judgement.verdict,
         metric=metric,
-        settings=settings_of(result.path),
+        settings=result.experiment,
         revisions=revisions,
         change=judgement.change,
         note=judgement.note,
     )
+
+
+def _place(result: Result) -> tuple[str, str, str]:
+    return place_of(result.path or Path())  # read from a folder, it has one
 
 
 def _shown_model(hub_id: str) -> str:

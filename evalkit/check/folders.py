@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evalkit.errors import EvalkitError
-from evalkit.results.folders import EXPERIMENTS, find_results
-from evalkit.results.reading import StoredResult, load_result
+from evalkit.results.folders import experiment_of, find_results
+from evalkit.results.reading import read_result
+from evalkit.results.result import Result
 
 Key = tuple[str, str, str]
 """What makes two results comparable: the model's hub_id, mteb's name of the task, and the settings that differ."""
@@ -27,7 +28,7 @@ class Side:
     """What one folder holds. `results` are whole: their tables were read."""
 
     folder: Path
-    results: tuple[StoredResult, ...]
+    results: tuple[Result, ...]
     unreadable: tuple[Unreadable, ...]
 
     @property
@@ -44,8 +45,8 @@ class Side:
 class Pair:
     """Results of one model, task and settings; revisions may differ."""
 
-    before: StoredResult
-    after: StoredResult
+    before: Result
+    after: Result
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +54,9 @@ class Pairing:
     """Which results belong together. `ambiguous` are those (the baseline's, the results') that could be paired in several ways."""
 
     pairs: tuple[Pair, ...]
-    missing: tuple[StoredResult, ...]
-    new: tuple[StoredResult, ...]
-    ambiguous: tuple[tuple[tuple[StoredResult, ...], tuple[StoredResult, ...]], ...]
+    missing: tuple[Result, ...]
+    new: tuple[Result, ...]
+    ambiguous: tuple[tuple[tuple[Result, ...], tuple[Result, ...]], ...]
 
 
 def load_side(folder: Path, other: Path) -> Side:
@@ -71,7 +72,7 @@ def load_side(folder: Path, other: Path) -> Side:
     results, unreadable = [], []
     for path in paths:
         try:
-            result = load_result(path)
+            result = read_result(path)
             _ = result.queries, result.candidates
             results.append(result)
         except EvalkitError as error:
@@ -79,12 +80,12 @@ def load_side(folder: Path, other: Path) -> Side:
     return Side(folder, tuple(results), tuple(unreadable))
 
 
-def pair_results(before: Iterable[StoredResult], after: Iterable[StoredResult]) -> Pairing:
+def pair_results(before: Iterable[Result], after: Iterable[Result]) -> Pairing:
     """Pair results by model, task and settings; where several have these, by revision too."""
     old, new = _grouped(before), _grouped(after)
     pairs: list[Pair] = []
-    missing: list[StoredResult] = []
-    added: list[StoredResult] = []
+    missing: list[Result] = []
+    added: list[Result] = []
     ambiguous = []
     for key in sorted({*old, *new}):
         found, old_rest, new_rest = _paired(old.get(key, []), new.get(key, []))
@@ -97,29 +98,22 @@ def pair_results(before: Iterable[StoredResult], after: Iterable[StoredResult]) 
     return Pairing(tuple(pairs), tuple(missing), tuple(added), tuple(ambiguous))
 
 
-def settings_of(path: Path) -> str:
-    """Name the settings that differ from the model's and the task's own: the folder below the revision."""
-    return path.parent.name if path.parent.parent.name == EXPERIMENTS else ""
-
-
 def place_of(path: Path) -> tuple[str, str, str]:
     """Where a result lies, apart from its revision: the folder of its model, its settings, its file's name."""
-    settings = settings_of(path)
+    settings = experiment_of(path)
     revision = path.parent.parent.parent if settings else path.parent
     return revision.parent.name, settings, path.name.removesuffix(".json")
 
 
-def _grouped(results: Iterable[StoredResult]) -> dict[Key, list[StoredResult]]:
-    groups: dict[Key, list[StoredResult]] = {}
+def _grouped(results: Iterable[Result]) -> dict[Key, list[Result]]:
+    groups: dict[Key, list[Result]] = {}
     for result in results:
-        key = (result.model.hub_id, str(result.content["task_name"]), settings_of(result.path))
+        key = (result.model.hub_id, result.task.mteb_name, result.experiment)
         groups.setdefault(key, []).append(result)
     return groups
 
 
-def _paired(
-    old: list[StoredResult], new: list[StoredResult]
-) -> tuple[list[Pair], list[StoredResult], list[StoredResult]]:
+def _paired(old: list[Result], new: list[Result]) -> tuple[list[Pair], list[Result], list[Result]]:
     """Pair the results of one key; then come those of either side that are left."""
     if len(old) == len(new) == 1:
         return [Pair(old[0], new[0])], [], []
@@ -133,9 +127,9 @@ def _paired(
     return pairs, list(_without(old, taken)), list(_without(new, taken))
 
 
-def _alone(result: StoredResult, results: list[StoredResult]) -> bool:
+def _alone(result: Result, results: list[Result]) -> bool:
     return sum(other.model.revision == result.model.revision for other in results) == 1
 
 
-def _without(results: list[StoredResult], taken: set[int]) -> Iterator[StoredResult]:
+def _without(results: list[Result], taken: set[int]) -> Iterator[Result]:
     return (result for result in results if id(result) not in taken)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import logging
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evalkit.commands.composition import compose_each
 from evalkit.errors import EvalkitError
 from evalkit.output.console import OutputConsole
-from evalkit.records import Result
 
 if TYPE_CHECKING:
     from evalkit.evaluation.runs import RunSettings
+    from evalkit.results.result import Result
 
 JSON_FLAG = "--json"
 logger = logging.getLogger("evalkit")
@@ -24,7 +23,7 @@ def run_with_hydra(arguments: list[str]) -> int:
 
     Gives the exit code: 1 where published figures were to be reproduced and were not.
     """
-    done: list[tuple[Result, Path]] = []
+    done: list[Result] = []
 
     def act(settings: RunSettings) -> None:
         from evalkit.evaluation.runs import run
@@ -92,16 +91,16 @@ def _compose(arguments: list[str]) -> RunSettings:
     return composed[0]
 
 
-def _print_summary(done: list[tuple[Result, Path]], *, as_json: bool) -> int:
+def _print_summary(done: list[Result], *, as_json: bool) -> int:
     """Print the table of the results, and the card's table where that was to be reproduced: 1 if it was not, else 0."""
     if as_json:
         from evalkit.report.summary import print_summary_json
 
-        return 0 if print_summary_json([result for result, _ in done], [path for _, path in done]) else 1
+        return 0 if print_summary_json(done) else 1
     from evalkit.report.reproduction import print_reproduction
     from evalkit.report.summary import print_summary
 
     console = OutputConsole()
-    print_summary([result for result, _ in done], console, paths=[path for _, path in done])
-    reproduced = [result for result, _ in done if result.config.get("reproduce")]
+    print_summary(done, console)
+    reproduced = [result for result in done if result.config.get("reproduce")]
     return 0 if not reproduced or print_reproduction(reproduced, console) else 1

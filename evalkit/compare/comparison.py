@@ -12,7 +12,7 @@ from evalkit.compare.shared_queries import SharedQueries, TaskResults, group_by_
 from evalkit.compare.slices import Slice, missing_slices, slice_queries
 from evalkit.errors import EvalkitError
 from evalkit.output.numbers import listed
-from evalkit.results.reading import StoredResult
+from evalkit.results.result import Result
 from evalkit.statistics import holm
 
 MOVED_OF_TWO = 5
@@ -40,7 +40,7 @@ class TaskComparison:
     moved: tuple[tuple[PairComparison, tuple[MovedQuery, ...]], ...]
 
 
-def compare_results(results: Sequence[StoredResult], choices: CompareChoices) -> tuple[list[TaskComparison], list[str]]:
+def compare_results(results: Sequence[Result], choices: CompareChoices) -> tuple[list[TaskComparison], list[str]]:
     """Compare the systems on every task that two or more have results for; the second part is what to tell beside it.
 
     Raises EvalkitError where results of one task differ in data, protocol or queries, and where no task has two results.

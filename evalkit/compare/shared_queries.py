@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from evalkit.compare.systems import System, systems_of
 from evalkit.errors import EvalkitError, unknown_name
 from evalkit.metrics.measures import PROTOCOLS, Measure, find_measure, is_measure, protocol_of, same_measure
-from evalkit.results.reading import StoredResult
+from evalkit.results.result import Result
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +26,7 @@ class TaskResults:
     protocol: str
     fingerprint: str
     limit: int | None
-    results: tuple[StoredResult, ...]
+    results: tuple[Result, ...]
     systems: tuple[System, ...]
 
 
@@ -49,18 +49,18 @@ class SharedQueries:
         return next((table[name] for table in self.tables if name in table), None)
 
 
-def group_by_task(results: Sequence[StoredResult], metric: str | None = None) -> list[TaskResults]:
+def group_by_task(results: Sequence[Result], metric: str | None = None) -> list[TaskResults]:
     """Put together the results on the same data under the same protocol, in order of appearance; a file counts once.
 
     The protocol is that of the metric, of which every result has both protocols'; without a metric, each result's leading one.
     """
     asked = protocol_of(metric) if metric else None
-    distinct = list({result.path.resolve(): result for result in reversed(results)}.values())[::-1]
-    groups: dict[tuple[str, str, str], dict[System, StoredResult]] = {}
+    distinct = list({_place(result): result for result in reversed(results)}.values())[::-1]
+    groups: dict[tuple[str, str, str], dict[System, Result]] = {}
     for result, system in zip(distinct, systems_of(distinct, asked), strict=True):
-        groups.setdefault((result.task_name, asked or result.protocol, result.fingerprint), {})[system] = result
+        groups.setdefault((result.task.name, asked or result.protocol, result.task.fingerprint), {})[system] = result
     return [
-        TaskResults(*key, _limit(next(iter(members.values()))), tuple(members.values()), tuple(members))
+        TaskResults(*key, next(iter(members.values())).task.limit, tuple(members.values()), tuple(members))
         for key, members in groups.items()
     ]
 
@@ -95,7 +95,7 @@ def metric_title(metric: str) -> str:
     return find_measure(metric).title
 
 
-def _in_order(result: StoredResult, query_ids: list[str], first: StoredResult) -> pd.DataFrame:
+def _in_order(result: Result, query_ids: list[str], first: Result) -> pd.DataFrame:
     """The result's table of queries in the order of the first result's."""
     own = result.queries["query_id"].tolist()
     if own == query_ids:
@@ -116,7 +116,7 @@ def _in_order(result: StoredResult, query_ids: list[str], first: StoredResult) -
 
 
 def _counted(
-    values: NDArray[np.float64], query_ids: Sequence[str], metric: str, results: Sequence[StoredResult]
+    values: NDArray[np.float64], query_ids: Sequence[str], metric: str, results: Sequence[Result]
 ) -> NDArray[np.bool_]:
     """Which queries have a value, in all results alike: bool[n_queries]."""
     present = ~np.isnan(values)
@@ -132,12 +132,12 @@ def _counted(
     return counted
 
 
-def _limit(result: StoredResult) -> int | None:
-    limit = result.own["task"].get("limit")
-    return limit if isinstance(limit, int) else None
+def _place(result: Result) -> object:
+    """What a result counts as one by: its file, or itself where it has none."""
+    return id(result) if result.path is None else result.path.resolve()
 
 
-def _measure_of(metric: str, result: StoredResult) -> Measure:
+def _measure_of(metric: str, result: Result) -> Measure:
     """Find the measure that a result has under this name, or that is the same under another (`nDCG@10` is `ndcg_at_10`)."""
     if not is_measure(metric):
         raise _unknown_metric(metric, result)
@@ -145,6 +145,6 @@ def _measure_of(metric: str, result: StoredResult) -> Measure:
     return measure if measure.name in result.scores else same_measure(measure, result.scores) or measure
 
 
-def _unknown_metric(metric: str, result: StoredResult) -> EvalkitError:
+def _unknown_metric(metric: str, result: Result) -> EvalkitError:
     known = [name for name in result.scores if is_measure(name) and find_measure(name).column in result.queries]
     return EvalkitError(f"{result.path}: {unknown_name('metric', metric, known)}")

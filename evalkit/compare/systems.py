@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from evalkit.output.text import without_home
-from evalkit.results.folders import EXPERIMENTS, file_name
-from evalkit.results.reading import StoredResult
+from evalkit.results.folders import file_name
+from evalkit.results.result import Result
 
 _COMMIT = re.compile("[0-9a-f]{40}")
 _SHORT_COMMIT = 12
@@ -19,7 +19,7 @@ _SHORT_COMMIT = 12
 class System:
     """What tells one system from another; empty where a result does not say.
 
-    `experiment` is the folder of a run whose settings deviate from the model's; `place` says where the files are, and only
+    `experiment` names the settings of a run whose settings deviate from the model's; `place` says where the files are, and only
     where nothing else tells two systems apart.
     """
 
@@ -32,14 +32,14 @@ class System:
     place: str = ""
 
 
-def systems_of(results: Sequence[StoredResult], protocol: str | None = None) -> list[System]:
+def systems_of(results: Sequence[Result], protocol: str | None = None) -> list[System]:
     """Name the system of each result, in the same order.
 
     Where two results on the same data would be the same system's, where they lie tells them apart. So do their protocols, but
     where all are put under one `protocol`.
     """
     plain = [_system(result) for result in results]
-    data = [(result.task_name, protocol or result.protocol, result.fingerprint) for result in results]
+    data = [(result.task.name, protocol or result.protocol, result.task.fingerprint) for result in results]
     repeated = {system for (system, _), times in Counter(zip(plain, data, strict=True)).items() if times > 1}
     return [
         replace(system, place=_place(result)) if system in repeated else system
@@ -53,21 +53,22 @@ def system_labels(systems: Sequence[System]) -> dict[System, str]:
     return {one: _label(one, [other for other in distinct if other.name == one.name]) for one in distinct}
 
 
-def _system(result: StoredResult) -> System:
-    model, backend = result.model, result.own.get("backend") or {}
-    folder = result.path.parent
+def _system(result: Result) -> System:
+    model, backend = result.model, result.backend
     return System(
         hub_id=model.hub_id,
         name=model.name,
         revision=model.revision,
         backend=str(backend.get("name", "")),
         dtype=str(backend.get("dtype", "")),
-        experiment=folder.name if folder.parent.name == EXPERIMENTS else "",
+        experiment=result.experiment,
     )
 
 
-def _place(result: StoredResult) -> str:
-    named_after_task = result.path.name == f"{file_name(result.content['task_name'])}.json"
+def _place(result: Result) -> str:
+    if result.path is None:
+        return ""
+    named_after_task = result.path.name == f"{file_name(result.task.mteb_name)}.json"
     return without_home(str(result.path.parent if named_after_task else result.path))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from evalkit import machine as provenance
-from evalkit.backends import check_backend, complete_settings, prepare_model, server_settings
+from evalkit.backends import AUTO, check_backend, complete_settings, prepare_model, server_settings
 from evalkit.cache import cache_folder
 from evalkit.cluster.models import check_on_ray, model_on_ray, runs_here
 from evalkit.cluster.settings import RaySettings
@@ -32,8 +32,10 @@ from evalkit.metrics import (
 )
 from evalkit.metrics.measures import all_measures
 from evalkit.models.interfaces import RunnableModel, Runtime
-from evalkit.models.settings import ModelSettings, model_settings
-from evalkit.records import PrecisionCheck, QueryScores, Result, Run, StageScores, Task
+from evalkit.models.settings import ModelSettings, model_settings, read_model
+from evalkit.output.json import plain_json
+from evalkit.records import PrecisionCheck, QueryScores, Run, StageScores, Task
+from evalkit.results.result import Result, TablesInMemory, split_usage
 from evalkit.scoring.engine import ScoreMemory, score_task
 from evalkit.scoring.store import open_store
 from evalkit.statistics import bootstrap_intervals
@@ -42,6 +44,7 @@ from evalkit.tasks.loading import load_task as load_task_of_settings
 from evalkit.tasks.settings import TaskSettings, read_settings
 
 FULL_PRECISION = "fp32"
+PLACES = ("path", "object")  # where a model is, which is no deviation
 Cache = Literal["on", "off", "refresh"]
 
 
@@ -141,16 +144,17 @@ def evaluate(
     seed: int = 42,
     texts: bool = False,
     cache: Cache = "on",
-    config: dict[str, Any] | None = None,
+    config: Mapping[str, Any] | None = None,
+    deviations: Mapping[str, Any] | None = None,
 ) -> Result:
     """Score a task with a model and judge the scores by every protocol; `protocol` says which one leads.
 
     `measures` are further ones, in the field's notation and by trec_eval's rules: `["nDCG@20", "AP(rel=2)", "RR@10"]`.
 
     `cache` says whether scores are taken from and kept in the store; with `refresh` they are made again. `texts` puts the
-    texts into the result's tables. `config` is what the result records as its configuration; without it, the settings at
-    hand. Raises EvalkitError where the model can't be loaded, its output is not finite, or the protocol can score none of
-    the queries.
+    texts into the result's tables. `config` is what the result records as its configuration, and `deviations` what in it
+    differs from the model's and the task's own settings; without them, both are made of the settings at hand. Raises
+    EvalkitError where the model can't be loaded, its output is not finite, or the protocol can score none of the queries.
     """
     leading = find_protocol(protocol)
     reported = all_measures(read_measures(measures))
@@ -164,20 +168,26 @@ def evaluate(
     judged = score_lists(lists, reported)
     stage = _judge_first_stage(task, reported)
     intervals = bootstrap_intervals(np.column_stack(list(judged.values.values())), seed=seed)
+    queries = _query_table(task, run, lists, reported, judged, stage, texts)
+    candidates = _candidate_table(task, run, texts)
+    usage, timing = split_usage(run.usage, len(candidates))
+    if config is None:
+        config = _configuration(model, task, leading.name, seed, texts, cache)
     return Result(
         model=runnable.identity,
-        task=task,
+        task=task.identity,
         protocol=leading.name,
         main_score=leading.main_score,
         scores=dict(judged.means),
         intervals={name: (float(low), float(high)) for name, (low, high) in zip(judged.values, intervals, strict=True)},
         ties=dict(judged.ties),
-        queries=_query_table(task, run, lists, reported, judged, stage, texts),
-        candidates=_candidate_table(task, run, texts),
-        usage=run.usage,
-        backend=runnable.description,
-        config=config or _configuration(model, task, leading.name, seed),
-        provenance=provenance.collect(),
+        tables=TablesInMemory(queries, candidates),
+        usage=usage,
+        timing=timing,
+        backend=plain_json(runnable.description),
+        config=plain_json(config),
+        deviations=plain_json(_deviations(model, task) if deviations is None else deviations),
+        provenance=plain_json(provenance.collect()),
         precision=precision,
         first_stage=None if stage is None else _stage_scores(judged, stage, seed),
     )
@@ -290,14 +300,38 @@ def _candidate_table(task: Task, run: Run, texts: bool) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _configuration(model: Model, task: Task, protocol: str, seed: int) -> dict[str, Any]:
-    server = model.runtime.server
+def _configuration(model: Model, task: Task, protocol: str, seed: int, texts: bool, cache: Cache) -> dict[str, Any]:
+    """What was run, in the shape of `configs/config.yaml`."""
+    runtime = model.runtime
+    server = runtime.server.model_dump(mode="json") if runtime.server else {}
     return {
+        "task": {"name": task.name, "split": task.split},
         "model": model.settings.model_dump(mode="json"),
-        "task": {"name": task.name, "source": task.source, "split": task.split},
-        "backend": model.backend,
-        "runtime": {**asdict(model.runtime), "server": server.model_dump(mode="json") if server else None},
-        "protocol": protocol,
+        "backend": {**server, "name": model.backend},
+        "protocol": {"name": protocol},
+        "runner": {"name": "local" if model.ray is None else "ray", "threads": runtime.threads},
+        **({} if model.ray is None else {"ray": model.ray.model_dump(mode="json")}),
         "limit": task.limit,
-        "seed": seed,
+        "device": runtime.device,
+        "dtype": runtime.dtype,
+        "seed": runtime.seed,
+        "bootstrap_seed": seed,
+        "offline": runtime.offline,
+        "texts": texts,
+        "cache": cache,
+        "cache_dir": runtime.cache_dir,
     }
+
+
+def _deviations(model: Model, task: Task) -> dict[str, Any]:
+    """The settings that differ from the model's own: such a result must not stand for the model's."""
+    own: dict[str, Any] = {"limit": None, "backend": AUTO, "dtype": FULL_PRECISION}
+    said: dict[str, Any] = {"limit": task.limit, "backend": model.backend, "dtype": model.runtime.dtype}
+    if task.first_stage is not None:
+        own |= {"candidates": None, "top_k": None}
+        first = task.first_stage
+        said |= {"candidates": f"{first.name}-{first.digest[:12]}", "top_k": first.top_k}
+    if not model.settings.backends:  # else its backend completes its settings
+        own |= read_model(model.settings.name).model_dump(mode="json")
+        said |= model.settings.model_dump(mode="json")
+    return {key: said[key] for key, value in own.items() if key not in PLACES and said[key] != value}

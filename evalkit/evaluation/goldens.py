@@ -122,4 +122,4 @@ def golden_task() -> Task:
         for number, (query, document, _) in enumerate(GOLDEN_SCORES)
     )
     statistics = task_statistics(requests)
-    return Task("golden", "", "test", (), "cmteb", "FlagEmbedding issue 108", "", requests, "", statistics)
+    return Task("golden", "", "test", (), "cmteb", "FlagEmbedding issue 108", "", "", statistics, requests=requests)

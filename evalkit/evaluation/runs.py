@@ -18,9 +18,11 @@ from evalkit.evaluation.goldens import check_golden_scores, refuse_other_weights
 from evalkit.metrics import find_protocol
 from evalkit.models.interfaces import Runtime
 from evalkit.models.settings import ModelSettings
+from evalkit.output.json import plain_json
 from evalkit.output.numbers import counted
-from evalkit.records import Result, Task
+from evalkit.records import Task
 from evalkit.results.folders import result_folder
+from evalkit.results.result import Result
 from evalkit.results.writing import refuse_other_data, result_file, write_result
 from evalkit.tasks.content import warn_of_changed_data
 from evalkit.tasks.loading import load_task
@@ -53,8 +55,8 @@ class RunSettings:
     ray: RaySettings | None = None
 
 
-def run(settings: RunSettings) -> Iterator[tuple[Result, Path]]:
-    """Evaluate the model on the task, or on each task of the suite; yield each result as soon as its file is written.
+def run(settings: RunSettings) -> Iterator[Result]:
+    """Evaluate the model on the task, or on each task of the suite; yield each result as soon as its files are written.
 
     Raises EvalkitError for whatever is wrong: settings first, then data, then weights; with `reproduce`, MismatchError
     where the weights are not those that they should be.
@@ -77,17 +79,13 @@ def run(settings: RunSettings) -> Iterator[tuple[Result, Path]]:
             seed=settings.runtime.seed,
             texts=settings.texts,
             cache=settings.cache,
-            config=dict(settings.config),
+            config=settings.config,
+            deviations=settings.deviations,
         )
         if golden:
-            result = replace(
-                result,
-                provenance={
-                    **result.provenance,
-                    "golden_scores": [{**asdict(check), "matches": check.matches} for check in golden],
-                },
-            )
-        yield result, write_result(result, folder, with_texts=settings.texts)
+            checks = plain_json([{**asdict(check), "matches": check.matches} for check in golden])
+            result = replace(result, provenance={**result.provenance, "golden_scores": checks})
+        yield replace(result, path=write_result(result, folder, with_texts=settings.texts))
 
 
 def model_of(settings: RunSettings) -> Model:

@@ -10,7 +10,7 @@ from evalkit.compare.shared_queries import SharedQueries, group_by_task, shared_
 from evalkit.compare.slices import missing_slices
 from evalkit.compare.systems import System, system_labels
 from evalkit.report.leaderboard import Board, SliceBoard, average_boards, slice_board, task_board
-from evalkit.results.reading import StoredResult
+from evalkit.results.result import Result
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Report:
     where results on the same data have different queries, or lack the metric.
     """
 
-    results: tuple[StoredResult, ...]
+    results: tuple[Result, ...]
     choices: ReportChoices
 
     @cached_property

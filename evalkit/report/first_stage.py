@@ -10,7 +10,9 @@ from evalkit.compare.shared_queries import metric_title
 from evalkit.metrics.measures import PROTOCOLS
 from evalkit.output.numbers import counted, percent, points, points_range
 from evalkit.output.sheets import Sheet, print_notes, print_sheets
-from evalkit.records import FirstStage, Result
+from evalkit.records import FirstStage
+from evalkit.results.reading import unretrieved_documents
+from evalkit.results.result import Result
 
 
 def print_first_stages(results: Sequence[Result], console: Console) -> None:
@@ -67,8 +69,8 @@ def _depth(first: FirstStage) -> str:
 def _found(result: Result) -> str:
     """How many of the relevant documents the first stage found, and how many queries cmteb-v1 can judge."""
     found = result.task.statistics.positives
-    missed = sum(len(request.unretrieved_gains) for request in result.task.requests)
     both = int(result.queries[PROTOCOLS["cmteb-v1"].leading[0].column].notna().sum())
+    missed = sum(map(len, unretrieved_documents(result.queries)))
     return (
         f"{found:,} of {counted(found + missed, 'relevant document')} are among the candidates; "
         f"cmteb-v1 judges {both:,} of {counted(len(result.queries), 'query')}"

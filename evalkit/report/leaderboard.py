@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from evalkit.compare.shared_queries import SharedQueries
 from evalkit.compare.slices import Slice, slice_queries
 from evalkit.compare.systems import System
-from evalkit.results.reading import StoredResult
+from evalkit.results.result import Result
 from evalkit.statistics import (
     average_differences,
     average_intervals,
@@ -168,7 +168,7 @@ def _average(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
 
 
-def average_ties(results: Sequence[StoredResult], metric: str) -> tuple[float, float] | None:
+def average_ties(results: Sequence[Result], metric: str) -> tuple[float, float] | None:
     """Give the means, over these results, of what the worst and the best order of tied documents give: fractions.
 
     None where one of them is not known.

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 from evalkit.output.numbers import percent, signed
 from evalkit.output.sheets import Sheet, SheetCell, SheetRow
-from evalkit.results.folders import EXPERIMENTS
 from evalkit.results.published import AVERAGE_TASK, PublishedFigure, all_figures
-from evalkit.results.reading import StoredResult
+from evalkit.results.result import Result
 
 _CARD = "BAAI/bge-reranker-base README.md, table Reranking"
 _CMTEB = "FlagOpen/FlagEmbedding research/C_MTEB/README.md, table 2.5"
@@ -53,7 +52,7 @@ class _Run:
     values: dict[str, float]
 
 
-def published_tables(results: Sequence[StoredResult] = ()) -> list[PublishedTable]:
+def published_tables(results: Sequence[Result] = ()) -> list[PublishedTable]:
     """Give both tables in the printed order, with the runs among the rows.
 
     A run stands below its model's published row, or, where there is none, before the first row with a higher average (at
@@ -64,21 +63,21 @@ def published_tables(results: Sequence[StoredResult] = ()) -> list[PublishedTabl
     return [_table(reference, runs) for reference in _TITLES]
 
 
-def left_out(results: Sequence[StoredResult]) -> list[str]:
+def left_out(results: Sequence[Result]) -> list[str]:
     """Say in a line each which results stand in neither table, and why."""
     return [
-        f"{result.model.name} on {result.task_name} is left out: {why}"
+        f"{result.model.name} on {result.task.name} is left out: {why}"
         for result in results
         if (why := _why_left_out(result))
     ]
 
 
-def published_sheets(results: Sequence[StoredResult] = ()) -> list[Sheet]:
+def published_sheets(results: Sequence[Result] = ()) -> list[Sheet]:
     """Give both tables as they are shown; a run's cell holds its difference from the figure above it, too."""
     return [_sheet(table) for table in published_tables(results)]
 
 
-def published_notes(results: Sequence[StoredResult]) -> list[str]:
+def published_notes(results: Sequence[Result]) -> list[str]:
     """What is to be told below the tables."""
     explained = [f"{_RUN_MARK} a run, with its difference from its model's published figure"] if results else []
     return explained + left_out(results)
@@ -138,29 +137,27 @@ def _place(run: PublishedRow, rows: Sequence[PublishedRow]) -> int:
     return higher[0] if higher else len(rows)
 
 
-def _runs(results: Sequence[StoredResult]) -> list[_Run]:
+def _runs(results: Sequence[Result]) -> list[_Run]:
     """Put together the results of one model with one set of settings."""
     runs: dict[tuple[object, ...], _Run] = {}
     for result in results:
-        folder = result.path.parent
-        experiment = folder.name if folder.parent.name == EXPERIMENTS else ""
-        backend = str(sorted((result.own.get("backend") or {}).items()))
+        experiment = result.experiment
+        backend = str(sorted(result.backend.items()))
         label = f"{result.model.name} ({experiment})" if experiment else result.model.name
-        key = (result.model, experiment, backend, folder)
+        key = (result.model, experiment, backend, result.path and result.path.parent)
         run = runs.setdefault(key, _Run(result.model.hub_id, label, {}))
-        run.values[result.task_name] = result.scores[_METRIC]
+        run.values[result.task.name] = result.scores[_METRIC]
     return list(runs.values())
 
 
-def _why_left_out(result: StoredResult) -> str:
-    task = result.own["task"]
-    if result.task_name not in {figure.task for figure in all_figures() if figure.source == "table"}:
+def _why_left_out(result: Result) -> str:
+    if result.task.name not in {figure.task for figure in all_figures() if figure.source == "table"}:
         return "neither table has this task"
-    if task.get("limit") is not None:
-        return f"it is of {task['limit']} queries only"
-    if task["differences"]:
-        return f"its data differ from the published: {task['differences'][0]}"
-    return "" if _METRIC in result.scores else f"it has no {_METRIC}"
+    if result.incomparable == "limit":
+        return f"it is of {result.limit} queries only"
+    if result.incomparable:
+        return f"its data differ from the published: {result.task.differences[0]}"
+    return "" if math.isfinite(result.scores.get(_METRIC, math.nan)) else f"it has no {_METRIC}"
 
 
 def _sheet(table: PublishedTable) -> Sheet:

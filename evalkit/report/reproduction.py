@@ -14,9 +14,9 @@ from evalkit.metrics.measures import PROTOCOLS
 from evalkit.output.console import Tone, print_lines
 from evalkit.output.numbers import percent, points, signed
 from evalkit.output.sheets import Sheet, SheetCell, SheetRow, print_sheets
-from evalkit.records import Result
 from evalkit.results import published
 from evalkit.results.published import AVERAGE_TASK, HEADLESS, NOISE_POINTS, RANDOM_HEAD, KnownMistake, PublishedFigure
+from evalkit.results.result import Result
 
 PROTOCOL = "cmteb-v1"
 MAP, MRR = METRICS = PROTOCOLS[PROTOCOL].leading_names
@@ -141,14 +141,13 @@ def _cell(result: Result, metric: str, find: Find) -> ReproducedFigure:
 
 def _obstacle(result: Result, figure: PublishedFigure | None) -> tuple[str, bool]:
     """Why a result can't be compared with a figure, and whether the user asked for that; an empty reason where it can."""
-    limit = result.config.get("limit") if result.task.limit is None else result.task.limit
-    if limit is not None:
-        return f"limit={limit}", True
+    if result.limit is not None:
+        return f"limit={result.limit}", True
     if figure is None:
         return "nothing published", True
     if _other_weights(result):
         return "other weights", False
-    return ("other data", False) if result.task.differences else ("", True)
+    return result.incomparable, not result.incomparable
 
 
 def _other_weights(result: Result) -> bool:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 from evalkit.metrics.measures import PROTOCOLS, Measure, asked_measures
@@ -17,12 +15,13 @@ from evalkit.output.json import write_json
 from evalkit.output.numbers import counted, exceeds, listed, percent, percent_range, points, points_beyond, tied_range
 from evalkit.output.sheets import ColumnKind, Sheet, SheetCell, SheetRow, print_sheets
 from evalkit.output.text import without_home
-from evalkit.records import PrecisionCheck, Result
+from evalkit.records import PrecisionCheck
 from evalkit.report.first_stage import print_first_stages
 from evalkit.report.reproduction import ReproducedFigure, claimed_model, verdict_cells
 from evalkit.results import published
 from evalkit.results.published import PublishedFigure
-from evalkit.results.writing import count_queries, pairs_per_second, result_json, tokens_per_second
+from evalkit.results.result import Result
+from evalkit.results.writing import result_json
 
 _WITHIN_NOISE = "~"
 _SHOWN_DISAGREEMENTS = 3
@@ -61,19 +60,19 @@ def summary_sheet(results: Sequence[Result]) -> Sheet:
     return sheet.without_empty_columns()
 
 
-def print_summary(results: Sequence[Result], console: Console, paths: Sequence[Path] = ()) -> None:
-    """Print the table and, per result, what it rests on; `paths` are the results' files, in the same order.
+def print_summary(results: Sequence[Result], console: Console) -> None:
+    """Print the table and, per result, what it rests on, with its file where it is written.
 
     The table is never cut: where no terminal sets the width it takes what it needs.
     """
     print_sheets([summary_sheet(results)], console)
     console.print()
-    print_lines((*_result_lines(results, paths), *_disagreement_lines(results)), console)
+    print_lines((*_result_lines(results), *_disagreement_lines(results)), console)
     print_first_stages(results, console)
 
 
-def print_summary_json(results: Sequence[Result], paths: Sequence[Path]) -> bool:
-    """Print the results as their files hold them, each with its file, and whether figures were reproduced.
+def print_summary_json(results: Sequence[Result]) -> bool:
+    """Print written results as their files hold them, each with its file, and whether figures were reproduced.
 
     `reproduction` has a list per model that was to reproduce published figures. Tells whether none of them failed.
     """
@@ -82,9 +81,7 @@ def print_summary_json(results: Sequence[Result], paths: Sequence[Path]) -> bool
         hub_id: verdict_cells([result for result in reproduced if claimed_model(result) == hub_id])
         for hub_id in dict.fromkeys(map(claimed_model, reproduced))
     }
-    content: dict[str, Any] = {
-        "results": [{"file": str(path), **result_json(result)} for result, path in zip(results, paths, strict=True)]
-    }
+    content: dict[str, Any] = {"results": [{"file": str(result.path), **result_json(result)} for result in results]}
     if cells:
         content["reproduction"] = {hub_id: [_verdict(cell) for cell in own] for hub_id, own in cells.items()}
     write_json(content)
@@ -102,7 +99,7 @@ def _by_model(results: Iterable[Result]) -> list[list[Result]]:
     groups: dict[tuple[object, ...], list[Result]] = {}
     for result in results:
         backend = str(sorted(result.backend.items()))
-        groups.setdefault((result.model, result.protocol, backend, _limit(result)), []).append(result)
+        groups.setdefault((result.model, result.protocol, backend, result.limit), []).append(result)
     return list(groups.values())
 
 
@@ -120,7 +117,7 @@ def _result_row(result: Result, asked: Sequence[Measure], *, named: bool) -> She
         percent_range(result.intervals[first.name]) if first.name in result.intervals else "",
         _tie_ranges([result], (first, second, *asked)),
         _published(figure),
-        _difference(result.scores[first.name], figure, _other_data(result)),
+        _difference(result.scores[first.name], figure, result.incomparable),
     )
 
 
@@ -141,7 +138,7 @@ def _average_row(group: Sequence[Result], asked: Sequence[Measure], *, named: bo
         "",
         _tie_ranges(group, (first, second, *asked)),
         _published(figure),
-        _difference(_mean(group, first), figure, next(filter(None, map(_other_data, group)), "")),
+        _difference(_mean(group, first), figure, next(filter(None, (result.incomparable for result in group)), "")),
     )
 
 
@@ -156,10 +153,6 @@ def _titles(protocols: Sequence[str]) -> tuple[str, str]:
         return leading[0][0].title, leading[0][1].title
     first, second = ({pair[place].metric.title for pair in leading} for place in (0, 1))
     return first.pop() if len(first) == 1 else "main score", second.pop() if len(second) == 1 else "second score"
-
-
-def _limit(result: Result) -> object:
-    return result.config.get("limit") if result.task.limit is None else result.task.limit
 
 
 def _tie_ranges(group: Sequence[Result], measures: Sequence[Measure]) -> str:
@@ -188,18 +181,11 @@ def _published(figure: PublishedFigure | None) -> str:
     return f"{percent(figure.value)} {published.origin(figure)}" if figure else ""
 
 
-def _other_data(result: Result) -> str:
-    """Why a published figure can't be compared with the result, if it can't."""
-    if _limit(result) is not None:
-        return "limit"
-    return "other data" if result.task.differences else ""
-
-
-def _difference(value: float, figure: PublishedFigure | None, other_data: str) -> str | SheetCell:
+def _difference(value: float, figure: PublishedFigure | None, incomparable: str) -> str | SheetCell:
     if figure is None or not math.isfinite(value):
         return ""
-    if other_data:
-        return SheetCell(f"n/a ({other_data})", "dim")
+    if incomparable:
+        return SheetCell(f"n/a ({incomparable})", "dim")
     difference = (value - figure.value) * 100
     shown = points_beyond(difference, published.NOISE_POINTS)
     if exceeds(difference, published.NOISE_POINTS):
@@ -207,16 +193,16 @@ def _difference(value: float, figure: PublishedFigure | None, other_data: str) -
     return SheetCell(f"{shown} {_WITHIN_NOISE}", "good")
 
 
-def _result_lines(results: Sequence[Result], paths: Sequence[Path]) -> list[str]:
+def _result_lines(results: Sequence[Result]) -> list[str]:
     lines = []
-    for number, result in enumerate(results):
-        scored, dropped = count_queries(result)
+    for result in results:
+        scored, dropped = result.scored_queries, result.dropped_queries
         facts = [f"{counted(scored, 'query')} scored, {dropped:,} dropped", *_speed(result)]
         truncated = _truncated_share(result)
         if truncated is not None:
             facts.append(f"{truncated * 100:.1f} % truncated")
-        if number < len(paths):
-            facts.append(without_home(str(paths[number])))
+        if result.path is not None:
+            facts.append(without_home(str(result.path)))
         lines.append(f"{result.model.name} on {result.task.name}: {'; '.join(facts)}")
         if result.precision is not None:
             lines.append(_precision_line(result.precision))
@@ -224,20 +210,22 @@ def _result_lines(results: Sequence[Result], paths: Sequence[Path]) -> list[str]
 
 
 def _speed(result: Result) -> list[str]:
-    usage = result.usage
+    timing = result.timing
     pairs = f"{len(result.candidates):,} pairs"
-    rate = pairs_per_second(result)
-    if usage.items_from_store:
+    rate = timing.pairs_per_second
+    if timing.items_from_store:
         pairs += (
-            ", all from the store" if rate is None else f", {usage.items_from_store / usage.items:.0%} from the store"
+            ", all from the store"
+            if rate is None
+            else f", {timing.items_from_store / result.usage.items:.0%} from the store"
         )
     if rate is None:
         return [pairs]
-    tokens = tokens_per_second(result)
+    tokens = timing.tokens_per_second
     facts = [f"{pairs} at {rate:,.0f} pairs/s" + (f", {tokens:,.0f} tokens/s" if tokens else "")]
-    if usage.latencies:
-        half, most = np.percentile(usage.latencies, (50, 95))
-        facts.append(f"a query's candidates take {half:.3g} s (p50), {most:.3g} s (p95)")
+    latency = timing.latency_seconds
+    if latency:
+        facts.append(f"a query's candidates take {latency.p50:.3g} s (p50), {latency.p95:.3g} s (p95)")
     return facts
 
 

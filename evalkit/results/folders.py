@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from evalkit.errors import EvalkitError
+from evalkit.output.text import homeless
 from evalkit.records import ModelIdentity
 
 MODEL_FILE = "model_meta.json"
@@ -35,9 +36,14 @@ def result_folder(results_dir: Path, identity: ModelIdentity, deviations: Mappin
     return folder / EXPERIMENTS / experiment_slug(deviations) if deviations else folder
 
 
+def experiment_of(path: Path) -> str:
+    """Name the experiment that a result's file lies in the folder of; empty where it is a model's own result."""
+    return path.parent.name if path.parent.parent.name == EXPERIMENTS else ""
+
+
 def experiment_slug(deviations: Mapping[str, object]) -> str:
     """Name a folder after settings: `dtype-bf16_limit-5`, with a hash where the words alone could mean other settings."""
-    settings = {name: deviations[name] for name in sorted(deviations)}
+    settings = homeless({name: deviations[name] for name in sorted(deviations)})
     texts = {
         name: value if isinstance(value, str) else json.dumps(value, default=str) for name, value in settings.items()
     }

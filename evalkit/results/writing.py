@@ -15,25 +15,23 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from evalkit.errors import EvalkitError
-from evalkit.metrics.measures import find_measure
 from evalkit.output.files import replace_files
 from evalkit.output.json import json_bytes, plain_json
 from evalkit.output.text import homeless
-from evalkit.records import ModelIdentity, Result, Task, Usage
-from evalkit.results.folders import EXPERIMENTS, MODEL_FILE, NO_REVISION, file_name
+from evalkit.records import ModelIdentity, TaskIdentity
+from evalkit.results.folders import MODEL_FILE, NO_REVISION, file_name
+from evalkit.results.result import BLOCK_FIELDS, TEXT_COLUMNS, Result
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+UNPINNED = "unpinned"  # the revision of data that have none, where mteb wants a string
 
 TIMING_KEYS = (("evaluation_time",), ("evalkit", "timing"), ("evalkit", "provenance", "timestamp"))
 """Where the JSON holds times, and what else differs between a run and its repetition (what the store already had)."""
 
-_TEXT_COLUMNS = ("query", "text")
 _MODEL_TYPES = {
     "cross-encoder": "cross-encoder",
     "llm-reranker": "cross-encoder",
@@ -56,7 +54,7 @@ def write_result(result: Result, folder: Path, with_texts: bool = False) -> Path
     contents = {
         folder / f"{name}.queries.parquet": _parquet(result.queries, with_texts),
         folder / f"{name}.run.parquet": _parquet(result.candidates, with_texts),
-        folder / MODEL_FILE: json_bytes(model_meta(result.model, folder)),
+        folder / MODEL_FILE: json_bytes(model_meta(result.model, result.experiment)),
         path: json_bytes(result_json(result)),
     }
     try:
@@ -70,12 +68,12 @@ def write_result(result: Result, folder: Path, with_texts: bool = False) -> Path
     return path
 
 
-def result_file(task: Task, folder: Path) -> Path:
+def result_file(task: TaskIdentity, folder: Path) -> Path:
     """Name the JSON file of a task's result in its folder."""
     return folder / f"{file_name(task.mteb_name)}.json"
 
 
-def refuse_other_data(task: Task, path: Path) -> None:
+def refuse_other_data(task: TaskIdentity, path: Path) -> None:
     """Raise EvalkitError where a result on other data of the task's name stands in the file: it would be lost."""
     try:
         fingerprint = json.loads(path.read_text(encoding="utf-8"))["evalkit"]["task"]["fingerprint"]
@@ -89,48 +87,31 @@ def refuse_other_data(task: Task, path: Path) -> None:
 
 
 def result_json(result: Result) -> dict[str, Any]:
-    """Give a result as its JSON file holds it, with null for NaN and infinities."""
+    """Return a result as its JSON file holds it, with null for NaN and infinities."""
+    return {**mteb_json(result), "evalkit": homeless(plain_json(_own_block(result)))}
+
+
+def mteb_json(result: Result) -> dict[str, Any]:
+    """Return the part of a result's JSON that is mteb's."""
     scores = {
         "hf_subset": result.task.subset,
         "languages": result.task.languages,
         "main_score": result.scores[result.main_score],
         **result.scores,
     }
+    packages = result.provenance.get("packages")
+    version = packages.get("mteb") if isinstance(packages, Mapping) else None
     content: dict[str, Any] = plain_json(
         {
-            "dataset_revision": result.task.revision or "unpinned",
+            "dataset_revision": result.task.revision or UNPINNED,
             "task_name": result.task.mteb_name,
-            "mteb_version": importlib.metadata.version("mteb"),
-            "evaluation_time": result.usage.seconds,
+            "mteb_version": version or importlib.metadata.version("mteb"),
+            "evaluation_time": result.timing.seconds,
             "kg_co2_emissions": None,
             "scores": {result.task.split: [scores]},
-            "evalkit": homeless(plain_json(_own_block(result))),
         }
     )
     return content
-
-
-def count_queries(result: Result) -> tuple[int, int]:
-    """Count the queries that have a value under the leading protocol, and those that it drops."""
-    column = find_measure(result.main_score).column
-    scored = int(result.queries[column].notna().sum())
-    return scored, len(result.queries) - scored
-
-
-def pairs_per_second(result: Result) -> float | None:
-    """Give the candidates scored per second, without what the store already had; None where nothing was scored."""
-    usage: Usage = result.usage
-    if not usage.seconds or usage.items <= usage.items_from_store:
-        return None
-    return len(result.candidates) * (1 - usage.items_from_store / usage.items) / usage.seconds
-
-
-def tokens_per_second(result: Result) -> float | None:
-    """Give the tokens read per second, padding apart; None where nothing was scored or the scorer does not count them."""
-    usage: Usage = result.usage
-    if not usage.tokens or not usage.seconds or usage.items <= usage.items_from_store:
-        return None
-    return usage.tokens * (1 - usage.items_from_store / usage.items) / usage.seconds
 
 
 def without_timings(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -145,44 +126,23 @@ def without_timings(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _own_block(result: Result) -> dict[str, Any]:
-    scored, dropped = count_queries(result)
-    task = {field.name: getattr(result.task, field.name) for field in fields(result.task) if field.name != "requests"}
-    if result.task.first_stage is None:
-        del task["first_stage"]
+    block = {name: getattr(result, name) for name in BLOCK_FIELDS}
+    block["task"] = {one.name: getattr(result.task, one.name) for one in fields(TaskIdentity)}
+    for holder in (block, block["task"]):
+        if holder["first_stage"] is None:
+            del holder["first_stage"]
     return {
         "schema_version": SCHEMA_VERSION,
-        "protocol": result.protocol,
-        "main_score": result.main_score,
-        "model": result.model,
-        "task": task,
-        "queries": {"scored": scored, "dropped": dropped},
-        "intervals": result.intervals,
-        "ties": result.ties,
-        "usage": {name: getattr(result.usage, name) for name in ("items", "tokens", "truncated_items")},
-        "timing": _timing(result),
-        "backend": result.backend,
-        "precision": result.precision,
-        "config": result.config,
-        "provenance": result.provenance,
-        **({} if result.first_stage is None else {"first_stage": result.first_stage}),
+        "queries": {"scored": result.scored_queries, "dropped": result.dropped_queries},
+        **block,
     }
 
 
-def _timing(result: Result) -> dict[str, Any]:
-    usage = result.usage
-    percentiles = {f"p{q}": float(np.percentile(usage.latencies, q)) for q in (50, 95)} if usage.latencies else None
-    return {
-        "seconds": usage.seconds,
-        "pairs_per_second": pairs_per_second(result),
-        "tokens_per_second": tokens_per_second(result),
-        "items_from_store": usage.items_from_store,
-        "padding_tokens": usage.padding_tokens,
-        "latency_seconds": percentiles,
-    }
+def model_meta(identity: ModelIdentity, experiment: str) -> dict[str, Any]:
+    """Describe a model as mteb wants it in a folder of results; `experiment_kwargs` is how mteb keeps experiments apart.
 
-
-def model_meta(identity: ModelIdentity, folder: Path) -> dict[str, Any]:
-    """Describe a model as mteb wants it in a folder of results; `experiment_kwargs` is how mteb keeps experiments apart."""
+    `experiment` names the settings that deviate; empty where none do.
+    """
     unknown = (
         "loader",
         "release_date",
@@ -199,7 +159,6 @@ def model_meta(identity: ModelIdentity, folder: Path) -> dict[str, Any]:
         "use_instructions",
         "training_datasets",
     )
-    experiment = folder.name if folder.parent.name == EXPERIMENTS else None
     return {
         **dict.fromkeys(unknown),
         "name": identity.hub_id,
@@ -214,7 +173,7 @@ def _parquet(table: pd.DataFrame, with_texts: bool) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    kept = table if with_texts else table.drop(columns=[name for name in _TEXT_COLUMNS if name in table.columns])
+    kept = table if with_texts else table.drop(columns=[name for name in TEXT_COLUMNS if name in table.columns])
     # pandas' own metadata names its version, and equal tables should be equal files
     arrow = pa.Table.from_pandas(kept, preserve_index=False).replace_schema_metadata(None)
     sink = io.BytesIO()

@@ -23,7 +23,8 @@ from evalkit.configuration.files import read_option
 from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import Runtime
 from evalkit.models.settings import model_settings
-from evalkit.records import Result, Run
+from evalkit.records import Run
+from evalkit.results.result import Result
 from evalkit.scoring.engine import score_task
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no NVIDIA GPU")

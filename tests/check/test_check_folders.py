@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+import pandas as pd
 import pytest
 
-from evalkit.check.folders import Pairing, pair_results, place_of, settings_of
-from evalkit.results.reading import StoredResult
+from evalkit.check.folders import Pairing, pair_results, place_of
+from evalkit.records import ModelIdentity, TaskIdentity, TaskStatistics
+from evalkit.results.folders import experiment_of
+from evalkit.results.result import Result, TablesInMemory
 
 PATH = Path("results/local__m/r1/Task.json")
 
 
-def stored(revision: str = "r1", model: str = "local/m", task: str = "Task", settings: str = "") -> StoredResult:
-    """A result as far as its pairing looks at it."""
-    fields = {"name": "m", "hub_id": model, "revision": revision, "kind": "run", "weights_hash": ""}
-    content: dict[str, Any] = {"task_name": task, "evalkit": {"model": fields}}
+def stored(revision: str = "r1", model: str = "local/m", task: str = "Task", settings: str = "") -> Result:
+    """A result as far as its pairing looks at it; `settings` are the folder of an experiment."""
     folder = Path("results") / model.replace("/", "__") / revision
     folder = folder / "experiments" / settings if settings else folder
-    return StoredResult(folder / f"{task}.json", content)
+    statistics = TaskStatistics(4, 8, 4, 0, 1, 40, 400, 4, 8)
+    return Result(
+        model=ModelIdentity("m", model, revision, "run"),
+        task=TaskIdentity(task, task, "test", (), "cmteb", "hand", "", "f" * 64, statistics),
+        protocol="cmteb-v1",
+        main_score="map",
+        scores={"map": 0.5, "mrr": 0.5},
+        tables=TablesInMemory(pd.DataFrame(), pd.DataFrame()),
+        config={},
+        deviations=None,
+        path=folder / f"{task}.json",
+    )
 
 
 def counts(pairing: Pairing) -> tuple[int, int, int, int]:
@@ -59,8 +70,8 @@ def test_several_revisions(old: list[str], new: list[str], expected: tuple[int, 
 
 
 def test_places() -> None:
-    experiment = stored(settings="limit-5").path
-    assert (settings_of(PATH), settings_of(experiment)) == ("", "limit-5")
+    experiment = PATH.parent / "experiments" / "limit-5" / PATH.name
+    assert (experiment_of(PATH), experiment_of(experiment)) == ("", "limit-5")
     assert place_of(PATH) == ("local__m", "", "Task")
     assert place_of(experiment) == ("local__m", "limit-5", "Task")
-    assert place_of(stored("r2").path) == place_of(PATH)
+    assert place_of(Path("results/local__m/r2/Task.json")) == place_of(PATH)

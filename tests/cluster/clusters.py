@@ -44,7 +44,12 @@ def ray_cluster(nodes: int) -> Iterator[Any]:
 
 @contextmanager
 def ray_head(token: str) -> Iterator[str]:
-    """A cluster of one node that users start by hand, and that wants a token; the address of its Ray Client server."""
+    """A cluster of one node that users start by hand, and that wants a token; the address of its Ray Client server.
+
+    Ray's proxy forks a server for each client, from a process in which gRPC's threads run. gRPC's own handlers of a fork can
+    abort the child (SIGABRT) before it becomes the server; where Ray looks at its command line just then, it answers the client
+    with psutil.ZombieProcess. The child execs at once and needs none of these handlers, so they are switched off.
+    """
     folder = tempfile.mkdtemp(prefix="ray")  # sockets have short names
     port, client_port = free_port(), free_port()
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=1"]
@@ -53,7 +58,7 @@ def ray_head(token: str) -> Iterator[str]:
         [*command, *ports, f"--temp-dir={folder}", "--include-dashboard=false"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env=os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token},
+        env=os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "GRPC_ENABLE_FORK_SUPPORT": "0"},
         start_new_session=True,
     )
     try:

@@ -19,7 +19,8 @@ from mutations import DEEP, NASTY, TEXTS, damaged, mutated
 from evalkit.audit.names import task_name
 from evalkit.audit.readers import read_figures
 from evalkit.report.exports.card import update_card
-from evalkit.results.reading import StoredResult, load_result
+from evalkit.results.reading import read_result
+from evalkit.results.result import Result
 
 KIND = "cards"
 FRONT: dict[str, Any] = {
@@ -130,10 +131,10 @@ def test_audited_cards(front: str) -> None:
 
 
 @cache
-def results() -> list[StoredResult]:
+def results() -> list[Result]:
     with tempfile.TemporaryDirectory() as place:
         task = ranking_task(4)
-        result = load_result(write_scores(Path(place) / "results", task, noisy_scores(task), model="scorer"))
+        result = read_result(write_scores(Path(place) / "results", task, noisy_scores(task), model="scorer"))
         _ = result.queries
         return [result]
 

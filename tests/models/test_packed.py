@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from evalkit.models import packed
+from evalkit.models import bert
 from evalkit.models.bert import has_bert_layers
 from evalkit.models.local import TokenizedNetwork
 from evalkit.models.networks import load_inputs, load_network
@@ -53,12 +53,12 @@ def outputs_of(folder: Path, **fields: Any) -> tuple[np.ndarray, np.ndarray]:
     assert not arrays["attention_mask"].all()
     with torch.inference_mode():
         padded = network(**{name: torch.from_numpy(array) for name, array in arrays.items()}).numpy()
-    return padded, packed.packed_forward(network, CPU)(arrays)
+    return padded, bert.packed_forward(network, CPU)(arrays)
 
 
 @pytest.fixture(autouse=True)
 def _kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packed, "attend", attend_each_input)
+    monkeypatch.setattr(bert, "attend", attend_each_input)
 
 
 @pytest.mark.parametrize("architecture", ["XLM-R", "BERT"])
@@ -84,7 +84,7 @@ def test_a_row_holds_every_token_that_is_no_padding() -> None:
         "input_ids": np.array([[0, 7, 1, 8, 2], [0, 9, 2, 1, 1]]),
         "attention_mask": np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]),
     }
-    row, offsets = packed.pack_rows(arrays, Config)
+    row, offsets = bert.pack_rows(arrays, Config)
     assert row["input_ids"].tolist() == [[0, 7, 1, 8, 2, 0, 9, 2]]
     assert row["position_ids"].tolist() == [[2, 3, 1, 4, 5, 2, 3, 4]]
     assert offsets.tolist() == [0, 5, 8]
@@ -100,4 +100,4 @@ def test_a_model_with_code_of_its_own_is_left_alone(tiny_bert_reranker: Path) ->
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_a_processor_pads(dtype: torch.dtype) -> None:
-    assert not packed.runs_packed(None, CPU, dtype)
+    assert not bert.runs_packed(None, CPU, dtype)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from command import run_here
 from rich.console import Console
 
+from evalkit.output.json import json_bytes
 from evalkit.output.sheets import print_notes, print_sheets, sheets_as_markdown
+from evalkit.records import ModelIdentity, TaskIdentity, TaskStatistics
 from evalkit.report.published_tables import PublishedRow, left_out, published_notes, published_sheets, published_tables
-from evalkit.results.reading import StoredResult
+from evalkit.results.result import Result, TablesInMemory
+from evalkit.results.writing import result_json
 
 ROOT = Path(__file__).parent.parent.parent
 GOLDEN = ROOT / "tests/golden"
@@ -24,29 +27,38 @@ BASE_RUN = dict(zip(SIX, (0.67277, 0.64001, 0.60449, 0.35459, 0.81271, 0.84104),
 
 
 def stored(
-    task: str, value: float, model: str = "BAAI/bge-reranker-base", folder: str = "rev", **task_block: Any
-) -> StoredResult:
-    """A result as its JSON holds it: what these tables read of it."""
+    task: str,
+    value: float,
+    model: str = "BAAI/bge-reranker-base",
+    deviations: dict[str, Any] | None = None,
+    **data: Any,
+) -> Result:
+    """A result as far as these tables read it; `data` are fields of its task."""
     name = model.rpartition("/")[2]
-    own = {
-        "model": {"name": name, "hub_id": model, "revision": "rev", "kind": "cross-encoder", "weights_hash": ""},
-        "task": {"name": task, "limit": None, "differences": [], **task_block},
-        "backend": {"name": "torch"},
-        "protocol": "cmteb-v1",
-    }
-    content = {"task_name": task, "scores": {"test": [{"map": value, "mrr": 0.5}]}, "evalkit": own}
-    return StoredResult(Path("results") / model.replace("/", "__") / folder / f"{task}.json", content)
+    statistics = TaskStatistics(4, 8, 4, 0, 1, 40, 400, 4, 8)
+    return Result(
+        model=ModelIdentity(name, model, "rev", "cross-encoder"),
+        task=TaskIdentity(task, task, "test", (), "cmteb", "hand", "", "f" * 64, statistics, **data),
+        protocol="cmteb-v1",
+        main_score="map",
+        scores={"map": value, "mrr": 0.5},
+        tables=TablesInMemory(pd.DataFrame({"ap": [value]}), pd.DataFrame()),
+        config={},
+        backend={"name": "torch"},
+        deviations=deviations or {},
+        path=Path("results") / model.replace("/", "__") / "rev" / f"{task}.json",
+    )
 
 
-def suite(values: dict[str, float], **arguments: Any) -> list[StoredResult]:
+def suite(values: dict[str, float], **arguments: Any) -> list[Result]:
     return [stored(task, value, **arguments) for task, value in values.items()]
 
 
-def rows(results: list[StoredResult], table: int = 0) -> list[PublishedRow]:
+def rows(results: list[Result], table: int = 0) -> list[PublishedRow]:
     return list(published_tables(results)[table].rows)
 
 
-def rendered(results: list[StoredResult], width: int | None = None) -> str:
+def rendered(results: list[Result], width: int | None = None) -> str:
     file = io.StringIO()
     console = Console(file=file, width=width or 80, force_terminal=width is not None, color_system=None, markup=False)
     print_sheets(published_sheets(results), console)
@@ -120,7 +132,7 @@ def test_an_average_is_over_precisely_the_tables_tasks() -> None:
 def test_parts_of_tasks_other_data_and_other_tasks_stay_out_and_it_is_said() -> None:
     results = [
         stored("CMedQAv1", 0.9, limit=5),
-        stored("CMedQAv2", 0.9, differences=["999 queries, published are 1000"]),
+        stored("CMedQAv2", 0.9, differences=("999 queries, published are 1000",)),
         stored("demo-zh", 0.9),
     ]
     assert not any(row.is_run for table in published_tables(results) for row in table.rows)
@@ -132,7 +144,7 @@ def test_parts_of_tasks_other_data_and_other_tasks_stay_out_and_it_is_said() -> 
 
 
 def test_runs_with_other_settings_are_rows_of_their_own() -> None:
-    plain, bf16 = stored("CMedQAv1", 0.81), stored("CMedQAv1", 0.80, folder="rev/experiments/dtype-bf16")
+    plain, bf16 = stored("CMedQAv1", 0.81), stored("CMedQAv1", 0.80, deviations={"dtype": "bf16"})
     found = [row for row in rows([plain, bf16]) if row.is_run]
     assert [(row.label, row.cells[4]) for row in found] == [
         ("bge-reranker-base", "81.00"),
@@ -172,11 +184,8 @@ def test_the_command_shows_the_tables_and_a_result_among_them(tmp_path: Path) ->
     done = run_here("report", "--published", "-o", str(tmp_path / "tables.md"))
     assert (done.code, done.stdout) == (0, "")
     assert (tmp_path / "tables.md").read_text("utf-8") == (GOLDEN / "published-tables.md").read_text("utf-8")
-    result = stored("CMedQAv1", 0.5)
-    own = {**result.own, "schema_version": 1, "main_score": "map", "config": {}}
-    own["task"] = {**own["task"], "mteb_name": "x", "split": "test", "fingerprint": "", "statistics": {}}
     path = tmp_path / "CMedQAv1.json"
-    path.write_text(json.dumps({**result.content, "dataset_revision": "r", "evalkit": own}), encoding="utf-8")
+    path.write_bytes(json_bytes(result_json(stored("CMedQAv1", 0.5))))
     done = run_here("report", "--published", str(path))
     assert done.code == 0, done.stderr
     assert "› bge-reranker-base" in done.stdout

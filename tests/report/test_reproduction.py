@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,10 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from evalkit.records import ModelIdentity, PrecisionCheck, Result, Task, TaskStatistics, TieRange, Usage
+from evalkit.records import ModelIdentity, PrecisionCheck, TaskIdentity, TaskStatistics, TieRange
 from evalkit.report.reproduction import ReproducedFigure, first_looks, print_reproduction, verdict_cells
 from evalkit.results import published
+from evalkit.results.result import Result, TablesInMemory
 
 CARD = "BAAI/bge-reranker-base"
 # the card's own figures, in percent
@@ -34,15 +36,15 @@ def result(
     statistics = TaskStatistics(4, 8, 4, 0, 1, 40, 400, 4, 8)
     fields: dict[str, Any] = {
         "model": ModelIdentity("bge-reranker-base", CARD, str(OWN["revision"]), "cross-encoder"),
-        "task": Task(task, task, "dev", (), "cmteb", "hand", "", (), "f" * 64, statistics, (), limit, differences),
+        "task": TaskIdentity(task, task, "dev", (), "cmteb", "hand", "", "f" * 64, statistics, (), limit, differences),
         "protocol": "cmteb-v1",
         "main_score": "map",
         "scores": {"map": (SIX[task] + moved) / 100, "mrr": (MRRS.get(task, 50.0) + mrr_moved) / 100},
         "intervals": {},
         "ties": {},
-        "queries": pd.DataFrame({"ap": np.ones(QUERIES.get(task, 100))}),
-        "candidates": pd.DataFrame({"score": np.zeros(8, np.float32)}),
-        "usage": Usage(1.0, 8),
+        "tables": TablesInMemory(
+            pd.DataFrame({"ap": np.ones(QUERIES.get(task, 100))}), pd.DataFrame({"score": np.zeros(8, np.float32)})
+        ),
         "backend": {"name": "torch"},
         "config": {"limit": limit, "model": {**OWN, **(model or {})}, "dtype": "fp32", **(config or {})},
     }
@@ -116,7 +118,7 @@ GOLDEN = {"matches": True, "dtype": "fp32"}
 def test_a_folder_needs_its_golden_scores(checks: list[dict[str, Any]], verdict: str, fails: bool) -> None:
     local = ModelIdentity("bge-reranker-base", "local/copy", "0123456789ab", "cross-encoder")
     found = result(model=local and {"path": "/copy"}, provenance={"golden_scores": checks})
-    found = Result(**{**{name: getattr(found, name) for name in found.__dataclass_fields__}, "model": local})
+    found = replace(found, model=local)
     assert (cell(found).verdict, cell(found).fails) == (verdict, fails)
 
 

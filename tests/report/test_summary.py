@@ -1,6 +1,7 @@
 import io
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from evalkit.records import ModelIdentity, PrecisionCheck, Result, Task, TaskStatistics, TieRange, Usage
+from evalkit.records import ModelIdentity, PrecisionCheck, TaskIdentity, TaskStatistics, TieRange, Usage
 from evalkit.report.summary import print_summary, summary_sheet
+from evalkit.results.result import Result, TablesInMemory, split_usage
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 SUITE = {
@@ -37,7 +39,7 @@ def result(
     column = "ap" if protocol == "cmteb-v1" else "map_at_1000"
     fields: dict[str, Any] = {
         "model": ModelIdentity(model.split("/")[1], model, "0123456789ab", "cross-encoder"),
-        "task": Task(task, task, "test", ("cmn-Hans",), "cmteb", "hand", "", (), "f" * 64, NO_STATISTICS),
+        "task": TaskIdentity(task, task, "test", ("cmn-Hans",), "cmteb", "hand", "", "f" * 64, NO_STATISTICS),
         "protocol": protocol,
         "main_score": names[0],
         "scores": dict(zip(names, values, strict=True)),
@@ -49,10 +51,13 @@ def result(
         "backend": {"name": "torch"},
         "config": {"limit": None},
     }
-    return Result(**{**fields, **changes})
+    fields |= changes
+    tables = TablesInMemory(fields.pop("queries"), fields.pop("candidates"))
+    usage, timing = split_usage(fields.pop("usage"), len(tables.candidates))
+    return Result(**fields, tables=tables, usage=usage, timing=timing)
 
 
-def rendered(results: Sequence[Result], paths: Sequence[Path] = (), *, terminal: int | None = None) -> str:
+def rendered(results: Sequence[Result], *, terminal: int | None = None) -> str:
     """The summary as plain text: piped, or on a terminal of so many columns."""
     file = io.StringIO()
     console = Console(
@@ -63,7 +68,7 @@ def rendered(results: Sequence[Result], paths: Sequence[Path] = (), *, terminal:
         color_system=None,
         legacy_windows=False,
     )
-    print_summary(results, console, paths)
+    print_summary(results, console)
     return "".join(line.rstrip() + "\n" for line in file.getvalue().splitlines())
 
 
@@ -73,7 +78,7 @@ def row(results: Sequence[Result], number: int = 0) -> dict[str, str]:
     return {title: str(cell) for (title, _), cell in zip(sheet.columns, sheet.rows[number], strict=True)}
 
 
-def golden_results() -> tuple[list[Result], list[Path]]:
+def golden_results() -> list[Result]:
     tied = (TieRange(0.55, 0.41, 0.70), TieRange(0.5, 0.1, 1.0))
     results = [result(task=task, values=(value, 0.8)) for task, value in SUITE.items()]
     results += [
@@ -85,20 +90,20 @@ def golden_results() -> tuple[list[Result], list[Path]]:
         result("local/constant", "demo-zh", (0.3333, 1.0), ties=(None, tied[1]), usage=Usage(0.0, 8)),
         result("BAAI/bge-reranker-large", "T2Reranking", (0.70, 0.8), config={"limit": 4}),
     ]
-    return results, [
-        Path("results") / item.model.hub_id.replace("/", "__") / f"{item.task.name}.json" for item in results
+    return [
+        replace(one, path=Path("results") / one.model.hub_id.replace("/", "__") / f"{one.task.name}.json")
+        for one in results
     ]
 
 
 @pytest.mark.parametrize(("name", "terminal"), [("summary-piped", None), ("summary-100-columns", 100)])
 def test_the_summary_is_rendered_as_ever(name: str, terminal: int | None) -> None:
-    results, paths = golden_results()
     expected = (GOLDEN / f"{name}.txt").read_text(encoding="utf-8")
-    assert rendered(results, paths, terminal=terminal) == expected
+    assert rendered(golden_results(), terminal=terminal) == expected
 
 
 def test_a_piped_table_has_whole_names_on_one_line_each() -> None:
-    results, _ = golden_results()
+    results = golden_results()
     lines = rendered(results).splitlines()
     table = lines[: lines.index("")]
     assert len([line for line in table if "CMedQAv1" in line]) == 3
@@ -108,7 +113,7 @@ def test_a_piped_table_has_whole_names_on_one_line_each() -> None:
 
 @pytest.mark.parametrize("columns", [40, 72, 80, 100, 120])
 def test_no_terminal_cuts_a_figure_or_a_name(columns: int) -> None:
-    results, _ = golden_results()
+    results = golden_results()
     lines = rendered(results, terminal=columns).splitlines()
     table = lines[: lines.index("")]
     wide = rendered(results).splitlines()
@@ -247,7 +252,7 @@ def test_a_value_that_is_none_is_not_compared() -> None:
 
 
 def test_a_line_per_result_says_what_it_rests_on() -> None:
-    text = rendered([result()], [Path("results/a.json")])
+    text = rendered([result(path=Path("results/a.json"))])
     assert (
         "bge-reranker-base on CMedQAv1: 3 queries scored, 1 dropped; 8 pairs at 1,600 pairs/s; 25.0 % truncated; "
         "results/a.json\n"

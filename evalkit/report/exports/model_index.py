@@ -9,20 +9,20 @@ import yaml
 
 from evalkit.configuration.files import parse_yaml
 from evalkit.report.exports.selection import dataset_of, main_figures, results_of_one_model
-from evalkit.results.reading import StoredResult
+from evalkit.results.result import Result
 
 KEY = "model-index"
 TASK_TYPE = "Reranking"
 Entry = dict[str, Any]
 
 
-def model_index_text(results: Sequence[StoredResult]) -> str:
+def model_index_text(results: Sequence[Result]) -> str:
     """Write the YAML of one model's results. Raises EvalkitError for several models, or two results of one task."""
     name, entries = model_entries(results)
     return yaml_text({KEY: [{"name": name, "results": entries}]})
 
 
-def model_entries(results: Sequence[StoredResult]) -> tuple[str, list[Entry]]:
+def model_entries(results: Sequence[Result]) -> tuple[str, list[Entry]]:
     """Give the model's name and an entry for each of its tasks: task, dataset, and metrics in percent."""
     chosen = results_of_one_model(results, KEY)
     return chosen[0].model.hub_id.rpartition("/")[2], [_entry(result) for result in chosen]
@@ -43,7 +43,7 @@ def is_model_index(content: bytes) -> bool:
     return isinstance(found, dict) and list(found) == [KEY]
 
 
-def _entry(result: StoredResult) -> Entry:
+def _entry(result: Result) -> Entry:
     dataset = dataset_of(result)
     described: Entry = {
         "type": dataset.identifier,

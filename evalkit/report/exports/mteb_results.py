@@ -15,32 +15,31 @@ from evalkit.errors import EvalkitError
 from evalkit.metrics.measures import PROTOCOLS
 from evalkit.output.json import json_bytes
 from evalkit.results.folders import EXPERIMENTS, MODEL_FILE, file_name, result_folder
-from evalkit.results.reading import StoredResult
-from evalkit.results.writing import model_meta
+from evalkit.results.result import Result
+from evalkit.results.writing import model_meta, mteb_json
 
 FOLDER = "results"
 _MAIN_SCORE = PROTOCOLS["mteb-v2"].main_score
-_SHARED_KEYS = ("dataset_revision", "task_name", "mteb_version", "evaluation_time", "kg_co2_emissions")
 
 
-def mteb_files(results: Sequence[StoredResult]) -> dict[PurePosixPath, bytes]:
+def mteb_files(results: Sequence[Result]) -> dict[PurePosixPath, bytes]:
     """Write each result and, once per folder, its model.
 
     Raises EvalkitError for two results of one task and system, and for a result without mteb-v2's values.
     """
     files: dict[PurePosixPath, bytes] = {}
-    sources: dict[PurePosixPath, Path] = {}
+    sources: dict[PurePosixPath, Path | None] = {}
     for result in results:
         folder = _folder(result)
-        path = folder / f"{file_name(result.content['task_name'])}.json"
+        path = folder / f"{file_name(result.task.mteb_name)}.json"
         if path in sources:
             raise EvalkitError(
-                f"{sources[path]} and {result.path} are both of {result.content['task_name']} by {result.model.hub_id}; "
+                f"{sources[path]} and {result.path} are both of {result.task.mteb_name} by {result.model.hub_id}; "
                 "give one of them"
             )
         sources[path] = result.path
         files[path] = json_bytes(_task_result(result))
-        files[folder / MODEL_FILE] = json_bytes(model_meta(result.model, Path(folder)))
+        files[folder / MODEL_FILE] = json_bytes(model_meta(result.model, result.experiment))
     return files
 
 
@@ -55,21 +54,18 @@ def is_mteb_file(content: bytes) -> bool:
     return {"task_name", "scores"} <= set(found) or {"name", "revision"} <= set(found)
 
 
-def _folder(result: StoredResult) -> PurePosixPath:
+def _folder(result: Result) -> PurePosixPath:
     own = result_folder(Path(FOLDER), result.model, {})
-    parent = result.path.parent
-    if parent.parent.name == EXPERIMENTS:
-        own = own / EXPERIMENTS / parent.name
-    return PurePosixPath(own.as_posix())
+    return PurePosixPath((own / EXPERIMENTS / result.experiment if result.experiment else own).as_posix())
 
 
-def _task_result(result: StoredResult) -> dict[str, Any]:
-    ((split, (row,)),) = result.content["scores"].items()
-    if not isinstance(row.get(_MAIN_SCORE), float | int):
+def _task_result(result: Result) -> dict[str, Any]:
+    content = mteb_json(result)
+    ((split, (row,)),) = content["scores"].items()
+    if row.get(_MAIN_SCORE) is None:
         raise EvalkitError(
             f"{result.path}: scores.{_MAIN_SCORE} is missing, which mteb needs; run the evaluation again"
         )
-    shared = {key: result.content.get(key) for key in _SHARED_KEYS}
     # mteb sets no value where it has none; a null would be no number to it
     scores = {key: value for key, value in row.items() if value is not None}
-    return {**shared, "scores": {split: [{**scores, "main_score": row[_MAIN_SCORE]}]}}
+    return {**content, "scores": {split: [{**scores, "main_score": row[_MAIN_SCORE]}]}}

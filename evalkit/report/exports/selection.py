@@ -12,8 +12,8 @@ from typing import Any
 from evalkit.errors import EvalkitError
 from evalkit.metrics.measures import PROTOCOLS
 from evalkit.output.numbers import listed
-from evalkit.results.folders import EXPERIMENTS
-from evalkit.results.reading import StoredResult
+from evalkit.records import TaskIdentity
+from evalkit.results.result import Result
 
 _COMMIT = re.compile("[0-9a-f]{40}")
 _NAMED = 3
@@ -37,7 +37,7 @@ class Dataset:
     changes: Mapping[str, Any]
 
 
-def results_of_one_model(results: Sequence[StoredResult], format_name: str) -> list[StoredResult]:
+def results_of_one_model(results: Sequence[Result], format_name: str) -> list[Result]:
     """Choose the results that speak for a model: one per task; an experiment only where its task has no other result.
 
     Raises EvalkitError for results of several models, and for two of one task.
@@ -47,47 +47,45 @@ def results_of_one_model(results: Sequence[StoredResult], format_name: str) -> l
         raise EvalkitError(
             f"{format_name} is of one model, but the results are of {listed(models, _NAMED)}; give one model's"
         )
-    whole = {result.task_name for result in results if not _is_experiment(result)}
-    chosen: dict[str, StoredResult] = {}
+    whole = {result.task.name for result in results if not result.experiment}
+    chosen: dict[str, Result] = {}
     for result in results:
-        if _is_experiment(result) and result.task_name in whole:
+        if result.experiment and result.task.name in whole:
             logger.warning(
-                "%s is an experiment and left out: %s has a result of its own", result.path, result.task_name
+                "%s is an experiment and left out: %s has a result of its own", result.path, result.task.name
             )
             continue
-        other = chosen.setdefault(result.task_name, result)
-        if other.path.resolve() != result.path.resolve():
+        other = chosen.setdefault(result.task.name, result)
+        if other is not result and not _is_same_file(other, result):
             raise EvalkitError(
-                f"{format_name} has one result per task, but {other.path} and {result.path} are both of {result.task_name}; "
+                f"{format_name} has one result per task, but {other.path} and {result.path} are both of {result.task.name}; "
                 "give one of them"
             )
     for result in chosen.values():
         changes = dataset_of(result).changes
         if changes:
             said = ", ".join(f"{name} {value}" for name, value in changes.items())
-            logger.warning("%s: not %s as it is (%s); the figures say so", result.path, result.task_name, said)
+            logger.warning("%s: not %s as it is (%s); the figures say so", result.path, result.task.name, said)
     return list(chosen.values())
 
 
-def dataset_of(result: StoredResult) -> Dataset:
+def dataset_of(result: Result) -> Dataset:
     """Name the data of a result. A folder of the user's is named by its task alone, never by its path."""
-    task = result.own["task"]
-    revision, changes = result.content["dataset_revision"], _changes(task)
+    task, changes = result.task, _changes(result.task)
     repository = _repository(result)
-    name = f"MTEB {result.task_name}" if repository else result.task_name
+    name = f"MTEB {task.name}" if repository else task.name
     said = ", ".join(f"{key} {value}" for key, value in changes.items())
-    rows = next(iter(result.content["scores"].values()))
     return Dataset(
-        identifier=repository or task["mteb_name"],
+        identifier=repository or task.mteb_name,
         name=f"{name} ({said})" if said else name,
-        subset=str(rows[0].get("hf_subset") or "default"),
-        split=task["split"],
-        revision=revision if _COMMIT.fullmatch(revision) else "",
+        subset=task.subset,
+        split=task.split,
+        revision=task.revision if _COMMIT.fullmatch(task.revision) else "",
         changes=changes,
     )
 
 
-def main_figures(result: StoredResult) -> Mapping[str, float]:
+def main_figures(result: Result) -> Mapping[str, float]:
     """The leading protocol's metrics, in percent: a fraction's own digits with the point moved."""
     return {metric: in_percent(result.scores[metric]) for metric in PROTOCOLS[result.protocol].leading_names}
 
@@ -97,29 +95,27 @@ def in_percent(fraction: float) -> float:
     return float(Decimal(repr(float(fraction))).scaleb(2))
 
 
-def _is_experiment(result: StoredResult) -> bool:
-    return result.path.parent.parent.name == EXPERIMENTS
+def _is_same_file(one: Result, other: Result) -> bool:
+    return one.path is not None and other.path is not None and one.path.resolve() == other.path.resolve()
 
 
-def _changes(task: Mapping[str, Any]) -> dict[str, Any]:
-    first_stage = task.get("first_stage") or {}
+def _changes(task: TaskIdentity) -> dict[str, Any]:
+    first = task.first_stage
     said = {
-        "limit": task.get("limit"),
-        "candidates": first_stage.get("name"),
-        "top_k": first_stage.get("top_k"),
+        "limit": task.limit,
+        "candidates": first and first.name,
+        "top_k": first and first.top_k,
     }
     return {key: value for key, value in said.items() if value is not None}
 
 
-def _repository(result: StoredResult) -> str:
+def _repository(result: Result) -> str:
     """The dataset's repository on the Hub; empty for data that are not of the Hub, or are not those that it holds."""
-    task = result.own["task"]
-    source = task.get("source")
-    if _COMMIT.fullmatch(result.content["dataset_revision"]) and isinstance(source, str):
-        return source
-    if task["differences"]:
+    if _COMMIT.fullmatch(result.task.revision):
+        return result.task.source
+    if result.task.differences:
         return ""
-    said: Any = result.own["config"].get("task")
+    said: Any = result.config.get("task")
     location = said.get(said.get("source")) if isinstance(said, dict) else None
     repository = location.get("repo") if isinstance(location, dict) else None
     return repository if isinstance(repository, str) else ""

@@ -17,7 +17,8 @@ from evalkit.compare.shared_queries import TaskResults, group_by_task
 from evalkit.compare.systems import system_labels
 from evalkit.errors import EvalkitError
 from evalkit.results.folders import file_name
-from evalkit.results.reading import StoredResult, unretrieved_documents
+from evalkit.results.reading import unretrieved_documents
+from evalkit.results.result import Result
 
 QRELS_SUFFIX, RUN_SUFFIX = ".qrels.trec", ".run.trec"
 _SPACE = re.compile(r"\s")
@@ -25,7 +26,7 @@ _QRELS_LINE = re.compile(rb"\S+ 0 \S+ -?\d+(\n|$)")
 _RUN_LINE = re.compile(rb"\S+ Q0 \S+ \d+ \S+ \S+(\n|$)")
 
 
-def trec_files(results: Sequence[StoredResult]) -> dict[PurePosixPath, bytes]:
+def trec_files(results: Sequence[Result]) -> dict[PurePosixPath, bytes]:
     """Write `<Task>.qrels.trec`, and `<Task>.<system>.run.trec` for each system.
 
     The run tag is the system's name. Relevant documents that were no candidates stand in the qrels. Raises EvalkitError for a
@@ -55,7 +56,7 @@ def is_trec_file(content: bytes) -> bool:
 
 def _task_name(group: TaskResults, groups: Sequence[TaskResults]) -> str:
     """The file's name of a task; where there are several, with what tells its data apart."""
-    name = file_name(group.results[0].content["task_name"])
+    name = file_name(group.results[0].task.mteb_name)
     namesakes = [one for one in groups if one.task == group.task]
     if len({one.fingerprint for one in namesakes}) > 1:
         name += f".{group.fingerprint[:12]}"
@@ -80,7 +81,7 @@ def _qrels(group: TaskResults) -> str:
     return text
 
 
-def _qrels_lines(result: StoredResult) -> Iterator[str]:
+def _qrels_lines(result: Result) -> Iterator[str]:
     """Every candidate with its gain, and the relevant documents that were none; in the tables' order."""
     table = result.candidates
     missed = unretrieved_documents(result.queries)
@@ -93,7 +94,7 @@ def _qrels_lines(result: StoredResult) -> Iterator[str]:
             yield f"{_plain(query_id, 'query', result)} 0 {_plain(doc_id, 'document', result)} {int(gain)}\n"
 
 
-def _run_lines(result: StoredResult, tag: str) -> Iterator[str]:
+def _run_lines(result: Result, tag: str) -> Iterator[str]:
     table, queries = result.candidates, result.queries
     doc_ids = table["doc_id"].to_numpy(object)
     scores = table["score"].to_numpy()
@@ -108,7 +109,7 @@ def _run_lines(result: StoredResult, tag: str) -> Iterator[str]:
             yield f"{query_id} Q0 {doc_ids[place]} {rank} {scores[place]!s} {tag}\n"
 
 
-def _refuse_repetition(doc_ids: Sequence[str], query_id: str, result: StoredResult) -> None:
+def _refuse_repetition(doc_ids: Sequence[str], query_id: str, result: Result) -> None:
     if len(set(doc_ids)) < len(doc_ids):
         twice = next(doc_id for doc_id in doc_ids if doc_ids.count(doc_id) > 1)
         raise EvalkitError(
@@ -116,7 +117,7 @@ def _refuse_repetition(doc_ids: Sequence[str], query_id: str, result: StoredResu
         )
 
 
-def _plain(identifier: str, what: str, result: StoredResult) -> str:
+def _plain(identifier: str, what: str, result: Result) -> str:
     if not identifier or _SPACE.search(identifier):
         raise EvalkitError(
             f"{result.path}: the {what} id {identifier!r} has white space in it or is empty, which TREC files can't hold; "

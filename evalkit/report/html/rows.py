@@ -16,7 +16,7 @@ from evalkit.report.leaderboard import Board, Standing, average_ties
 from evalkit.report.tables import board_name, measured
 from evalkit.results import published
 from evalkit.results.published import PublishedFigure
-from evalkit.results.reading import StoredResult
+from evalkit.results.result import Result
 
 PLOT_WIDTH, _PLOT_MARGIN = 150, 7
 
@@ -106,7 +106,7 @@ def _row(
     facts: SystemFacts,
     standing: Standing,
     figure: PublishedFigure | None,
-    results: Sequence[StoredResult],
+    results: Sequence[Result],
     second: str,
     scale: tuple[float, float],
 ) -> BoardRow:
@@ -138,7 +138,7 @@ def second_metric(board: Board) -> str:
     return first if board.metric == second else second
 
 
-def _mean_of(results: Sequence[StoredResult], metric: str) -> float | None:
+def _mean_of(results: Sequence[Result], metric: str) -> float | None:
     values = [result.scores[metric] for result in results if metric in result.scores]
     return math.fsum(values) / len(values) if len(values) == len(results) else None
 
@@ -150,15 +150,14 @@ def _figure(board: Board, system: System) -> PublishedFigure | None:
 
 
 def _difference(
-    standing: Standing, figure: PublishedFigure | None, results: Sequence[StoredResult]
+    standing: Standing, figure: PublishedFigure | None, results: Sequence[Result]
 ) -> tuple[float | None, str]:
     """Give the percentage points from the published figure, or say why they would mean nothing."""
     if figure is None:
         return None, ""
-    if any(result.own["task"].get("limit") is not None for result in results):
-        return None, "n/a (limit)"
-    if any(result.own["task"]["differences"] for result in results):
-        return None, "n/a (other data)"
+    incomparable = next(filter(None, (result.incomparable for result in results)), "")
+    if incomparable:
+        return None, f"n/a ({incomparable})"
     if not math.isfinite(standing.value):
         return None, "n/a"
     return (standing.value - figure.value) * 100, ""

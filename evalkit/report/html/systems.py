@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from evalkit.compare.shared_queries import TaskResults
 from evalkit.compare.systems import System
 from evalkit.report.content import Report
 from evalkit.report.leaderboard import Board
-from evalkit.results.reading import StoredResult
+from evalkit.results.result import Result
 
 _WITHOUT_MODEL = {"baseline", "run"}  # kinds that only read labels, dice or a file: their speed says nothing
 
-ResultsOf = Mapping[System, StoredResult]
+ResultsOf = Mapping[System, Result]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +45,12 @@ def results_of_board(board: Board, groups: Sequence[TaskResults]) -> list[Result
     return [dict(zip(group.systems, group.results, strict=True)) for group in behind]
 
 
-def mean_pairs_per_second(results: Sequence[StoredResult]) -> float | None:
+def mean_pairs_per_second(results: Sequence[Result]) -> float | None:
     """Give the pairs scored per second over all these results; None where one of them measured nothing or ran no model."""
     pairs, seconds = 0, 0.0
     for result in results:
-        rate = (result.own.get("timing") or {}).get("pairs_per_second")
-        count = result.own["task"]["statistics"].get("pairs")
-        if (
-            result.model.kind in _WITHOUT_MODEL
-            or not isinstance(rate, int | float)
-            or not isinstance(count, int)
-            or rate <= 0
-        ):
+        rate, count = result.timing.pairs_per_second, result.task.statistics.pairs
+        if result.model.kind in _WITHOUT_MODEL or rate is None or not rate > 0:
             return None
         pairs, seconds = pairs + count, seconds + count / rate
     return pairs / seconds if seconds else None
@@ -68,14 +61,13 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[bool]:
     return [not any(other[0] >= own[0] and other[1] >= own[1] and other != own for other in points) for own in points]
 
 
-def _facts(label: str, system: System, result: StoredResult) -> SystemFacts:
-    backend: Mapping[str, Any] = result.own.get("backend") or {}
+def _facts(label: str, system: System, result: Result) -> SystemFacts:
     kind = result.model.kind
-    parts = (system.backend, system.dtype, str(backend.get("device") or ""))
+    parts = (system.backend, system.dtype, str(result.backend.get("device") or ""))
     return SystemFacts(label, kind, _size(result), " ".join(part for part in parts if part and part != kind))
 
 
-def _size(result: StoredResult) -> float | None:
-    settings = result.own["config"].get("model")
+def _size(result: Result) -> float | None:
+    settings = result.config.get("model")
     size = settings.get("parameters") if isinstance(settings, Mapping) else None
     return float(size) if isinstance(size, int | float) and math.isfinite(size) and size > 0 else None

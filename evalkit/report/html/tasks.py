@@ -15,7 +15,7 @@ from evalkit.compare.systems import System
 from evalkit.errors import EvalkitError
 from evalkit.report.content import Report
 from evalkit.report.tables import data_note
-from evalkit.results.reading import StoredResult
+from evalkit.results.result import Result
 from evalkit.statistics import bootstrap_intervals, holm, paired_randomisation_test, pairs_of, resamples_needed
 
 DRILL_DOWN = 200
@@ -55,7 +55,7 @@ class QueryDetail:
 class _Columns:
     """A system's candidates as arrays, and which of them are a query's."""
 
-    result: StoredResult
+    result: Result
     doc_ids: NDArray[np.object_]
     gains: NDArray[np.int64]
     scores: NDArray[np.float64]
@@ -186,13 +186,13 @@ def _detail_data(detail: dict[str, Any]) -> dict[str, Any]:
 
 def _language(shared: SharedQueries) -> str:
     """Say which language's glyphs suit the texts, as HTML's `lang`; empty where the task does not say."""
-    languages = shared.of.results[0].own["task"].get("languages") or []
-    if any(str(language).startswith("cmn-Hant") for language in languages):
+    languages = shared.of.results[0].task.languages
+    if any(language.startswith("cmn-Hant") for language in languages):
         return "zh-Hant"
     return "zh-Hans" if any(str(language).startswith(("cmn", "zho")) for language in languages) else ""
 
 
-def _columns(result: StoredResult) -> _Columns:
+def _columns(result: Result) -> _Columns:
     table = result.candidates
     counts = result.queries["n_candidates"].to_numpy()
     ends = np.cumsum(counts)

@@ -1,0 +1,189 @@
+"""A result: what `evaluate` returns, and what `load_results` reads back from its files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+
+from evalkit.metrics.measures import find_measure
+from evalkit.records import ModelIdentity, PrecisionCheck, StageScores, TaskIdentity, TieRange, Usage
+from evalkit.results.folders import experiment_of, experiment_slug
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TEXT_COLUMNS = ("query", "text")
+"""What of the tables of queries and candidates holds texts."""
+
+
+class Tables(Protocol):
+    """A result's tables: in memory, or read from their files when they are first needed."""
+
+    @property
+    def queries(self) -> pd.DataFrame:
+        """One row per query."""
+
+    @property
+    def candidates(self) -> pd.DataFrame:
+        """One row per candidate, in the order of `queries`."""
+
+    def candidate_texts(self, places: Sequence[int]) -> list[str] | None:
+        """Return the texts of the candidates in these rows of `candidates`; None where there are no texts."""
+
+
+@dataclass(frozen=True)
+class TablesInMemory:
+    """The tables of a result that was just made."""
+
+    queries: pd.DataFrame
+    candidates: pd.DataFrame
+
+    def candidate_texts(self, places: Sequence[int]) -> list[str] | None:
+        """Return the texts of the candidates in these rows; None where there are no texts."""
+        if "text" not in self.candidates:
+            return None
+        return [str(text) for text in self.candidates["text"].iloc[list(places)]]
+
+
+@dataclass(frozen=True, slots=True)
+class ItemCounts:
+    """What was scored: pairs or texts, the tokens that the model read, and how many of the items were cut."""
+
+    items: int = 0
+    tokens: int = 0
+    truncated_items: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Seconds that one query's candidates took: the median, and what 95 % of the queries stay below."""
+
+    p50: float
+    p95: float
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long scoring took, and what else differs between a run and its repetition.
+
+    The rates are of what the store did not already have: candidates and tokens (padding apart) per second of machine time;
+    None where nothing was scored or tokens are not counted. `latency_seconds` is None where no query was scored whole.
+    """
+
+    seconds: float = 0.0
+    pairs_per_second: float | None = None
+    tokens_per_second: float | None = None
+    items_from_store: int = 0
+    padding_tokens: int = 0
+    latency_seconds: Latency | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """One model on one task, just evaluated or read from its files.
+
+    `scores`, `intervals` (95 %) and `ties` are fractions by metric name, NaN where a metric has no value; `queries` has one
+    row per query, `candidates` one per candidate (columns as in the result files). `config` is the configuration that was run,
+    `deviations` the settings in it that differ from the model's and task's own (None: an older file, which does not say);
+    `experiment` names them, `limit` is the number of queries asked for, and `incomparable` why no published figure can be
+    compared. `path` is the JSON file, None until it is written. Results are equal where all but tables and path are.
+    """
+
+    model: ModelIdentity
+    task: TaskIdentity
+    protocol: str
+    main_score: str
+    scores: Mapping[str, float]
+    tables: Tables = field(repr=False, compare=False)
+    config: Mapping[str, Any]
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    ties: Mapping[str, TieRange] = field(default_factory=dict)
+    usage: ItemCounts = ItemCounts()
+    timing: Timing = Timing()
+    backend: Mapping[str, Any] = field(default_factory=dict)
+    deviations: Mapping[str, Any] | None = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    precision: PrecisionCheck | None = None
+    first_stage: StageScores | None = None
+    path: Path | None = field(default=None, compare=False)
+
+    @property
+    def queries(self) -> pd.DataFrame:
+        """One row per query: its id, what it is like, and its values.
+
+        Raises EvalkitError where the file of a stored result is missing, damaged or of another run.
+        """
+        return self.tables.queries
+
+    @property
+    def candidates(self) -> pd.DataFrame:
+        """One row per candidate: query_id, doc_id, label, score, and tokens and truncated where the model counted them.
+
+        Raises EvalkitError where the file of a stored result is missing, damaged or of another run.
+        """
+        return self.tables.candidates
+
+    def candidate_texts(self, places: Sequence[int]) -> list[str] | None:
+        """Return the texts of the candidates in these rows of `candidates`; None where the result holds no texts."""
+        return self.tables.candidate_texts(places)
+
+    def tie_range(self, metric: str) -> tuple[float, float] | None:
+        """Return the means that the worst and the best order of tied documents have: fractions; None where not known."""
+        ties = self.ties.get(metric)
+        known = ties is not None and math.isfinite(ties.low) and math.isfinite(ties.high)
+        return (ties.low, ties.high) if ties is not None and known else None
+
+    @property
+    def scored_queries(self) -> int:
+        """How many queries have a value under the leading protocol."""
+        return int(self.queries[find_measure(self.main_score).column].notna().sum())
+
+    @property
+    def dropped_queries(self) -> int:
+        """How many queries the leading protocol drops."""
+        return len(self.queries) - self.scored_queries
+
+    @property
+    def experiment(self) -> str:
+        """The name of the settings that deviate, as the result's folder has it; empty where none do."""
+        if self.deviations is None:
+            return "" if self.path is None else experiment_of(self.path)
+        return experiment_slug(self.deviations) if self.deviations else ""
+
+    @property
+    def limit(self) -> int | None:
+        """The number of queries that the run was limited to; None where it was not."""
+        asked = self.config.get("limit") if self.task.limit is None else self.task.limit
+        return asked if isinstance(asked, int) else None
+
+    @property
+    def incomparable(self) -> Literal["", "limit", "other data"]:
+        """Why the result can't be compared with a published figure; empty where it can."""
+        if self.limit is not None:
+            return "limit"
+        return "other data" if self.task.differences else ""
+
+
+BLOCK_FIELDS = tuple(one.name for one in fields(Result) if one.name not in ("scores", "tables", "path"))
+"""The fields that a result's JSON holds in evalkit's own block."""
+
+
+def split_usage(usage: Usage, pairs: int) -> tuple[ItemCounts, Timing]:
+    """Split what scoring so many candidates cost into what every execution repeats and what it does not."""
+    share = 1 - usage.items_from_store / usage.items if usage.items else 0.0
+    timed = usage.seconds and share > 0
+    latency = Latency(*(float(np.percentile(usage.latencies, q)) for q in (50, 95))) if usage.latencies else None
+    timing = Timing(
+        seconds=usage.seconds,
+        pairs_per_second=pairs * share / usage.seconds if timed else None,
+        tokens_per_second=usage.tokens * share / usage.seconds if timed and usage.tokens else None,
+        items_from_store=usage.items_from_store,
+        padding_tokens=usage.padding_tokens,
+        latency_seconds=latency,
+    )
+    return ItemCounts(usage.items, usage.tokens, usage.truncated_items), timing
