@@ -11,6 +11,7 @@
 # make audit-dependencies  asks PyPI's database of advisories about every installed package; needs the network
 # make bench  times evalkit beside sentence-transformers, FlagEmbedding and mteb (some 30 minutes)
 # make soak   random tasks, models, kills and faults for MINUTES=20, by SEED=…, and what must hold after each; root mounts small disks
+# make structure  counts modules, imports, lines and tests, and follows three values through a run; ARGS="BEFORE ." compares with another checkout
 PYTHON ?= python3
 BIN := .venv/bin
 INFINITY := .venv-infinity/bin
@@ -24,7 +25,7 @@ DEMO = $(BIN)/python -m evalkit -m task=demo model=multilingual-e5-small-q4,bm25
 # where an image forbids it, each of the tests' many processes would compile evalkit anew
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: run test lint infinity check baseline docs notebooks report-picture parity fuzz audit-dependencies bench soak clean
+.PHONY: run test lint infinity check baseline docs notebooks report-picture parity fuzz audit-dependencies bench soak structure clean
 
 run: .venv/.installed
 	$(BIN)/python -m evalkit $(ARGS)
@@ -79,6 +80,9 @@ bench: .venv/.installed
 
 soak: .venv/.installed-dev
 	PYTHONPATH=.:tests $(BIN)/python -m soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+structure: .venv/.installed-dev
+	PYTHONPATH=.:tests $(BIN)/python -m structure --walks --tests $(ARGS)
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -147,7 +147,9 @@ def load_task(
     own = read_settings(name or "local", config_folders(config_dir))
     if own.suite:
         raise EvalkitError(f"{name} is a suite; load one of its tasks: {', '.join(own.suite)}")
-    given = {key: _plain(value) for key, value in {**settings, "path": path}.items()}
+    if path is not None:  # else the place that the task's own file names
+        settings["path"] = path
+    given = {key: _plain(value) for key, value in settings.items()}
     chosen = TaskSettings.from_mapping({**own.model_dump(), **given})
     task = load_task_of_settings(chosen, limit=limit, offline=offline)
     said = chosen.model_dump(mode="json")
