@@ -14,6 +14,7 @@ from evalkit.configuration.files import default_options, default_settings, setti
 from evalkit.configuration.hydra import Composed, Schema, Words, compose_each
 from evalkit.evaluation.runs import RunSettings
 from evalkit.evaluation.settings import find_deviations
+from evalkit.metrics import read_measures
 from evalkit.models import settings as models
 from evalkit.models.interfaces import Runtime
 from evalkit.models.server_settings import ServerSettings
@@ -49,6 +50,7 @@ class RunConfiguration(BaseModel):
     runner: RunnerSettings
     ray: dict[str, Any] | None = None
     limit: int | None = Field(ge=1)
+    measures: list[str] | str
     device: str | None
     dtype: str
     seed: int = Field(ge=0)
@@ -130,6 +132,7 @@ def run_settings(composed: Composed) -> RunSettings:
         backend=checked.backend.name,
         runtime=_runtime(checked, backend),
         protocol=checked.protocol.name,
+        measures=read_measures(checked.measures),
         limit=checked.limit,
         texts=checked.texts,
         reproduce=checked.reproduce,

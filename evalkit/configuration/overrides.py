@@ -6,6 +6,9 @@ import re
 from collections.abc import Sequence
 
 FREE_TEXT = re.compile(r"^(\+{0,2}[\w./@-]*(?:path|prompt|_dir|url|candidates|name|revision|_file))=(.*)$", re.DOTALL)
+MEASURES = re.compile(r"^(\+{0,2}measures)=(.*)$", re.DOTALL)
+# one of a list, whose own commas and brackets separate nothing: nDCG@20, AP(rel=2)
+MEASURE = re.compile(r"[^,()\[\]]*(?:\([^()]*\))?[^,()\[\]]*")
 QUOTED = r"""(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")"""
 # one of the values that commas separate in a multirun; a comma within quotes separates nothing
 SWEPT = re.compile(rf"({QUOTED}(?=,|$)|[^,]*)(?:,|$)", re.DOTALL)
@@ -13,7 +16,8 @@ NULL = "null"
 
 
 def quote_free_text(arguments: Sequence[str], *, multirun: bool = False) -> list[str]:
-    """Quote the values of keys that hold free text, such as `…path=`, `…prompt=` and `…name=`, whatever characters are in them.
+    """Quote the values of keys that hold free text, such as `…path=`, `…prompt=` and `…name=`, whatever characters are in them,
+    and measures.
 
     A value that already stands in quotes is left alone, and so is `null`. In a multirun commas separate values.
     """
@@ -21,12 +25,26 @@ def quote_free_text(arguments: Sequence[str], *, multirun: bool = False) -> list
 
 
 def _quote_override(argument: str, multirun: bool) -> str:
+    asked = MEASURES.match(argument)
+    if asked is not None:
+        return f"{asked[1]}={_quoted_measures(asked[2])}"
     match = FREE_TEXT.match(argument)
     if match is None:
         return argument
     key, value = match.groups()
     values = SWEPT.findall(f"{value},")[:-1] if multirun else [value]
     return f"{key}={','.join(map(_quoted_once, values))}"
+
+
+def _quoted_measures(value: str) -> str:
+    """Quote each measure of a list, or of what a sweep's commas separate; what is quoted is left alone."""
+    inner = value[1:-1] if value.startswith("[") and value.endswith("]") else value
+    named = [one.strip() for one in MEASURE.findall(inner) if one.strip()]
+    quotes = any(sign in value for sign in "'\"")
+    if quotes or value == NULL or any(sign in inner for sign in "[]"):
+        return value
+    listed = ",".join(map(quoted, named))
+    return f"[{listed}]" if inner is not value or not named else listed
 
 
 def _quoted_once(value: str) -> str:

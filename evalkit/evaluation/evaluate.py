@@ -181,7 +181,8 @@ def evaluate(
     Raises EvalkitError where the model can't be loaded, its output is not finite, or the protocol can score none of the queries.
     """
     leading = find_protocol(protocol)
-    reported = all_measures(read_measures(measures))
+    asked = read_measures(measures)
+    reported = all_measures(asked)
     if cache not in get_args(Cache):
         raise EvalkitError(f"cache={cache!r} is none of {', '.join(get_args(Cache))}")
     runnable = model.runnable_on(task)
@@ -196,7 +197,7 @@ def evaluate(
     candidates = _candidate_table(task, run, texts)
     usage, timing = split_usage(run.usage, len(candidates))
     if config is None:
-        config = recorded_settings(model, task, leading.name, seed)
+        config = recorded_settings(model, task, leading.name, [measure.name for measure in asked], seed)
     if deviations is None:
         deviations = _deviations(model, task, seed)
     return Result(

@@ -17,7 +17,7 @@ from evalkit.errors import EvalkitError
 from evalkit.evaluation.evaluate import Cache, Model, build_model, evaluate
 from evalkit.evaluation.goldens import check_golden_scores, refuse_other_weights
 from evalkit.evaluation.settings import recorded_settings
-from evalkit.metrics import find_protocol
+from evalkit.metrics import Measure, find_protocol
 from evalkit.models.interfaces import Runtime
 from evalkit.models.settings import ModelSettings
 from evalkit.output.json import plain_json
@@ -47,6 +47,7 @@ class RunSettings:
     backend: str
     runtime: Runtime
     protocol: str
+    measures: Sequence[Measure]
     limit: int | None
     texts: bool
     reproduce: bool
@@ -70,6 +71,7 @@ def run(settings: RunSettings) -> Iterator[Result]:
     tasks = tasks_of(settings)
     golden = check_golden_scores(model) if settings.reproduce else ()
     refuse_other_weights(golden, settings.model)
+    names = [measure.name for measure in settings.measures]
     for task in tasks:
         queries = counted(task.statistics.queries, "query")
         logger.info("%s: %s, %s", task.name, queries, counted(task.statistics.pairs, "pair"))
@@ -79,11 +81,12 @@ def run(settings: RunSettings) -> Iterator[Result]:
             model,
             task,
             protocol=settings.protocol,
+            measures=names,
             seed=settings.runtime.seed,
             texts=settings.texts,
             cache=settings.cache,
             config=recorded_settings(
-                model, task, settings.protocol, settings.runtime.seed, reproduce=settings.reproduce
+                model, task, settings.protocol, names, settings.runtime.seed, reproduce=settings.reproduce
             ),
             deviations=settings.deviations,
         )

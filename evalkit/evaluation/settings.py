@@ -5,7 +5,7 @@ Both are computed here alone, for the command line and for Python.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from evalkit.backends import AUTO
@@ -29,18 +29,21 @@ NEUTRAL = (
     "cache",
     "cache_dir",
     "protocol",
+    "measures",
     "runner",
     "ray",
 )
 
 
-def recorded_settings(model: Model, task: Task, protocol: str, seed: int, *, reproduce: bool = False) -> dict[str, Any]:
+def recorded_settings(
+    model: Model, task: Task, protocol: str, measures: Sequence[str], seed: int, *, reproduce: bool = False
+) -> dict[str, Any]:
     """Return what a result records as its `config`: all that was asked for and can bear on its figures, as JSON holds it.
 
-    `model` and `task` hold every setting of the model, with its recipe's, and of the one task; `backend` its name, and where it is
-    a server how it was reached; `runner` is local or ray, then with `ray`. `protocol`, `limit`, `device`, `dtype`, `seed` and
-    `reproduce` are as on the command line. What the backend found on the machine stands in the result's own `backend`; where files
-    lie, and what is kept in which cache, stands nowhere.
+    `model` and `task` hold every setting of the model, with its recipe's, and of the one task; `backend` its name, and where it
+    is a server how it was reached; `runner` is local or ray, then with `ray`. `protocol`, `measures`, `limit`, `device`,
+    `dtype`, `seed` and `reproduce` are as on the command line. What the backend found on the machine stands in the result's own
+    `backend`; where files lie, and what is kept in which cache, stands nowhere.
     """
     runtime, ray = model.runtime, model.ray
     return {
@@ -48,6 +51,7 @@ def recorded_settings(model: Model, task: Task, protocol: str, seed: int, *, rep
         "task": dict(task.settings),
         "backend": backend_settings(model.backend, runtime.server),
         "protocol": protocol,
+        "measures": list(measures),
         "runner": {"name": "local" if ray is None else "ray", "threads": runtime.threads},
         **({} if ray is None else {"ray": ray.model_dump(mode="json")}),
         "limit": task.limit,

@@ -92,8 +92,8 @@ class Measure:
 
     @property
     def title(self) -> str:
-        """What tables call the measure: `MAP`, `MRR@10`, `nDCG(rel=2)@20`."""
-        return self.own_title or self.metric.title + _parameters(self)
+        """What tables call the measure: `MAP`, `MRR@10`, `AP(rel=2)@20`."""
+        return self.own_title or self.metric.title + _parameters(self.rel, self.cutoff)
 
 
 @dataclass(frozen=True)
@@ -284,8 +284,8 @@ def _read_notation(text: str) -> Measure:
         raise EvalkitError(f"{text} needs a cutoff: write {metric.notation}@10")
     if not 1 <= cutoff <= WHOLE_LIST or (match["cutoff"] and cutoff > _HIGHEST):
         raise EvalkitError(f"{text}: a cutoff is a rank from 1 to {_HIGHEST:,}")
-    measure = Measure("", metric, TREC_EVAL, cutoff, rel)
-    return Measure(metric.notation + _parameters(measure), metric, TREC_EVAL, cutoff, rel)
+    name = metric.notation + _parameters(rel, cutoff)
+    return Measure(name, metric, TREC_EVAL, cutoff, rel, own_title=name)
 
 
 def _read_rel(parameters: str | None, text: str) -> int:
@@ -310,9 +310,8 @@ def _named(word: str) -> Metric | None:
     )
 
 
-def _parameters(measure: Measure) -> str:
-    rel = f"(rel={measure.rel})" if measure.rel != 1 else ""
-    return rel + (f"@{measure.cutoff}" if measure.cutoff != WHOLE_LIST else "")
+def _parameters(rel: int, cutoff: int) -> str:
+    return (f"(rel={rel})" if rel != 1 else "") + (f"@{cutoff}" if cutoff != WHOLE_LIST else "")
 
 
 def _unknown(text: str) -> EvalkitError:

@@ -127,7 +127,7 @@ def test_results_names_are_found() -> None:
     assert find_measure("mrr").title == "MRR"
     assert find_measure("mrr_at_10").title == "MRR@10"
     assert find_measure("hit_rate_at_1").title == "hit rate@1"
-    assert find_measure("AP(rel=2)@20").title == "MAP(rel=2)@20"
+    assert find_measure("AP(rel=2)@20").title == "AP(rel=2)@20"
 
 
 def test_counterparts() -> None:
