@@ -16,8 +16,7 @@ NULL = "null"
 
 
 def quote_free_text(arguments: Sequence[str], *, multirun: bool = False) -> list[str]:
-    """Quote the values of keys that hold free text, such as `…path=`, `…prompt=` and `…name=`, whatever characters are in them,
-    and measures.
+    """Quote measures, and the values of keys that hold free text (`…path=`, `…prompt=`, `…name=`, …), whatever is in them.
 
     A value that already stands in quotes is left alone, and so is `null`. In a multirun commas separate values.
     """
