@@ -3,6 +3,11 @@
 Each takes a `Ranking` and a cutoff (a rank; `WHOLE_LIST` for none) and gives float64 values in [0, 1], one per query.
 A query with nothing relevant gets 0. Unless said otherwise the definitions are trec_eval's
 (github.com/usnistgov/trec_eval), whose name for the measure is given.
+
+`expected_…` are exact expectations over random orders of tied documents, each order equally likely: McSherry and Najork,
+"Computing information retrieval performance measures efficiently in the presence of tied scores" (ECIR 2008). A formula that is
+linear in relevance and gain needs none. The range over those orders needs no formulas: no metric here falls when a more
+relevant document moves up, so the best and worst orders give it.
 """
 
 from __future__ import annotations
@@ -11,6 +16,7 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import gammaln
 
 from evalkit.metrics.ranking import Floats, Integers, Ranking, sums
 
@@ -88,3 +94,49 @@ def retrieved_relevance(ranking: Ranking, cutoff: int) -> Floats:
 def ratio(amounts: Floats, totals: Integers | Floats) -> Floats:
     """Amounts divided by totals; 0 where the total is 0."""
     return np.divide(amounts, totals, out=np.zeros(len(amounts)), where=totals > 0)
+
+
+def expected_average_precision(ranking: Ranking, cutoff: int) -> Floats:
+    """Compute the expectation of `average_precision`."""
+    ties = ranking.ties
+    places = ranking.ranks - ties.before
+    # of the documents above in the group, each is relevant with this chance, given that this one is
+    chance_of_others = (ties.relevant - 1) / np.maximum(ties.sizes - 1, 1)
+    relevant_down_to_here = ties.relevant_before + 1 + (places - 1) * chance_of_others
+    amounts = chance_of_relevance(ranking, cutoff) * relevant_down_to_here / ranking.ranks
+    return ratio(ranking.per_query(amounts), ranking.judgements.n_relevant)
+
+
+def expected_reciprocal_rank(ranking: Ranking, cutoff: int) -> Floats:
+    """Compute the expectation of `reciprocal_rank`."""
+    return ranking.per_query(chance_of_first_relevant(ranking, cutoff) / ranking.ranks)
+
+
+def expected_hit_rate(ranking: Ranking, cutoff: int) -> Floats:
+    """Compute the expectation of `hit_rate`."""
+    return ranking.per_query(chance_of_first_relevant(ranking, cutoff))
+
+
+def chance_of_relevance(ranking: Ranking, cutoff: int) -> Floats:
+    """Compute the chance, per rank, that a relevant document is there; 0 below the cutoff."""
+    return np.where(ranking.ranks <= cutoff, ranking.ties.relevant / ranking.ties.sizes, 0.0)
+
+
+def chance_of_first_relevant(ranking: Ranking, cutoff: int) -> Floats:
+    """Compute the chance, per rank, that the query's first relevant document stands there; 0 below the cutoff.
+
+    In the first group with any of its r relevant among m documents, place i has the first with C(m-i, r-1) / C(m, r).
+    """
+    ties = ranking.ties
+    left = ties.sizes - (ranking.ranks - ties.before)
+    first_group = (ties.relevant > 0) & (ties.relevant_before == 0)
+    possible = first_group & (left >= ties.relevant - 1) & (ranking.ranks <= cutoff)
+    left, sizes, relevant = left[possible], ties.sizes[possible], ties.relevant[possible]
+    chances = np.zeros(len(possible))
+    chances[possible] = np.exp(_log_binomial(left, relevant - 1) - _log_binomial(sizes, relevant))
+    return chances
+
+
+def _log_binomial(n: Integers, k: Integers) -> Floats:
+    logarithm: Floats = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
+    return logarithm

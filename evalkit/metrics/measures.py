@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from evalkit.errors import EvalkitError, nearest, unknown_name
-from evalkit.metrics import expectations, formulas
+from evalkit.metrics import formulas
 from evalkit.metrics.formulas import WHOLE_LIST, Formula
 from evalkit.metrics.lists import CandidateLists
 from evalkit.metrics.ranking import (
@@ -127,18 +127,23 @@ class Protocol:
 METRICS = {
     metric.name: metric
     for metric in (
-        Metric("AP", "map", "MAP", formulas.average_precision, expectations.average_precision),
-        Metric("RR", "mrr", "MRR", formulas.reciprocal_rank, expectations.reciprocal_rank),
+        Metric("AP", "map", "MAP", formulas.average_precision, formulas.expected_average_precision),
+        Metric("RR", "mrr", "MRR", formulas.reciprocal_rank, formulas.expected_reciprocal_rank),
         Metric("nDCG", "ndcg", "nDCG", formulas.ndcg),
         Metric("R", "recall", "recall", formulas.recall),
         Metric("P", "precision", "precision", formulas.precision, needs_cutoff=True),
-        Metric("Success", "hit_rate", "hit rate", formulas.hit_rate, expectations.hit_rate),
+        Metric("Success", "hit_rate", "hit rate", formulas.hit_rate, formulas.expected_hit_rate),
     )
 }
 """Every metric that can be asked for, by the name that results give it."""
 
 _THRESHOLD_AP = Metric(
-    "", "map", "MAP", formulas.threshold_average_precision, expectations.average_precision, formulas.average_precision
+    "",
+    "map",
+    "MAP",
+    formulas.threshold_average_precision,
+    formulas.expected_average_precision,
+    formulas.average_precision,
 )
 
 # C_MTEB at de8f464 and mteb 1.x; their order of ties is numpy's unstable one, for which the stable one stands
