@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.check.rows import CheckVerdict, MetricChange, Rules
+from evalkit.check.rows import CheckRules, CheckVerdict, MetricChange
 from evalkit.metrics import find_measure, find_protocol, score_lists
 from evalkit.metrics.lists import candidate_lists
 from evalkit.metrics.measures import asked_measures
@@ -32,7 +32,7 @@ SEED = 42
 _NAMED = 3
 
 
-class Tables(Protocol):
+class ScoredTables(Protocol):
     """What is compared: the tables of a result (see `Result`)."""
 
     @property
@@ -54,7 +54,7 @@ class Judgement:
     note: str = ""
 
 
-def compare(before: Tables, after: Tables, rules: Rules) -> dict[str, Judgement]:
+def compare(before: ScoredTables, after: ScoredTables, rules: CheckRules) -> dict[str, Judgement]:
     """Judge the metrics of results that have the same protocol (see `judged_metrics`).
 
     A query whose value moved only because float noise put scores that are (nearly) tied in another order does not count:
@@ -68,7 +68,7 @@ def compare(before: Tables, after: Tables, rules: Rules) -> dict[str, Judgement]
     return {metric: _judge(metric, before, after, same_scores, rules) for metric in metrics}
 
 
-def judged_metrics(*results: Tables) -> list[str]:
+def judged_metrics(*results: ScoredTables) -> list[str]:
     """Name the metrics that a check judges: the protocol's two leading ones, and those that were asked for in all the results."""
     first, *others = results
     asked = [
@@ -77,7 +77,9 @@ def judged_metrics(*results: Tables) -> list[str]:
     return [*find_protocol(first.protocol).leading_names, *asked]
 
 
-def _judge(metric: str, before: Tables, after: Tables, same_scores: NDArray[np.bool_], rules: Rules) -> Judgement:
+def _judge(
+    metric: str, before: ScoredTables, after: ScoredTables, same_scores: NDArray[np.bool_], rules: CheckRules
+) -> Judgement:
     old, new = (_values(result, metric) for result in (before, after))
     dropped = np.isnan(old) != np.isnan(new)
     if dropped.any():
@@ -95,7 +97,7 @@ def _judge(metric: str, before: Tables, after: Tables, same_scores: NDArray[np.b
     return _weigh(np.where(moved & ~by_ties, differences, 0.0)[kept], int(by_ties.sum()), change, rules)
 
 
-def _weigh(differences: Floats, by_ties: int, change: MetricChange, rules: Rules) -> Judgement:
+def _weigh(differences: Floats, by_ties: int, change: MetricChange, rules: CheckRules) -> Judgement:
     """Weigh the differences that count, float64[n_queries] with 0 where nothing moved."""
     ties = f"in {by_ties} of the queries float noise decides the order of tied scores; they don't count" * bool(by_ties)
     counted = differences[differences != 0]
@@ -110,7 +112,7 @@ def _weigh(differences: Floats, by_ties: int, change: MetricChange, rules: Rules
     return Judgement(_verdict(points, p_value, rules), change, "; ".join(filter(None, notes)))
 
 
-def _verdict(points: float, p_value: float, rules: Rules) -> CheckVerdict:
+def _verdict(points: float, p_value: float, rules: CheckRules) -> CheckVerdict:
     if p_value >= rules.alpha:
         return CheckVerdict.NOISE
     if exceeds(points, rules.tolerance):
@@ -118,7 +120,7 @@ def _verdict(points: float, p_value: float, rules: Rules) -> CheckVerdict:
     return CheckVerdict.TOLERATED
 
 
-def _too_few(changed: int, points: float, rules: Rules) -> str:
+def _too_few(changed: int, points: float, rules: CheckRules) -> str:
     """Say so where the test could not have found a drop, however large: k signs give no p below 2 / 2^k."""
     needed = int(np.floor(1 - np.log2(rules.alpha))) + 1
     if changed >= needed or points > 0 or not exceeds(points, rules.tolerance):
@@ -126,7 +128,7 @@ def _too_few(changed: int, points: float, rules: Rules) -> str:
     return f"{changed} changed queries are too few for p < {rules.alpha:g}, which takes {needed}: look at them, or use --strict"
 
 
-def _differing_candidates(before: Tables, after: Tables) -> str:
+def _differing_candidates(before: ScoredTables, after: ScoredTables) -> str:
     """How queries or candidates differ; empty where they are the same, in the same order."""
     old, new = (result.queries["query_id"] for result in (before, after))
     gone, added = old[~old.isin(new)], new[~new.isin(old)]
@@ -149,11 +151,11 @@ def _counted(query_ids: pd.Series[str]) -> str:
     return f"{counted(len(query_ids), 'query')} ({named})"
 
 
-def _values(result: Tables, metric: str) -> Floats:
+def _values(result: ScoredTables, metric: str) -> Floats:
     return result.queries[find_measure(metric).column].to_numpy(np.float64)
 
 
-def _same_scores(before: Tables, after: Tables) -> NDArray[np.bool_]:
+def _same_scores(before: ScoredTables, after: ScoredTables) -> NDArray[np.bool_]:
     """Which queries have the same scores on both sides, float noise apart: bool[n_queries]."""
     old, new = (result.candidates["score"].to_numpy(np.float64) for result in (before, after))
     scale = np.abs(old).max(initial=0.0) or 1.0
@@ -163,7 +165,7 @@ def _same_scores(before: Tables, after: Tables) -> NDArray[np.bool_]:
     return same
 
 
-def _follows_from_scores(result: Tables, metric: str) -> NDArray[np.bool_]:
+def _follows_from_scores(result: ScoredTables, metric: str) -> NDArray[np.bool_]:
     """Which queries have the value that their scores give by today's formula: bool[n_queries]."""
     measure = find_measure(metric)
     lists = candidate_lists(

@@ -9,14 +9,14 @@ from pathlib import Path
 from evalkit.check.findings import find_rows
 from evalkit.check.folders import Side, load_side
 from evalkit.check.rendering import junit_xml, markdown_summary, print_check
-from evalkit.check.rows import CheckRow, Rules, outcome
+from evalkit.check.rows import CheckRow, CheckRules, outcome
 from evalkit.errors import EvalkitError
 from evalkit.output.console import OutputConsole
 
 _SMALLEST_ALPHA = 0.001  # ten times the smallest p that 10,000 resamples give
 
 
-def run_check(baseline: Path, results: Path, rules: Rules, junit: Path | None, summary: Path | None) -> int:
+def run_check(baseline: Path, results: Path, rules: CheckRules, junit: Path | None, summary: Path | None) -> int:
     """Compare the results in two folders and print the table. Gives the exit code: 1 for a regression or an error.
 
     `junit` is replaced; `summary` is appended to, since the steps of a job on GitHub share that file. Raises EvalkitError,
@@ -33,7 +33,7 @@ def run_check(baseline: Path, results: Path, rules: Rules, junit: Path | None, s
     return int(any(outcome(row, rules) in ("failed", "error") for row in rows))
 
 
-def _refuse_wrong_usage(baseline: Path, results: Path, rules: Rules) -> None:
+def _refuse_wrong_usage(baseline: Path, results: Path, rules: CheckRules) -> None:
     if baseline.resolve() == results.resolve():
         raise EvalkitError(f"--baseline and --results are the same folder, {baseline}; give two")
     if not (math.isfinite(rules.tolerance) and rules.tolerance >= 0):
@@ -42,7 +42,7 @@ def _refuse_wrong_usage(baseline: Path, results: Path, rules: Rules) -> None:
         raise EvalkitError(f"--alpha {rules.alpha:g}: give a chance between {_SMALLEST_ALPHA} and 1, as in 0.01")
 
 
-def _write_reports(rows: Sequence[CheckRow], rules: Rules, junit: Path | None, summary: Path | None) -> None:
+def _write_reports(rows: Sequence[CheckRow], rules: CheckRules, junit: Path | None, summary: Path | None) -> None:
     if junit is not None:
         _write(junit, junit_xml(rows, rules), "wb")
     if summary is not None:

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from evalkit.check.changes import Judgement, compare, judged_metrics
 from evalkit.check.folders import Pair, Side, Unreadable, pair_results, place_of
-from evalkit.check.rows import CheckRow, CheckVerdict, Rules
+from evalkit.check.rows import CheckRow, CheckRules, CheckVerdict
 from evalkit.results.result import Result
 
 _LONG_REVISION = 40  # hex digits of a commit
 _SHOWN_DIGITS = 12
 
 
-def find_rows(before: Side, after: Side, rules: Rules) -> list[CheckRow]:
+def find_rows(before: Side, after: Side, rules: CheckRules) -> list[CheckRow]:
     """Compare all that can be, and give a row for each verdict: by model, task, settings and metric."""
     pairing = pair_results(before.results, after.results)
     rows = [row for pair in pairing.pairs for row in _pair_rows(pair, rules)]
@@ -30,12 +30,12 @@ def find_rows(before: Side, after: Side, rules: Rules) -> list[CheckRow]:
     return sorted(rows, key=lambda row: (row.model, row.task, row.settings))
 
 
-def _pair_rows(pair: Pair, rules: Rules) -> Iterator[CheckRow]:
+def _pair_rows(pair: Pair, rules: CheckRules) -> Iterator[CheckRow]:
     for metric, judgement in _judge(pair, rules).items():
         yield _row(pair.after, metric, judgement, _revisions(pair))
 
 
-def _judge(pair: Pair, rules: Rules) -> dict[str, Judgement]:
+def _judge(pair: Pair, rules: CheckRules) -> dict[str, Judgement]:
     before, after = pair.before, pair.after
     refusal = None
     if before.protocol != after.protocol:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from evalkit.check.rows import CHANGES, CheckRow, CheckVerdict, MetricChange, Outcome, Rules, outcome
+from evalkit.check.rows import CHANGES, CheckRow, CheckRules, CheckVerdict, MetricChange, Outcome, outcome
 from evalkit.output.console import Tone, print_lines
 from evalkit.output.numbers import p_value, percent, points_beyond, points_range
 from evalkit.output.sheets import Sheet, list_as_markdown, markdown_text, print_sheets, sheets_as_markdown
@@ -22,7 +22,7 @@ _TONES: dict[Outcome, Tone] = {"failed": "bad", "error": "bad", "unreadable": "b
 _TAGS: dict[Outcome, str] = {"failed": "failure", "error": "error", "unreadable": "error", "note": "skipped"}
 
 
-def check_sheet(rows: Sequence[CheckRow], rules: Rules) -> Sheet:
+def check_sheet(rows: Sequence[CheckRow], rules: CheckRules) -> Sheet:
     """One row per verdict, in percent; the difference is in points. Columns that would be empty throughout are left out."""
     cells = [
         (
@@ -47,14 +47,14 @@ def check_sheet(rows: Sequence[CheckRow], rules: Rules) -> Sheet:
     return sheet.without_empty_columns()
 
 
-def print_check(rows: Sequence[CheckRow], rules: Rules, console: Console) -> None:
+def print_check(rows: Sequence[CheckRow], rules: CheckRules, console: Console) -> None:
     """Print the table, then what its verdicts rest on."""
     print_sheets([check_sheet(rows, rules)], console)
     console.print()
     print_lines((*note_lines(rows), count_words(rows, rules), rule_words(rules)), console)
 
 
-def markdown_summary(rows: Sequence[CheckRow], rules: Rules) -> str:
+def markdown_summary(rows: Sequence[CheckRow], rules: CheckRules) -> str:
     """Write the rows as a section of GitHub-flavoured Markdown; rows that fail are bold. Names appear as they are."""
     sheet = replace(check_sheet(rows, rules), title=f"evalkit check {count_words(rows, rules)}")
     notes = list_as_markdown(note_lines(rows))
@@ -62,7 +62,7 @@ def markdown_summary(rows: Sequence[CheckRow], rules: Rules) -> str:
     return "\n".join([sheets_as_markdown([sheet]), *below])
 
 
-def junit_xml(rows: Sequence[CheckRow], rules: Rules) -> bytes:
+def junit_xml(rows: Sequence[CheckRow], rules: CheckRules) -> bytes:
     """Write JUnit XML (UTF-8), without times, so that equal checks are equal files.
 
     A regression is a failure, and so is any change when the check is strict; what can't be compared is an error, what the
@@ -79,7 +79,7 @@ def junit_xml(rows: Sequence[CheckRow], rules: Rules) -> bytes:
     return document + b"\n"
 
 
-def _add_case(suite: ET.Element, row: CheckRow, rules: Rules) -> None:
+def _add_case(suite: ET.Element, row: CheckRow, rules: CheckRules) -> None:
     name = " ".join(filter(None, (row.task, row.settings, row.metric))) or "results"
     case = ET.SubElement(suite, "testcase", {"classname": one_line(row.model), "name": one_line(name)})
     words = verdict_words(row, rules)
@@ -94,13 +94,13 @@ def _add_case(suite: ET.Element, row: CheckRow, rules: Rules) -> None:
     problem.text = f"{place_words(row)}: {text}" if text else place_words(row)
 
 
-def _tag_counts(rows: Sequence[CheckRow], rules: Rules) -> dict[str, str]:
+def _tag_counts(rows: Sequence[CheckRow], rules: CheckRules) -> dict[str, str]:
     tags = Counter(_TAGS.get(outcome(row, rules)) for row in rows)
     numbers = {"failures": tags["failure"], "errors": tags["error"], "skipped": tags["skipped"]}
     return {"tests": str(len(rows)), **{name: str(number) for name, number in numbers.items()}}
 
 
-def verdict_words(row: CheckRow, rules: Rules) -> str:
+def verdict_words(row: CheckRow, rules: CheckRules) -> str:
     """The verdict, with the reason where it fails for strictness alone."""
     return f"{row.verdict} (fails --strict)" if rules.strict and row.verdict in CHANGES else str(row.verdict)
 
@@ -123,7 +123,7 @@ def place_words(row: CheckRow) -> str:
     return one_line(f"{words} ({row.settings})" if row.settings else words)
 
 
-def count_words(rows: Sequence[CheckRow], rules: Rules) -> str:
+def count_words(rows: Sequence[CheckRow], rules: CheckRules) -> str:
     """Whether the check failed, and how many rows have each verdict."""
     counts = Counter(row.verdict for row in rows)
     failed = any(outcome(row, rules) not in ("passed", "note") for row in rows)
@@ -131,7 +131,7 @@ def count_words(rows: Sequence[CheckRow], rules: Rules) -> str:
     return f"{'failed' if failed else 'passed'}: {listed}"
 
 
-def rule_words(rules: Rules) -> str:
+def rule_words(rules: CheckRules) -> str:
     """When a change counts as a regression."""
     words = (
         f"regression: worse by more than {rules.tolerance:g} points, p < {rules.alpha:g} in a paired randomisation test"
@@ -139,14 +139,14 @@ def rule_words(rules: Rules) -> str:
     return f"{words}; --strict: any change fails" if rules.strict else words
 
 
-def change_words(change: MetricChange, rules: Rules) -> str:
+def change_words(change: MetricChange, rules: CheckRules) -> str:
     """A change in one phrase."""
     before, after, points, interval, p, changed = _figures(change, rules)
     tested = f", 95 % interval {interval}, p = {p}".replace("p = <", "p < ") if interval else ""
     return f"{before} → {after} ({points} points{tested}; {changed} queries changed)"
 
 
-def _figures(change: MetricChange | None, rules: Rules) -> tuple[str, ...]:
+def _figures(change: MetricChange | None, rules: CheckRules) -> tuple[str, ...]:
     if change is None:
         return ("",) * len(_FIGURES)
     return (

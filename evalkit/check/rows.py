@@ -43,7 +43,7 @@ _OUTCOMES: dict[CheckVerdict, Outcome] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class CheckRules:
     """When a change is a regression: worse by more than `tolerance` (percentage points) and p < `alpha`.
 
     `strict` fails on every change beyond float noise.
@@ -85,7 +85,7 @@ class CheckRow:
     note: str = ""
 
 
-def outcome(row: CheckRow, rules: Rules) -> Outcome:
+def outcome(row: CheckRow, rules: CheckRules) -> Outcome:
     """Say what a row means for the check."""
     if rules.strict and row.verdict in CHANGES:
         return "failed"

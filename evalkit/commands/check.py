@@ -21,6 +21,6 @@ def check(
 ) -> int:
     """Compare results with a baseline; exit code 1 where one got worse or can't be compared, 2 where one can't be read."""
     from evalkit.check.command import run_check
-    from evalkit.check.rows import Rules
+    from evalkit.check.rows import CheckRules
 
-    return run_check(baseline, results, Rules(tolerance, alpha, strict), junit, summary)
+    return run_check(baseline, results, CheckRules(tolerance, alpha, strict), junit, summary)

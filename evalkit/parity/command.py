@@ -23,7 +23,7 @@ from evalkit.parity.comparing import compare_scores, default_tolerance
 from evalkit.parity.output import parity_content, parity_notes, parity_sheets
 from evalkit.parity.participants import Compose, Contender, choose_candidates
 from evalkit.parity.records import Agreement, Comparison, Diagnosis, Parity
-from evalkit.parity.words import Words
+from evalkit.parity.words import ParityWords
 from evalkit.records import Task
 from evalkit.scoring.engine import score_task
 
@@ -33,7 +33,7 @@ Scores = NDArray[np.floating]
 logger = logging.getLogger("evalkit")
 
 
-def compare_backends(words: Words, compose: Compose, json_file: Path | None) -> int:
+def compare_backends(words: ParityWords, compose: Compose, json_file: Path | None) -> int:
     """Compare the backends and print what was found. Return the exit code: 0 where all agree, else 1.
 
     JSON goes to a file beside the tables, or to standard output in their place.

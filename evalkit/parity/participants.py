@@ -14,7 +14,7 @@ from evalkit.evaluation.runs import RunSettings
 from evalkit.machine import package_version
 from evalkit.models.settings import ModelSettings
 from evalkit.parity.records import Participant
-from evalkit.parity.words import Words
+from evalkit.parity.words import ParityWords
 
 REFERENCES = ("transformers", "torch")
 Compose = Callable[[list[str]], RunSettings]
@@ -47,7 +47,7 @@ class Contender:
         )
 
 
-def choose_candidates(words: Words, compose: Compose) -> list[Contender]:
+def choose_candidates(words: ParityWords, compose: Compose) -> list[Contender]:
     """Return the backends that were named, or all that can run the model here; the first is the reference.
 
     Raises EvalkitError where one that was named can't run the model or is not there, and where there are not two.
@@ -88,7 +88,7 @@ def _local_backends(settings: ModelSettings) -> list[str]:
     return sorted(able, key=lambda name: REFERENCES.index(name) if name in REFERENCES else len(REFERENCES))
 
 
-def _candidate(name: str, words: Words, compose: Compose) -> Contender:
+def _candidate(name: str, words: ParityWords, compose: Compose) -> Contender:
     try:
         settings = compose(words.overrides(name))
         model = build_model(settings.model, settings.backend, settings.runtime)

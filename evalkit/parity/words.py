@@ -16,7 +16,7 @@ LOCAL = ("device", "dtype", "runner.threads")
 
 
 @dataclass(frozen=True)
-class Words:
+class ParityWords:
     """What the user said. `common` are the overrides of every run, `own` by backend those of one backend's alone.
 
     `tolerance` is None where each precision has its own; `folders` hold backends of the user's own.
@@ -41,7 +41,7 @@ class Words:
         return [*common, *own, f"backend={backend}"]
 
 
-def read_words(arguments: Sequence[str], folders: tuple[Path, ...] = ()) -> Words:
+def read_words(arguments: Sequence[str], folders: tuple[Path, ...] = ()) -> ParityWords:
     """Sort the overrides. Raises EvalkitError for those that no comparison of backends has."""
     backends: tuple[str, ...] = ()
     tolerance = None
@@ -62,7 +62,7 @@ def read_words(arguments: Sequence[str], folders: tuple[Path, ...] = ()) -> Word
         else:
             common.append(word)
     _refuse_unnamed(own, backends)
-    return Words(backends, tolerance, folders, tuple(common), {name: tuple(words) for name, words in own.items()})
+    return ParityWords(backends, tolerance, folders, tuple(common), {name: tuple(words) for name, words in own.items()})
 
 
 def _names(value: str, folders: Sequence[Path]) -> tuple[str, ...]:

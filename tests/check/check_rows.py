@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from evalkit.check.rows import CheckRow, CheckVerdict, MetricChange, Rules
+from evalkit.check.rows import CheckRow, CheckRules, CheckVerdict, MetricChange
 
-RULES = Rules()
-STRICT = Rules(strict=True)
+RULES = CheckRules()
+STRICT = CheckRules(strict=True)
 CHINESE = "模型 <a href=\"x\"> & 'b' | `c` *d* _e_ [f](g) \\| $h$ ~~i~~ #1 @j &amp;"
 BAD_CHARACTERS = "a\x00b\x1b[31mc\x85d\udcffe\uffff"
 FALLEN = MetricChange(0.8127, 0.7910, 61, 300, (-0.0301, -0.0118), 0.0002)

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evalkit.check.changes import Judgement, compare
-from evalkit.check.rows import CheckVerdict, Rules
+from evalkit.check.rows import CheckRules, CheckVerdict
 from evalkit.metrics import PROTOCOLS, score_lists
 from evalkit.metrics.lists import CandidateLists, candidate_lists
 from evalkit.output.numbers import exceeds
 
 QUERIES, CANDIDATES = 60, 10
-RULES = Rules()
+RULES = CheckRules()
 NOISE_RUNS = 1_000
 FULL = PROTOCOLS["cmteb-v1"].measures
 
@@ -131,7 +131,7 @@ def test_a_shift_of_all_queries_is_judged_by_the_tolerance(points: float, tolera
     """Every query loses the same, which no chance explains."""
     before = tables_of(fair_scores(3, 12))
     after = replace(before, queries=before.queries.assign(ap=before.queries["ap"] - points / 100))
-    rules = Rules(tolerance=tolerance)
+    rules = CheckRules(tolerance=tolerance)
     lost, won = compare(before, after, rules)["map"], compare(after, before, rules)["map"]
     beyond = points > tolerance + 1e-6
     if beyond or points < tolerance - 1e-6:

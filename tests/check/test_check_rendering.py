@@ -15,12 +15,12 @@ from markdown_it.token import Token
 from rich.console import Console
 
 from evalkit.check.rendering import junit_xml, markdown_summary, note_lines, print_check
-from evalkit.check.rows import CheckRow, CheckVerdict, Rules, outcome
+from evalkit.check.rows import CheckRow, CheckRules, CheckVerdict, outcome
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
 
-def printed(rules: Rules, terminal: int | None = None) -> str:
+def printed(rules: CheckRules, terminal: int | None = None) -> str:
     file = io.StringIO()
     options = {"width": terminal or 80, "force_terminal": terminal is not None, "no_color": True, "color_system": None}
     print_check(ROWS, rules, Console(file=file, markup=False, emoji=False, highlight=False, **options))
@@ -62,7 +62,7 @@ def test_every_verdict_has_an_outcome() -> None:
 
 
 @pytest.mark.parametrize("rules", [RULES, STRICT])
-def test_junit_is_read_back(rules: Rules) -> None:
+def test_junit_is_read_back(rules: CheckRules) -> None:
     """By expat's DOM: suites, cases, names and counts."""
     root = minidom.parseString(junit_xml(ROWS, rules)).documentElement
     assert root is not None
