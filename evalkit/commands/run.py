@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,19 +51,14 @@ def run(
     try:
         settle_each(words, act)
     finally:
-        _dismiss_actors()
+        from evalkit.cluster.crew import dismiss
+
+        dismiss()  # what runner=ray started, if it was chosen
         if done:
             code = _print_summary(done, target)
     if not done and any(word.startswith("hydra/launcher=") for word in words.overrides):
         logger.info("the launcher's processes wrote the results; evalkit report FOLDER ranks them")
     return code
-
-
-def _dismiss_actors() -> None:
-    """End what runner=ray started, if it was chosen."""
-    cluster = sys.modules.get("evalkit.cluster.scorer")
-    if cluster is not None:
-        cluster.dismiss()
 
 
 def _print_summary(results: Sequence[Result], target: Path | None) -> int:

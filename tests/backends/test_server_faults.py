@@ -49,7 +49,7 @@ def items(server: FakeServer, since: int = 0) -> list[str]:
 @pytest.mark.parametrize("backend", MODELS)
 def test_faults_change_nothing(backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same figures to the bit; and no more requests than questions and faults, since each fault costs one try."""
-    monkeypatch.setattr("evalkit.backends.servers.retries.FIRST_WAIT", 0.02)  # a clock, not a behaviour
+    monkeypatch.setattr("evalkit.backends.servers.client.FIRST_WAIT", 0.02)  # a clock, not a behaviour
     with FakeServer(backend) as server:
         assert run(server, tmp_path / "quiet").code == 0
         questions = len(server.posts)
