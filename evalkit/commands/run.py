@@ -37,6 +37,7 @@ def run(
     interruption.advise(GOES_ON)
     words = read_words(ctx, overrides or [], config_dir, multirun=multirun, show=show, resolve=resolve)
     target = json_target(json_file, "results")
+    from evalkit.cluster.crew import dismiss
     from evalkit.commands.run_settings import settle_each
 
     done: list[Result] = []
@@ -51,8 +52,6 @@ def run(
     try:
         settle_each(words, act)
     finally:
-        from evalkit.cluster.crew import dismiss
-
         dismiss()  # what runner=ray started, if it was chosen
         if done:
             code = _print_summary(done, target)
