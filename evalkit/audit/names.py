@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from evalkit.metrics.formulas import WHOLE_LIST
-from evalkit.metrics.measures import find_measure, is_measure
+from evalkit.metrics.measures import all_measures, find_measure, is_measure
 from evalkit.published_statistics import published_statistics
 from evalkit.results import published
 from evalkit.results.published import AVERAGE_TASK
@@ -24,6 +24,7 @@ _TASKS = {
     "cmedqav2": "CMedQAv2",
     "cmedqav2reranking": "CMedQAv2",
 }
+_REPORTED = frozenset(measure.name for measure in all_measures())
 _AVERAGES = {"avg", "average", "mean", "平均"}
 _SPLITS = {"T2Reranking": "dev", "MMarcoReranking": "dev", "CMedQAv1": "test", "CMedQAv2": "test"}
 
@@ -46,7 +47,8 @@ def task_name(text: str) -> str:
 
 def is_metric(name: str) -> bool:
     """Tell whether a name is that of a measure, all of which lie between 0 and 1, or of a main score."""
-    return name == "main_score" or is_measure(name)
+    # a bare word of the notation, such as R or AP, may stand for anything in a table of others
+    return name == "main_score" or (("_at_" in name or "@" in name or name in _REPORTED) and is_measure(name))
 
 
 def mrr_cutoff(metric: str) -> int | None:

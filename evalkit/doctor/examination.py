@@ -31,6 +31,7 @@ from evalkit.doctor.weights import head_is_new
 from evalkit.errors import NonFiniteError, WrongWeightsError
 from evalkit.evaluation.evaluate import Model
 from evalkit.evaluation.goldens import check_golden_scores
+from evalkit.metrics.measures import CARD_PROTOCOL
 from evalkit.models.interfaces import LocalNetwork, TaskScorer
 from evalkit.records import Request, Run, Task
 from evalkit.results import published
@@ -156,7 +157,7 @@ class _Examination:
 
     def _published(self) -> published.PublishedFigure | None:
         hub_id = self.model.settings.hub_id or self.runnable.identity.hub_id
-        return published.preferred(hub_id, self.task.name, "map", "cmteb-v1")
+        return published.preferred(hub_id, self.task.name, "map", CARD_PROTOCOL)
 
 
 def _prompted(request: Request, query: str, document: str) -> Request:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.metrics import find_protocol, lists_of_task, score_lists
+from evalkit.metrics import PROTOCOLS, lists_of_task, score_lists
+from evalkit.metrics.measures import CARD_PROTOCOL
 from evalkit.records import Task
 from evalkit.statistics import bootstrap_intervals
 
@@ -32,7 +33,7 @@ class TieFacts:
 
 def average_precisions(task: Task, scores: NDArray[np.floating]) -> Floats:
     """Per query the AP of cmteb-v1, expected over the orders of tied candidates: a fraction."""
-    expected, _, _ = score_lists(lists_of_task(task, scores), find_protocol("cmteb-v1").measures).tie_values["map"]
+    expected, _, _ = score_lists(lists_of_task(task, scores), PROTOCOLS[CARD_PROTOCOL].measures).tie_values["map"]
     return expected
 
 
@@ -86,5 +87,5 @@ def tie_facts(task: Task, scores: NDArray[np.floating]) -> TieFacts:
         tied += int(shared.sum())
         at_ends += int(shared[np.isin(values, ends)].sum())
         start = stop
-    ties = score_lists(lists_of_task(task, scores), find_protocol("cmteb-v1").measures).ties["map"]
+    ties = score_lists(lists_of_task(task, scores), PROTOCOLS[CARD_PROTOCOL].measures).ties["map"]
     return TieFacts(tied / texts, at_ends / texts, ties.low, ties.high)

@@ -31,7 +31,7 @@ from evalkit.metrics import (
     read_measures,
     score_lists,
 )
-from evalkit.metrics.measures import all_measures
+from evalkit.metrics.measures import CARD_PROTOCOL, all_measures
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.server_settings import ServerSettings
 from evalkit.models.settings import ModelSettings, model_settings
@@ -163,7 +163,7 @@ def evaluate(
     model: Model,
     task: Task,
     *,
-    protocol: str = "cmteb-v1",
+    protocol: str = CARD_PROTOCOL,
     measures: str | Sequence[str] = (),
     seed: int = 42,
     texts: bool = False,

@@ -8,7 +8,8 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.metrics import find_protocol, lists_of_task, score_lists
+from evalkit.metrics import PROTOCOLS, lists_of_task, score_lists
+from evalkit.metrics.measures import CARD_PROTOCOL
 from evalkit.records import Candidate, PrecisionCheck, Task
 
 SAMPLE_PAIRS = 200
@@ -27,7 +28,7 @@ def compare_precisions(sample: Task, low: NDArray[np.float32], full: NDArray[np.
 
     A rank flip is a pair of a query's candidates that the two order oppositely; `compared` counts the pairs that fp32 orders.
     """
-    measures = find_protocol("cmteb-v1").measures
+    measures = PROTOCOLS[CARD_PROTOCOL].measures
     means = [score_lists(lists_of_task(sample, scores), measures).means["map"] for scores in (low, full)]
     flips = compared = start = 0
     for request in sample.requests:

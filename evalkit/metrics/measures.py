@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from evalkit.errors import EvalkitError, nearest, unknown_name
@@ -26,6 +26,9 @@ from evalkit.metrics.ranking import (
 )
 
 Order = Callable[[CandidateLists, Judgements], Ranking]
+
+CARD_PROTOCOL = "cmteb-v1"
+"""The protocol of model cards up to 2024, which leads unless another is asked for."""
 
 CUTOFFS = (1, 3, 5, 10, 20, 100, 1000)
 """Where mteb cuts its measures."""
@@ -161,7 +164,7 @@ PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
         Protocol(
-            name="cmteb-v1",
+            name=CARD_PROTOCOL,
             measures=(
                 Measure("map", _THRESHOLD_AP, _CMTEB_V1, own_column="ap", ties_per_query=True),
                 Measure(
@@ -252,13 +255,17 @@ def same_measure(measure: Measure, names: Iterable[str]) -> Measure | None:
 
 def _meaning(measure: Measure) -> tuple[object, ...]:
     rules = measure.rules
-    return measure.metric, measure.cutoff, measure.rel, rules.counts_unretrieved, rules.unique_documents
+    return measure.metric, measure.cutoff, measure.rel, replace(rules, decimals=None)
 
 
 def protocol_of(name: str) -> str:
-    """Name the protocol that reports a measure, the first of several; mteb-v2 for what none has, whose rules it follows."""
+    """Name the protocol that reports a measure, the first of several.
+
+    mteb-v2 for a name of its kind at a cutoff of another's (`ndcg_at_7`), else trec_eval, whose rules measures in the field's
+    notation follow.
+    """
     having = (protocol.name for protocol in PROTOCOLS.values() if any(one.name == name for one in protocol.measures))
-    return next(having, "mteb-v2")
+    return next(having, "mteb-v2" if _MTEB_NAME.fullmatch(name) else "trec_eval")
 
 
 def leading_like(name: str, protocol: str) -> str:

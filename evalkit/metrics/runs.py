@@ -15,7 +15,7 @@ import numpy as np
 
 from evalkit.errors import EvalkitError
 from evalkit.metrics.lists import CandidateLists, candidate_lists
-from evalkit.metrics.measures import Protocol, find_protocol, read_measures
+from evalkit.metrics.measures import CARD_PROTOCOL, Protocol, find_protocol, read_measures
 from evalkit.metrics.query_scores import query_table, score_lists
 from evalkit.records import QrelsDict, RunDict, TieRange
 from evalkit.statistics import bootstrap_intervals
@@ -48,7 +48,7 @@ class RunScores:
 def score_run(
     run: RunDict,
     qrels: QrelsDict,
-    protocol: str = "cmteb-v1",
+    protocol: str = CARD_PROTOCOL,
     seed: int = 42,
     measures: str | Sequence[str] = (),
 ) -> RunScores:

@@ -58,6 +58,11 @@ class Sheet:
     below: tuple[str, ...] = ()
     tones: Mapping[int, Tone] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(f"table {self.title!r} has {len(self.columns)} columns, and a row of {len(row)} cells")
+
     def without_empty_columns(self) -> Sheet:
         """Leave out the columns that have nothing in any row."""
         kept = [place for place in range(len(self.columns)) if any(str(row[place]) for row in self.rows)]

@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from evalkit.errors import EvalkitError
-from evalkit.metrics import find_protocol, lists_of_task, score_lists
+from evalkit.metrics import PROTOCOLS, lists_of_task, score_lists
+from evalkit.metrics.measures import CARD_PROTOCOL
 from evalkit.parity.records import AffineMap, Comparison, Flips, Floats
 from evalkit.records import Task
 
 # how far scores may be apart, by the backend's precision; measured on real and random weights, with some room above
 LOGITS = {"fp32": 1e-4, "fp16": 0.02, "bf16": 0.2, "int8": 1.0}
 SIMILARITIES = {"fp32": 1e-4, "fp16": 5e-4, "bf16": 5e-3, "int8": 0.05}
-PROTOCOL = "cmteb-v1"
 # how many units in the last place a probability may be off: a sigmoid in float32 is good to about one
 LAST_PLACES = 2
 
@@ -68,7 +68,7 @@ def compare_scores(
 
 def _metric_changes(task: Task, reference: NDArray[np.float64], other: NDArray[np.float64]) -> dict[str, float | None]:
     """The other's MAP and MRR less the reference's, by name; None where no query can be scored."""
-    measures = find_protocol(PROTOCOL).measures
+    measures = PROTOCOLS[CARD_PROTOCOL].measures
     try:
         before, after = (score_lists(lists_of_task(task, scores), measures).means for scores in (reference, other))
     except EvalkitError:

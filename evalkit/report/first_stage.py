@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from evalkit.compare.shared_queries import metric_title
-from evalkit.metrics.measures import PROTOCOLS
+from evalkit.metrics.measures import CARD_PROTOCOL, PROTOCOLS, asked_measures, protocol_of
 from evalkit.output.numbers import counted, percent, points, points_range
 from evalkit.output.sheets import Sheet, print_notes, print_sheets
 from evalkit.records import FirstStage
@@ -38,19 +38,18 @@ def stage_sheet(result: Result) -> Sheet:
     if first is None or stage is None:
         raise ValueError(f"{result.task.name} has no first stage")
     rows = []
-    for protocol in PROTOCOLS.values():
-        for metric in (*protocol.leading_names, *protocol.of_first_stage):
-            difference, low, high = stage.differences[metric]
-            rows.append(
-                (
-                    metric_title(metric),
-                    protocol.name,
-                    percent(stage.scores[metric]),
-                    percent(result.scores[metric]),
-                    points(difference),
-                    points_range((low, high)),
-                )
+    for name in _shown(result):
+        difference, low, high = stage.differences[name]
+        rows.append(
+            (
+                metric_title(name),
+                protocol_of(name),
+                percent(stage.scores[name]),
+                percent(result.scores[name]),
+                points(difference),
+                points_range((low, high)),
             )
+        )
     return Sheet(
         title=f"{result.model.name} on {result.task.name}: reranks {_depth(first)} of {first.name}",
         columns=(
@@ -62,6 +61,12 @@ def stage_sheet(result: Result) -> Sheet:
     )
 
 
+def _shown(result: Result) -> list[str]:
+    """Name the measures that both stages are shown by: those of the protocols, then those that were asked for."""
+    reported = (name for protocol in PROTOCOLS.values() for name in (*protocol.leading_names, *protocol.of_first_stage))
+    return list(dict.fromkeys((*reported, *(measure.name for measure in asked_measures(result.scores)))))
+
+
 def _depth(first: FirstStage) -> str:
     return "all" if first.top_k is None else f"the top {first.top_k}"
 
@@ -69,7 +74,7 @@ def _depth(first: FirstStage) -> str:
 def _found(result: Result) -> str:
     """How many of the relevant documents the first stage found, and how many queries cmteb-v1 can judge."""
     found = result.task.statistics.positives
-    both = int(result.queries[PROTOCOLS["cmteb-v1"].leading[0].column].notna().sum())
+    both = int(result.queries[PROTOCOLS[CARD_PROTOCOL].leading[0].column].notna().sum())
     missed = sum(map(len, unretrieved_documents(result.queries)))
     return (
         f"{found:,} of {counted(found + missed, 'relevant document')} are among the candidates; "

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from rich.console import Console
 
 from evalkit.configuration.files import option_names, read_option
-from evalkit.metrics.measures import PROTOCOLS
+from evalkit.metrics.measures import CARD_PROTOCOL, PROTOCOLS
 from evalkit.output.console import Tone, print_lines
 from evalkit.output.numbers import percent, points, signed
 from evalkit.output.sheets import Sheet, SheetCell, SheetRow, print_sheets
@@ -18,8 +18,7 @@ from evalkit.results import published
 from evalkit.results.published import AVERAGE_TASK, HEADLESS, NOISE_POINTS, RANDOM_HEAD, KnownMistake, PublishedFigure
 from evalkit.results.result import Result
 
-PROTOCOL = "cmteb-v1"
-MAP, MRR = METRICS = PROTOCOLS[PROTOCOL].leading_names
+MAP, MRR = METRICS = PROTOCOLS[CARD_PROTOCOL].leading_names
 ReproductionVerdict = Literal["match", "mismatch", "not comparable"]
 Find = Callable[[str, str, str], PublishedFigure | None]
 TONES: Mapping[ReproductionVerdict, Tone] = {"match": "good", "mismatch": "bad", "not comparable": "warning"}
@@ -64,7 +63,7 @@ class ReproducedFigure:
 
 def preferred_figure(hub_id: str, task: str, metric: str) -> PublishedFigure | None:
     """The figure that the model's card, or else the best source, gives for a task under cmteb-v1."""
-    return published.preferred(hub_id, task, metric, PROTOCOL)
+    return published.preferred(hub_id, task, metric, CARD_PROTOCOL)
 
 
 def verdict_cells(results: Sequence[Result], find: Find = preferred_figure) -> list[ReproducedFigure]:
@@ -134,7 +133,7 @@ def claimed_model(result: Result) -> str:
 def _cell(result: Result, metric: str, find: Find) -> ReproducedFigure:
     figure = find(claimed_model(result), result.task.name, metric)
     why, chosen = _obstacle(result, figure)
-    scored = int(result.queries[PROTOCOLS[PROTOCOL].leading[0].column].notna().sum())
+    scored = int(result.queries[PROTOCOLS[CARD_PROTOCOL].leading[0].column].notna().sum())
     bound = NOISE_POINTS if metric == MAP else max(NOISE_POINTS, 50 / max(scored, 1))
     return ReproducedFigure(result.task.name, metric, result.scores[metric], figure, bound, why, chosen)
 
@@ -160,7 +159,7 @@ def _average_cell(results: Sequence[Result], cells: Sequence[ReproducedFigure]) 
     tasks = [result.task.name for result in results]
     if len(set(tasks)) < max(len(tasks), 2):
         return None
-    figure = published.find_average(claimed_model(results[0]), tasks, MAP, PROTOCOL)
+    figure = published.find_average(claimed_model(results[0]), tasks, MAP, CARD_PROTOCOL)
     if figure is None:
         return None
     reasons = [cell for cell in cells if cell.why]

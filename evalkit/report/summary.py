@@ -36,10 +36,10 @@ def summary_sheet(results: Sequence[Result]) -> Sheet:
     groups = _by_model(results)
     protocols = sorted({result.protocol for result in results})
     one_protocol = len(protocols) == 1
-    titles: dict[str, ColumnKind] = {"model": "name", "task": "name", "protocol": "text"}
     asked = _asked(results)
-    titles |= dict.fromkeys((*_titles(protocols), *(measure.name for measure in asked)), "number")
-    titles |= {"95 % interval": "number", "ties": "number", "published": "number", "difference": "text"}
+    numbers = (*_titles(protocols), *(measure.title for measure in asked), "95 % interval", "ties", "published")
+    columns: list[tuple[str, ColumnKind]] = [("model", "name"), ("task", "name"), ("protocol", "text")]
+    columns += [*((title, "number") for title in numbers), ("difference", "text")]
     rows: list[SheetRow] = []
     averages = []
     for group in groups:
@@ -51,7 +51,7 @@ def summary_sheet(results: Sequence[Result]) -> Sheet:
     bound = f"at most {published.NOISE_POINTS} points from the published figure"
     sheet = Sheet(
         title="",
-        columns=tuple(titles.items()),
+        columns=tuple(columns),
         rows=tuple(rows),
         below=(f"{_WITHIN_NOISE} within noise: {bound}",) if within_noise else (),
         tones=dict.fromkeys(averages, "strong"),
@@ -107,7 +107,7 @@ def _by_model(results: Iterable[Result]) -> list[list[Result]]:
     groups: dict[tuple[object, ...], list[Result]] = {}
     for result in results:
         backend = str(sorted(result.backend.items()))
-        groups.setdefault((result.model, result.protocol, backend, result.limit), []).append(result)
+        groups.setdefault((result.model, result.protocol, backend, result.experiment, result.limit), []).append(result)
     return list(groups.values())
 
 

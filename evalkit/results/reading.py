@@ -15,7 +15,7 @@ from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from evalkit.errors import EvalkitError
-from evalkit.metrics.measures import PROTOCOLS, all_measures, is_measure
+from evalkit.metrics.measures import CARD_PROTOCOL, PROTOCOLS, all_measures, asked_measures, is_measure
 from evalkit.results.folders import find_results
 from evalkit.results.result import BLOCK_FIELDS, Result
 from evalkit.results.writing import SCHEMA_VERSION, UNPINNED
@@ -232,17 +232,20 @@ class StoredTables:
     @cached_property
     def queries(self) -> pd.DataFrame:
         """One row per query. Raises EvalkitError where the file is missing or not the JSON's."""
-        columns = {measure.name: measure.column for measure in PROTOCOLS[self.protocol].leading}
-        always = (measure.column for measure in PROTOCOLS["cmteb-v1"].leading)
-        numbers = {"n_candidates", *always, *columns.values()}
+        needed = (*PROTOCOLS[self.protocol].leading, *asked_measures(self.scores))
+        always = (measure.column for measure in PROTOCOLS[CARD_PROTOCOL].leading)
+        numbers = {"n_candidates", *always, *(measure.column for measure in needed)}
         table = self._table("queries", ("query_id", *sorted(numbers)))
         if not table["query_id"].is_unique:
             raise EvalkitError(f"{self.path}: its table of queries has a query twice; run the evaluation again")
-        for metric, column in columns.items():
-            mean = float(table[column].mean())
-            if not math.isclose(mean, self.scores[metric], abs_tol=_MEAN_TOLERANCE):
+        for measure in all_measures(needed):
+            stated = self.scores.get(measure.name, math.nan)
+            if math.isnan(stated) or measure.column not in table:
+                continue
+            mean = float(table[measure.column].mean())
+            if not math.isclose(mean, stated, abs_tol=_MEAN_TOLERANCE):
                 raise EvalkitError(
-                    f"{self.path}: its {metric} is {self.scores[metric]}, but its table of queries has the mean {mean}; the files "
+                    f"{self.path}: its {measure.name} is {stated}, but its table of queries has the mean {mean}; the files "
                     "are of different runs or were changed by hand; run the evaluation again"
                 )
         return table

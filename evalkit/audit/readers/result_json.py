@@ -10,7 +10,7 @@ from typing import Any
 from evalkit.audit.figures import Figure, FigureKind, decimals_of, value_of
 from evalkit.audit.names import full_model_name, is_metric, model_of_path, query_count, task_name
 from evalkit.errors import EvalkitError
-from evalkit.metrics.measures import protocol_of
+from evalkit.metrics.measures import find_measure, is_measure, protocol_of
 from evalkit.results.folders import MODEL_FILE
 
 _DESCRIPTIONS = ("mteb_version", "mteb_dataset_name", "dataset_revision", "task_name", "evaluation_time", "evalkit")
@@ -131,5 +131,10 @@ def _own_query_count(own: Mapping[str, Any], metric: str) -> int | None:
     if not all(isinstance(number, _Digits) and number.isdecimal() and len(number) < 10 for number in numbers):
         return None
     every, without_positives, without_negatives = (int(str(number)) for number in numbers)
-    scored = every - without_positives - without_negatives if protocol_of(metric) == "cmteb-v1" else every
+    scored = every - without_positives - without_negatives if _drops_queries(metric) else every
     return scored if scored > 0 else None
+
+
+def _drops_queries(metric: str) -> bool:
+    """Tell whether a metric's rules leave out queries without a positive or a negative candidate."""
+    return is_measure(metric) and find_measure(metric).rules.needs_both_kinds

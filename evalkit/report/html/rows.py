@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from evalkit.compare.shared_queries import TaskResults, metric_title
 from evalkit.compare.systems import System
-from evalkit.metrics.measures import PROTOCOLS
+from evalkit.metrics.measures import CARD_PROTOCOL, PROTOCOLS
 from evalkit.output.numbers import percent, percent_range, rank_range, signed, tied_range
 from evalkit.report.content import Report
 from evalkit.report.html.systems import SystemFacts, mean_pairs_per_second, pareto_front, results_of_board
@@ -134,7 +134,8 @@ def _row(
 
 def second_metric(board: Board) -> str:
     """Name the metric that stands beside a board's own: the other one of its protocol's two main ones."""
-    first, second = PROTOCOLS[board.protocol].leading_names
+    # a measure that no protocol reports stands beside what every result has
+    first, second = PROTOCOLS.get(board.protocol, PROTOCOLS[CARD_PROTOCOL]).leading_names
     return first if board.metric == second else second
 
 

@@ -142,6 +142,8 @@ def test_counterparts() -> None:
     assert same.name == "ndcg_at_10"
     assert same_measure(find_measure("nDCG@7"), names) is None
     assert same_measure(find_measure("AP"), names) is None
+    assert same_measure(find_measure("RR@10"), names) is None  # mteb's tells ties in float64
+    assert protocol_of("nDCG@20") == "trec_eval"
     assert [one.name for one in asked_measures([*names, "nDCG@20", "languages"])] == ["nDCG@20"]
 
 

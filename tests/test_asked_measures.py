@@ -1,0 +1,193 @@
+"""Measures that are asked for: run, stored, shown, reported, compared, checked and audited, and never mixed with others."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+from command import run_here
+from made_results import change_json, change_table, ranking_task
+
+import evalkit
+from evalkit.errors import EvalkitError
+from evalkit.report.first_stage import stage_sheet
+from evalkit.report.summary import summary_sheet
+
+ASKED = ["nDCG@20", "AP(rel=2)", "RR@10", "nDCG@10"]
+RUN = ("task=demo-zh2en", "limit=6", "cache=off", "offline=true")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of two models with the same measures beside the protocols'."""
+    place = tmp_path_factory.mktemp("asked")
+    for model in ("bm25", "random"):
+        done = run_here(*RUN, f"model={model}", f"measures=[{','.join(ASKED)}]", f"results_dir={place}")
+        assert done.code == 0, done.stderr
+    return place
+
+
+def stored(folder: Path, model: str) -> evalkit.Result:
+    return next(result for result in evalkit.load_results(folder) if result.model.name == model)
+
+
+def test_a_run_shows_and_stores_them(folder: Path, tmp_path: Path) -> None:
+    done = run_here(*RUN, "model=bm25", f"measures=[{','.join(ASKED)}]", f"results_dir={tmp_path}")
+    assert all(name in done.stdout.splitlines()[0] for name in ASKED)
+    result = stored(folder, "bm25")
+    assert result.config["measures"] == ASKED
+    assert result.experiment == "limit-6"
+    for name in ASKED:
+        assert result.scores[name] == pytest.approx(result.queries[name].mean(), abs=1e-12)
+        low, high = result.intervals[name]
+        assert low <= result.scores[name] <= high
+    assert result.scores["nDCG@10"] == pytest.approx(result.scores["ndcg_at_10"], abs=5e-6)
+
+
+@pytest.mark.parametrize("written", ["nDCG@20", "[nDCG@20]", "['nDCG@20']", '["nDCG@20",]'[:-2] + "]"])
+def test_one_measure_needs_no_brackets_nor_quotes(tmp_path: Path, written: str) -> None:
+    done = run_here(*RUN, "model=random", f"measures={written}", f"results_dir={tmp_path}")
+    assert done.code == 0, done.stderr
+    assert "nDCG@20" in stored(tmp_path, "random").scores
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("[nDCX@10]", "there is no metric 'nDCX@10'"),
+        ("[P]", "P needs a cutoff"),
+        ("[AP(rel=0)]", "a grade"),
+        ("5", "there is no metric '5'"),
+    ],
+)
+def test_what_is_no_measure_ends_before_the_run(tmp_path: Path, written: str, said: str) -> None:
+    done = run_here(*RUN, "model=random", f"measures={written}", f"results_dir={tmp_path / 'r'}")
+    assert (done.code, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_python_and_the_command_line_give_the_same(folder: Path) -> None:
+    task = evalkit.load_task("demo-zh2en", limit=6)
+    result = evalkit.evaluate(evalkit.load_model("random"), task, measures=ASKED, cache="off")
+    other = stored(folder, "random")
+    assert dict(result.scores) == dict(other.scores)
+    assert dict(result.config) == dict(other.config)
+    assert result.experiment == other.experiment
+
+
+def test_reports_and_comparisons_take_them(folder: Path) -> None:
+    for name in ASKED:
+        board = evalkit.leaderboard(folder, metric=name).set_index("system")
+        assert board.loc[
+            "bm25 (bm25s-0.3.16)" if "bm25 (bm25s-0.3.16)" in board.index else "bm25", "value"
+        ] == pytest.approx(stored(folder, "bm25").scores[name])
+        assert len(evalkit.compare_results(folder, metric=name)) == 1
+    for format_name in ("markdown", "csv", "json", "latex", "html"):
+        done = run_here("report", str(folder), "--metric", "AP(rel=2)", "--format", format_name)
+        assert done.code == 0, done.stderr
+        assert "AP(rel=2)" in done.stdout
+    assert "nDCG@20 of trec_eval" in run_here("report", str(folder), "--metric", "nDCG@20").stdout
+
+
+def test_another_name_of_the_same_is_found_and_of_another_is_not(folder: Path, tmp_path: Path) -> None:
+    """mteb's ndcg_at_10 is nDCG@10; its mrr_at_10 tells ties in float64, where RR@10 does in float32."""
+    done = run_here(*RUN, "model=random", f"results_dir={tmp_path}")
+    assert done.code == 0, done.stderr
+    assert run_here("report", str(tmp_path), "--metric", "nDCG@10").code == 0
+    refused = run_here("report", str(tmp_path), "--metric", "RR@10")
+    assert refused.code == 2
+    assert "there is no metric 'RR@10'" in refused.stderr
+
+
+def test_a_check_judges_what_both_have(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "copy")
+    done = run_here("check", "--baseline", str(tmp_path / "copy"), "--results", str(folder))
+    assert done.code == 0, done.stderr
+    assert sum(line.count("AP(rel=2)") for line in done.stdout.splitlines()) == 2
+    plain = run_here(*RUN, "model=random", f"results_dir={tmp_path / 'plain'}")
+    assert plain.code == 0, plain.stderr
+    less = run_here("check", "--baseline", str(tmp_path / "plain"), "--results", str(folder))
+    assert "AP(rel=2)" not in less.stdout
+
+
+@pytest.mark.parametrize("name", ["AP(rel=2)", "ndcg_at_10", "map"])
+def test_a_mean_that_was_changed_is_refused_and_audited(folder: Path, tmp_path: Path, name: str) -> None:
+    done = run_here(*RUN, "model=random", f"measures=[{','.join(ASKED)}]", f"results_dir={tmp_path}")
+    assert done.code == 0, done.stderr
+    (path,) = (one for one in tmp_path.rglob("*.json") if one.name != "model_meta.json")
+    change_json(path, lambda content: content["scores"]["test"][0].update({name: 0.987}))
+    with pytest.raises(EvalkitError, match="but its table of queries has the mean"):
+        _ = evalkit.load_results(path)[0].queries
+    audited = run_here("audit", str(path))
+    assert audited.code == 1
+    assert f"{name} is not the mean of its queries" in audited.stdout
+
+
+def test_a_measure_without_its_column_is_refused(folder: Path, tmp_path: Path) -> None:
+    place = tmp_path / "results"
+    done = run_here(*RUN, "model=random", "measures=[RR@10]", f"results_dir={place}")
+    assert done.code == 0, done.stderr
+    shutil.copytree(place, tmp_path / "whole")
+    (path,) = (one for one in place.rglob("*.json") if one.name != "model_meta.json")
+    change_table(path, lambda table: table.drop(columns="RR@10"))
+    with pytest.raises(EvalkitError, match="column RR@10 is missing"):
+        _ = evalkit.load_results(path)[0].queries
+    checked = run_here("check", "--baseline", str(tmp_path / "whole"), "--results", str(place))
+    assert (checked.code, "bug" in checked.stderr) == (2, False)
+    assert "column RR@10 is missing" in checked.stdout
+
+
+def test_a_value_that_its_scores_do_not_give_is_audited(folder: Path, tmp_path: Path) -> None:
+    done = run_here(*RUN, "model=random", "measures=[nDCG@7]", f"results_dir={tmp_path}")
+    assert done.code == 0, done.stderr
+    (path,) = (one for one in tmp_path.rglob("*.json") if one.name != "model_meta.json")
+    change_table(path, lambda table: table.assign(**{"nDCG@7": 0.5}))
+    change_json(path, lambda content: content["scores"]["test"][0].update({"nDCG@7": 0.5}))
+    audited = run_here("audit", str(path))
+    assert audited.code == 1
+    assert "nDCG@7 of" in audited.stdout
+
+
+def test_a_first_stage_is_shown_by_them_too(tmp_path: Path) -> None:
+    task = ranking_task(8)
+    lines = [
+        f"{request.query.query_id} Q0 {candidate.doc_id} {place} {-place} made"
+        for request in task.requests
+        for place, candidate in enumerate(request.candidates, start=1)
+    ]
+    rows = [
+        json.dumps(
+            {
+                "query": request.query.texts[0],
+                "positive": [one.text for one in request.candidates if one.gain],
+                "negative": [one.text for one in request.candidates if not one.gain],
+            }
+        )
+        for request in task.requests
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    plain = evalkit.load_task(path=tmp_path / "rows.jsonl")
+    lines = [
+        f"{request.query.query_id} Q0 {candidate.doc_id} {place} {-place} made"
+        for request in plain.requests
+        for place, candidate in enumerate(request.candidates, start=1)
+    ]
+    (tmp_path / "first.trec").write_text("\n".join(lines), encoding="utf-8")
+    staged = evalkit.load_task(path=tmp_path / "rows.jsonl", candidates=tmp_path / "first.trec")
+    result = evalkit.evaluate(evalkit.load_model("random"), staged, measures=["nDCG@4"], cache="off")
+    shown = {str(row[0]): str(row[1]) for row in stage_sheet(result).rows}
+    assert shown["nDCG@4"] == "trec_eval"
+    assert "first_stage_nDCG@4" in result.queries
+    assert result.first_stage is not None
+    assert math.isfinite(result.first_stage.scores["nDCG@4"])
+
+
+def test_an_asked_measure_and_a_leading_one_of_the_same_title_have_a_column_each(folder: Path) -> None:
+    result = stored(folder, "bm25")
+    sheet = summary_sheet([result])
+    assert [title for title, _ in sheet.columns].count("nDCG@10") == 1
+    assert all(len(row) == len(sheet.columns) for row in sheet.rows)
