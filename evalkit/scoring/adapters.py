@@ -40,15 +40,19 @@ class Adapter(ABC):
 
     @abstractmethod
     def batches(self, items: Items, known: NDArray[np.bool_]) -> Generator[DoneBatch]:
-        """Run all that lacks an output; `known`, shape (items,), says which items have theirs, and is read as the work goes on."""
+        """Run all that lacks an output; `known`, shape (items,), says which items have theirs, and is read as the work goes on.
+
+        Raises TypeError for what scores whole tasks.
+        """
 
     @property
     def planned(self) -> Planned | None:
         """The adapter, where its batches are those of the plan, so that an actor can run a window; None for other kinds."""
         return None
 
-    def score_task(self, task: Task) -> Run | None:
-        """Score all candidates of a task at once; None where the scorer is asked for items."""
+    @property
+    def whole_task(self) -> WholeTask | None:
+        """The adapter, where it scores whole tasks; None for other kinds."""
         return None
 
 
@@ -57,7 +61,6 @@ class Planned(Adapter):
 
     @property
     def planned(self) -> Planned:
-        """The adapter itself."""
         return self
 
     @abstractmethod
@@ -138,11 +141,14 @@ class WholeTask(Adapter):
 
     scorer: TaskScorer
 
-    def batches(self, items: Items, known: NDArray[np.bool_]) -> Generator[DoneBatch]:
-        """Raise TypeError: there are no items."""
+    def batches(self, *_: object) -> Generator[DoneBatch]:
         raise TypeError(f"{type(self.scorer).__name__} scores whole tasks: nothing of it can be stored")
 
-    def score_task(self, task: Task) -> Run:
+    @property
+    def whole_task(self) -> WholeTask:
+        return self
+
+    def score(self, task: Task) -> Run:
         """Score every candidate. Raises NonFiniteError, naming the candidate, where a score is not finite."""
         started = time.perf_counter()
         scores = self.scorer.score_task(task)

@@ -41,8 +41,8 @@ def score_task(model: RunnableModel, settings: ModelSettings, task: Task, kept: 
 
     Raises NonFiniteError, naming the texts, where a score or vector is not finite.
     """
-    if kept.store is None and (run := adapter_of(model.scorer).score_task(task)) is not None:
-        return run
+    if kept.store is None and (whole := adapter_of(model.scorer).whole_task) is not None:
+        return whole.score(task)
     texts = task_texts(task)
     if settings.makes_vectors:
         return _score_vectors(model, settings, task, texts, kept)
