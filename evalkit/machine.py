@@ -94,10 +94,15 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
+def installed_version(package: str) -> str:
+    """Give the version of a package that is installed. Raises PackageNotFoundError where it is not."""
+    return importlib.metadata.version(package)
+
+
 def package_version(package: str) -> str | None:
-    """Give the version of an installed package; None where it is not installed."""
+    """Give the version of a package; None where it is not installed."""
     try:
-        return importlib.metadata.version(package)
+        return installed_version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
 

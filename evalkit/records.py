@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Role = Literal["query", "document"]
 Layout = Literal["cmteb", "mteb"]
+Incomparable = Literal["", "limit", "other data"]
 QrelsDict = Mapping[str, Mapping[str, int]]
 RunDict = Mapping[str, Mapping[str, float]]
 
@@ -107,6 +108,13 @@ class TaskIdentity:
     differences: tuple[str, ...] = ()
     subset: str = "default"
     first_stage: FirstStage | None = None
+
+    @property
+    def incomparable(self) -> Incomparable:
+        """Why no published figure can be compared with a result on these data; empty where one can."""
+        if self.limit is not None:
+            return "limit"
+        return "other data" if self.differences else ""
 
 
 @dataclass(frozen=True, slots=True)

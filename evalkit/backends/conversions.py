@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 from filelock import FileLock
 
 from evalkit.cache import cache_folder
 from evalkit.interruption import scratch
+from evalkit.machine import installed_version
 from evalkit.models.interfaces import Runtime
 from evalkit.models.settings import ModelSettings
 from evalkit.models.weights import ModelFiles, hash_files
@@ -27,7 +27,7 @@ def conversion_folder(
 ) -> Path:
     """Return where the conversion of these weights lies, or will: named by all that can change it."""
     recipe = f"{settings.pooling}-{settings.similarity}" if settings.kind == "embedder" else settings.kind
-    made_by = [f"{package} {version(package)}" for package in (SYSTEMS[system], "torch", "transformers")]
+    made_by = [f"{package} {installed_version(package)}" for package in (SYSTEMS[system], "torch", "transformers")]
     network = [files.folder / "config.json", *sorted(files.folder.glob("*.py"))]  # code of the model's own
     made_of = [hash_files(files.folder, network), *made_by, f"evalkit {__version__}"]
     circumstances = hashlib.sha256("\n".join(made_of).encode()).hexdigest()

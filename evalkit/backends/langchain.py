@@ -14,7 +14,6 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +31,7 @@ from evalkit.backends.libraries import (
 )
 from evalkit.backends.modules_json import refuse_other_recipe
 from evalkit.errors import EvalkitError
+from evalkit.machine import installed_version
 from evalkit.models.interfaces import PairScorer, RunnableModel, Runtime, TextEmbedder
 from evalkit.models.local import Inputs
 from evalkit.models.settings import ModelSettings
@@ -192,7 +192,7 @@ def _own_object(settings: ModelSettings, place: str) -> RunnableModel:
     description: Mapping[str, object] = {
         "name": NAME,
         "class": f"{module.__module__}.{module.__qualname__}",
-        "version": version("langchain-core"),
+        "version": installed_version("langchain-core"),
     }
     scorer: PairScorer | TextEmbedder = (
         LangChainEmbedder(found) if settings.kind == "embedder" else LangChainScorer(found)

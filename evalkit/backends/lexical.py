@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
 
 import bm25s
 import jieba
 import numpy as np
 from numpy.typing import NDArray
 
+from evalkit.machine import installed_version
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
 from evalkit.records import ModelIdentity, Task
@@ -71,7 +71,7 @@ def _all_scores(index: bm25s.BM25, query: str, documents: int) -> NDArray[np.flo
 def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
     """Return BM25, which has no weights to load; its version is its revision."""
     del runtime
-    revision = f"bm25s-{version('bm25s')}"
+    revision = f"bm25s-{installed_version('bm25s')}"
     identity = ModelIdentity(settings.name, f"local/{settings.name}", revision, settings.kind)
-    description = {"name": "lexical", "k1": K1, "b": B, "tokenizer": f"jieba-{version('jieba')}"}
+    description = {"name": "lexical", "k1": K1, "b": B, "tokenizer": f"jieba-{installed_version('jieba')}"}
     return RunnableModel(identity, description, None, BM25)

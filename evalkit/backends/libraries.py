@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from evalkit.backends.torch import DTYPES, choose_device, device_name
 from evalkit.errors import EvalkitError
+from evalkit.machine import installed_version
 from evalkit.models.interfaces import PairScorer, RunnableModel, Runtime, TextEmbedder
 from evalkit.models.local import Inputs, is_out_of_memory
 from evalkit.models.settings import ModelSettings
@@ -70,7 +70,7 @@ def library_model(
         "device": device_name(device),
         "dtype": runtime.dtype,
         "class": class_name,
-        "version": version(package),
+        "version": installed_version(package),
     }
     return RunnableModel(
         identity=files.identity,

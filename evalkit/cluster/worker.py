@@ -18,7 +18,7 @@ from evalkit import machine
 from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import DoneBatch, RunnableModel, TextWindow
 from evalkit.records import ModelIdentity
-from evalkit.scoring.adapters import Adapter, InParts, Planned, adapter_of
+from evalkit.scoring.adapters import Adapter, adapter_of
 from evalkit.version import __version__
 
 OUTBOX = 32  # batches that may wait to be fetched: as much is lost with an actor at most, beside those that run
@@ -131,12 +131,12 @@ class Worker:
         name = held.model.description["name"]
         if held.model.for_task is not None:
             raise EvalkitError(f"backend={name} does something for each task, which actors don't see; runner=local")
-        if load and isinstance(self._loaded(held), InParts):
+        if load and self._loaded(held).planned is None:
             raise EvalkitError(f"backend={name} batches by itself; runner=local")
 
     def _batches(self, held: Held, window: TextWindow) -> Iterator[DoneBatch]:
-        adapter = self._loaded(held)
-        if not isinstance(adapter, Planned):
+        adapter = self._loaded(held).planned
+        if adapter is None:
             raise TypeError(f"{type(held.model.scorer).__name__} can't score these items")
         with self._tokenizing:  # while the window before this one runs
             batches = list(adapter.lacking(window.items, window.known, window.share, window.shares))

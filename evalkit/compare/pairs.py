@@ -24,6 +24,24 @@ SAME_VALUE = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
+class PairTests:
+    """What is computed for all pairs of systems: `first` and `second` are their places, by which all that follows is in order.
+
+    `differences` is float64[n_queries, n_pairs] and `intervals` float64[n_pairs, 2], both fractions; the rest has one number per
+    pair, as `PairComparison` says.
+    """
+
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    differences: NDArray[np.float64]
+    intervals: NDArray[np.float64]
+    p_values: NDArray[np.float64]
+    adjusted: NDArray[np.float64]
+    wins: NDArray[np.int64]
+    losses: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
 class PairComparison:
     """Two systems, by their places in `SharedQueries.of.systems`; differences are the first one's values less the second's.
 
@@ -56,24 +74,39 @@ class MovedQuery:
     text: str
 
 
-def compare_pairs(
-    values: NDArray[np.float64], *, seed: int, alpha: float = 0.05, families: int = 1
-) -> list[PairComparison]:
-    """Compare all pairs of systems, by their values float64[n_queries, n_systems] on the same queries.
+def pair_tests(values: NDArray[np.float64], *, seed: int, alpha: float = 0.05, families: int = 1) -> PairTests:
+    """Test all pairs of systems, by their values float64[n_queries, n_systems] on the same queries.
 
-    `alpha` is the level at which `detectable` asks what a pair's own test could have found. `families` is how many such
-    comparisons will be adjusted together: p-values are made fine enough for all to be told apart.
+    `alpha` is the level that is asked about, and `families` is how many such comparisons will be adjusted together: p-values
+    are made fine enough for all to be told apart.
     """
     first, second = pairs_of(values.shape[1])
     differences = values[:, first] - values[:, second]
-    means = np.ascontiguousarray(values.T).mean(axis=1)
-    intervals = bootstrap_intervals(differences, seed=seed)
-    effects, effect_intervals = effect_sizes(differences), effect_size_intervals(differences, seed=seed)
     n_resamples = resamples_needed(len(first) * families, alpha)
     p_values = paired_randomisation_test(differences, seed=seed, n_resamples=n_resamples)
-    adjusted = holm(p_values)
-    wins, losses = (differences > SAME_VALUE).sum(axis=0), (differences < -SAME_VALUE).sum(axis=0)
-    detectable = smallest_detectable_difference(differences, level=alpha)
+    return PairTests(
+        first=first,
+        second=second,
+        differences=differences,
+        intervals=bootstrap_intervals(differences, seed=seed),
+        p_values=p_values,
+        adjusted=holm(p_values),
+        wins=(differences > SAME_VALUE).sum(axis=0),
+        losses=(differences < -SAME_VALUE).sum(axis=0),
+    )
+
+
+def compare_pairs(
+    values: NDArray[np.float64], *, seed: int, alpha: float = 0.05, families: int = 1
+) -> list[PairComparison]:
+    """Compare all pairs of systems (see `pair_tests`), with effect sizes and what could have been found.
+
+    `alpha` is the level at which `detectable` asks what a pair's own test could have found.
+    """
+    tests = pair_tests(values, seed=seed, alpha=alpha, families=families)
+    means = np.ascontiguousarray(values.T).mean(axis=1)
+    effects, effect_intervals = effect_sizes(tests.differences), effect_size_intervals(tests.differences, seed=seed)
+    detectable = smallest_detectable_difference(tests.differences, level=alpha)
     return [
         PairComparison(
             first=int(a),
@@ -81,17 +114,17 @@ def compare_pairs(
             n_queries=len(values),
             means=(float(means[a]), float(means[b])),
             difference=float(means[a] - means[b]),
-            interval=(float(intervals[pair, 0]), float(intervals[pair, 1])),
+            interval=(float(tests.intervals[pair, 0]), float(tests.intervals[pair, 1])),
             effect_size=float(effects[pair]),
             effect_interval=(float(effect_intervals[pair, 0]), float(effect_intervals[pair, 1])),
-            p_value=float(p_values[pair]),
-            adjusted_p=float(adjusted[pair]),
-            wins=int(wins[pair]),
-            losses=int(losses[pair]),
-            ties=int(len(values) - wins[pair] - losses[pair]),
+            p_value=float(tests.p_values[pair]),
+            adjusted_p=float(tests.adjusted[pair]),
+            wins=int(tests.wins[pair]),
+            losses=int(tests.losses[pair]),
+            ties=int(len(values) - tests.wins[pair] - tests.losses[pair]),
             detectable=float(detectable[pair]),
         )
-        for pair, (a, b) in enumerate(zip(first, second, strict=True))
+        for pair, (a, b) in enumerate(zip(tests.first, tests.second, strict=True))
     ]
 
 

@@ -221,9 +221,9 @@ def _with_interval(values: np.ndarray) -> str:
 
 
 def _other_queries(task: Task, *, whole: bool) -> str:
-    if task.limit is not None:
+    if task.incomparable == "limit":
         return "the task is cut by limit=, which takes its first queries, not any"
-    if task.differences:
+    if task.incomparable:
         return f"the data are other ones ({', '.join(task.differences)})"
     return "" if whole else "the sample has parts of long lists, whose MAP is another one"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -15,9 +14,6 @@ from evalkit.output.text import OBEYED
 
 STDOUT = Path("-")
 """What `--json` without a file stands for."""
-
-
-_UNWRITABLE = re.compile(f"{OBEYED.pattern}|[\ud800-\udfff]")
 
 
 def write_json(content: object, path: Path = STDOUT) -> None:
@@ -35,10 +31,10 @@ def json_text(content: object) -> str:
 
 
 def json_bytes(content: Mapping[str, Any]) -> bytes:
-    """Write a file's JSON: the same bytes for the same content, and no bare NaN."""
+    """Write a file's JSON: the same bytes for the same content, no bare NaN, and control characters escaped."""
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=2, sort_keys=True) + "\n"
     # an undecodable byte of a file name is a lone surrogate, which UTF-8 can't hold and a JSON escape can
-    return text.encode("utf-8", errors="backslashreplace")
+    return escaped_json(text).encode("utf-8")
 
 
 def plain_json(value: Any) -> Any:
@@ -58,4 +54,4 @@ def plain_json(value: Any) -> Any:
 
 def escaped_json(text: str) -> str:
     """Escape a JSON text's control characters and halves of surrogates, which stand in its strings alone: it means the same."""
-    return _UNWRITABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

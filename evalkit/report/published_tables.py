@@ -113,7 +113,7 @@ def _run_row(run: _Run, figures: dict[str, PublishedFigure], columns: Sequence[s
     tasks = [task for task in columns if task != AVERAGE_TASK]
     if all(task in values for task in tasks):
         values[AVERAGE_TASK] = math.fsum(values[task] for task in tasks) / len(tasks)
-    differences = {task: 100 * (values[task] - figures[task].value) for task in values if task in figures}
+    differences = {task: figures[task].points(values[task]) for task in values if task in figures}
     return PublishedRow(
         model=run.model,
         cells=tuple(percent(values[task]) if task in values else "" for task in columns),

@@ -46,7 +46,7 @@ class ReproducedFigure:
     @property
     def points(self) -> float:
         """The run's value less the published one, in percentage points; NaN without a figure."""
-        return math.nan if self.figure is None else (self.value - self.figure.value) * 100
+        return math.nan if self.figure is None else self.figure.points(self.value)
 
     @property
     def verdict(self) -> ReproductionVerdict:
@@ -140,7 +140,7 @@ def _cell(result: Result, metric: str, find: Find) -> ReproducedFigure:
 
 def _obstacle(result: Result, figure: PublishedFigure | None) -> tuple[str, bool]:
     """Why a result can't be compared with a figure, and whether the user asked for that; an empty reason where it can."""
-    if result.limit is not None:
+    if result.incomparable == "limit":
         return f"limit={result.limit}", True
     if figure is None:
         return "nothing published", True

@@ -194,7 +194,7 @@ def _difference(value: float, figure: PublishedFigure | None, incomparable: str)
         return ""
     if incomparable:
         return SheetCell(f"n/a ({incomparable})", "dim")
-    difference = (value - figure.value) * 100
+    difference = figure.points(value)
     shown = points_beyond(difference, published.NOISE_POINTS)
     if exceeds(difference, published.NOISE_POINTS):
         return SheetCell(shown, "warning")

@@ -70,6 +70,10 @@ class PublishedFigure:
     reference: str
     note: str
 
+    def points(self, value: float) -> float:
+        """Return how far a value (a fraction) lies above the figure, in percentage points; below it, less than zero."""
+        return (value - self.value) * 100
+
 
 def find(model_hub_id: str, task_name: str, metric: str, protocol: str) -> tuple[PublishedFigure, ...]:
     """List every figure published for a model, task, metric and protocol, the preferred one first.
@@ -97,7 +101,7 @@ def find_average(model_hub_id: str, task_names: Collection[str], metric: str, pr
 
 def disagreeing(figures: tuple[PublishedFigure, ...]) -> tuple[PublishedFigure, ...]:
     """List those of a model's figures for one task that differ from the first by more than honest runs do."""
-    return tuple(figure for figure in figures if abs(figure.value - figures[0].value) * 100 > NOISE_POINTS + 1e-9)
+    return tuple(figure for figure in figures if abs(figures[0].points(figure.value)) > NOISE_POINTS + 1e-9)
 
 
 def origin(figure: PublishedFigure) -> str:

@@ -288,18 +288,31 @@ class StoredTables:
         texts = file.read(columns=[_TEXT_COLUMN]).column(_TEXT_COLUMN)
         return [str(text) for text in texts.take(list(places)).to_pylist()]
 
+    def raw(self, kind: Literal["queries", "run"]) -> pd.DataFrame | None:
+        """Return a table as its file holds it, whatever that is; None where the file is missing.
+
+        Raises EvalkitError where it can't be read.
+        """
+        import pyarrow as pa
+
+        path = self._table_path(kind)
+        if not path.is_file():
+            return None
+        try:
+            frame: pd.DataFrame = _read_parquet(path).to_pandas(ignore_metadata=True)
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise EvalkitError(f"cannot read {path.name} ({_first_line(error)})") from error
+        return frame
+
     def _table_path(self, kind: str) -> Path:
         return self.path.with_name(f"{self.path.name.removesuffix('.json')}.{kind}.parquet")
 
     def _table(self, kind: str, required: Iterable[str], without: Iterable[str] = ()) -> pd.DataFrame:
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         path = self._table_path(kind)
         try:
-            columns = [name for name in pq.read_schema(path).names if name not in without]
-            table = pq.ParquetFile(path).read(columns=columns)
-            table.validate(full=True)
+            table = _read_parquet(path, without)
             _check_columns(table, required, path)
             frame: pd.DataFrame = table.to_pandas(ignore_metadata=True)
         except FileNotFoundError as error:
@@ -309,6 +322,15 @@ class StoredTables:
         except (OSError, ValueError, pa.ArrowException) as error:
             raise EvalkitError(f"cannot read {path} ({_first_line(error)}); run the evaluation again") from error
         return frame
+
+
+def _read_parquet(path: Path, without: Iterable[str] = ()) -> pa.Table:
+    import pyarrow.parquet as pq
+
+    columns = [name for name in pq.read_schema(path).names if name not in without]
+    table = pq.ParquetFile(path).read(columns=columns)
+    table.validate(full=True)
+    return table
 
 
 def _check_columns(table: pa.Table, required: Iterable[str], path: Path) -> None:

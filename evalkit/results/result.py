@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from evalkit.metrics.measures import find_measure
-from evalkit.records import ModelIdentity, PrecisionCheck, StageScores, TaskIdentity, TieRange, Usage
+from evalkit.records import Incomparable, ModelIdentity, PrecisionCheck, StageScores, TaskIdentity, TieRange, Usage
 from evalkit.results.folders import experiment_of, experiment_slug
 
 if TYPE_CHECKING:
@@ -162,11 +162,9 @@ class Result:
         return asked if isinstance(asked, int) else None
 
     @property
-    def incomparable(self) -> Literal["", "limit", "other data"]:
+    def incomparable(self) -> Incomparable:
         """Why the result can't be compared with a published figure; empty where it can."""
-        if self.limit is not None:
-            return "limit"
-        return "other data" if self.task.differences else ""
+        return self.task.incomparable if self.limit is None else "limit"
 
 
 BLOCK_FIELDS = tuple(one.name for one in fields(Result) if one.name not in ("scores", "tables", "path"))

@@ -6,7 +6,6 @@ what only the course of one execution decides, which stands under the keys of `T
 
 from __future__ import annotations
 
-import importlib.metadata
 import io
 import json
 from collections.abc import Mapping
@@ -100,12 +99,11 @@ def mteb_json(result: Result) -> dict[str, Any]:
         **result.scores,
     }
     packages = result.provenance.get("packages")
-    version = packages.get("mteb") if isinstance(packages, Mapping) else None
     content: dict[str, Any] = plain_json(
         {
             "dataset_revision": result.task.revision or UNPINNED,
             "task_name": result.task.mteb_name,
-            "mteb_version": version or importlib.metadata.version("mteb"),
+            "mteb_version": packages.get("mteb") if isinstance(packages, Mapping) else None,
             "evaluation_time": result.timing.seconds,
             "kg_co2_emissions": None,
             "scores": {result.task.split: [scores]},

@@ -35,8 +35,33 @@ from evalkit.scoring.execution import Memory, network_batches
 from evalkit.scoring.plan import Batch, chunks, encoded_windows, lacking_windows, pack, text_window
 
 
-class Planned(ABC):
+class Adapter(ABC):
+    """How the engine, or an actor, gets the outputs of a scorer, whatever its kind."""
+
+    @abstractmethod
+    def batches(self, items: Items, known: NDArray[np.bool_]) -> Generator[DoneBatch]:
+        """Run all that lacks an output; `known`, shape (items,), says which items have theirs, and is read as the work goes on.
+
+        Raises TypeError for what scores whole tasks.
+        """
+
+    @property
+    def planned(self) -> Planned | None:
+        """The adapter, where its batches are those of the plan, so that an actor can run a window; None for other kinds."""
+        return None
+
+    @property
+    def whole_task(self) -> WholeTask | None:
+        """The adapter, where it scores whole tasks; None for other kinds."""
+        return None
+
+
+class Planned(Adapter):
     """A scorer in this process, whose batches are those of the plan: a window of it can be run on any machine."""
+
+    @property
+    def planned(self) -> Planned:
+        return self
 
     @abstractmethod
     def plan(self, items: Items, known: NDArray[np.bool_]) -> Iterator[Batch]:
@@ -53,7 +78,6 @@ class Planned(ABC):
                 yield batch
 
     def batches(self, items: Items, known: NDArray[np.bool_]) -> Generator[DoneBatch]:
-        """Run all that lacks an output; `known` is read as the work goes on."""
         return self.run(items, self.lacking(items, known))
 
 
@@ -89,13 +113,12 @@ class InChunks(Planned):
 
 
 @dataclass(frozen=True)
-class InParts:
+class InParts(Adapter):
     """A PairStream or TextStream: `ask` gets all items that lack an output at once, and answers in parts."""
 
     ask: Callable[[Items, NDArray[np.int64]], Generator[Part]]
 
     def batches(self, items: Items, known: NDArray[np.bool_]) -> Generator[DoneBatch]:
-        """Ask for all that lacks an output."""
         lacking = items.first + np.flatnonzero(~known)
         with closing(self.ask(items, lacking)) as parts:
             for part in parts:
@@ -103,21 +126,27 @@ class InParts:
 
 
 @dataclass(frozen=True)
-class Elsewhere:
+class Elsewhere(Adapter):
     """A WindowScorer, which gets each window as it is when it is handed out."""
 
     scorer: WindowScorer
 
     def batches(self, items: Items, known: NDArray[np.bool_]) -> Generator[DoneBatch]:
-        """Run all windows that lack an output; `known` is read as the work goes on."""
         return self.scorer.run_windows(lacking_windows(known), lambda start: text_window(items, known, start))
 
 
 @dataclass(frozen=True)
-class WholeTask:
+class WholeTask(Adapter):
     """A TaskScorer, which has no items: it scores all candidates of a task at once, and nothing of it is stored."""
 
     scorer: TaskScorer
+
+    def batches(self, *_: object) -> Generator[DoneBatch]:
+        raise TypeError(f"{type(self.scorer).__name__} scores whole tasks: nothing of it can be stored")
+
+    @property
+    def whole_task(self) -> WholeTask:
+        return self
 
     def score(self, task: Task) -> Run:
         """Score every candidate. Raises NonFiniteError, naming the candidate, where a score is not finite."""
@@ -128,9 +157,6 @@ class WholeTask:
                 f"task {task.name}: the score of candidate {int(np.argmin(np.isfinite(scores))) + 1} is not finite"
             )
         return Run(scores, Usage(time.perf_counter() - started, len(scores)))
-
-
-Adapter = Planned | InParts | Elsewhere | WholeTask
 
 
 def adapter_of(scorer: object) -> Adapter:

@@ -12,7 +12,7 @@ from evalkit.errors import NonFiniteError
 from evalkit.models.interfaces import Items, RunnableModel, name_text
 from evalkit.models.settings import ModelSettings
 from evalkit.records import Run, Task, Usage
-from evalkit.scoring.adapters import WholeTask, adapter_of
+from evalkit.scoring.adapters import adapter_of
 from evalkit.scoring.execution import fill
 from evalkit.scoring.items import TaskTexts, best_of_variants, pair_items, task_texts, text_items, unique_pairs
 from evalkit.scoring.outputs import NOT_COUNTED, OutputTable
@@ -41,8 +41,8 @@ def score_task(model: RunnableModel, settings: ModelSettings, task: Task, kept: 
 
     Raises NonFiniteError, naming the texts, where a score or vector is not finite.
     """
-    if kept.store is None and isinstance(adapter := adapter_of(model.scorer), WholeTask):
-        return adapter.score(task)
+    if kept.store is None and (whole := adapter_of(model.scorer).whole_task) is not None:
+        return whole.score(task)
     texts = task_texts(task)
     if settings.makes_vectors:
         return _score_vectors(model, settings, task, texts, kept)
@@ -103,10 +103,7 @@ def _outputs(model: RunnableModel, items: Items, kept: ScoreMemory) -> OutputTab
     """Return the items' outputs: what is stored, and then what the scorer makes of the others."""
     table = kept.table(_keys(items))
     if not table.complete:
-        adapter = adapter_of(model.scorer)
-        if isinstance(adapter, WholeTask):
-            raise TypeError(f"{type(adapter.scorer).__name__} scores whole tasks: nothing of it can be stored")
-        fill(table, items, adapter.batches(items, table.known))
+        fill(table, items, adapter_of(model.scorer).batches(items, table.known))
     return table
 
 

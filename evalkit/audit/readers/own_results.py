@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from evalkit.errors import EvalkitError
 from evalkit.metrics import PROTOCOLS, Measure, find_measure, score_lists
 from evalkit.metrics.lists import candidate_lists
 from evalkit.metrics.measures import all_measures, is_measure
-from evalkit.results.reading import read_json, read_result, unretrieved_documents
+from evalkit.results.reading import StoredTables, read_json, read_result, unretrieved_documents
 from evalkit.results.result import Result
 
 if TYPE_CHECKING:
@@ -49,8 +49,9 @@ def own_findings(path: Path) -> list[AuditFinding]:
     """Compute a result again from its tables: scores, then each query's AP and RR, then the means."""
     try:
         stated, counts = read_result(path), read_json(path)["evalkit"].get("queries")
-        queries = _read_table(path, "queries", _QUERY_COLUMNS)
-        run = _read_table(path, "run", _RUN_COLUMNS)
+        tables = StoredTables(path, stated.protocol, stated.scores)
+        queries = _checked_table(tables, "queries", _QUERY_COLUMNS)
+        run = _checked_table(tables, "run", _RUN_COLUMNS)
     except EvalkitError as error:
         why = "without them its figures cannot be computed again"
         return [
@@ -70,19 +71,13 @@ def own_findings(path: Path) -> list[AuditFinding]:
         return [result.finding("the tables' contents cannot be scored", "", f"{type(error).__name__}: {error}")]
 
 
-def _read_table(path: Path, kind: str, columns: tuple[str, ...]) -> pd.DataFrame | None:
-    import pandas as pd
-
-    file = path.with_name(f"{path.name.removesuffix('.json')}.{kind}.parquet")
-    if not file.is_file():
-        return None
-    try:
-        table = pd.read_parquet(file)
-    except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
-        raise EvalkitError(f"cannot read {file.name} ({str(error).partition(chr(10))[0]})") from error
-    for column in columns:
-        if column not in table:
-            raise EvalkitError(f"{file.name} has no column {column}")
+def _checked_table(
+    tables: StoredTables, kind: Literal["queries", "run"], columns: tuple[str, ...]
+) -> pd.DataFrame | None:
+    table = tables.raw(kind)
+    missing = [] if table is None else [column for column in columns if column not in table]
+    if missing:
+        raise EvalkitError(f"{tables.path.name.removesuffix('.json')}.{kind}.parquet has no column {missing[0]}")
     return table
 
 

@@ -8,13 +8,13 @@ Colours are the page's own variables of CSS, so that light, dark and print need 
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import math
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 from evalkit.cache import cache_folder
+from evalkit.machine import installed_version
 from evalkit.output.files import replace_file
 from evalkit.report.html.embedding import inline_script
 
@@ -26,7 +26,7 @@ _FONT = "system-ui, -apple-system, 'Segoe UI', 'PingFang SC', 'Microsoft YaHei',
 @cache
 def chart_library() -> str:
     """Give the libraries as one script. Putting them together takes seconds, so they are kept in the user's cache folder."""
-    path = cache_folder(None) / "charts" / f"vega-{importlib.metadata.version('vl-convert-python')}.js"
+    path = cache_folder(None) / "charts" / f"vega-{installed_version('vl-convert-python')}.js"
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):

@@ -111,7 +111,7 @@ def _row(
     scale: tuple[float, float],
 ) -> BoardRow:
     rate, second_value = mean_pairs_per_second(results), _mean_of(results, second)
-    difference, why = _difference(standing, figure, results)
+    difference, why = _from_figure(standing, figure, results)
     return BoardRow(
         board=board,
         system=number,
@@ -150,7 +150,7 @@ def _figure(board: Board, system: System) -> PublishedFigure | None:
     return published.preferred(system.hub_id, board.tasks[0], board.metric, board.protocol)
 
 
-def _difference(
+def _from_figure(
     standing: Standing, figure: PublishedFigure | None, results: Sequence[Result]
 ) -> tuple[float | None, str]:
     """Give the percentage points from the published figure, or say why they would mean nothing."""
@@ -161,7 +161,7 @@ def _difference(
         return None, f"n/a ({incomparable})"
     if not math.isfinite(standing.value):
         return None, "n/a"
-    return (standing.value - figure.value) * 100, ""
+    return figure.points(standing.value), ""
 
 
 def _shown(

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.compare.pairs import SAME_VALUE
+from evalkit.compare.pairs import pair_tests
 from evalkit.compare.shared_queries import SharedQueries, metric_title
 from evalkit.compare.systems import System
 from evalkit.errors import EvalkitError
 from evalkit.report.content import Report
 from evalkit.report.tables import data_note
 from evalkit.results.result import Result
-from evalkit.statistics import bootstrap_intervals, holm, paired_randomisation_test, pairs_of, resamples_needed
 
 DRILL_DOWN = 200
 _VALUE_DECIMALS = 6
@@ -143,26 +142,21 @@ def score_distribution(scores: NDArray[np.floating], gains: NDArray[np.integer])
 
 def _pairs(shared: SharedQueries, seed: int, alpha: float) -> list[dict[str, Any]]:
     """Compare all pairs of systems as `compare` does, without what takes long and is not shown."""
-    firsts, seconds = pairs_of(len(shared.of.systems))
-    if not len(firsts):
+    if len(shared.of.systems) < 2:
         return []
-    differences = shared.values[:, firsts] - shared.values[:, seconds]
-    intervals = bootstrap_intervals(differences, seed=seed)
-    n_resamples = resamples_needed(len(firsts), alpha)
-    adjusted = holm(paired_randomisation_test(differences, seed=seed, n_resamples=n_resamples))
-    wins, losses = (differences > SAME_VALUE).sum(axis=0), (differences < -SAME_VALUE).sum(axis=0)
+    tests = pair_tests(shared.values, seed=seed, alpha=alpha)
     return [
         {
             "first": int(first),
             "second": int(second),
-            "difference": float(differences[:, pair].mean()),
-            "interval": intervals[pair].tolist(),
-            "p": float(adjusted[pair]),
-            "wins": int(wins[pair]),
-            "losses": int(losses[pair]),
-            "ties": int(len(differences) - wins[pair] - losses[pair]),
+            "difference": float(tests.differences[:, pair].mean()),
+            "interval": tests.intervals[pair].tolist(),
+            "p": float(tests.adjusted[pair]),
+            "wins": int(tests.wins[pair]),
+            "losses": int(tests.losses[pair]),
+            "ties": int(len(tests.differences) - tests.wins[pair] - tests.losses[pair]),
         }
-        for pair, (first, second) in enumerate(zip(firsts, seconds, strict=True))
+        for pair, (first, second) in enumerate(zip(tests.first, tests.second, strict=True))
     ]
 
 
