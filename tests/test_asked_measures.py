@@ -121,7 +121,7 @@ def test_a_mean_that_was_changed_is_refused_and_audited(folder: Path, tmp_path: 
     (path,) = (one for one in tmp_path.rglob("*.json") if one.name != "model_meta.json")
     change_json(path, lambda content: content["scores"]["test"][0].update({name: 0.987}))
     with pytest.raises(EvalkitError, match="but its table of queries has the mean"):
-        _ = evalkit.load_results(path)[0].queries
+        evalkit.leaderboard(path, metric=name)
     audited = run_here("audit", str(path))
     assert audited.code == 1
     assert f"{name} is not the mean of its queries" in audited.stdout

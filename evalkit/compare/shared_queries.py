@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from evalkit.compare.systems import System, systems_of
 from evalkit.errors import EvalkitError, unknown_name
 from evalkit.metrics.measures import PROTOCOLS, Measure, find_measure, is_measure, protocol_of, same_measure
+from evalkit.results.reading import refuse_other_mean
 from evalkit.results.result import Result
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def shared_queries(group: TaskResults, metric: str | None = None) -> SharedQueri
     for result, table in zip(group.results, tables, strict=True):
         if column not in table or metric not in result.scores:
             raise _unknown_metric(metric, result)
+        refuse_other_mean(result.path, measure, result.scores[metric], table)
     values = np.column_stack([table[column].to_numpy(np.float64) for table in tables])
     kept = _counted(values, query_ids, metric, group.results)
     return SharedQueries(

@@ -15,7 +15,7 @@ from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from evalkit.errors import EvalkitError
-from evalkit.metrics.measures import CARD_PROTOCOL, PROTOCOLS, all_measures, asked_measures, is_measure
+from evalkit.metrics.measures import CARD_PROTOCOL, PROTOCOLS, Measure, all_measures, asked_measures, is_measure
 from evalkit.results.folders import find_results
 from evalkit.results.result import BLOCK_FIELDS, Result
 from evalkit.results.writing import SCHEMA_VERSION, UNPINNED
@@ -221,6 +221,16 @@ def _refuse_constant(name: str) -> object:
 # --- the tables
 
 
+def refuse_other_mean(path: Path | None, measure: Measure, stated: float, queries: pd.DataFrame) -> None:
+    """Raise EvalkitError where the mean that a result states is not that of its table of queries."""
+    mean = float(queries[measure.column].mean())
+    if not math.isclose(mean, stated, abs_tol=_MEAN_TOLERANCE):
+        raise EvalkitError(
+            f"{path}: its {measure.name} is {stated}, but its table of queries has the mean {mean}; the files "
+            "are of different runs or were changed by hand; run the evaluation again"
+        )
+
+
 @dataclass(frozen=True)
 class StoredTables:
     """The tables beside a result's JSON, of which `protocol` and `scores` are known."""
@@ -238,16 +248,8 @@ class StoredTables:
         table = self._table("queries", ("query_id", *sorted(numbers)))
         if not table["query_id"].is_unique:
             raise EvalkitError(f"{self.path}: its table of queries has a query twice; run the evaluation again")
-        for measure in all_measures(needed):
-            stated = self.scores.get(measure.name, math.nan)
-            if math.isnan(stated) or measure.column not in table:
-                continue
-            mean = float(table[measure.column].mean())
-            if not math.isclose(mean, stated, abs_tol=_MEAN_TOLERANCE):
-                raise EvalkitError(
-                    f"{self.path}: its {measure.name} is {stated}, but its table of queries has the mean {mean}; the files "
-                    "are of different runs or were changed by hand; run the evaluation again"
-                )
+        for measure in needed:
+            refuse_other_mean(self.path, measure, self.scores[measure.name], table)
         return table
 
     @cached_property
