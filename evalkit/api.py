@@ -27,9 +27,7 @@ def save_result(result: Result, results_dir: Path | str = "results", *, texts: b
 
     `texts` says whether texts that the result has are written too. Raises EvalkitError where the folder can't be written.
     """
-    return write_result(
-        result, result_folder(Path(results_dir), result.model, result.deviations or {}), with_texts=texts
-    )
+    return write_result(result, result_folder(Path(results_dir), result.model, result.experiment), with_texts=texts)
 
 
 def load_results(*paths: Path | str) -> list[Result]:

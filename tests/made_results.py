@@ -54,7 +54,7 @@ def write_scores(
     file.parent.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(rows, columns=["query_id", "doc_id"]).assign(score=scores.ravel()).to_parquet(file)
     result = evaluate(load_model("run", path=file), task, protocol=protocol, texts=texts)
-    return write_result(result, result_folder(folder, result.model, {}), with_texts=texts)
+    return write_result(result, result_folder(folder, result.model, ""), with_texts=texts)
 
 
 def table_of(path: Path, kind: str = "queries") -> Path:

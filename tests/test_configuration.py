@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ import pytest
 from command import run_here
 
 import evalkit
+from evalkit.commands import run_settings as run_settings_module
+from evalkit.commands import settings_arguments
 from evalkit.commands.run_settings import run_settings, schema
+from evalkit.commands.settings_arguments import grouped_settings as settings_arguments_groups
 from evalkit.configuration.files import config_folders, read_option
 from evalkit.configuration.hydra import Composed, Words, compose_each
 from evalkit.errors import EvalkitError
-from evalkit.evaluation.runs import RunSettings, model_of
+from evalkit.evaluation.runs import RunSettings, model_of, tasks_of
 
 OWN = {
     "task/mine.yaml": "defaults: [demo-zh2en, _self_]\nname: mine\n",
@@ -110,7 +114,7 @@ def test_settings_are_composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(ConfigLoaderImpl, "_load_configuration_impl", counted)
     monkeypatch.delattr(hydra, "compose")
-    assert settled("model=bm25", "limit=2").deviations == {"limit": 2}
+    assert settled("model=bm25", "limit=2").task_deviations == {"limit": 2}
     assert modes.count("RUN") == 1  # beside Hydra's own look at hydra.mode
 
 
@@ -231,7 +235,7 @@ def test_files_are_merged_as_hydra_merges_them(own: Path) -> None:
         "revision": "abc",
     }
     (own / "model" / "weighted.yaml").write_text("defaults: [bge-m3, _self_]\nname: weighted\nweights: [1e-1, 1, 1]\n")
-    assert settled("model=weighted", folder=own).deviations == {}
+    assert settled("model=weighted", folder=own).model_deviations == {}
 
 
 def test_servers_and_ray_are_typed() -> None:
@@ -266,7 +270,7 @@ def test_a_result_records_its_settings_in_one_shape(here: Path) -> None:
     config = printed["evalkit"]["config"]
     assert config == json.loads(json.dumps(dict(result.config)))
     assert set(config) == {
-        *("model", "task", "backend", "protocol", "runner"),
+        *("model", "task", "backend", "protocol", "measures", "runner"),
         *("limit", "device", "dtype", "seed", "reproduce"),
     }
     assert config["backend"] == {"name": "auto"}
@@ -309,7 +313,55 @@ def test_what_deviates_is_the_same_in_both(words: tuple[str, ...], model: dict[s
     settings = settled(f"model={model['name']}", "task=demo-zh2en", *words)
     loaded = evalkit.load_task("demo-zh2en", **task)
     made = evalkit.load_model(model.pop("name"), **model)
-    assert {**made.deviations, **loaded.deviations} == dict(settings.deviations)
+    assert (made.deviations, loaded.deviations) == (settings.model_deviations, settings.task_deviations)
+
+
+@pytest.mark.parametrize(
+    ("word", "changed"),
+    [
+        ("task.cmteb=null", {"cmteb.repo": None, "cmteb.revision": None}),
+        ("task.cmteb.revision=null", {"cmteb.revision": None}),
+        ("~task.cmteb", {"cmteb.repo": None, "cmteb.revision": None}),
+        ("task.cmteb={repo: me/mine}", {"cmteb.repo": "me/mine"}),
+        ("task.languages=[]", {"languages": []}),
+        ("~task.source", {}),  # which is the default, as the task's file leaves it
+    ],
+)
+def test_what_is_emptied_deviates(word: str, changed: dict[str, Any]) -> None:
+    assert settled("task=CMedQAv1", word).task_deviations == changed
+
+
+def test_a_model_s_length_that_is_deleted_deviates() -> None:
+    assert settled("model=bge-reranker-base", "~model.max_length").model_deviations == {"max_length": None}
+
+
+def test_model_and_task_carry_what_deviates(here: Path) -> None:
+    """So that a result is the same whoever made it: the command line, or Python of the same two."""
+    words = ("task=demo-zh2en", "model=bm25", "backend=lexical", "limit=2", "seed=7", "offline=true")
+    settings = settled(*words, "reproduce=true")
+    model, (task,) = model_of(settings), tasks_of(settings)
+    assert (model.deviations, task.deviations) == ({"backend": "lexical", "seed": 7}, {"limit": 2})
+    assert run_here(*words).code == 0
+    (command,) = evalkit.load_results("results")
+    python = evalkit.evaluate(model, task, seed=7)
+    assert (command.config, command.deviations) == (python.config, python.deviations)
+    assert command.deviations == {"backend": "lexical", "limit": 2, "seed": 7}
+
+
+def test_a_model_with_other_deviations_is_another() -> None:
+    """Though what they come to is the same: a result says what was asked for."""
+    said = [settled("model=bge-m3", "model.recipe=sparse", *more) for more in ((), ("model.score=sparse",))]
+    assert said[0].model == said[1].model
+    assert [model_of(one).deviations for one in said] == [{"recipe": "sparse"}, {"recipe": "sparse", "score": "sparse"}]
+
+
+@pytest.mark.parametrize("name", ["threads", "made_up"])
+def test_help_and_overrides_know_the_same_settings(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = {"runner": {name: None}}
+    for module in (run_settings_module, settings_arguments):
+        monkeypatch.setattr(module, "grouped_settings", lambda: {**settings_arguments_groups(), **groups})
+    assert f"runner.{name}" in schema().keys
+    assert f"  runner.{name}: null" in run_here("run", "--help").stdout
 
 
 def test_a_result_with_a_configuration_of_one_s_own_is_saved(here: Path) -> None:
@@ -319,7 +371,7 @@ def test_a_result_with_a_configuration_of_one_s_own_is_saved(here: Path) -> None
     path = evalkit.save_result(evalkit.evaluate(model, task, config={"mine": 1}), "results")
     assert path.parts[-3:-1] == ("experiments", "limit-2")
     assert json.loads(path.read_text("utf-8"))["evalkit"]["config"] == {"mine": 1}
-    named = evalkit.evaluate(model, task, config={}, deviations={"trial": "b"})
+    named = replace(evalkit.evaluate(model, task, config={}), deviations={"trial": "b"})
     assert named.config == {}
     assert evalkit.save_result(named, "results").parts[-3:-1] == ("experiments", "trial-b")
 

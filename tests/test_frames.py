@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def test_a_configuration_of_ones_own_is_kept_and_decides_nothing(tmp_path: Path)
     assert "experiments/limit-3/" in str(path)
     (loaded,) = evalkit.load_results(path)
     assert (loaded.config, loaded.deviations, loaded.experiment) == ({"note": "mine"}, {"limit": 3}, "limit-3")
-    said = evalkit.evaluate(model, task, deviations={"trial": "a"})
+    said = replace(own, deviations={"trial": "a"})
     assert "experiments/trial-a/" in str(evalkit.save_result(said, tmp_path))
 
 
@@ -68,9 +69,9 @@ def test_the_configuration_has_one_shape(tmp_path: Path) -> None:
     python = evalkit.evaluate(evalkit.load_model("bm25"), evalkit.load_task("demo-zh", limit=3))
     assert command.deviations == python.deviations == {"limit": 3}
     assert command.config["model"] == python.config["model"]
-    for name in ("limit", "device", "dtype", "seed", "offline", "texts", "cache"):
+    for name in ("limit", "device", "dtype", "seed", "protocol", "measures", "reproduce"):
         assert command.config[name] == python.config[name], name
-    for name in ("task", "backend", "protocol", "runner"):
+    for name in ("task", "backend", "runner"):
         assert command.config[name]["name"] == python.config[name]["name"]
 
 

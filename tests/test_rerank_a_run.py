@@ -256,6 +256,27 @@ def test_what_python_saves_does_not_stand_for_the_task_s_own(tmp_path: Path) -> 
     assert "candidates-run-" in path.parts[-2]
 
 
+def test_an_experiment_is_named_after_what_lies_in_the_run_s_file(tmp_path: Path) -> None:
+    """On the command line as in Python, wherever the file lies."""
+    parts = corpus_parts()
+    folder = write_parts(tmp_path / "task", parts, "qrels.jsonl")
+    first = made_run(parts)
+    second = {query_id: dict(zip(found, reversed(found.values()), strict=True)) for query_id, found in first.items()}
+    named = []
+    for number, scores in enumerate((first, second, first)):
+        place = tmp_path / f"place-{number}"
+        place.mkdir()
+        run = write_json(place / "run.json", scores)
+        done = rerank(folder, run, place / "cli", "task.top_k=7", model="bm25")
+        assert done.code == 0, done.stderr
+        task = evalkit.load_task(path=folder, candidates=run, top_k=7)
+        path = evalkit.save_result(evalkit.evaluate(evalkit.load_model("bm25"), task), place / "python")
+        named.append(path.parent.name)
+        assert (place / "cli" / path.relative_to(place / "python")).is_file()
+    assert named[0] == named[2] != named[1]
+    assert named[0].startswith("candidates-run-")
+
+
 def test_a_run_with_less_than_top_k_is_taken_whole(tmp_path: Path) -> None:
     parts = corpus_parts()
     task = write_parts(tmp_path / "task", parts, "qrels.jsonl")

@@ -32,6 +32,7 @@ from evalkit.records import (
     Usage,
 )
 from evalkit.results.folders import experiment_slug, result_folder
+from evalkit.results.reading import load_results
 from evalkit.results.result import Latency, Result, TablesInMemory, split_usage
 from evalkit.results.writing import TIMING_KEYS, result_json, without_timings, write_result
 
@@ -129,19 +130,28 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_folders_are_mtebs() -> None:
     results = Path("results")
-    assert result_folder(results, IDENTITY, {}) == results / "BAAI__bge-reranker-base" / REVISION
-    assert result_folder(results, LOCAL, {}) == results / "local__my-model" / "0123456789ab"
-    experiment = result_folder(results, LOCAL, {"limit": 5, "dtype": "bf16"})
+    assert result_folder(results, IDENTITY, "") == results / "BAAI__bge-reranker-base" / REVISION
+    assert result_folder(results, LOCAL, "") == results / "local__my-model" / "0123456789ab"
+    experiment = result_folder(results, LOCAL, "dtype-bf16_limit-5")
     assert experiment == results / "local__my-model/0123456789ab/experiments/dtype-bf16_limit-5"
-    assert result_folder(results, replace(LOCAL, revision=""), {}).name == "no_revision_available"
+    assert result_folder(results, replace(LOCAL, revision=""), "").name == "no_revision_available"
 
 
 @pytest.mark.parametrize("hub_id", ["local/..", "local/a:b?", "../../etc", "local/a b\n", "local/模型"])
 def test_a_models_name_stays_one_folder(hub_id: str) -> None:
-    folder = result_folder(Path("results"), replace(LOCAL, hub_id=hub_id, revision=".."), {})
+    folder = result_folder(Path("results"), replace(LOCAL, hub_id=hub_id, revision=".."), "")
     assert len(folder.parts) == 3
     assert not re.search(r'[<>:"|?*\\\s]', str(folder))
     assert ".." not in folder.parts
+
+
+def test_an_experiment_has_the_same_name_once_it_is_read(tmp_path: Path) -> None:
+    """Whatever the order in which its settings were said: files hold them sorted."""
+    deviations = {"recipes": {"wide": {"max_length": 9, "document_prompt": ""}, "narrow": {}}}
+    made = replace(RESULT, deviations=deviations)
+    path = write_result(made, result_folder(tmp_path, made.model, made.experiment))
+    (read,) = load_results([path])
+    assert read.experiment == made.experiment == path.parent.name
 
 
 @pytest.mark.parametrize(
@@ -411,7 +421,7 @@ def test_a_killed_writer_never_leaves_a_json_beside_other_tables(tmp_path: Path)
 def test_a_folder_that_cannot_be_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("a file", encoding="utf-8")
     with pytest.raises(EvalkitError, match=r"cannot write the result to .*results.*results_dir=DIR"):
-        write_result(RESULT, result_folder(tmp_path / "results", IDENTITY, {}))
+        write_result(RESULT, result_folder(tmp_path / "results", IDENTITY, ""))
 
 
 # --- mteb reads them
@@ -433,12 +443,12 @@ def test_mtebs_results_loader_reads_the_folder_and_keeps_experiments_apart(tmp_p
     from mteb.cache import ResultCache
 
     results = tmp_path / "results"
-    write_result(RESULT, result_folder(results, IDENTITY, {}))
+    write_result(RESULT, result_folder(results, IDENTITY, ""))
     other = replace(RESULT.task, name="T2Reranking", mteb_name="T2Reranking", split="dev")
-    write_result(replace(RESULT, task=other), result_folder(results, IDENTITY, {}))
+    write_result(replace(RESULT, task=other), result_folder(results, IDENTITY, ""))
     small = replace(RESULT, scores={**RESULT.scores, "map": 0.25}, deviations={"limit": 5})
-    write_result(small, result_folder(results, IDENTITY, {"limit": 5}))
-    write_result(replace(RESULT, model=LOCAL), result_folder(results, LOCAL, {}))
+    write_result(small, result_folder(results, IDENTITY, small.experiment))
+    write_result(replace(RESULT, model=LOCAL), result_folder(results, LOCAL, ""))
     loaded = ResultCache(tmp_path).load_results(include_remote=False)
     found = {(model.model_name, model.model_revision): model for model in loaded.model_results}
     assert set(found) == {("BAAI/bge-reranker-base", REVISION), ("local/my-model", "0123456789ab")}
@@ -456,8 +466,9 @@ def test_mteb_accepts_what_is_said_of_the_model(tmp_path: Path) -> None:
     from mteb.models.model_meta import ModelMeta
 
     for identity, deviations in ((IDENTITY, {}), (LOCAL, {"limit": 5})):
-        folder = result_folder(tmp_path, identity, deviations)
-        write_result(replace(RESULT, model=identity, deviations=deviations), folder)
+        result = replace(RESULT, model=identity, deviations=deviations)
+        folder = result_folder(tmp_path, identity, result.experiment)
+        write_result(result, folder)
         meta = ModelMeta.model_validate_json_resolved((folder / "model_meta.json").read_bytes())
         assert (meta.name, meta.revision) == (identity.hub_id, identity.revision)
         assert meta.is_cross_encoder == (identity.kind == "cross-encoder")

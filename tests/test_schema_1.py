@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from command import run_here
 
+import evalkit
 from evalkit.errors import EvalkitError
 from evalkit.results.folders import find_results
 from evalkit.results.reading import load_results, read_result
@@ -79,6 +80,16 @@ def test_they_are_a_baseline_for_results_of_today(tmp_path: Path) -> None:
     assert done.code == 0, done.stdout
     assert done.stdout.count("limit-4") == 2  # both metrics of the experiment are paired
     assert "missing" not in done.stdout
+
+
+def test_an_experiment_that_is_saved_again_stays_one(tmp_path: Path) -> None:
+    own = next(result for result in load_results([BASELINE]) if result.model.name == "bm25")
+    saved = evalkit.save_result(own, tmp_path)
+    before = saved.read_bytes()
+    for result in load_results([RESULTS]):
+        (again,) = load_results([evalkit.save_result(result, tmp_path)])
+        assert again.experiment == result.experiment
+    assert saved.read_bytes() == before
 
 
 def test_a_later_schema_is_refused(tmp_path: Path) -> None:

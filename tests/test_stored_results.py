@@ -27,7 +27,7 @@ from evalkit.results.writing import result_json, write_result
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A result of the random baseline on a bundled task."""
     result = evaluate(load_model("random"), load_task("demo-zh"))
-    return write_result(result, result_folder(tmp_path_factory.mktemp("results"), result.model, {}))
+    return write_result(result, result_folder(tmp_path_factory.mktemp("results"), result.model, ""))
 
 
 def reranked(folder: Path) -> Result:
@@ -184,9 +184,9 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
 
 
 def test_results_are_found_in_files_and_folders_once_each(tmp_path: Path) -> None:
-    real = write_result(RESULT, result_folder(tmp_path, IDENTITY, {}))
-    experiment = write_result(RESULT, result_folder(tmp_path, IDENTITY, {"limit": 5}))
-    local = write_result(replace(RESULT, model=LOCAL), result_folder(tmp_path, LOCAL, {}))
+    real = write_result(RESULT, result_folder(tmp_path, IDENTITY, ""))
+    experiment = write_result(RESULT, result_folder(tmp_path, IDENTITY, "limit-5"))
+    local = write_result(replace(RESULT, model=LOCAL), result_folder(tmp_path, LOCAL, ""))
     (tmp_path / "notes.json").write_text("{}", encoding="utf-8")
     assert find_results([tmp_path]) == [real, experiment, local]
     assert find_results([local, tmp_path]) == [local, real, experiment]

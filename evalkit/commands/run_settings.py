@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from evalkit import backends
-from evalkit.cluster.settings import RaySettings, ray_settings
+from evalkit.cluster.settings import ray_settings
+from evalkit.commands.settings_arguments import grouped_settings
 from evalkit.configuration.files import default_options, default_settings, settings_error
 from evalkit.configuration.hydra import Composed, Schema, Words, compose_each
 from evalkit.evaluation.runs import RunSettings
@@ -39,7 +40,10 @@ class RunnerSettings(BaseModel):
 
 
 class RunConfiguration(BaseModel):
-    """All of `configs/config.yaml` but Hydra's own part; tasks, models and `ray` (with runner=ray) are checked elsewhere."""
+    """What the composed values must be: all of `configs/config.yaml` but Hydra's own part.
+
+    It checks them and is let go: they need no conversion. Tasks, models and `ray` (with runner=ray) are checked elsewhere.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -62,10 +66,10 @@ class RunConfiguration(BaseModel):
     results_dir: str = Field(min_length=1)
 
     @classmethod
-    def from_mapping(cls, mapping: Mapping[str, Any]) -> Self:
-        """Check the composed settings; EvalkitError in one line names what is wrong."""
+    def check(cls, values: Mapping[str, Any]) -> None:
+        """Raise EvalkitError, which names in one line what is wrong, where the composed values are not such."""
         try:
-            return cls.model_validate(dict(mapping))
+            cls.model_validate(dict(values))
         except ValidationError as error:
             raise settings_error("", error) from error
 
@@ -77,13 +81,7 @@ def settle_each(words: Words, act: Callable[[RunSettings], None]) -> None:
 
 def schema() -> Schema:
     """What Hydra has to know: every setting of a task, model or backend with its default, and all that can be overridden."""
-    fields: dict[str, Any] = {
-        "task": TaskSettings.defaults(),
-        "model": models.default_settings(),
-        "backend": ServerSettings.model_fields,
-        "runner": {"threads": None},
-        "ray": RaySettings.model_fields,
-    }
+    fields = grouped_settings()
     return Schema(
         bases={
             "task": {"base": fields["task"]},
@@ -121,39 +119,49 @@ def _fp16_on_cuda(device: str | None) -> str:
 
 def run_settings(composed: Composed) -> RunSettings:
     """All that a run is told. Raises EvalkitError for a setting that is wrong."""
-    checked = RunConfiguration.from_mapping(composed.values)
-    own = composed.own["model"]
-    changed = {key: value for key, value in checked.model.items() if own.get(key) != value}
-    model = models.model_settings(own, changed)
-    backend = backends.read_backend(checked.backend.name).model_dump(mode="json")
+    values = composed.values
+    RunConfiguration.check(values)
+    changed = {key: value for key, value in values["model"].items() if composed.own["model"].get(key) != value}
+    settings = models.model_settings(composed.own["model"], changed)
+    backend = backends.read_backend(values["backend"]["name"]).model_dump(mode="json")
+    own = {**composed.own, "backend": backend}
+    # what was deleted (~key) is left to the default, of a backend to its own
+    task = {"task": {**TaskSettings.defaults(), **values["task"]}, "limit": values["limit"]}
+    model = {
+        "model": {**models.default_settings(), **values["model"]},
+        "backend": {**backend, **values["backend"]},
+        "dtype": values["dtype"],
+        "seed": values["seed"],
+    }
     return RunSettings(
-        task=TaskSettings.from_mapping(checked.task),
-        model=model,
-        backend=checked.backend.name,
-        runtime=_runtime(checked, backend),
-        protocol=checked.protocol.name,
-        measures=read_measures(checked.measures),
-        limit=checked.limit,
-        texts=checked.texts,
-        reproduce=checked.reproduce,
-        cache=checked.cache,
-        results_dir=Path(checked.results_dir).expanduser(),
+        task=TaskSettings.from_mapping(values["task"]),
+        model=settings,
+        backend=values["backend"]["name"],
+        runtime=_runtime(values, backend),
+        protocol=values["protocol"]["name"],
+        measures=read_measures(values["measures"]),
+        limit=values["limit"],
+        texts=values["texts"],
+        reproduce=values["reproduce"],
+        cache=values["cache"],
+        results_dir=Path(values["results_dir"]).expanduser(),
         config_folders=composed.folders,
-        deviations=find_deviations(composed.values, {**composed.own, "backend": backend}),
+        model_deviations=find_deviations(model, own),
+        task_deviations=find_deviations(task, own),
         origins=composed.origins,
-        ray=ray_settings(checked.ray or {}) if checked.runner.name == "ray" else None,
+        ray=ray_settings(values.get("ray") or {}) if values["runner"]["name"] == "ray" else None,
     )
 
 
-def _runtime(checked: RunConfiguration, backend: Mapping[str, Any]) -> Runtime:
+def _runtime(values: Mapping[str, Any], backend: Mapping[str, Any]) -> Runtime:
     """Where and how the model runs; `backend` holds the backend's own settings, of which the run may say others."""
-    says = {key: value for key, value in (checked.backend.model_extra or {}).items() if backend.get(key) != value}
+    says = {key: value for key, value in values["backend"].items() if backend.get(key) != value}
     return Runtime(
-        device=checked.device,
-        dtype=checked.dtype,
-        threads=checked.runner.threads,
-        seed=checked.seed,
-        offline=checked.offline,
-        cache_dir=Path(checked.cache_dir).expanduser() if checked.cache_dir else None,
-        server=backends.server_settings(checked.backend.name, says),
+        device=values["device"],
+        dtype=values["dtype"],
+        threads=values["runner"]["threads"],
+        seed=values["seed"],
+        offline=values["offline"],
+        cache_dir=Path(values["cache_dir"]).expanduser() if values["cache_dir"] else None,
+        server=backends.server_settings(values["backend"]["name"], says),
     )

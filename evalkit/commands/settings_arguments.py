@@ -51,24 +51,29 @@ class SettingsCommand(Command):
                 formatter.write(f"  {line}\n")
 
 
-def _setting_lines() -> list[str]:
-    """What `config.yaml` says of the settings that belong to no group, and the settings of each group."""
+def grouped_settings() -> dict[str, dict[str, Any]]:
+    """Return every setting that an override can name within a group, by group, with its default."""
     from evalkit.cluster.settings import RaySettings
-    from evalkit.configuration.files import configs_dir
     from evalkit.models.server_settings import ServerSettings
     from evalkit.models.settings import default_settings
     from evalkit.tasks.settings import TaskSettings
 
-    text = (configs_dir() / "config.yaml").read_text(encoding="utf-8")
-    lines = text[text.index("\n\n") : text.index("\nhydra:")].strip().splitlines()
-    grouped = {
+    return {
         "task": TaskSettings.defaults(),
         "model": default_settings(),
         "backend": ServerSettings().model_dump(mode="json"),
         "runner": {"threads": None},
         "ray": RaySettings().model_dump(mode="json"),
     }
-    for group, settings in grouped.items():
+
+
+def _setting_lines() -> list[str]:
+    """What `config.yaml` says of the settings that belong to no group, and the settings of each group."""
+    from evalkit.configuration.files import configs_dir
+
+    text = (configs_dir() / "config.yaml").read_text(encoding="utf-8")
+    lines = text[text.index("\n\n") : text.index("\nhydra:")].strip().splitlines()
+    for group, settings in grouped_settings().items():
         lines += ["", *(f"{group}.{name}: {_yaml(value)}" for name, value in settings.items())]
     return lines
 

@@ -160,19 +160,14 @@ def _flags(words: Words) -> list[str]:
 def _checked(words: Words, schema: Schema) -> list[str]:
     """The overrides as Hydra reads them. Raises EvalkitError for the first that is wrong by itself."""
     quoted = quote_free_text(words.overrides, multirun=words.multirun)
-    overrides = [_parsed(word, override) for word, override in zip(words.overrides, quoted, strict=True)]
-    sweeps = words.multirun or any(override.key_or_group == "hydra.mode" for override in overrides)
-    for word, override in zip(words.overrides, overrides, strict=True):
-        if override.is_sweep_override() and not sweeps:
-            raise EvalkitError(f"{word}: several values need a sweep, evalkit -m …; one value with commas needs quotes")
-        if override.key_or_group in default_options():
-            _check_choice(override, words.folders)
-        elif override.type is OverrideType.CHANGE:
-            _check_key(override.key_or_group, schema)
+    sweeps = words.multirun or any(_key(word) == "hydra.mode" for word in words.overrides)
+    for word, override in zip(words.overrides, quoted, strict=True):
+        _check_word(word, override, schema, words.folders, sweeps=sweeps)
     return quoted
 
 
-def _parsed(word: str, override: str) -> Override:
+def _check_word(word: str, quoted: str, schema: Schema, folders: Sequence[Path], *, sweeps: bool) -> None:
+    """Refuse a word that is wrong by itself: as Hydra's grammar reads it, and in what it names."""
     if "=" not in word and not word.startswith("~"):
         raise EvalkitError(f"{word}: a setting is told as key=value; evalkit run --help shows all")
     if is_nested_deep(word):
@@ -181,13 +176,19 @@ def _parsed(word: str, override: str) -> Override:
     if not key:
         raise _nameless()
     try:
-        return OverridesParser.create().parse_override(override)
+        override = OverridesParser.create().parse_override(quoted)
     except HydraException as error:
         if not _READABLE.fullmatch(value):
             raise EvalkitError(
                 f"{word}: a value with signs beyond Latin letters, digits and -_./ needs quotes of its own: \"{key}='…'\""
             ) from error
         raise EvalkitError(f"{word}: {_one_line(error)}") from error
+    if override.is_sweep_override() and not sweeps:
+        raise EvalkitError(f"{word}: several values need a sweep, evalkit -m …; one value with commas needs quotes")
+    if override.key_or_group in default_options():
+        _check_choice(override, folders)
+    elif override.type is OverrideType.CHANGE:
+        _check_key(override.key_or_group, schema)
 
 
 def _check_choice(override: Override, folders: Sequence[Path]) -> None:

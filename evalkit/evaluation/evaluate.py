@@ -44,6 +44,7 @@ from evalkit.scoring.store import open_store
 from evalkit.statistics import bootstrap_intervals
 from evalkit.tasks.content import script_of
 from evalkit.tasks.loading import load_task as load_task_of_settings
+from evalkit.tasks.loading import with_deviations
 from evalkit.tasks.settings import TaskSettings, read_settings
 
 FULL_PRECISION = "fp32"
@@ -107,10 +108,10 @@ def load_model(
     settings = model_settings(own, overrides)
     system, reached = choose_server(backend, server or {}, folders)
     runtime = Runtime(device, dtype, threads, seed, offline, None if cache_dir is None else Path(cache_dir), reached)
-    model = build_model(settings, system, runtime, None if ray is None else ray_settings(ray))
     said = {"model": own | overrides, "backend": backend_settings(system, reached), "dtype": dtype, "seed": seed}
     usual = {"model": own, "backend": read_backend(system).model_dump(mode="json"), **default_settings()}
-    return replace(model, deviations=find_deviations(said, usual))
+    deviations = find_deviations(said, usual)
+    return build_model(settings, system, runtime, None if ray is None else ray_settings(ray), deviations)
 
 
 def _plain(value: Any) -> Any:
@@ -118,14 +119,20 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
 
 
-def build_model(settings: ModelSettings, backend: str, runtime: Runtime, ray: RaySettings | None = None) -> Model:
+def build_model(
+    settings: ModelSettings,
+    backend: str,
+    runtime: Runtime,
+    ray: RaySettings | None = None,
+    deviations: Mapping[str, Any] | None = None,
+) -> Model:
     """Check that the backend can run the model with that precision. Raises EvalkitError where it can't."""
     if runtime.threads is not None and runtime.threads < 1:
         raise EvalkitError(f"runner.threads={runtime.threads}: at least 1, or null for the backend's own choice")
     check_backend(backend, settings, runtime)
     if ray is not None:
         check_on_ray(backend, settings)
-    return Model(complete_settings(settings), backend, runtime, ray)
+    return Model(complete_settings(settings), backend, runtime, ray, deviations or {})
 
 
 def load_task(
@@ -152,11 +159,9 @@ def load_task(
     given = {key: _plain(value) for key, value in settings.items()}
     chosen = TaskSettings.from_mapping({**own.model_dump(), **given})
     task = load_task_of_settings(chosen, limit=limit, offline=offline)
-    said = chosen.model_dump(mode="json")
-    if task.first_stage is not None:  # a path says less than what lies there
-        said["candidates"] = f"{task.first_stage.name}-{task.first_stage.digest[:12]}"
+    said = {"task": chosen.model_dump(mode="json"), "limit": limit}
     usual = {"task": own.model_dump(mode="json"), **default_settings()}
-    return replace(task, deviations=find_deviations({"task": said, "limit": limit}, usual))
+    return with_deviations(task, find_deviations(said, usual))
 
 
 def evaluate(
@@ -169,15 +174,14 @@ def evaluate(
     texts: bool = False,
     cache: Cache = "on",
     config: Mapping[str, Any] | None = None,
-    deviations: Mapping[str, Any] | None = None,
 ) -> Result:
     """Score a task with a model and judge the scores by every protocol; `protocol` says which one leads.
 
     `measures` are further ones, in the field's notation and by trec_eval's rules: `["nDCG@20", "AP(rel=2)", "RR@10"]`.
 
     `cache` says whether scores are taken from and kept in the store; with `refresh` they are made again. `texts` puts the
-    texts into the result's tables. `config` is what the result records as its configuration, and `deviations` are the settings,
-    by name, that are not the model's and the task's own, which name the folder of the result; without them, the settings at hand.
+    texts into the result's tables. The result records the settings at hand as its configuration; `config` is for whoever wants to
+    record something else, and decides nothing. Its folder is named after what deviates, which the model and the task say.
     Raises EvalkitError where the model can't be loaded, its output is not finite, or the protocol can score none of the queries.
     """
     leading = find_protocol(protocol)
@@ -198,8 +202,6 @@ def evaluate(
     usage, timing = split_usage(run.usage, len(candidates))
     if config is None:
         config = recorded_settings(model, task, leading.name, [measure.name for measure in asked], seed)
-    if deviations is None:
-        deviations = _deviations(model, task, seed)
     return Result(
         model=runnable.identity,
         task=task.identity,
@@ -213,7 +215,7 @@ def evaluate(
         timing=timing,
         backend=plain_json(runnable.description),
         config=plain_json(config),
-        deviations=plain_json(deviations),
+        deviations=deviations_of(model, task, seed),
         provenance=plain_json(machine.collect()),
         precision=precision,
         first_stage=None if stage is None else _stage_scores(judged, stage, seed),
@@ -327,7 +329,11 @@ def _candidate_table(task: Task, run: Run, texts: bool) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _deviations(model: Model, task: Task, seed: int) -> dict[str, Any]:
-    """What was said otherwise of the model, of the task and, where it is another than the model's, of the bootstrap's seed."""
+def deviations_of(model: Model, task: Task, seed: int) -> dict[str, Any]:
+    """Return what was said otherwise of the model, of the task and, where it is not the model's, of the bootstrap's seed.
+
+    They are as JSON holds them, by the setting's name, and name the result's folder.
+    """
     own = {} if seed == model.runtime.seed else {"bootstrap_seed": seed}
-    return {**model.deviations, **task.deviations, **own}
+    deviations: dict[str, Any] = plain_json({**model.deviations, **task.deviations, **own})
+    return deviations

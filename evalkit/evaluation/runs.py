@@ -6,7 +6,7 @@ import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +14,31 @@ from evalkit.cache import cache_folder
 from evalkit.cluster.settings import RaySettings
 from evalkit.configuration.files import Origin
 from evalkit.errors import EvalkitError
-from evalkit.evaluation.evaluate import Cache, Model, build_model, evaluate
+from evalkit.evaluation.evaluate import Cache, Model, build_model, deviations_of, evaluate
 from evalkit.evaluation.goldens import check_golden_scores, refuse_other_weights
-from evalkit.evaluation.settings import recorded_settings
 from evalkit.metrics import Measure, find_protocol
 from evalkit.models.interfaces import Runtime
 from evalkit.models.settings import ModelSettings
 from evalkit.output.json import plain_json
 from evalkit.output.numbers import counted
 from evalkit.records import Task
-from evalkit.results.folders import result_folder
+from evalkit.results.folders import experiment_slug, result_folder
 from evalkit.results.result import Result
 from evalkit.results.writing import refuse_other_data, result_file, write_result
 from evalkit.tasks.content import warn_of_changed_data
-from evalkit.tasks.loading import load_task
+from evalkit.tasks.loading import load_task, with_deviations
 from evalkit.tasks.settings import TaskSettings, suite_settings
 
 logger = logging.getLogger("evalkit")
+_latest: list[Model] = []  # at most one: its weights fill the memory
 
 
 @dataclass(frozen=True)
 class RunSettings:
     """All that a run is told.
 
-    `deviations` are the settings that differ from the model's and the task's own; `config_folders` hold the user's own options.
+    `model_deviations` are the settings of the model, its backend, precision and seed that differ from its own, `task_deviations`
+    those of the task and its limit, both by name; `config_folders` hold the user's own options.
     With `ray` a cluster runs the model. With `reproduce` the run starts with the golden scores of the model, if it has any.
     `origins` says of each setting, by its name on the command line, whether the user said it, a file, or nobody.
     """
@@ -54,7 +55,8 @@ class RunSettings:
     cache: Cache
     results_dir: Path
     config_folders: Sequence[Path]
-    deviations: Mapping[str, Any]
+    model_deviations: Mapping[str, Any]
+    task_deviations: Mapping[str, Any]
     origins: Mapping[str, Origin]
     ray: RaySettings | None = None
 
@@ -75,7 +77,8 @@ def run(settings: RunSettings) -> Iterator[Result]:
     for task in tasks:
         queries = counted(task.statistics.queries, "query")
         logger.info("%s: %s, %s", task.name, queries, counted(task.statistics.pairs, "pair"))
-        folder = result_folder(settings.results_dir, model.runnable_on(task).identity, settings.deviations)
+        experiment = experiment_slug(deviations_of(model, task, settings.runtime.seed))
+        folder = result_folder(settings.results_dir, model.runnable_on(task).identity, experiment)
         refuse_other_data(task, result_file(task, folder))
         result = evaluate(
             model,
@@ -85,11 +88,9 @@ def run(settings: RunSettings) -> Iterator[Result]:
             seed=settings.runtime.seed,
             texts=settings.texts,
             cache=settings.cache,
-            config=recorded_settings(
-                model, task, settings.protocol, names, settings.runtime.seed, reproduce=settings.reproduce
-            ),
-            deviations=settings.deviations,
         )
+        if settings.reproduce:
+            result = replace(result, config={**result.config, "reproduce": True})
         if golden:
             checks = plain_json([{**asdict(check), "matches": check.matches} for check in golden])
             result = replace(result, provenance={**result.provenance, "golden_scores": checks})
@@ -97,25 +98,24 @@ def run(settings: RunSettings) -> Iterator[Result]:
 
 
 def model_of(settings: RunSettings) -> Model:
-    """The model, checked but not loaded."""
-    return _model(settings.model, settings.backend, settings.runtime, settings.ray)
+    """The model, checked but not loaded; a sweep that names the latest again finds it loaded."""
+    model = build_model(
+        settings.model, settings.backend, settings.runtime, settings.ray, dict(settings.model_deviations)
+    )
+    if [model] != _latest:
+        _latest[:] = [model]
+    return _latest[0]
 
 
 def tasks_of(settings: RunSettings) -> list[Task]:
     """The task, or the tasks of the suite, loaded and checked."""
     tasks = [
-        _task(task, settings.limit, settings.runtime.offline)
+        with_deviations(_task(task, settings.limit, settings.runtime.offline), settings.task_deviations)
         for task in suite_settings(settings.task, settings.config_folders)
     ]
     for task in tasks:
         warn_of_changed_data(task, cache_folder(settings.runtime.cache_dir))
     return tasks
-
-
-@lru_cache(maxsize=1)
-def _model(settings: ModelSettings, backend: str, runtime: Runtime, ray: RaySettings | None) -> Model:
-    """The model of these settings; a sweep that names it again finds it loaded."""
-    return build_model(settings, backend, runtime, ray)
 
 
 @cache

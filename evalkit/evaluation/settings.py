@@ -35,15 +35,13 @@ NEUTRAL = (
 )
 
 
-def recorded_settings(
-    model: Model, task: Task, protocol: str, measures: Sequence[str], seed: int, *, reproduce: bool = False
-) -> dict[str, Any]:
+def recorded_settings(model: Model, task: Task, protocol: str, measures: Sequence[str], seed: int) -> dict[str, Any]:
     """Return what a result records as its `config`: all that was asked for and can bear on its figures, as JSON holds it.
 
     `model` and `task` hold every setting of the model, with its recipe's, and of the one task; `backend` its name, and where it
     is a server how it was reached; `runner` is local or ray, then with `ray`. `protocol`, `measures`, `limit`, `device`,
-    `dtype`, `seed` and `reproduce` are as on the command line. What the backend found on the machine stands in the result's own
-    `backend`; where files lie, and what is kept in which cache, stands nowhere.
+    `dtype` and `seed` are as on the command line, which alone says `reproduce`. What the backend found on the machine stands in
+    the result's own `backend`; where files lie, and what is kept in which cache, stands nowhere.
     """
     runtime, ray = model.runtime, model.ray
     return {
@@ -58,7 +56,7 @@ def recorded_settings(
         "device": runtime.device,
         "dtype": runtime.dtype,
         "seed": seed,
-        "reproduce": reproduce,
+        "reproduce": False,
     }
 
 
@@ -71,14 +69,18 @@ def find_deviations(said: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str
     """Return the settings, without their group's name, that differ from what the chosen task and model say themselves.
 
     `said` holds what a run was told, `own` what the files of its task, model and backend and evalkit's defaults say; both are
-    mappings as on the command line (`limit`, `model.pooling`), of which `said` may lack what was left alone.
+    mappings as on the command line (`limit`, `model.pooling`). A group that `said` lacks is left out; of a group that it has,
+    whatever is missing or empty counts as null.
 
     The path of a task that has no other place is no deviation: it is the task. That mteb runs a model is one, since its result
     would otherwise stand for evalkit's own of the same weights; so is an ONNX file in their place.
     """
     task, model, backend = (said.get(group, {}) for group in ("task", "model", "backend"))
-    usual = {**dict(_flat(own)), "backend.name": AUTO}
-    changed = {key: value for key, value in _flat(said) if usual.get(key) != value}
+    own = {group: own[group] for group in said if group in own}
+    told, usual = dict(_flat(said)), dict(_flat(own))
+    if "backend" in said:
+        usual["backend.name"] = AUTO
+    changed = {key: told.get(key) for key in {**told, **usual} if told.get(key) != usual.get(key)}
     if not task.get("mteb_name"):
         changed.pop("task.path", None)
     if model.get("backends") == ["mteb"]:

@@ -24,7 +24,7 @@ Find = Callable[[str, str, str], PublishedFigure | None]
 TONES: Mapping[ReproductionVerdict, Tone] = {"match": "good", "mismatch": "bad", "not comparable": "warning"}
 
 FINGERPRINT_WIDTH = 0.002
-RECIPE = ("revision", "max_length", "truncation", "query_prompt", "document_prompt", "pooling", "similarity")
+RECIPE = ("recipe", "revision", "max_length", "truncation", "query_prompt", "document_prompt", "pooling", "similarity")
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,13 +201,16 @@ def _looks(result: Result) -> Iterator[str]:
 
 
 def _recipe_looks(result: Result) -> Iterator[str]:
-    own: Any = result.config.get("model") or {}
-    if own.get("name") not in option_names("model"):
-        return
-    said = read_option("model", own["name"])
+    """What was said otherwise of the model than its file does, which is at hand only where it is one of evalkit's."""
+    model: Any = result.config.get("model") or {}
+    own = read_option("model", model["name"]) if model.get("name") in option_names("model") else {}
+    deviations = result.deviations or {}
     for name in RECIPE:
-        if name in said and own.get(name) != said[name]:
-            yield f"the recipe: model.{name} is {own.get(name)!r}, the model's own file says {said[name]!r}"
+        if name in deviations:
+            says = (
+                f"the model's own file says {own[name]!r}" if name in own else "which the model's own file does not say"
+            )
+            yield f"the recipe: model.{name} is {deviations[name]!r}, {says}"
     source: Any = result.config.get("task") or {}
     if source.get("source", "cmteb") != "cmteb":
         yield f"the layout: task.source={source['source']}, cards were made with task.source=cmteb"

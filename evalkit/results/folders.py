@@ -25,15 +25,15 @@ _LONGEST_VALUE = 32
 _LONGEST_SLUG = 120
 
 
-def result_folder(results_dir: Path, identity: ModelIdentity, deviations: Mapping[str, object]) -> Path:
+def result_folder(results_dir: Path, identity: ModelIdentity, experiment: str = "") -> Path:
     """Name the folder of a model's results: `<org>__<model>/<revision>/`.
 
-    Where settings deviate from the model's and the task's own it is `experiments/<slug>/` below that, so that a smoke
-    run never replaces a real one. `deviations` holds these settings, by name.
+    Where settings deviate from the model's and the task's own it is `experiments/<experiment>/` below that, so that a smoke
+    run never replaces a real one. `experiment` is the result's, or what `experiment_slug` makes of such settings.
     """
     model = file_name(identity.hub_id.replace("/", "__"))
     folder = results_dir / model / file_name(identity.revision or NO_REVISION)
-    return folder / EXPERIMENTS / experiment_slug(deviations) if deviations else folder
+    return folder / EXPERIMENTS / experiment if experiment else folder
 
 
 def experiment_of(path: Path) -> str:
@@ -42,15 +42,16 @@ def experiment_of(path: Path) -> str:
 
 
 def experiment_slug(deviations: Mapping[str, object]) -> str:
-    """Name a folder after settings: `dtype-bf16_limit-5`, with a hash where the words alone could mean other settings."""
+    """Name a folder after settings: `dtype-bf16_limit-5`, with a hash where the words alone could mean other settings.
+
+    Empty where there are none. Neither their order nor that of a mapping among them counts.
+    """
     settings = homeless({name: deviations[name] for name in sorted(deviations)})
-    texts = {
-        name: value if isinstance(value, str) else json.dumps(value, default=str) for name, value in settings.items()
-    }
+    texts = {name: value if isinstance(value, str) else _canonical(value) for name, value in settings.items()}
     readable = "_".join(f"{_words(name)}-{_words(text)[:_LONGEST_VALUE]}" for name, text in texts.items())
     if len(readable) <= _LONGEST_SLUG and all(_speaks_for_itself(name, settings[name], texts[name]) for name in texts):
         return readable
-    digest = hashlib.sha256(json.dumps(settings, default=str).encode()).hexdigest()[:10]
+    digest = hashlib.sha256(_canonical(settings).encode()).hexdigest()[:10]
     return f"{readable[:_LONGEST_SLUG]}_{digest}"
 
 
@@ -88,6 +89,10 @@ def _results_below(folder: Path) -> list[Path]:
     if not found:
         raise EvalkitError(f"no results in {folder}: no JSON file lies beside a {MODEL_FILE}; give a results folder")
     return found
+
+
+def _canonical(value: object) -> str:
+    return json.dumps(value, default=str, sort_keys=True)
 
 
 def _words(text: str) -> str:

@@ -153,7 +153,7 @@ class Result:
         """The name of the settings that deviate, as the result's folder has it; empty where none do."""
         if self.deviations is None:
             return "" if self.path is None else experiment_of(self.path)
-        return experiment_slug(self.deviations) if self.deviations else ""
+        return experiment_slug(self.deviations)
 
     @property
     def limit(self) -> int | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from evalkit.errors import EvalkitError
 from evalkit.records import Finding, Request, Task
@@ -60,6 +62,17 @@ def load_task(settings: TaskSettings, *, limit: int | None = None, offline: bool
         task = _compared(task)
     log_findings(task.name, task.findings)
     return task
+
+
+def with_deviations(task: Task, deviations: Mapping[str, Any]) -> Task:
+    """Return the task with the settings, by name, that its own file does not say.
+
+    A first stage's run is named by the digest of what it holds: a path says less than what lies there.
+    """
+    if task.first_stage is not None and "candidates" in deviations:
+        held = f"{task.first_stage.name}-{task.first_stage.digest[:12]}"
+        deviations = {**deviations, "candidates": held}
+    return replace(task, deviations=deviations)
 
 
 def _scorable(

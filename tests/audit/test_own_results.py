@@ -23,7 +23,7 @@ Change = Callable[[pd.DataFrame], pd.DataFrame]
 def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results on a bundled task: without ties, with some, with nothing else."""
     result = evaluate(load_model(request.param), load_task("demo-zh"))
-    return write_result(result, result_folder(tmp_path_factory.mktemp("results"), result.model, {}))
+    return write_result(result, result_folder(tmp_path_factory.mktemp("results"), result.model, ""))
 
 
 def findings(*paths: Path) -> list[AuditFinding]:

@@ -19,7 +19,7 @@ from mutations import LEAVES, NASTY, TEXTS, damaged, mutated
 from omegaconf import OmegaConf
 
 from evalkit import backends
-from evalkit.commands.run_settings import RunConfiguration, run_settings, schema
+from evalkit.commands.run_settings import Choice, RunConfiguration, RunnerSettings, run_settings, schema
 from evalkit.configuration.files import config_folders
 from evalkit.configuration.hydra import Composed, Words, compose_each
 from evalkit.configuration.overrides import QUOTED, quote_free_text
@@ -167,6 +167,11 @@ def plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
+def plain_values(value: Any) -> Any:
+    """A group's settings as a mapping."""
+    return value.model_dump() if isinstance(value, Choice | RunnerSettings) else value
+
+
 def same(settings: Any, mapping: dict[str, Any]) -> None:
     """What was taken is what was written; a number may have been written as a text."""
     for name, value in settings.model_dump().items():
@@ -196,9 +201,11 @@ def test_mappings_of_models(fields: Any, overrides: Any) -> None:
 
 @fuzzed(KIND, 0.05, mapping=mutated(RUN))
 def test_whole_runs(mapping: Any) -> None:
-    checked = RunConfiguration.from_mapping(mapping)
-    for name in ("limit", "seed", "offline", "results_dir", "dtype"):
-        assert getattr(checked, name) == mapping[name]
+    RunConfiguration.check(mapping)
+    checked = RunConfiguration.model_validate(mapping)
+    for name in RunConfiguration.model_fields.keys() & mapping:  # values that are checked need no conversion
+        assert plain_values(getattr(checked, name)) == mapping[name]
+        assert type(getattr(checked, name)) in (type(mapping[name]), Choice, RunnerSettings)
 
 
 SERVER = {

@@ -172,6 +172,7 @@ def test_a_mismatch_says_what_to_look_at_first() -> None:
             model={"truncation": "only_second", "revision": "0" * 40},
             differences=("pairs 97,000 instead of 97,422",),
             config={"dtype": "bf16", "task": {"source": "mteb"}},
+            deviations={"dtype": "bf16", "truncation": "only_second", "revision": "0" * 40, "source": "mteb"},
             precision=low,
             ties={"map": TieRange(0.5, 0.49, 0.51)},
         ),
@@ -192,6 +193,20 @@ def test_a_mismatch_says_what_to_look_at_first() -> None:
         "backend=torch dtype=fp32",
     ):
         assert says in text, says
+
+
+def test_the_recipe_is_looked_at_as_it_was_said() -> None:
+    """A chosen recipe by its name, not by the fields that it fills in; and that of a model of the user's own too."""
+    filled = {"name": "bge-m3", "recipe": "sparse", "max_length": 99, "pooling": "mean"}
+    looks = "\n".join(first_looks([result(moved=-1, model=filled, deviations={"recipe": "sparse"})]))
+    assert "1. the recipe: model.recipe is 'sparse', which the model's own file does not say" in looks
+    assert "max_length" not in looks
+    assert "pooling" not in looks
+    mine = {"name": "mine", "hub_id": CARD, "max_length": 9}
+    looks = "\n".join(first_looks([result(moved=-1, model=mine, deviations={"max_length": 9, "limit": 3})]))
+    assert "1. the recipe: model.max_length is 9, which the model's own file does not say" in looks
+    assert "limit" not in looks
+    assert "the recipe" not in "\n".join(first_looks([result(moved=-1, model=mine)]))  # 9 is its own
 
 
 def test_a_plain_mismatch_still_says_where_to_look() -> None:

@@ -36,10 +36,10 @@ def test_namesakes_have_what_tells_them_apart_and_no_more() -> None:
 
 
 def test_a_system_is_read_off_a_result(tmp_path: Path) -> None:
-    write_result(RESULT, result_folder(tmp_path, RESULT.model, {}))
+    write_result(RESULT, result_folder(tmp_path, RESULT.model, ""))
     half = replace(RESULT, backend={"name": "onnx", "dtype": "bf16"}, deviations={"dtype": "bf16"})
-    write_result(half, result_folder(tmp_path, RESULT.model, {"dtype": "bf16"}))
-    write_result(replace(RESULT, model=LOCAL, backend={}), result_folder(tmp_path, LOCAL, {}))
+    write_result(half, result_folder(tmp_path, RESULT.model, half.experiment))
+    write_result(replace(RESULT, model=LOCAL, backend={}), result_folder(tmp_path, LOCAL, ""))
     found = systems_of(load_results([tmp_path]))
     assert [(system.hub_id, system.backend, system.dtype, system.experiment, system.place) for system in found] == [
         ("BAAI/bge-reranker-base", "torch", "fp32", "", ""),
@@ -50,9 +50,9 @@ def test_a_system_is_read_off_a_result(tmp_path: Path) -> None:
 
 def test_where_files_lie_tells_apart_only_what_nothing_else_does(tmp_path: Path) -> None:
     for folder in ("before", "after"):
-        write_result(RESULT, result_folder(tmp_path / folder, RESULT.model, {}))
+        write_result(RESULT, result_folder(tmp_path / folder, RESULT.model, ""))
         seeded = replace(RESULT, model=LOCAL, deviations={"seed": folder})
-        write_result(seeded, result_folder(tmp_path / folder, LOCAL, seeded.deviations))
+        write_result(seeded, result_folder(tmp_path / folder, LOCAL, seeded.experiment))
     found = systems_of(load_results([tmp_path / "before", tmp_path / "after"]))
     assert [bool(system.place) for system in found] == [True, False, True, False]
     copy = tmp_path / "before" / "copy.json"

@@ -18,7 +18,7 @@ from fake_servers import FakeServer
 import evalkit
 from evalkit.errors import EvalkitError
 from evalkit.records import ModelIdentity
-from evalkit.results.folders import file_name, result_folder
+from evalkit.results.folders import experiment_slug, file_name, result_folder
 
 OUTSIDE = [
     "../up", "../../etc/passwd", "..", ".", "/abs/olute", "a/../../b", "..\\..\\up", "C:\\Windows\\x", "\\\\host\\share", "nul\0byte",
@@ -34,7 +34,7 @@ def test_names_stay_in_their_folder(name: str, folder: Path) -> None:
         ModelIdentity("m", "o/m", name, "run"),
         ModelIdentity("m", f"{name}/{name}", name, "run"),
     ):
-        place = result_folder(folder / "results", identity, {"task.subset": name, name: name})
+        place = result_folder(folder / "results", identity, experiment_slug({"task.subset": name, name: name}))
         assert ".." not in place.parts
         assert place.resolve().is_relative_to(folder / "results")
         assert len(place.relative_to(folder / "results").parts) == 4

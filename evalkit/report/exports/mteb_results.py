@@ -14,7 +14,7 @@ from typing import Any
 from evalkit.errors import EvalkitError
 from evalkit.metrics.measures import PROTOCOLS
 from evalkit.output.json import json_bytes
-from evalkit.results.folders import EXPERIMENTS, MODEL_FILE, file_name, result_folder
+from evalkit.results.folders import MODEL_FILE, file_name, result_folder
 from evalkit.results.result import Result
 from evalkit.results.writing import model_meta, mteb_json
 
@@ -55,8 +55,7 @@ def is_mteb_file(content: bytes) -> bool:
 
 
 def _folder(result: Result) -> PurePosixPath:
-    own = result_folder(Path(FOLDER), result.model, {})
-    return PurePosixPath((own / EXPERIMENTS / result.experiment if result.experiment else own).as_posix())
+    return PurePosixPath(result_folder(Path(FOLDER), result.model, result.experiment).as_posix())
 
 
 def _task_result(result: Result) -> dict[str, Any]:
