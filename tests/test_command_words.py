@@ -16,7 +16,6 @@ from evalkit.compare.slices import SLICES
 from evalkit.configuration.files import default_options, option_names
 from evalkit.errors import EvalkitError
 from evalkit.output.json import STDOUT
-from evalkit.report.exports import EXPORTS
 from evalkit.report.formats import FORMATS
 
 ROOT = typer.main.get_command(app)
@@ -125,7 +124,7 @@ def test_help_is_made_of_the_registries() -> None:
     def shown(name: str) -> str:
         return " ".join(run_here("help", name).stdout.replace("-\n", "-").split())
 
-    assert all(name in shown("report") for name in (*FORMATS, *EXPORTS, *SLICES))
+    assert all(name in shown("report") for name in (*FORMATS, *SLICES))
     assert all(name in shown("compare") for name in SLICES)
     assert all(name in shown("list") for name in ("models", "tasks", "backends", "protocols"))
     whole = run_here("help", "run").stdout.replace(" ", "").replace("\n", "")
