@@ -11,7 +11,7 @@ from command import run_here
 
 from evalkit.errors import EvalkitError
 from evalkit.results.folders import find_results
-from evalkit.results.reading import load_results, read_result
+from evalkit.results.reading import read_result, read_results
 from evalkit.results.writing import mteb_json
 
 FOLDER = Path(__file__).parent / "schema-1"
@@ -36,14 +36,14 @@ def test_all_that_they_say_is_read(path: Path) -> None:
 
 def test_their_folder_says_what_deviates() -> None:
     found = {
-        (result.model.name, result.experiment, result.limit, result.incomparable) for result in load_results([RESULTS])
+        (result.model.name, result.experiment, result.limit, result.incomparable) for result in read_results([RESULTS])
     }
     assert found == {
         ("bm25", "limit-4", 4, "limit"),
         ("constant", "", None, ""),
         ("oracle", "candidates-bm25.parquet_top_k-5", None, "other data"),
     }
-    assert {(result.experiment, result.deviations) for result in load_results([BASELINE])} == {("", None)}
+    assert {(result.experiment, result.deviations) for result in read_results([BASELINE])} == {("", None)}
 
 
 def test_they_are_reported_as_ever() -> None:

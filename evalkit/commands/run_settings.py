@@ -79,7 +79,7 @@ def schema() -> Schema:
     """What Hydra has to know: every setting of a task, model or backend with its default, and all that can be overridden."""
     fields: dict[str, Any] = {
         "task": TaskSettings.defaults(),
-        "model": models.default_settings(),
+        "model": models.default_model(),
         "backend": ServerSettings.model_fields,
         "runner": {"threads": None},
         "ray": RaySettings.model_fields,
@@ -89,8 +89,8 @@ def schema() -> Schema:
             "task": {"base": fields["task"]},
             "model": {"base": fields["model"]},
             "backend": {
-                "base": backends.default_settings(server=False),
-                "server": backends.default_settings(server=True),
+                "base": backends.default_backend(server=False),
+                "server": backends.default_backend(server=True),
             },
         },
         keys=[

@@ -56,14 +56,14 @@ def _setting_lines() -> list[str]:
     from evalkit.cluster.settings import RaySettings
     from evalkit.configuration.files import configs_dir
     from evalkit.models.server_settings import ServerSettings
-    from evalkit.models.settings import default_settings
+    from evalkit.models.settings import default_model
     from evalkit.tasks.settings import TaskSettings
 
     text = (configs_dir() / "config.yaml").read_text(encoding="utf-8")
     lines = text[text.index("\n\n") : text.index("\nhydra:")].strip().splitlines()
     grouped = {
         "task": TaskSettings.defaults(),
-        "model": default_settings(),
+        "model": default_model(),
         "backend": ServerSettings().model_dump(mode="json"),
         "runner": {"threads": None},
         "ray": RaySettings().model_dump(mode="json"),
