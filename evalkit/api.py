@@ -12,7 +12,7 @@ from evalkit.errors import EvalkitError
 from evalkit.report import content
 from evalkit.report.leaderboard import Board, Standing
 from evalkit.results.folders import result_folder
-from evalkit.results.reading import load_results as load_stored
+from evalkit.results.reading import read_results
 from evalkit.results.result import Result
 from evalkit.results.writing import write_result
 
@@ -41,7 +41,7 @@ def load_results(*paths: Path | str) -> list[Result]:
             raise EvalkitError(f"give paths of result files or folders, one by one; found a {type(path).__name__}")
     if not paths:
         raise EvalkitError("give result files or folders")
-    return load_stored([Path(path) for path in paths])
+    return read_results([Path(path) for path in paths])
 
 
 def leaderboard(*paths: Path | str, metric: str | None = None, alpha: float = 0.05, seed: int = 42) -> pd.DataFrame:
@@ -70,7 +70,7 @@ def compare_results(*paths: Path | str, metric: str | None = None, alpha: float 
 
     _check(alpha, seed)
     choices = comparison.CompareChoices(metric, alpha, seed, (), None)
-    compared, _ = comparison.compare_results(load_results(*paths), choices)
+    compared, _ = comparison.compare_systems(load_results(*paths), choices)
     return pd.DataFrame([row for one in compared for row in _rows(one)])
 
 

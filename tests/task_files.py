@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evalkit.records import Task
-from evalkit.tasks.loading import load_task
+from evalkit.tasks.loading import read_task
 from evalkit.tasks.settings import TaskSettings
 
 Rows = list[dict[str, Any]]
@@ -52,7 +52,7 @@ def local_settings(path: Path, **changes: Any) -> TaskSettings:
 
 
 def load(path: Path, **changes: Any) -> Task:
-    return load_task(local_settings(path, **changes))
+    return read_task(local_settings(path, **changes))
 
 
 def write_jsonl(path: Path, rows: Rows) -> Path:

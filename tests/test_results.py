@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evalkit.errors import EvalkitError
+from evalkit.output.text import OBEYED
 from evalkit.records import (
     Candidate,
     Finding,
@@ -279,6 +280,18 @@ def test_bytes_that_are_no_text_survive(tmp_path: Path) -> None:
     odd = os.fsdecode(b"caf\xe9")
     content = read(write_result(replace(RESULT, config={"path": odd}), tmp_path))
     assert content["evalkit"]["config"]["path"] == odd
+
+
+def test_what_a_terminal_obeys_is_escaped_and_read_back(tmp_path: Path) -> None:
+    odd = "a\x1bb\x9bc\u202ed\u2066e\x7ff"
+    path = write_result(replace(RESULT, config={"name": odd}), tmp_path)
+    assert not OBEYED.search(path.read_text(encoding="utf-8"))
+    assert read(path)["evalkit"]["config"]["name"] == odd
+
+
+@pytest.mark.parametrize(("provenance", "version"), [({}, None), ({"packages": {"mteb": "1.38.2"}}, "1.38.2")])
+def test_the_version_of_mteb_is_the_runs_own(provenance: dict[str, Any], version: str | None) -> None:
+    assert result_json(replace(RESULT, provenance=provenance))["mteb_version"] == version
 
 
 def test_an_unpinned_dataset_has_a_string_for_its_revision() -> None:

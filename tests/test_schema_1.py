@@ -12,7 +12,7 @@ from command import run_here
 import evalkit
 from evalkit.errors import EvalkitError
 from evalkit.results.folders import find_results
-from evalkit.results.reading import load_results, read_result
+from evalkit.results.reading import read_result, read_results
 from evalkit.results.writing import mteb_json
 
 FOLDER = Path(__file__).parent / "schema-1"
@@ -37,14 +37,14 @@ def test_all_that_they_say_is_read(path: Path) -> None:
 
 def test_their_folder_says_what_deviates() -> None:
     found = {
-        (result.model.name, result.experiment, result.limit, result.incomparable) for result in load_results([RESULTS])
+        (result.model.name, result.experiment, result.limit, result.incomparable) for result in read_results([RESULTS])
     }
     assert found == {
         ("bm25", "limit-4", 4, "limit"),
         ("constant", "", None, ""),
         ("oracle", "candidates-bm25.parquet_top_k-5", None, "other data"),
     }
-    assert {(result.experiment, result.deviations) for result in load_results([BASELINE])} == {("", None)}
+    assert {(result.experiment, result.deviations) for result in read_results([BASELINE])} == {("", None)}
 
 
 def test_they_are_reported_as_ever() -> None:
@@ -83,11 +83,11 @@ def test_they_are_a_baseline_for_results_of_today(tmp_path: Path) -> None:
 
 
 def test_an_experiment_that_is_saved_again_stays_one(tmp_path: Path) -> None:
-    own = next(result for result in load_results([BASELINE]) if result.model.name == "bm25")
+    own = next(result for result in read_results([BASELINE]) if result.model.name == "bm25")
     saved = evalkit.save_result(own, tmp_path)
     before = saved.read_bytes()
-    for result in load_results([RESULTS]):
-        (again,) = load_results([evalkit.save_result(result, tmp_path)])
+    for result in read_results([RESULTS]):
+        (again,) = read_results([evalkit.save_result(result, tmp_path)])
         assert again.experiment == result.experiment
     assert saved.read_bytes() == before
 

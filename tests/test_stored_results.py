@@ -18,7 +18,7 @@ from evalkit.errors import EvalkitError
 from evalkit.evaluation.evaluate import evaluate, load_model, load_task
 from evalkit.records import PrecisionCheck, Usage
 from evalkit.results.folders import find_results, result_folder
-from evalkit.results.reading import load_results, read_result
+from evalkit.results.reading import read_result, read_results
 from evalkit.results.result import BLOCK_FIELDS, Result, split_usage
 from evalkit.results.writing import result_json, write_result
 
@@ -49,7 +49,7 @@ def with_precision(folder: Path) -> Result:
 def test_a_result_comes_back_as_it_was(tmp_path: Path, make: Callable[[Path], Result]) -> None:
     result = make(tmp_path)
     path = write_result(result, tmp_path / "second", with_texts=True)
-    (stored,) = load_results([path])
+    (stored,) = read_results([path])
     for name in BLOCK_FIELDS:
         assert pformat(getattr(stored, name)) == pformat(getattr(result, name))  # sorts keys, and NaN is nan
     assert pformat(stored.scores) == pformat(result.scores)

@@ -47,7 +47,7 @@ class BackendSettings(ServerSettings):
     registry: bool = False
 
 
-def default_settings(*, server: bool) -> dict[str, Any]:
+def default_backend(*, server: bool) -> dict[str, Any]:
     """Every field with its default: the base that a backend's file is merged over."""
     return BackendSettings().model_dump(mode="json", exclude=None if server else set(ServerSettings.model_fields))
 

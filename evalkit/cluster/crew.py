@@ -16,7 +16,7 @@ from typing import Any
 from evalkit.cluster import connection
 from evalkit.cluster.settings import RaySettings
 from evalkit.cluster.work import DEATHS, Job, Member, Work, error_of, refuse_other_model
-from evalkit.cluster.worker import Description, Failure, Worker, differences, package_versions
+from evalkit.cluster.worker import Description, Failure, Worker, code_versions, differences
 from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import DoneBatch, TextWindow
 
@@ -209,7 +209,7 @@ class Crew:
             return None
         if not isinstance(answer, Description):
             raise error_of(answer)
-        found = differences(package_versions(), answer.versions)
+        found = differences(code_versions(), answer.versions)
         if found:
             raise EvalkitError(
                 f"node {answer.node} of the Ray cluster would give other digits: it has other versions ({'; '.join(found)}); "

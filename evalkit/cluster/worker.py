@@ -92,7 +92,7 @@ class Worker:
             return Failure(type(error).__name__, str(error))
         model = held.model
         return Description(
-            model.identity, model.description, model.way, package_versions(), machine.processor_name(), platform.node()
+            model.identity, model.description, model.way, code_versions(), machine.processor_name(), platform.node()
         )
 
     def score(self, key: str, prepare: Prepare, window: TextWindow) -> None:
@@ -145,7 +145,7 @@ class Worker:
 
 
 @cache
-def package_versions() -> dict[str, str]:
+def code_versions() -> dict[str, str]:
     """The versions of what can change a digit; evalkit's own with a hash of its code."""
     versions = {"evalkit": f"{__version__} ({_code_hash()})"}
     # +cpu, +cu128: a build is the device's affair

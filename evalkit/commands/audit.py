@@ -10,7 +10,7 @@ import typer
 from evalkit.commands.arguments import JsonFile, json_target
 
 
-def audit_files(
+def audit_figures(
     files: Annotated[
         list[Path],
         typer.Argument(help="model cards, Markdown tables, results (files or folders), or the CSV of figures"),

@@ -13,7 +13,7 @@ import typer
 
 from evalkit import interruption
 from evalkit.commands.arguments import Command, arranged
-from evalkit.commands.audit import audit_files
+from evalkit.commands.audit import audit_figures
 from evalkit.commands.cache import app as cache
 from evalkit.commands.check import check
 from evalkit.commands.compare import compare
@@ -95,7 +95,7 @@ app.command("parity", cls=SettingsCommand)(parity)
 app.command("list", cls=Command)(list_options)
 app.command("check", cls=Command)(check)
 app.command("compare", cls=Command)(compare)
-app.command("audit", cls=Command)(audit_files)
+app.command("audit", cls=Command)(audit_figures)
 app.command("report", cls=Command)(report)
 app.add_typer(cache, name="cache")
 app.command("help", cls=Command)(show_help)

@@ -37,7 +37,7 @@ def parity(
 
     from evalkit.commands.run_settings import settle_each
     from evalkit.parity.command import compare_backends
-    from evalkit.parity.words import read_words as read_parity_words
+    from evalkit.parity.words import parity_words
 
     def compose(of_one: Sequence[str]) -> RunSettings:
         composed: list[RunSettings] = []
@@ -46,4 +46,4 @@ def parity(
             raise EvalkitError("evalkit parity takes one run's settings, and none of Hydra's")
         return composed[0]
 
-    return compare_backends(read_parity_words(words.overrides, words.folders), compose, target)
+    return compare_backends(parity_words(words.overrides, words.folders), compose, target)

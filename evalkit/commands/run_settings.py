@@ -87,8 +87,8 @@ def schema() -> Schema:
             "task": {"base": fields["task"]},
             "model": {"base": fields["model"]},
             "backend": {
-                "base": backends.default_settings(server=False),
-                "server": backends.default_settings(server=True),
+                "base": backends.default_backend(server=False),
+                "server": backends.default_backend(server=True),
             },
         },
         keys=[
@@ -128,7 +128,7 @@ def run_settings(composed: Composed) -> RunSettings:
     # what was deleted (~key) is left to the default, of a backend to its own
     task = {"task": {**TaskSettings.defaults(), **values["task"]}, "limit": values["limit"]}
     model = {
-        "model": {**models.default_settings(), **values["model"]},
+        "model": {**models.default_model(), **values["model"]},
         "backend": {**backend, **values["backend"]},
         "dtype": values["dtype"],
         "seed": values["seed"],

@@ -55,12 +55,12 @@ def grouped_settings() -> dict[str, dict[str, Any]]:
     """Return every setting that an override can name within a group, by group, with its default."""
     from evalkit.cluster.settings import RaySettings
     from evalkit.models.server_settings import ServerSettings
-    from evalkit.models.settings import default_settings
+    from evalkit.models.settings import default_model
     from evalkit.tasks.settings import TaskSettings
 
     return {
         "task": TaskSettings.defaults(),
-        "model": default_settings(),
+        "model": default_model(),
         "backend": ServerSettings().model_dump(mode="json"),
         "runner": {"threads": None},
         "ray": RaySettings().model_dump(mode="json"),

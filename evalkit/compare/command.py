@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from evalkit.compare.comparison import CompareChoices, TaskComparison, compare_results
+from evalkit.compare.comparison import CompareChoices, TaskComparison, compare_systems
 from evalkit.compare.pairs import MovedQuery, PairComparison
 from evalkit.compare.shared_queries import SharedQueries, metric_title
 from evalkit.compare.systems import system_labels
@@ -25,7 +25,7 @@ from evalkit.output.numbers import (
     tied_range,
 )
 from evalkit.output.sheets import ColumnKind, Sheet, print_notes, print_sheets
-from evalkit.results.reading import load_results
+from evalkit.results.reading import read_results
 
 _POWER = "80 %"
 
@@ -35,7 +35,7 @@ def print_comparison(paths: Sequence[Path], choices: CompareChoices, json_file: 
 
     Raises EvalkitError where results can't be read or compared.
     """
-    comparisons, notes = compare_results(load_results(paths), choices)
+    comparisons, notes = compare_systems(read_results(paths), choices)
     if json_file is not None:
         write_json(comparison_content(comparisons, notes, choices), json_file)
     if json_file != STDOUT:

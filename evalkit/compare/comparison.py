@@ -40,7 +40,7 @@ class TaskComparison:
     moved: tuple[tuple[PairComparison, tuple[MovedQuery, ...]], ...]
 
 
-def compare_results(results: Sequence[Result], choices: CompareChoices) -> tuple[list[TaskComparison], list[str]]:
+def compare_systems(results: Sequence[Result], choices: CompareChoices) -> tuple[list[TaskComparison], list[str]]:
     """Compare the systems on every task that two or more have results for; the second part is what to tell beside it.
 
     Raises EvalkitError where results of one task differ in data, protocol or queries, and where no task has two results.

@@ -34,8 +34,7 @@ from evalkit.metrics import (
 from evalkit.metrics.measures import CARD_PROTOCOL, all_measures
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.server_settings import ServerSettings
-from evalkit.models.settings import ModelSettings, model_settings
-from evalkit.models.settings import default_settings as default_model
+from evalkit.models.settings import ModelSettings, default_model, model_settings
 from evalkit.output.json import plain_json
 from evalkit.records import PrecisionCheck, QueryScores, Run, StageScores, Task
 from evalkit.results.result import Result, TablesInMemory, split_usage
@@ -43,8 +42,7 @@ from evalkit.scoring.engine import ScoreMemory, score_task
 from evalkit.scoring.store import open_store
 from evalkit.statistics import bootstrap_intervals
 from evalkit.tasks.content import script_of
-from evalkit.tasks.loading import load_task as load_task_of_settings
-from evalkit.tasks.loading import with_deviations
+from evalkit.tasks.loading import read_task, with_deviations
 from evalkit.tasks.settings import TaskSettings, read_settings
 
 FULL_PRECISION = "fp32"
@@ -158,7 +156,7 @@ def load_task(
         settings["path"] = path
     given = {key: _plain(value) for key, value in settings.items()}
     chosen = TaskSettings.from_mapping({**own.model_dump(), **given})
-    task = load_task_of_settings(chosen, limit=limit, offline=offline)
+    task = read_task(chosen, limit=limit, offline=offline)
     said = {"task": chosen.model_dump(mode="json"), "limit": limit}
     usual = {"task": own.model_dump(mode="json"), **default_settings()}
     return with_deviations(task, find_deviations(said, usual))

@@ -26,7 +26,7 @@ from evalkit.results.folders import experiment_slug, result_folder
 from evalkit.results.result import Result
 from evalkit.results.writing import refuse_other_data, result_file, write_result
 from evalkit.tasks.content import warn_of_changed_data
-from evalkit.tasks.loading import load_task, with_deviations
+from evalkit.tasks.loading import read_task, with_deviations
 from evalkit.tasks.settings import TaskSettings, suite_settings
 
 logger = logging.getLogger("evalkit")
@@ -121,7 +121,7 @@ def tasks_of(settings: RunSettings) -> list[Task]:
 @cache
 def _task(settings: TaskSettings, limit: int | None, offline: bool) -> Task:
     """The task; a sweep over models loads it once."""
-    return load_task(settings, limit=limit, offline=offline)
+    return read_task(settings, limit=limit, offline=offline)
 
 
 def _refuse_unwritable(folder: Path) -> None:

@@ -79,7 +79,7 @@ class ModelSettings(BaseModel):
         return self.kind == "embedder" or (self.kind == "bge-m3" and self.score == "dense")
 
 
-def default_settings() -> dict[str, Any]:
+def default_model() -> dict[str, Any]:
     """Every field with its default, as plain values: the base that a model's file is merged over."""
     return ModelSettings().model_dump(mode="json")
 

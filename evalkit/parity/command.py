@@ -39,7 +39,7 @@ def compare_backends(words: ParityWords, compose: Compose, json_file: Path | Non
     JSON goes to a file beside the tables, or to standard output in their place.
     Raises EvalkitError for whatever is wrong with the words, and for a backend that can't run the model, before weights load.
     """
-    parity = examine(choose_candidates(words, compose), words.tolerance)
+    parity = compare_candidates(choose_candidates(words, compose), words.tolerance)
     if json_file is not None:
         write_json(parity_content(parity), json_file)
     if json_file != STDOUT:
@@ -49,7 +49,7 @@ def compare_backends(words: ParityWords, compose: Compose, json_file: Path | Non
     return 0 if parity.agrees else 1
 
 
-def examine(candidates: list[Contender], tolerance: float | None) -> Parity:
+def compare_candidates(candidates: list[Contender], tolerance: float | None) -> Parity:
     """Compare each candidate with the first, one after the other; a model is let go of once it is done with.
 
     Raises EvalkitError as a run does. Nothing is taken from the score store, nor kept there.

@@ -41,7 +41,7 @@ class ParityWords:
         return [*common, *own, f"backend={backend}"]
 
 
-def read_words(arguments: Sequence[str], folders: tuple[Path, ...] = ()) -> ParityWords:
+def parity_words(arguments: Sequence[str], folders: tuple[Path, ...] = ()) -> ParityWords:
     """Sort the overrides. Raises EvalkitError for those that no comparison of backends has."""
     backends: tuple[str, ...] = ()
     tolerance = None

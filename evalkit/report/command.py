@@ -16,7 +16,7 @@ from evalkit.report.exports.model_index import KEY as MODEL_INDEX
 from evalkit.report.formats import FORMATS, Formats, find_format, refuse_other_kinds, write_report
 from evalkit.report.published_tables import published_notes, published_sheets
 from evalkit.report.tables import report_notes, report_sheets
-from evalkit.results.reading import load_results, refuse_result
+from evalkit.results.reading import read_results, refuse_result
 
 _FILE_FORMAT = "markdown"
 _PAGE_FORMAT = "html"
@@ -49,9 +49,9 @@ def print_report(
     if json_file is not None and card is not None:
         raise EvalkitError(f"--json {json_file} is a report's; leave it out with --update")
     if card is not None:
-        update_card(load_results(paths), card)
+        update_card(read_results(paths), card)
         return
-    report = Report(tuple(load_results(paths)), choices)
+    report = Report(tuple(read_results(paths)), choices)
     if json_file is not None:
         write_text(report_json(report), json_file)
     if chosen is not None:
@@ -70,7 +70,7 @@ def print_published(paths: Sequence[Path], format_name: str | None, output: Path
             f"--published is written as {_FILE_FORMAT} alone, not as {format_name}; leave --format out, or give {_FILE_FORMAT}"
         )
     refuse_result(output, "-o")
-    results = load_results(paths) if paths else []
+    results = read_results(paths) if paths else []
     sheets, notes = published_sheets(results), published_notes(results)
     if format_name is not None or output is not None:
         refuse_other_kinds([output] if output else [], FORMATS[_FILE_FORMAT])

@@ -38,7 +38,7 @@ _TEXTS = {"query_id", "doc_id", "query_script", "query", "text"}
 _NUMBERS = {"score", "tokens", "truncated_pairs", *(measure.column for measure in all_measures())}
 
 
-def load_results(paths: Iterable[Path]) -> list[Result]:
+def read_results(paths: Iterable[Path]) -> list[Result]:
     """Load the results among files and folders, searched to any depth. Raises EvalkitError where there are none."""
     return [read_result(path) for path in find_results(paths)]
 

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.errors import EvalkitError
-from evalkit.scoring.store_file import StoreFile, check_structure, connect, transaction
+from evalkit.scoring.store_file import StoreFile, check_structure, open_database, transaction
 
 FILE_NAME = "scores-v1.sqlite3"  # other tables, another name: two versions of evalkit may share a folder
 KEY_BYTES = 16
@@ -164,7 +164,7 @@ def ways(folder: Path) -> list[WayInfo]:
         return []
     columns = "w.way, w.description, count(o.key), coalesce(sum(length(o.output)), 0)"
     query = f"select {columns} from ways w left join outputs o using (way) group by w.way order by w.way"  # noqa: S608
-    with closing(connect(path)) as connection:
+    with closing(open_database(path)) as connection:
         rows = connection.execute(query).fetchall()
     return [WayInfo(way, json.loads(description), count, size) for way, description, count, size in rows]
 
@@ -175,7 +175,7 @@ def damaged_rows(folder: Path) -> tuple[int, int]:
     Raises sqlite3.DatabaseError where the file itself is broken.
     """
     total = damaged = 0
-    with closing(connect(folder / FILE_NAME)) as connection:
+    with closing(open_database(folder / FILE_NAME)) as connection:
         check_structure(connection)
         columns = "w.hash, o.key, o.output, o.tokens, o.truncated, o.checksum"
         for way_hash, *row in connection.execute(f"select {columns} from outputs o left join ways w using (way)"):  # noqa: S608
@@ -189,7 +189,7 @@ def prune(folder: Path, doomed: Sequence[int]) -> None:
 
     Raises sqlite3.DatabaseError where the file is broken or can't be written.
     """
-    with closing(connect(folder / FILE_NAME)) as connection:
+    with closing(open_database(folder / FILE_NAME)) as connection:
         with transaction(connection):
             connection.executemany("delete from ways where way = ?", [(way,) for way in doomed])
             connection.execute("delete from outputs where way not in (select way from ways)")

@@ -72,7 +72,7 @@ class StoreFile:
             with _alone(self._path):
                 self._path.touch()
                 self._identity = _identity(self._path)
-                self._connection = connect(self._path)
+                self._connection = open_database(self._path)
                 self._introduce(self._connection)
         return self._connection
 
@@ -84,7 +84,7 @@ class StoreFile:
                 set_aside(self._path, damage)
 
 
-def connect(path: Path) -> sqlite3.Connection:
+def open_database(path: Path) -> sqlite3.Connection:
     """Open the file, in WAL mode, with its tables. Raises sqlite3.DatabaseError where it is damaged or can't be opened."""
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
     try:

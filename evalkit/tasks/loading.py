@@ -14,12 +14,12 @@ from evalkit.tasks.findings import FindingLog, log_findings
 from evalkit.tasks.first_stage import FirstStageRun, read_first_stage
 from evalkit.tasks.layouts import requests_of
 from evalkit.tasks.settings import TaskSettings
-from evalkit.tasks.sources import complete, read_source
+from evalkit.tasks.sources import complete_task, read_source
 
 UNNAMED = ("", "local")  # such a task is named after its folder or file
 
 
-def load_task(settings: TaskSettings, *, limit: int | None = None, offline: bool = False) -> Task:
+def read_task(settings: TaskSettings, *, limit: int | None = None, offline: bool = False) -> Task:
     """Load and check one task.
 
     `limit` keeps the first so many queries that have both positives and negatives; statistics and fingerprint are those
@@ -34,7 +34,7 @@ def load_task(settings: TaskSettings, *, limit: int | None = None, offline: bool
         raise EvalkitError(f"limit={limit}: the number of queries to keep must be at least 1")
     first_stage = read_first_stage(settings)
     said = settings.model_dump(mode="json")
-    settings = complete(settings)
+    settings = complete_task(settings)
     raw, source, revision = read_source(settings, offline=offline)
     log = FindingLog()
     requests = requests_of(raw, log, first_stage)

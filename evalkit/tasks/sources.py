@@ -191,7 +191,7 @@ def _unreadable(location: HubLocation, error: Exception) -> EvalkitError:
     )
 
 
-def complete(settings: TaskSettings) -> TaskSettings:
+def complete_task(settings: TaskSettings) -> TaskSettings:
     """Return the settings with mteb's own name, split, subset and languages, where the task is one of mteb's registry.
 
     Raises EvalkitError where mteb has no such reranking task of text, and where there are several splits or subsets.

@@ -113,6 +113,13 @@ def test_models_that_rank_a_small_task_alike_are_no_copies(written: Path, tmp_pa
     assert findings(written, path) == []
 
 
+def test_an_index_that_pandas_wrote_is_no_matter(written: Path, tmp_path: Path) -> None:
+    path = copied(written, tmp_path)
+    for kind in ("queries", "run"):
+        change_table(path, kind, lambda table: table.set_index(table.index[::-1]))
+    assert findings(path) == []
+
+
 def test_a_table_that_is_missing_is_a_note_and_a_broken_one_an_error(written: Path, tmp_path: Path) -> None:
     path = copied(written, tmp_path)
     table = path.with_name(f"{path.stem}.run.parquet")

@@ -275,7 +275,7 @@ def test_other_weights_and_other_versions_are_refused(cluster: Any) -> None:
     def lie() -> RunnableModel:
         import evalkit.cluster.worker as there
 
-        there.package_versions = lambda: {"torch": "0.1"}
+        there.code_versions = lambda: {"torch": "0.1"}
         return model_of(Pairs())
 
     with pytest.raises(EvalkitError, match=r"other versions \(.*torch: [\d.]+, there 0.1.*install the same"):

@@ -6,11 +6,11 @@ import pytest
 from command import run_here
 
 from evalkit.errors import EvalkitError
-from evalkit.parity.words import read_words
+from evalkit.parity.words import parity_words
 
 
 def test_words_of_all_and_of_one() -> None:
-    words = read_words(
+    words = parity_words(
         [
             "model=local-embedder",
             "model.path=/e5",
@@ -43,7 +43,7 @@ def test_words_of_all_and_of_one() -> None:
 
 
 def test_what_a_server_decides_is_not_said_to_it() -> None:
-    words = read_words(
+    words = parity_words(
         ["device=cpu", "dtype=bf16", "runner.threads=2", "limit=1", "backends=torch,tei", "tei.url=http://x"]
     )
     assert words.overrides("tei") == ["limit=1", "backend.url=http://x", "backend=tei"]
@@ -51,7 +51,7 @@ def test_what_a_server_decides_is_not_said_to_it() -> None:
 
 
 def test_what_one_backend_is_told_beats_what_all_are() -> None:
-    words = read_words(
+    words = parity_words(
         ["dtype=fp32", "model.truncation=longest_first", "torch.dtype=bf16", "backends=transformers,torch"]
     )
     assert words.overrides("torch") == ["model.truncation=longest_first", "dtype=bf16", "backend=torch"]
@@ -74,7 +74,7 @@ def test_what_one_backend_is_told_beats_what_all_are() -> None:
 )
 def test_wrong_words(arguments: list[str], says: str) -> None:
     with pytest.raises(EvalkitError, match=says):
-        read_words(arguments)
+        parity_words(arguments)
 
 
 def test_one_model_alone() -> None:

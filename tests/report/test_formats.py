@@ -19,7 +19,7 @@ from evalkit.report.formats import (
     format_names_help,
     format_table,
 )
-from evalkit.results.reading import load_results
+from evalkit.results.reading import read_results
 
 CHOICES = ReportChoices(metric=None, alpha=0.05, seed=42, slices=())
 PRECIOUS = "Precious notes\n"
@@ -97,7 +97,7 @@ def test_no_format_replaces_files_of_a_folder_that_are_not_its_own(name: str, on
 
 @pytest.mark.parametrize("chosen", FORMATS.values(), ids=list(FORMATS))
 def test_no_format_takes_another_ones_file_for_its_own(chosen: Format, one_model: Path) -> None:
-    report = Report(tuple(load_results([one_model])), CHOICES)
+    report = Report(tuple(read_results([one_model])), CHOICES)
     for other in FORMATS.values():
         if other.text is not None:
             written = other.text(report).encode()

@@ -17,7 +17,7 @@ from evalkit.records import Request
 from evalkit.tasks.findings import FindingLog
 from evalkit.tasks.layouts.mteb import requests_from_parts
 from evalkit.tasks.settings import TaskSettings, read_settings
-from evalkit.tasks.sources import complete, raw_dataset
+from evalkit.tasks.sources import complete_task, raw_dataset
 
 MADE = make_task(
     (["感冒了怎么办？"], [("多喝水。", 1), ("苹果。", 0), ("多休息。", 2)]),
@@ -110,13 +110,13 @@ def test_data_that_do_not_fit_are_named() -> None:
 @pytest.mark.parametrize("name", ["T2Reranking", "CMedQAv1-reranking"])
 def test_names_splits_and_languages_are_mtebs(name: str) -> None:
     own = read_settings(name)
-    found = complete(settings_of(name))
+    found = complete_task(settings_of(name))
     assert (found.mteb_name, found.split, found.languages) == (own.mteb_name, own.split, own.languages)
     assert found.subset == "default"
 
 
 def test_one_of_several_subsets() -> None:
-    found = complete(settings_of("MIRACLReranking", subset="zh"))
+    found = complete_task(settings_of("MIRACLReranking", subset="zh"))
     assert (found.subset, found.languages, found.split) == ("zh", ("zho-Hans",), "dev")
 
 
@@ -137,7 +137,7 @@ def test_one_of_several_subsets() -> None:
 )
 def test_tasks_that_it_does_not_run(name: str, fields: dict[str, str], says: str) -> None:
     with pytest.raises(EvalkitError) as caught:
-        complete(settings_of(name, **fields, **({"split": "nope"} if "XGlue" in name else {})))
+        complete_task(settings_of(name, **fields, **({"split": "nope"} if "XGlue" in name else {})))
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -12,7 +12,7 @@ from task_files import LIST_ROWS, ROWS, load, local_settings, mteb_parts, write_
 
 from evalkit.records import Candidate, Query, Request, Task, TaskStatistics
 from evalkit.tasks.content import compare_with_published, fingerprint, script_of, task_statistics
-from evalkit.tasks.loading import load_task
+from evalkit.tasks.loading import read_task
 from evalkit.tasks.settings import read_settings
 
 
@@ -111,17 +111,17 @@ def test_differences_are_told_once_and_kept(tmp_path, caplog):
     path = str(write_jsonl(tmp_path / "rows.jsonl", ROWS))
     settings = read_settings("T2Reranking").model_copy(update={"path": path})
     with caplog.at_level(logging.WARNING, "evalkit"):
-        task = load_task(settings)
+        task = read_task(settings)
     assert task.name == "T2Reranking"
     (record,) = [record for record in caplog.records if "published" in record.message]
     for figure in ("queries 3 instead of 5,908", "pairs 10 instead of 97,422", "positives 4 instead of 44,444"):
         assert figure in record.message
     assert any("published" in finding.message for finding in task.findings)
     caplog.clear()
-    limited = load_task(settings, limit=1)
+    limited = read_task(settings, limit=1)
     assert not any("published" in finding.message for finding in limited.findings)
     named = write_jsonl(tmp_path / "T2Reranking.jsonl", ROWS)
-    assert not any("published" in finding.message for finding in load_task(local_settings(named)).findings)
+    assert not any("published" in finding.message for finding in read_task(local_settings(named)).findings)
 
 
 def test_a_hundred_thousand_pairs_share_their_texts(tmp_path):

@@ -20,11 +20,11 @@ COMMIT, OTHER_COMMIT = "a1" * 20, "b2" * 20
 CLIENT = """
 import json, sys
 from evalkit.errors import EvalkitError
-from evalkit.tasks.loading import load_task
+from evalkit.tasks.loading import read_task
 from evalkit.tasks.settings import TaskSettings
 settings, offline = json.loads(sys.argv[1])
 try:
-    task = load_task(TaskSettings.from_mapping(settings), offline=offline)
+    task = read_task(TaskSettings.from_mapping(settings), offline=offline)
 except EvalkitError as error:
     print(json.dumps({"error": str(error)}))
 else:
@@ -191,11 +191,11 @@ def test_a_hub_that_hangs_is_not_waited_for(hub):
 CHANGES = """
 import json, logging, sys
 from pathlib import Path
-from evalkit.tasks.loading import load_task
+from evalkit.tasks.loading import read_task
 from evalkit.tasks.content import warn_of_changed_data
 from evalkit.tasks.settings import TaskSettings
 logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
-warn_of_changed_data(load_task(TaskSettings.from_mapping(json.loads(sys.argv[1]))), Path(sys.argv[2]))
+warn_of_changed_data(read_task(TaskSettings.from_mapping(json.loads(sys.argv[1]))), Path(sys.argv[2]))
 """
 
 

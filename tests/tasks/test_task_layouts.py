@@ -21,7 +21,7 @@ from task_files import (
 
 from evalkit.errors import EvalkitError
 from evalkit.records import Candidate, Query, Request
-from evalkit.tasks.loading import load_task
+from evalkit.tasks.loading import read_task
 
 EXPECTED_FIRST = Request(
     Query("dev_query0", ("感冒发烧怎么办?",)),
@@ -169,18 +169,18 @@ def test_a_task_is_named_after_its_file_or_folder(tmp_path):
 
 
 def test_a_name_of_ones_own_is_kept(tmp_path):
-    task = load_task(local_settings(write_jsonl(tmp_path / "rows.jsonl", ROWS)).model_copy(update={"name": "mine"}))
+    task = read_task(local_settings(write_jsonl(tmp_path / "rows.jsonl", ROWS)).model_copy(update={"name": "mine"}))
     assert (task.name, task.mteb_name) == ("mine", "mine")
 
 
 def test_limit_keeps_the_first_queries_that_can_be_scored(tmp_path):
     path = write_jsonl(tmp_path / "rows.jsonl", ROWS)
-    task = load_task(local_settings(path), limit=2)
+    task = read_task(local_settings(path), limit=2)
     assert [request.query.query_id for request in task.requests] == ["dev_query0", "dev_query1"]
     assert task.statistics.queries == 2
     assert task.fingerprint != load(path).fingerprint
     with pytest.raises(EvalkitError, match="limit=0"):
-        load_task(local_settings(path), limit=0)
+        read_task(local_settings(path), limit=0)
 
 
 def test_equal_texts_are_one_object(tmp_path):
@@ -192,7 +192,7 @@ def test_bundled_file_of_the_package():
     from evalkit.tasks.settings import read_settings, suite_settings
 
     for settings in suite_settings(read_settings("demo")):
-        task = load_task(settings)
+        task = read_task(settings)
         assert task.source == "bundled"
         assert task.name == settings.name
         assert task.statistics.queries >= 12

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from evalkit.configuration.files import configs_dir
 from evalkit.errors import EvalkitError
-from evalkit.tasks.loading import load_task
+from evalkit.tasks.loading import read_task
 from evalkit.tasks.settings import TaskSettings, read_settings, suite_settings, task_names
 
 NAMES = [
@@ -59,7 +59,7 @@ def test_suites_name_tasks_and_hand_on_their_source():
     assert len(suite_settings(read_settings("C-MTEB-6"))) == 6
     assert suite_settings(read_settings("local")) == (read_settings("local"),)
     with pytest.raises(EvalkitError, match="is a suite"):
-        load_task(suite)
+        read_task(suite)
 
 
 def test_a_folder_of_ones_own(tmp_path):
@@ -104,7 +104,7 @@ def test_unknown_task_names_the_nearest():
 )
 def test_nothing_to_load(settings, message):
     with pytest.raises(EvalkitError, match=message):
-        load_task(settings)
+        read_task(settings)
 
 
 def test_a_suite_refuses_what_only_a_task_has():

@@ -23,7 +23,7 @@ from task_files import (
 )
 
 from evalkit.errors import EvalkitError
-from evalkit.tasks.loading import load_task
+from evalkit.tasks.loading import read_task
 
 GOOD = {"query": "q", "positive": ["a"], "negative": ["b"]}
 
@@ -344,6 +344,6 @@ def test_odd_parts_are_findings(tmp_path):
 
 def test_a_clean_dataset_has_no_findings(tmp_path, caplog):
     with caplog.at_level(logging.INFO, "evalkit"):
-        task = load_task(local_settings(write_jsonl(tmp_path / "rows.jsonl", [GOOD])))
+        task = read_task(local_settings(write_jsonl(tmp_path / "rows.jsonl", [GOOD])))
     assert task.findings == ()
     assert not [record for record in caplog.records if record.name == "evalkit"]

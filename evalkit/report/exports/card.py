@@ -14,7 +14,7 @@ import yaml
 from evalkit.configuration.files import parse_yaml
 from evalkit.errors import EvalkitError
 from evalkit.output.files import write_bytes
-from evalkit.report.exports.model_index import KEY, Entry, model_entries, yaml_text
+from evalkit.report.exports.model_index import KEY, Entry, index_entries, yaml_text
 from evalkit.results.result import Result
 
 # as the Hub and huggingface_hub's RepoCard find it
@@ -61,7 +61,7 @@ def update_card(results: Sequence[Result], path: Path) -> None:
         raise EvalkitError(f"--update {path}: cannot be read ({error.strerror}); name a model card") from error
     except UnicodeDecodeError as error:
         raise EvalkitError(f"--update {path}: it is not UTF-8 ({error.reason}); save it as UTF-8") from error
-    name, entries = model_entries(results)
+    name, entries = index_entries(results)
     owner = results[0].model.hub_id.rpartition("/")[0]
     after = updated_text(text, name, owner, entries, path).encode()
     if after != before:

@@ -18,11 +18,11 @@ Entry = dict[str, Any]
 
 def model_index_text(results: Sequence[Result]) -> str:
     """Write the YAML of one model's results. Raises EvalkitError for several models, or two results of one task."""
-    name, entries = model_entries(results)
+    name, entries = index_entries(results)
     return yaml_text({KEY: [{"name": name, "results": entries}]})
 
 
-def model_entries(results: Sequence[Result]) -> tuple[str, list[Entry]]:
+def index_entries(results: Sequence[Result]) -> tuple[str, list[Entry]]:
     """Give the model's name and an entry for each of its tasks: task, dataset, and metrics in percent."""
     chosen = results_of_one_model(results, KEY)
     return chosen[0].model.hub_id.rpartition("/")[2], [_entry(result) for result in chosen]

@@ -35,13 +35,13 @@ from evalkit.report.html.tasks import (
     worst_queries,
 )
 from evalkit.results.published import preferred
-from evalkit.results.reading import load_results
+from evalkit.results.reading import read_results
 
 CHOICES = ReportChoices(metric=None, alpha=0.05, seed=42, slices=())
 
 
 def report_of(folder: Path, choices: ReportChoices = CHOICES) -> Report:
-    return Report(tuple(load_results([folder])), choices)
+    return Report(tuple(read_results([folder])), choices)
 
 
 def rows_of(folder: Path) -> list[BoardRows]:
@@ -69,7 +69,7 @@ def test_details_hold_every_system_s_first_candidates_and_all_relevant_ones(tmp_
     scores = [generator.integers(0, 40, size=(3, 200)).astype(np.float32) for _ in range(2)]
     for name, own in zip("ab", scores, strict=True):
         write_scores(tmp_path, task, own, name)
-    shared = shared_queries(group_by_task(load_results([tmp_path]))[0])
+    shared = shared_queries(group_by_task(read_results([tmp_path]))[0])
     details = query_details(shared, 2, with_texts=True)
     assert [detail.query for detail in details] == worst_queries(shared.values, 2)
     for detail in details:
@@ -98,7 +98,7 @@ def test_details_show_texts_and_what_was_cut_whatever_the_order_of_the_queries(t
     change_table(
         path, lambda table: pd.concat([part for _, part in table.groupby("query_id", sort=False)][::-1]), "run"
     )
-    first, second = group_by_task(load_results([tmp_path]))[0].results
+    first, second = group_by_task(read_results([tmp_path]))[0].results
     assert first.queries["query_id"].tolist() == second.queries["query_id"].tolist()[::-1]
     shared = shared_queries(group_by_task([first, second])[0])
     for detail in query_details(shared, 5, with_texts=True):
@@ -176,7 +176,7 @@ def test_rows_say_what_was_published_and_how_far_off_it_is(tmp_path: Path) -> No
     figure = preferred("BAAI/bge-reranker-base", "T2Reranking", "map", "cmteb-v1")
     assert figure is not None
     (row,) = rows_of(tmp_path)[0].rows
-    value = load_results([tmp_path])[0].scores["map"]
+    value = read_results([tmp_path])[0].scores["map"]
     assert row.difference == pytest.approx((value - figure.value) * 100)
     assert row.shown["published"] == f"{figure.value * 100:.2f}"
     assert row.shown["origin"] == "card"
@@ -211,7 +211,7 @@ def test_a_task_and_its_queries_are_counted_once(tmp_path: Path) -> None:
         ("d", other, "cmteb-v1"),
     ):
         write_scores(tmp_path / folder, task, scores_of(task, 1.0, 1), "model", protocol=protocol)
-    tasks = [shared_queries(group) for group in group_by_task(load_results([tmp_path]))]
+    tasks = [shared_queries(group) for group in group_by_task(read_results([tmp_path]))]
     assert [len(shared.query_ids) for shared in tasks] == [12, 12, 3, 5]
     assert counts(tasks).endswith(" · 2 tasks · 17 queries")
     assert counts(tasks[2:3]) == "1 system · 1 task · 3 queries"
