@@ -33,7 +33,11 @@ from numpy.typing import NDArray
 # what decides the files: the code that writes them, and the texts and prompts that their tokenizers learn from
 MADE_OF = (
     *("tests/real_models.py", "tests/recipe_models.py", "tests/bert_model.py", "tests/model_folders.py"),
-    *("evalkit/tasks/demo/*.jsonl", "configs/model/bge-reranker-v2-gemma.yaml", "configs/model/Qwen3-Reranker-0.6B.yaml"),
+    *(
+        "evalkit/tasks/demo/*.jsonl",
+        "configs/model/bge-reranker-v2-gemma.yaml",
+        "configs/model/Qwen3-Reranker-0.6B.yaml",
+    ),
 )
 QUANTISED_BLOCK = np.dtype([("scale", "<f2"), ("pairs", "u1", 16)])
 # the package's names for a layer's tensors, and transformers'

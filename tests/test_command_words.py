@@ -221,10 +221,13 @@ def test_a_report_beside_its_json(results: Path, here: Path) -> None:
     done = run_here("report", str(results), "--format", "markdown", "--json", "out.json")
     assert done.stdout == run_here("report", str(results), "--format", "markdown").stdout
     assert (here / "out.json").read_text("utf-8") == run_here("report", str(results), "--format", "json").stdout
-    for words in (("--published",), ("--format", "mteb", "-o", "out")):
-        done = run_here("report", str(results), *words, "--json=o.json")
-        assert (done.code, done.stdout) == (2, "")
-        assert "--json" in done.stderr
+    done = run_here("report", str(results), "--format", "mteb", "-o", "out", "--json=o.json")
+    assert done.code == 0, done.stderr
+    assert (here / "o.json").read_text("utf-8") == (here / "out.json").read_text("utf-8")
+    assert list((here / "out").rglob("*.json"))
+    done = run_here("report", str(results), "--published", "--json=p.json")
+    assert (done.code, done.stdout) == (2, "")
+    assert "--json" in done.stderr
 
 
 def test_commands_without_json_refuse_it() -> None:

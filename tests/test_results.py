@@ -33,7 +33,7 @@ from evalkit.records import (
     Usage,
 )
 from evalkit.results.folders import experiment_slug, result_folder
-from evalkit.results.reading import load_results
+from evalkit.results.reading import read_results
 from evalkit.results.result import Latency, Result, TablesInMemory, split_usage
 from evalkit.results.writing import TIMING_KEYS, result_json, without_timings, write_result
 
@@ -151,7 +151,7 @@ def test_an_experiment_has_the_same_name_once_it_is_read(tmp_path: Path) -> None
     deviations = {"recipes": {"wide": {"max_length": 9, "document_prompt": ""}, "narrow": {}}}
     made = replace(RESULT, deviations=deviations)
     path = write_result(made, result_folder(tmp_path, made.model, made.experiment))
-    (read,) = load_results([path])
+    (read,) = read_results([path])
     assert read.experiment == made.experiment == path.parent.name
 
 
@@ -462,7 +462,7 @@ def test_mtebs_results_loader_reads_the_folder_and_keeps_experiments_apart(tmp_p
     small = replace(RESULT, scores={**RESULT.scores, "map": 0.25}, deviations={"limit": 5})
     write_result(small, result_folder(results, IDENTITY, small.experiment))
     write_result(replace(RESULT, model=LOCAL), result_folder(results, LOCAL, ""))
-    loaded = ResultCache(tmp_path).load_results(include_remote=False)
+    loaded = ResultCache(tmp_path).read_results(include_remote=False)
     found = {(model.model_name, model.model_revision): model for model in loaded.model_results}
     assert set(found) == {("BAAI/bge-reranker-base", REVISION), ("local/my-model", "0123456789ab")}
     base = found["BAAI/bge-reranker-base", REVISION]
@@ -470,7 +470,7 @@ def test_mtebs_results_loader_reads_the_folder_and_keeps_experiments_apart(tmp_p
         "CMedQAv1-reranking": 0.75,
         "T2Reranking": 0.75,
     }
-    everything = ResultCache(tmp_path).load_results(include_remote=False, load_experiments="match_name")
+    everything = ResultCache(tmp_path).read_results(include_remote=False, load_experiments="match_name")
     names = {model.experiment_name for model in everything.model_results}
     assert names == {None, "settings_limit-5"}
 

@@ -211,7 +211,7 @@ def test_a_wrong_key(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["backend=tei", "backend.url=http://h", "backend.timeout=soon"], "backend.timeout='soon': "),
         (
             ["backend=tei", "backend.url=http://h", "backend.kinds=[lexical]"],
-            "backend.kinds says nothing to backend=tei",
+            "there is no setting 'backend.kinds'; did you mean backend.",
         ),
         (["backend=tei", "backend.ulr=http://h"], "there is no setting 'backend.ulr'; did you mean backend.url"),
         (["backend=torch", "backend.url=http://h"], "backend.url says nothing to the chosen backend"),

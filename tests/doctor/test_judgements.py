@@ -39,7 +39,7 @@ def with_figure(evidence: Evidence, value: float, **task: Any) -> Evidence:
     return replace(evidence, measured=measured, task=replace(evidence.task, **task))
 
 
-@pytest.mark.parametrize(("moved", "verdict"), [(0.0, "ok"), (0.1, "warning"), (-0.3, "fault"), (0.18, "fault")])
+@pytest.mark.parametrize(("moved", "verdict"), [(0.0, "ok"), (0.08, "warning"), (-0.3, "fault"), (0.18, "fault")])
 def test_published_figure_and_the_sample_s_interval(moved: float, verdict: str, evidence: Evidence) -> None:
     own = float(average_precisions(evidence.found.sample.task, evidence.found.scores).mean())
     opinion = judge_published(with_figure(evidence, own + moved))

@@ -46,7 +46,7 @@ def test_names_are_those_of_the_references() -> None:
 
 def test_a_wrong_name_is_answered_with_the_nearest() -> None:
     for wrong, right in (("cmteb", "cmteb-v1"), ("mteb_v2", "mteb-v2"), ("MTEB-V2", "mteb-v2")):
-        with pytest.raises(EvalkitError, match=f"nearest name is '{right}'"):
+        with pytest.raises(EvalkitError, match=f"did you mean {right}"):
             find_protocol(wrong)
 
 
