@@ -462,7 +462,7 @@ def test_mtebs_results_loader_reads_the_folder_and_keeps_experiments_apart(tmp_p
     small = replace(RESULT, scores={**RESULT.scores, "map": 0.25}, deviations={"limit": 5})
     write_result(small, result_folder(results, IDENTITY, small.experiment))
     write_result(replace(RESULT, model=LOCAL), result_folder(results, LOCAL, ""))
-    loaded = ResultCache(tmp_path).read_results(include_remote=False)
+    loaded = ResultCache(tmp_path).load_results(include_remote=False)
     found = {(model.model_name, model.model_revision): model for model in loaded.model_results}
     assert set(found) == {("BAAI/bge-reranker-base", REVISION), ("local/my-model", "0123456789ab")}
     base = found["BAAI/bge-reranker-base", REVISION]
@@ -470,7 +470,7 @@ def test_mtebs_results_loader_reads_the_folder_and_keeps_experiments_apart(tmp_p
         "CMedQAv1-reranking": 0.75,
         "T2Reranking": 0.75,
     }
-    everything = ResultCache(tmp_path).read_results(include_remote=False, load_experiments="match_name")
+    everything = ResultCache(tmp_path).load_results(include_remote=False, load_experiments="match_name")
     names = {model.experiment_name for model in everything.model_results}
     assert names == {None, "settings_limit-5"}
 
