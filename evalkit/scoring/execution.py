@@ -130,8 +130,9 @@ def _finished(
     running: dict[Future[tuple[NDArray[np.float32], float]], Batch], name: Name
 ) -> Iterator[tuple[Batch, NDArray[np.float32], float]]:
     done, _ = wait(running, return_when=FIRST_COMPLETED)
+    in_order = [future for future in running if future in done]  # of the plan, so that an error repeats
     for future in sorted(
-        done, key=lambda future: future.exception() is not None
+        in_order, key=lambda future: future.exception() is not None
     ):  # what is done is kept before one fails
         batch = running.pop(future)
         try:
