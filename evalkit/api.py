@@ -14,7 +14,7 @@ from evalkit.report.leaderboard import Board, Standing
 from evalkit.results.folders import result_folder
 from evalkit.results.reading import read_results
 from evalkit.results.result import Result
-from evalkit.results.writing import write_result
+from evalkit.results.writing import refuse_other_data, result_file, write_result
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,9 +25,12 @@ _INTERVALS = {"interval": ("low", "high"), "effect_interval": ("effect_low", "ef
 def save_result(result: Result, results_dir: Path | str = "results", *, texts: bool = False) -> Path:
     """Write a result of `evaluate` below `results_dir`, where the command line would, and give the JSON's path.
 
-    `texts` says whether texts that the result has are written too. Raises EvalkitError where the folder can't be written.
+    `texts` says whether texts that the result has are written too. Raises EvalkitError where the folder can't be written, and
+    where a result on other data of the task's name lies there.
     """
-    return write_result(result, result_folder(Path(results_dir), result.model, result.experiment), with_texts=texts)
+    folder = result_folder(Path(results_dir), result.model, result.experiment)
+    refuse_other_data(result.task, result_file(result.task, folder))
+    return write_result(result, folder, with_texts=texts)
 
 
 def load_results(*paths: Path | str) -> list[Result]:
@@ -54,7 +57,7 @@ def leaderboard(*paths: Path | str, metric: str | None = None, alpha: float = 0.
 
     _check(alpha, seed)
     report = content.Report(tuple(load_results(*paths)), content.ReportChoices(metric, alpha, seed, ()))
-    rows = [_standing_row(report, board, standing) for board in report.boards for standing in board.standings]
+    rows = [_standing_row(report, board, standing) for board in report.main_boards for standing in board.standings]
     frame = pd.DataFrame(rows).replace("", None)
     return frame.astype({name: float for name in frame if frame[name].isna().all()})
 

@@ -93,6 +93,28 @@ def test_reports_and_comparisons_take_them(folder: Path) -> None:
     assert "nDCG@20 of trec_eval" in run_here("report", str(folder), "--metric", "nDCG@20").stdout
 
 
+def test_reports_show_what_all_were_asked_for(folder: Path, tmp_path: Path) -> None:
+    for format_name in ("markdown", "csv", "json", "latex", "html"):
+        done = run_here("report", str(folder), "--format", format_name)
+        assert done.code == 0, done.stderr
+        assert all(name in done.stdout for name in ("nDCG@20", "AP(rel=2)", "RR@10")), format_name
+    assert len(evalkit.leaderboard(folder)) == 2  # the main score alone
+    plain = run_here(*RUN, "model=constant", f"results_dir={tmp_path}")
+    assert plain.code == 0, plain.stderr
+    assert "nDCG@20" not in run_here("report", str(folder), str(tmp_path)).stdout
+    led = run_here(
+        *RUN, "model=bm25", "protocol=mteb-v2", f"measures=[{','.join(ASKED)}]", f"results_dir={tmp_path / 'led'}"
+    )
+    assert led.code == 0, led.stderr
+    for format_name in ("csv", "html"):  # one system, under either protocol
+        assert run_here("report", str(folder), str(tmp_path / "led"), "--format", format_name).code == 0
+
+
+def test_a_grade_that_no_document_has_is_said(tmp_path: Path) -> None:
+    done = run_here(*RUN, "model=random", "measures=[AP(rel=2),AP]", f"results_dir={tmp_path}")
+    assert "demo-zh2en: no document has a grade of 2 or more, so AP(rel=2) is 0" in done.stderr
+
+
 def test_another_name_of_the_same_is_found_and_of_another_is_not(folder: Path, tmp_path: Path) -> None:
     """mteb's ndcg_at_10 is nDCG@10; its mrr_at_10 tells ties in float64, where RR@10 does in float32."""
     done = run_here(*RUN, "model=random", f"results_dir={tmp_path}")
@@ -191,3 +213,102 @@ def test_an_asked_measure_and_a_leading_one_of_the_same_title_have_a_column_each
     sheet = summary_sheet([result])
     assert [title for title, _ in sheet.columns].count("nDCG@10") == 1
     assert all(len(row) == len(sheet.columns) for row in sheet.rows)
+
+
+def test_a_list_is_one_list_however_it_is_written(tmp_path: Path) -> None:
+    """Quotes, brackets or none, and in a sweep too: measures never make runs of their own, which would share a file."""
+    ways = ("nDCG@20,AP(rel=2)", "[AP(rel=2),'nDCG@20']", '["AP(rel=2)", "nDCG@20"]', "[ AP(rel=2) , nDCG@20 ]")
+    for number, written in enumerate(ways):
+        done = run_here("-m", *RUN, "model=random", f"measures={written}", f"results_dir={tmp_path / str(number)}")
+        assert done.code == 0, done.stderr
+        (result,) = evalkit.load_results(tmp_path / str(number))
+        assert set(result.config["measures"]) == {"nDCG@20", "AP(rel=2)"}
+    done = run_here("-m", *RUN, "model=random", "measures=[AP],[RR]", f"results_dir={tmp_path / 'two'}")
+    assert (done.code, "give one list" in done.stderr) == (2, True)
+
+
+def test_a_protocol_s_own_measure_is_that_one() -> None:
+    task = evalkit.load_task("demo-zh2en", limit=3)
+    result = evalkit.evaluate(evalkit.load_model("random"), task, measures=["map", "ndcg_at_10"], cache="off")
+    assert not {"AP", "nDCG@10"} & set(result.scores)
+
+
+def test_a_run_says_which_measures_it_drops(tmp_path: Path) -> None:
+    first = run_here(*RUN, "model=random", "measures=[AP(rel=2),RR@10]", f"results_dir={tmp_path}")
+    assert "drops" not in first.stderr
+    second = run_here(*RUN, "model=random", "measures=[RR@10]", f"results_dir={tmp_path}")
+    assert "had AP(rel=2), which this run drops: measures=[RR@10,AP(rel=2)] keeps all" in second.stderr
+
+
+def test_a_baseline_s_measure_that_is_gone_fails_the_check(folder: Path, tmp_path: Path) -> None:
+    for model in ("bm25", "random"):
+        assert run_here(*RUN, f"model={model}", "measures=[RR@10]", f"results_dir={tmp_path / 'less'}").code == 0
+    done = run_here("check", "--baseline", str(folder), "--results", str(tmp_path / "less"))
+    assert done.code == 1
+    gone = [line for line in done.stdout.splitlines() if "missing" in line and "random" in line and "limit-6" in line]
+    assert {name for name in ASKED if any(name in line for line in gone)} == {"nDCG@20", "AP(rel=2)", "nDCG@10"}
+
+
+def test_one_name_serves_results_of_both_kinds(folder: Path, tmp_path: Path) -> None:
+    """One result was asked for nDCG@10, the other has mteb's ndcg_at_10 alone: in either order, the same."""
+    assert run_here(*RUN, "model=constant", f"results_dir={tmp_path}").code == 0
+    random = next(one for one in folder.iterdir() if "random" in one.name)
+    shown = [
+        run_here("report", *map(str, paths), "--metric", "nDCG@10")
+        for paths in ((random, tmp_path), (tmp_path, random))
+    ]
+    assert [done.code for done in shown] == [0, 0]
+    assert shown[0].stdout == shown[1].stdout
+    assert "nDCG@10 of mteb-v2" in shown[0].stdout
+    lacking = run_here("report", str(random), str(tmp_path), "--metric", "AP(rel=2)")
+    assert (lacking.code, str(tmp_path) in lacking.stderr) == (2, True)
+
+
+def test_python_never_replaces_a_result_on_other_data(tmp_path: Path) -> None:
+    for name, answer in (("a", "cat"), ("b", "dog")):
+        (tmp_path / name).mkdir()
+        row = json.dumps({"query": "which?", "positive": [answer], "negative": ["bird", "fish"]})
+        (tmp_path / name / "data.jsonl").write_text(row, encoding="utf-8")
+    model = evalkit.load_model("random")
+    results = [
+        evalkit.evaluate(model, evalkit.load_task(path=tmp_path / name / "data.jsonl"), cache="off") for name in "ab"
+    ]
+    path = evalkit.save_result(results[0], tmp_path / "results")
+    before = path.read_bytes()
+    with pytest.raises(EvalkitError, match="is a result on other data"):
+        evalkit.save_result(results[1], tmp_path / "results")
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("option", ["--junit", "--summary"])
+def test_a_check_s_reports_never_replace_a_result(folder: Path, tmp_path: Path, option: str) -> None:
+    shutil.copytree(folder, tmp_path / "results")
+    path = next(one for one in (tmp_path / "results").rglob("EvalkitDemo*.json"))
+    before = path.read_bytes()
+    done = run_here("check", "--baseline", str(folder), "--results", str(tmp_path / "results"), option, str(path))
+    assert (done.code, "would replace a result" in done.stderr) == (2, True)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("format_name", "mine"), [("html", "<!doctype html><title>mine</title>"), ("markdown", "### my notes\nmine")]
+)
+def test_a_page_and_notes_of_one_s_own_are_not_replaced(
+    folder: Path, tmp_path: Path, format_name: str, mine: str
+) -> None:
+    place = tmp_path / "mine"
+    place.write_text(mine, encoding="utf-8")
+    done = run_here("report", str(folder), "--format", format_name, "-o", str(place))
+    assert (done.code, place.read_text(encoding="utf-8")) == (2, mine)
+    place.unlink()
+    for _ in range(2):
+        assert run_here("report", str(folder), "--format", format_name, "-o", str(place)).code == 0
+
+
+def test_no_cutoff_is_a_bug_of_evalkit(folder: Path) -> None:
+    for metric in (f"AP@{'9' * 5000}", "precision_at_0", "ndcg_at_0010"):
+        done = run_here("report", str(folder), "--metric", metric)
+        assert (done.code, "bug" in done.stderr) == (2, False)
+    for wrong in (None, 5):
+        with pytest.raises(EvalkitError, match="there is no metric"):
+            evalkit.metrics.find_measure(wrong)  # type: ignore[arg-type]

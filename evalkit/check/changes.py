@@ -65,7 +65,10 @@ def compare(before: ScoredTables, after: ScoredTables, rules: CheckRules) -> dic
     if differing:
         return dict.fromkeys(metrics, Judgement(CheckVerdict.OTHER_QUERIES, note=differing))
     same_scores = _same_scores(before, after)
-    return {metric: _judge(metric, before, after, same_scores, rules) for metric in metrics}
+    judged = {metric: _judge(metric, before, after, same_scores, rules) for metric in metrics}
+    gone = [measure.name for measure in asked_measures(before.scores) if measure.name not in after.scores]
+    note = "the baseline has it, the results were made without: ask for it again, measures=[…]"
+    return judged | dict.fromkeys(gone, Judgement(CheckVerdict.MISSING, note=note))
 
 
 def judged_metrics(*results: ScoredTables) -> list[str]:

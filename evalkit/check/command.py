@@ -12,6 +12,8 @@ from evalkit.check.rendering import junit_xml, markdown_summary, print_check
 from evalkit.check.rows import CheckRow, CheckRules, outcome
 from evalkit.errors import EvalkitError
 from evalkit.output.console import OutputConsole
+from evalkit.output.files import write_bytes
+from evalkit.results.reading import refuse_result
 
 _SMALLEST_ALPHA = 0.001  # ten times the smallest p that 10,000 resamples give
 
@@ -23,6 +25,8 @@ def run_check(baseline: Path, results: Path, rules: CheckRules, junit: Path | No
     after everything else is done, where a result can't be read or a report can't be written.
     """
     _refuse_wrong_usage(baseline, results, rules)
+    refuse_result(junit, "--junit")
+    refuse_result(summary, "--summary")
     before, after = load_side(baseline, other=results), load_side(results, other=baseline)
     rows = find_rows(before, after, rules)
     try:
@@ -44,15 +48,15 @@ def _refuse_wrong_usage(baseline: Path, results: Path, rules: CheckRules) -> Non
 
 def _write_reports(rows: Sequence[CheckRow], rules: CheckRules, junit: Path | None, summary: Path | None) -> None:
     if junit is not None:
-        _write(junit, junit_xml(rows, rules), "wb")
+        write_bytes(junit_xml(rows, rules), junit)
     if summary is not None:
-        _write(summary, markdown_summary(rows, rules).encode(), "ab")
+        _append(summary, markdown_summary(rows, rules).encode())
 
 
-def _write(path: Path, content: bytes, mode: str) -> None:
+def _append(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open(mode) as file:
+        with path.open("ab") as file:
             file.write(content)
     except OSError as error:
         raise EvalkitError(f"cannot write {path} ({error.strerror}); choose another file") from error

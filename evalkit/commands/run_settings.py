@@ -54,7 +54,7 @@ class RunConfiguration(BaseModel):
     runner: RunnerSettings
     ray: dict[str, Any] | None = None
     limit: int | None = Field(ge=1)
-    measures: list[str] | str
+    measures: list[str]
     device: str | None
     dtype: str
     seed: int = Field(ge=0)

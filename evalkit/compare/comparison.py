@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from evalkit.compare.pairs import MovedQuery, PairComparison, compare_pairs, most_moved
-from evalkit.compare.shared_queries import SharedQueries, TaskResults, group_by_task, shared_queries
+from evalkit.compare.shared_queries import SharedQueries, TaskResults, group_by_task, known_metric, shared_queries
 from evalkit.compare.slices import Slice, missing_slices, slice_queries
 from evalkit.errors import EvalkitError
 from evalkit.output.numbers import listed
@@ -45,13 +45,14 @@ def compare_systems(results: Sequence[Result], choices: CompareChoices) -> tuple
 
     Raises EvalkitError where results of one task differ in data, protocol or queries, and where no task has two results.
     """
-    groups = group_by_task(results, choices.metric)
+    metric = known_metric(choices.metric, results)
+    groups = group_by_task(results, metric)
     _refuse_differing(groups)
     compared = [group for group in groups if len(group.results) > 1]
     if not compared:
         found = listed((f"{group.results[0].path} ({group.task})" for group in groups), _NAMED)
         raise EvalkitError(f"nothing to compare: no task has two results; found {found}; give two results of one task")
-    shared = [shared_queries(group, choices.metric) for group in compared]
+    shared = [shared_queries(group, metric) for group in compared]
     notes = [
         f"{group.task} is not compared: only {group.results[0].path} has it"
         for group in groups

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from evalkit.compare.systems import System, systems_of
 from evalkit.errors import EvalkitError, unknown_name
-from evalkit.metrics.measures import PROTOCOLS, Measure, find_measure, is_measure, protocol_of, same_measure
+from evalkit.metrics.measures import PROTOCOLS, find_measure, is_measure, protocol_of, same_measures
 from evalkit.results.reading import refuse_other_mean
 from evalkit.results.result import Result
 
@@ -67,13 +67,13 @@ def group_by_task(results: Sequence[Result], metric: str | None = None) -> list[
 
 
 def shared_queries(group: TaskResults, metric: str | None = None) -> SharedQueries:
-    """Line up one metric's values, by default the protocol's main score, of all systems on a task.
+    """Line up one metric's values (see `known_metric`), by default the protocol's main score, of all systems on a task.
 
     Raises EvalkitError for a metric that the results do not have, and where systems have other queries than the first, or
     a value for a query that another has none for.
     """
     first, *others = group.results
-    measure = _measure_of(metric, first) if metric else PROTOCOLS[group.protocol].leading[0]
+    measure = find_measure(metric) if metric else PROTOCOLS[group.protocol].leading[0]
     metric, column = measure.name, measure.column
     query_ids = first.queries["query_id"].tolist()
     tables = [first.queries, *(_in_order(result, query_ids, first) for result in others)]
@@ -139,12 +139,20 @@ def _place(result: Result) -> object:
     return id(result) if result.path is None else result.path.resolve()
 
 
-def _measure_of(metric: str, result: Result) -> Measure:
-    """Find the measure that a result has under this name, or that is the same under another (`nDCG@10` is `ndcg_at_10`)."""
+def known_metric(metric: str | None, results: Sequence[Result]) -> str | None:
+    """Name the metric as all these results have it: under its own name, or that of the same measure (`nDCG@10`, `ndcg_at_10`).
+
+    Raises EvalkitError, naming the first result that lacks it.
+    """
+    if metric is None:
+        return None
     if not is_measure(metric):
-        raise _unknown_metric(metric, result)
+        raise _unknown_metric(metric, results[0])
     measure = find_measure(metric)
-    return measure if measure.name in result.scores else same_measure(measure, result.scores) or measure
+    for one in (measure, *same_measures(measure, results[0].scores)):
+        if all(one.name in result.scores for result in results):
+            return one.name
+    raise _unknown_metric(metric, next(result for result in results if measure.name not in result.scores))
 
 
 def _unknown_metric(metric: str, result: Result) -> EvalkitError:

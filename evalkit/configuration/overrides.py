@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from evalkit.errors import EvalkitError
+
 FREE_TEXT = re.compile(r"^(\+{0,2}[\w./@-]*(?:path|prompt|_dir|url|candidates|name|revision|_file))=(.*)$", re.DOTALL)
 MEASURES = re.compile(r"^(\+{0,2}measures)=(.*)$", re.DOTALL)
-# one of a list, whose own commas and brackets separate nothing: nDCG@20, AP(rel=2)
-MEASURE = re.compile(r"[^,()\[\]]*(?:\([^()]*\))?[^,()\[\]]*")
 QUOTED = r"""(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")"""
+# one of a list of measures, whose own commas and brackets separate nothing: nDCG@20, AP(rel=2), 'RR@10'
+MEASURE = re.compile(rf"\s*({QUOTED}|(?:[^,()]|\([^()]*\))*)\s*(?:,|$)", re.DOTALL)
 # one of the values that commas separate in a multirun; a comma within quotes separates nothing
 SWEPT = re.compile(rf"({QUOTED}(?=,|$)|[^,]*)(?:,|$)", re.DOTALL)
 NULL = "null"
@@ -18,7 +20,8 @@ NULL = "null"
 def quote_free_text(arguments: Sequence[str], *, multirun: bool = False) -> list[str]:
     """Quote measures, and the values of keys that hold free text (`…path=`, `…prompt=`, `…name=`, …), whatever is in them.
 
-    A value that already stands in quotes is left alone, and so is `null`. In a multirun commas separate values.
+    A value that already stands in quotes is left alone, and so is `null`. In a multirun commas separate values, but for measures,
+    which are one list. Raises EvalkitError where they are several.
     """
     return [_quote_override(argument, multirun) for argument in arguments]
 
@@ -36,14 +39,14 @@ def _quote_override(argument: str, multirun: bool) -> str:
 
 
 def _quoted_measures(value: str) -> str:
-    """Quote each measure of a list, or of what a sweep's commas separate; what is quoted is left alone."""
-    inner = value[1:-1] if value.startswith("[") and value.endswith("]") else value
-    named = [one.strip() for one in MEASURE.findall(inner) if one.strip()]
-    quotes = any(sign in value for sign in "'\"")
-    if quotes or value == NULL or any(sign in inner for sign in "[]"):
+    """Write measures as one list, each quoted: with or without brackets and quotes, in a multirun too."""
+    listed = value[1:-1] if value.startswith("[") and value.endswith("]") else value
+    if value == NULL or "${" in value:
         return value
-    listed = ",".join(map(quoted, named))
-    return f"[{listed}]" if inner is not value or not named else listed
+    if re.search(r"[\[\]]", re.sub(QUOTED, "", listed)):
+        raise EvalkitError(f"measures={value}: give one list, as in measures=[nDCG@20,AP(rel=2)]")
+    named = [name.strip() for name in MEASURE.findall(listed) if name.strip()]
+    return f"[{','.join(map(_quoted_once, named))}]"
 
 
 def _quoted_once(value: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -46,6 +47,7 @@ from evalkit.tasks.loading import read_task, with_deviations
 from evalkit.tasks.settings import TaskSettings, read_settings
 
 FULL_PRECISION = "fp32"
+logger = logging.getLogger("evalkit")
 Cache = Literal["on", "off", "refresh"]
 
 
@@ -192,6 +194,7 @@ def evaluate(
         run = score_task(runnable, model.settings, task, kept)
     precision = None if model.runtime.dtype == FULL_PRECISION else _check_precision(model, task, run, cache)
     lists = lists_of_task(task, run.scores)
+    _warn_of_grades(task, asked)
     judged = score_lists(lists, reported)
     stage = _judge_first_stage(task, reported)
     intervals = bootstrap_intervals(np.column_stack(list(judged.values.values())), seed=seed)
@@ -218,6 +221,18 @@ def evaluate(
         precision=precision,
         first_stage=None if stage is None else _stage_scores(judged, stage, seed),
     )
+
+
+def _warn_of_grades(task: Task, asked: Sequence[Measure]) -> None:
+    """Warn of measures that count documents from a grade on which the task has none."""
+    gains = (candidate.gain for request in task.requests for candidate in request.candidates)
+    missed = (gain for request in task.requests for gain in request.unretrieved_gains)
+    highest = max((*gains, *missed), default=0)
+    for measure in asked:
+        if measure.rel > highest:
+            logger.warning(
+                "%s: no document has a grade of %d or more, so %s is 0", task.name, measure.rel, measure.name
+            )
 
 
 def _judge_first_stage(task: Task, measures: Sequence[Measure]) -> QueryScores | None:

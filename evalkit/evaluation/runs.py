@@ -17,12 +17,14 @@ from evalkit.errors import EvalkitError
 from evalkit.evaluation.evaluate import Cache, Model, build_model, deviations_of, evaluate
 from evalkit.evaluation.goldens import check_golden_scores, refuse_other_weights
 from evalkit.metrics import Measure, find_protocol
+from evalkit.metrics.measures import asked_measures
 from evalkit.models.interfaces import Runtime
 from evalkit.models.settings import ModelSettings
 from evalkit.output.json import plain_json
 from evalkit.output.numbers import counted
 from evalkit.records import Task
 from evalkit.results.folders import experiment_slug, result_folder
+from evalkit.results.reading import read_result
 from evalkit.results.result import Result
 from evalkit.results.writing import refuse_other_data, result_file, write_result
 from evalkit.tasks.content import warn_of_changed_data
@@ -80,6 +82,7 @@ def run(settings: RunSettings) -> Iterator[Result]:
         experiment = experiment_slug(deviations_of(model, task, settings.runtime.seed))
         folder = result_folder(settings.results_dir, model.runnable_on(task).identity, experiment)
         refuse_other_data(task, result_file(task, folder))
+        _warn_of_dropped(result_file(task, folder), names)
         result = evaluate(
             model,
             task,
@@ -95,6 +98,18 @@ def run(settings: RunSettings) -> Iterator[Result]:
             checks = plain_json([{**asdict(check), "matches": check.matches} for check in golden])
             result = replace(result, provenance={**result.provenance, "golden_scores": checks})
         yield replace(result, path=write_result(result, folder, with_texts=settings.texts))
+
+
+def _warn_of_dropped(path: Path, names: Sequence[str]) -> None:
+    """Warn where a result that is about to be replaced has measures that are not asked for this time."""
+    try:
+        before = read_result(path)
+    except EvalkitError:
+        return
+    dropped = [measure.name for measure in asked_measures(before.scores) if measure.name not in names]
+    if dropped:
+        every = ",".join((*names, *dropped))
+        logger.warning("%s had %s, which this run drops: measures=[%s] keeps all", path, ", ".join(dropped), every)
 
 
 def model_of(settings: RunSettings) -> Model:

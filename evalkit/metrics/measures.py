@@ -96,7 +96,9 @@ class Measure:
     @property
     def title(self) -> str:
         """What tables call the measure: `MAP`, `MRR@10`, `AP(rel=2)@20`."""
-        return self.own_title or self.metric.title + _parameters(self.rel, self.cutoff)
+        parameters = _parameters(self.rel, self.cutoff)
+        is_notation = self.name == self.metric.notation + parameters
+        return self.own_title or (self.name if is_notation else self.metric.title + parameters)
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ METRICS = {
         Metric("nDCG", "ndcg", "nDCG", formulas.ndcg),
         Metric("R", "recall", "recall", formulas.recall),
         Metric("P", "precision", "precision", formulas.precision, needs_cutoff=True),
-        Metric("Success", "hit_rate", "hit rate", formulas.hit_rate, formulas.expected_hit_rate),
+        Metric("Success", "hit_rate", "hit rate", formulas.hit_rate, formulas.expected_hit_rate, needs_cutoff=True),
     )
 }
 """Every metric that can be asked for, by the name that results give it."""
@@ -186,8 +188,8 @@ PROTOCOLS = {
     )
 }
 
-_NOTATION = re.compile(r"(?P<metric>[A-Za-z]+)(?:\((?P<parameters>[^()]*)\))?(?:@(?P<cutoff>[0-9]+))?")
-_MTEB_NAME = re.compile(r"(?P<metric>[a-z_]+?)_at_(?P<cutoff>[0-9]{1,4})")
+_NOTATION = re.compile(r"(?P<metric>[A-Za-z]+)(?:\((?P<parameters>[^()]*)\))?(?:@(?P<cutoff>[0-9]{1,30}))?")
+_MTEB_NAME = re.compile(r"(?P<metric>[a-z_]+?)_at_(?P<cutoff>[1-9][0-9]{0,3})")
 _HIGHEST = 10**6
 
 
@@ -214,13 +216,16 @@ def asked_measures(names: Iterable[str]) -> tuple[Measure, ...]:
     return tuple(find_measure(name) for name in names if name not in reported and is_measure(name))
 
 
-def read_measures(notations: str | Sequence[str]) -> tuple[Measure, ...]:
+def read_measures(notations: str | Sequence[str] | None) -> tuple[Measure, ...]:
     """Read measures in the field's notation, such as `nDCG@20`, `AP(rel=2)` or `RR@10`; each once, in the order given.
 
-    They follow trec_eval's rules, whatever protocol leads. Raises EvalkitError for what is no measure.
+    They follow trec_eval's rules, whatever protocol leads; a name of a protocol's own measure (`map`, `ndcg_at_10`) is that one.
+    Raises EvalkitError for what is no measure.
     """
-    given = [notations] if isinstance(notations, str) else list(notations)
-    return tuple({measure.name: measure for measure in map(_read_notation, given)}.values())
+    given = [notations] if isinstance(notations, str) else list(notations or ())
+    known = {measure.name: measure for measure in all_measures()}
+    read = (known[one] if isinstance(one, str) and one in known else _read_notation(one) for one in given)
+    return tuple({measure.name: measure for measure in read}.values())
 
 
 def find_measure(name: str) -> Measure:
@@ -230,6 +235,8 @@ def find_measure(name: str) -> Measure:
     right name, for what is no measure.
     """
     known = {measure.name: measure for measure in all_measures()}
+    if not isinstance(name, str):
+        raise _unknown(str(name))
     if name in known:
         return known[name]
     of_mteb = _MTEB_NAME.fullmatch(name)
@@ -247,10 +254,10 @@ def is_measure(name: str) -> bool:
     return True
 
 
-def same_measure(measure: Measure, names: Iterable[str]) -> Measure | None:
-    """Find among names the measure that means the same, but for its name and the rounding of its mean."""
+def same_measures(measure: Measure, names: Iterable[str]) -> tuple[Measure, ...]:
+    """List among names the measures that mean the same, but for their name and the rounding of their mean."""
     known = (find_measure(name) for name in names if is_measure(name))
-    return next((one for one in known if _meaning(one) == _meaning(measure)), None)
+    return tuple(one for one in known if _meaning(one) == _meaning(measure))
 
 
 def _meaning(measure: Measure) -> tuple[object, ...]:
@@ -297,7 +304,7 @@ def _read_notation(text: str) -> Measure:
     if not 1 <= cutoff <= WHOLE_LIST or (match["cutoff"] and cutoff > _HIGHEST):
         raise EvalkitError(f"{text}: a cutoff is a rank from 1 to {_HIGHEST:,}")
     name = metric.notation + _parameters(rel, cutoff)
-    return Measure(name, metric, TREC_EVAL, cutoff, rel, own_title=name)
+    return Measure(name, metric, TREC_EVAL, cutoff, rel)
 
 
 def _read_rel(parameters: str | None, text: str) -> int:

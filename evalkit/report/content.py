@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from evalkit.compare.shared_queries import SharedQueries, group_by_task, shared_queries
+from evalkit.compare.shared_queries import SharedQueries, group_by_task, known_metric, shared_queries
 from evalkit.compare.slices import missing_slices
 from evalkit.compare.systems import System, system_labels
+from evalkit.metrics.measures import asked_measures
 from evalkit.report.leaderboard import Board, SliceBoard, average_boards, slice_board, task_board
 from evalkit.results.result import Result
 
@@ -43,15 +44,40 @@ class Report:
     @cached_property
     def tasks(self) -> tuple[SharedQueries, ...]:
         """What the systems got on each task's queries."""
-        metric = self.choices.metric
+        metric = known_metric(self.choices.metric, self.results)
         return tuple(shared_queries(group, metric) for group in group_by_task(self.results, metric))
 
     @cached_property
-    def boards(self) -> tuple[Board, ...]:
+    def main_boards(self) -> tuple[Board, ...]:
         """The leaderboards of tasks, then those of averages over the same tasks."""
+        return self._boards(self.tasks)
+
+    @cached_property
+    def boards(self) -> tuple[Board, ...]:
+        """The main leaderboards, then the same of each measure that all results were asked for."""
+        return (*self.main_boards, *(board for shared in self.asked for board in self._boards(shared)))
+
+    def _boards(self, tasks: Sequence[SharedQueries]) -> tuple[Board, ...]:
         seed, alpha = self.choices.seed, self.choices.alpha
-        boards = [task_board(shared, seed=seed, alpha=alpha) for shared in self.tasks]
-        return (*boards, *average_boards(self.tasks, seed=seed, alpha=alpha))
+        boards = [task_board(shared, seed=seed, alpha=alpha) for shared in tasks]
+        return (*boards, *average_boards(tasks, seed=seed, alpha=alpha))
+
+    @cached_property
+    def asked(self) -> tuple[tuple[SharedQueries, ...], ...]:
+        """What the systems got by each measure that was asked for in all results; nothing where one metric is to be shown."""
+        if self.choices.metric is not None or not self.results:
+            return ()
+        first, *others = self.results
+        names = [
+            one.name for one in asked_measures(first.scores) if all(one.name in result.scores for result in others)
+        ]
+        groups = {name: group_by_task(self.results, name) for name in names}
+        return tuple(tuple(shared_queries(group, name) for group in groups[name]) for name in names)
+
+    @cached_property
+    def behind(self) -> tuple[SharedQueries, ...]:
+        """All that the leaderboards are made of."""
+        return (*self.tasks, *(shared for tasks in self.asked for shared in tasks))
 
     @cached_property
     def slices(self) -> tuple[SliceBoard, ...]:
@@ -64,7 +90,7 @@ class Report:
     @cached_property
     def labels(self) -> Mapping[System, str]:
         """What each system is called."""
-        return system_labels([system for shared in self.tasks for system in shared.of.systems])
+        return system_labels([system for shared in self.behind for system in shared.of.systems])
 
     @property
     def notes(self) -> tuple[str, ...]:

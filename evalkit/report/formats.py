@@ -5,6 +5,7 @@ What writes a format is imported when it is asked for, so that `--help` can name
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -90,6 +91,15 @@ def _html(report: Report) -> str:
     return html_page(report)
 
 
+def _is_markdown(content: bytes) -> bool:
+    # its first table is headed by a task and a metric, or names what was published
+    return re.match(rb"### .+(?: on [\d,]+ quer| of |\(MAP, %)", content) is not None
+
+
+def _is_page(content: bytes) -> bool:
+    return content.startswith(b"<!doctype html>") and b'name="generator" content="evalkit' in content[:20_000]
+
+
 def _model_index(report: Report) -> str:
     from evalkit.report.exports.model_index import model_index_text
 
@@ -146,11 +156,11 @@ def _is_trec(content: bytes) -> bool:
 
 FORMATS = format_table(
     (
-        Format("markdown", "GitHub's tables", begins_with("### "), text=_markdown),
+        Format("markdown", "GitHub's tables", _is_markdown, text=_markdown),
         Format("json", "everything, for machines", begins_with('{\n  "alpha": '), text=_json),
         Format("csv", "a row per system", begins_with("tasks,limit,protocol,metric,"), text=_csv),
         Format("latex", "a table for a paper", begins_with(_LATEX_BEGINNING), text=_latex),
-        Format("html", "a page to explore", begins_with("<!doctype html>"), text=_html),
+        Format("html", "a page to explore", _is_page, text=_html),
         Format(
             "model-index",
             "a model card's figures",

@@ -7,16 +7,17 @@ import numpy as np
 import pytest
 
 from evalkit.errors import EvalkitError
-from evalkit.metrics import PROTOCOLS, find_measure, read_measures, score_run
+from evalkit.metrics import PROTOCOLS, Measure, find_measure, read_measures, score_run
 from evalkit.metrics.measures import (
     METRICS,
+    TREC_EVAL,
     all_measures,
     asked_measures,
     is_measure,
     leading_like,
     leading_with,
     protocol_of,
-    same_measure,
+    same_measures,
 )
 
 NOTATIONS = (
@@ -137,12 +138,10 @@ def test_counterparts() -> None:
     assert leading_like("map", "unheard of") == "map"
     assert leading_with("MAP") == ("map", "map_at_1000")
     names = [measure.name for measure in all_measures()]
-    same = same_measure(find_measure("nDCG@10"), names)
-    assert same is not None
-    assert same.name == "ndcg_at_10"
-    assert same_measure(find_measure("nDCG@7"), names) is None
-    assert same_measure(find_measure("AP"), names) is None
-    assert same_measure(find_measure("RR@10"), names) is None  # mteb's tells ties in float64
+    assert [one.name for one in same_measures(find_measure("nDCG@10"), names)] == ["ndcg_at_10"]
+    assert same_measures(find_measure("nDCG@7"), names) == ()
+    assert same_measures(find_measure("AP"), names) == ()
+    assert same_measures(find_measure("RR@10"), names) == ()  # mteb's tells ties in float64
     assert protocol_of("nDCG@20") == "trec_eval"
     assert [one.name for one in asked_measures([*names, "nDCG@20", "languages"])] == ["nDCG@20"]
 
@@ -160,3 +159,13 @@ def test_no_word_means_two_metrics() -> None:
     for metric in METRICS.values():
         for word in (metric.notation, metric.name, metric.title):
             assert owners.setdefault(word.casefold(), metric.name) == metric.name
+
+
+def test_a_protocol_s_measure_and_the_same_asked_for_are_one() -> None:
+    """So that a protocol may report measures under the field's own names."""
+    made = Measure("nDCG@10", METRICS["ndcg"], TREC_EVAL, 10)
+    assert read_measures("nDCG@10") == (made,)
+    assert made.title == "nDCG@10"
+    assert all_measures([made, *read_measures("nDCG@10")])[-1] == made
+    assert read_measures(None) == ()
+    assert read_measures(["map", "MAP"])[0] is PROTOCOLS["cmteb-v1"].leading[0]

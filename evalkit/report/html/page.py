@@ -30,7 +30,7 @@ def html_page(report: Report) -> str:
     Raises EvalkitError where results of the same data have different candidates or can't be read. The libraries that draw
     its charts come from vl-convert-python.
     """
-    groups = [shared.of for shared in report.tasks]
+    groups = [shared.of for shared in report.behind]
     facts = system_facts(report, groups)
     numbers = {system: number for number, system in enumerate(facts)}
     boards = board_rows(report, groups, facts)
