@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,9 +34,18 @@ def run_check(baseline: Path, results: Path, rules: CheckRules, junit: Path | No
     try:
         _write_reports(rows, rules, junit, summary)
     finally:
-        print_check(rows, rules, OutputConsole())
+        _print(rows, rules)
     _refuse_unreadable(before, after)
     return int(any(outcome(row, rules) in ("failed", "error") for row in rows))
+
+
+def _print(rows: Sequence[CheckRow], rules: CheckRules) -> None:
+    """Print the table. A reader that has seen enough, such as `head`, does not change the verdict."""
+    try:
+        print_check(rows, rules, OutputConsole())
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _refuse_wrong_usage(baseline: Path, results: Path, rules: CheckRules) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -211,3 +212,13 @@ def test_as_a_program_in_a_pipe(folders: tuple[Path, Path], tmp_path: Path) -> N
     modules = run_program(tmp_path, *arguments, program=(sys.executable, "-c", loaded)).stdout.splitlines()
     assert "pandas" in modules
     assert {"torch", "transformers", "mteb", "hydra", "datasets"}.isdisjoint(modules)
+
+
+def test_a_reader_that_leaves_early_does_not_change_the_verdict(folders: tuple[Path, Path]) -> None:
+    baseline, path = folders
+    change_table(path, off_by_one)
+    command = [sys.executable, "-m", "evalkit", "check", "--baseline", str(baseline), "--results", str(root(path))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(timeout=120) == 1
