@@ -122,7 +122,7 @@ def test_an_embedder(cluster: Any, e5_small: Path, tmp_path: Path) -> None:
     assert there.queries.equals(here.queries)
     assert (there.backend, there.model, there.intervals) == (here.backend, here.model, here.intervals)
     again = evaluate(remote, task)
-    assert again.usage.items_from_store == again.usage.items > 0
+    assert again.timing.items_from_store == again.usage.items > 0
 
 
 def test_a_node_is_killed(

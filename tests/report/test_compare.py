@@ -57,6 +57,15 @@ def changed(path: Path, change: Change) -> None:
     change(pd.read_parquet(table_of(path))).to_parquet(table_of(path))
 
 
+def without_its_first_ndcg(path: Path) -> None:
+    """Take the first query's nDCG@10 out of a result, as a run that could not compute it would have written both files."""
+    changed(path, lambda table: table.assign(ndcg_at_10=[np.nan, *table["ndcg_at_10"][1:]]))
+    written = json.loads(path.read_text(encoding="utf-8"))
+    (row,) = written["scores"]["test"]
+    row["ndcg_at_10"] = float(pd.read_parquet(table_of(path))["ndcg_at_10"].mean())
+    path.write_text(json.dumps(written, ensure_ascii=False), encoding="utf-8")
+
+
 def golden(done: Outcome, name: str) -> None:
     found = "".join(f"{line.rstrip()}\n" for line in done.stdout.splitlines())
     assert found == (GOLDEN / name).read_text(encoding="utf-8")
@@ -220,10 +229,10 @@ def test_the_same_model_before_and_after_is_told_apart_by_its_folder(demo_result
 
 def test_values_on_one_side_only_are_refused(copy: Path) -> None:
     paths = [of(copy, model) for model in ("random", "bm25")]
-    changed(paths[1], lambda table: table.assign(ndcg_at_10=[np.nan, *table["ndcg_at_10"][1:]]))
+    without_its_first_ndcg(paths[1])
     told = refused("compare", *paths, "--metric", "ndcg_at_10")
     assert f"{paths[1]}: query test_query0 has no ndcg_at_10" in told
-    changed(paths[0], lambda table: table.assign(ndcg_at_10=[np.nan, *table["ndcg_at_10"][1:]]))
+    without_its_first_ndcg(paths[0])
     assert compared_json(*paths, "--metric", "ndcg_at_10")["tasks"][0]["n_queries"] == 15
 
 
