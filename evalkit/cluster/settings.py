@@ -4,26 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import Any, Self
+from typing import Any, ClassVar
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    ModelWrapValidatorHandler,
-    NonNegativeFloat,
-    PositiveInt,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import ConfigDict, NonNegativeFloat, PositiveInt, field_validator
 
-from evalkit.configuration.files import settings_error
+from evalkit.configuration.files import GroupSettings
 from evalkit.errors import EvalkitError
 
 CLIENT = "ray://"
 
 
-class RaySettings(BaseModel):
+class RaySettings(GroupSettings):
     """The node `ray` of `configs/runner/ray.yaml`.
 
     `address` is `local` (a Ray of this run's own, on this machine), `auto` (the cluster that this machine belongs to), `HOST:PORT`
@@ -31,7 +22,9 @@ class RaySettings(BaseModel):
     number there are as many as the cluster has room for. An actor runs as many threads as it has processors.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(strict=True)
+
+    group: ClassVar[str] = "ray"
 
     address: str = "local"
     actors: PositiveInt | None = None
@@ -45,15 +38,6 @@ class RaySettings(BaseModel):
         if address not in ("local", "auto") and not (host and port.isdecimal()):
             raise ValueError("an address is auto, local, HOST:PORT or ray://HOST:PORT")
         return address
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _say_what_is_wrong(cls, said: Any, check: ModelWrapValidatorHandler[Self]) -> Self:
-        """Raise EvalkitError, which names the field, in place of pydantic's own."""
-        try:
-            return check(said)
-        except ValidationError as error:
-            raise settings_error("ray", error) from error
 
 
 def ray_settings(said: RaySettings | Mapping[str, Any]) -> RaySettings:

@@ -13,10 +13,10 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
 
 from evalkit.errors import EvalkitError, unknown_name
 
@@ -231,6 +231,23 @@ def _default_names(file: Path) -> list[str]:
         for value in (one.values() if isinstance(one, dict) else [one])
     ]
     return [value.partition("@")[0].rpartition("/")[2] for value in values if isinstance(value, str)]
+
+
+class GroupSettings(BaseModel):
+    """Settings of one group, typed and frozen; what is wrong raises EvalkitError, which names the group and the field."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    group: ClassVar[str]
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _say_what_is_wrong(cls, said: Any, check: ModelWrapValidatorHandler[Self]) -> Self:
+        """Raise EvalkitError in place of pydantic's own."""
+        try:
+            return check(said)
+        except ValidationError as error:
+            raise settings_error(cls.group, error) from error
 
 
 def settings_error(what: str, error: ValidationError) -> EvalkitError:

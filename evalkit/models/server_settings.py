@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import ClassVar
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    ModelWrapValidatorHandler,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    ValidationError,
-    model_validator,
-)
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
-from evalkit.configuration.files import settings_error
+from evalkit.configuration.files import GroupSettings
 
 
-class ServerSettings(BaseModel):
+class ServerSettings(GroupSettings):
     """The part of `configs/backend/NAME.yaml` that a run may change, as `backend.url=http://127.0.0.1:8080`.
 
     `served_model` is the name that the server knows the model by (None: its Hub id); `key_variable` the environment variable
@@ -28,7 +19,7 @@ class ServerSettings(BaseModel):
     (`document_role`).
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    group: ClassVar[str] = "backend"
 
     url: str | None = None
     served_model: str | None = None
@@ -41,15 +32,6 @@ class ServerSettings(BaseModel):
     role_field: str | None = None
     query_role: str | None = None
     document_role: str | None = None
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _say_what_is_wrong(cls, said: Any, check: ModelWrapValidatorHandler[Self]) -> Self:
-        """Raise EvalkitError, which names the field, in place of pydantic's own."""
-        try:
-            return check(said)
-        except ValidationError as error:
-            raise settings_error("backend", error) from error
 
 
 ROLES = ("role_field", "query_role", "document_role")
