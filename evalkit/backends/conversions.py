@@ -13,6 +13,7 @@ from evalkit.cache import cache_folder
 from evalkit.interruption import scratch
 from evalkit.machine import installed_version
 from evalkit.models.interfaces import Runtime
+from evalkit.models.parts import graph_name
 from evalkit.models.settings import ModelSettings
 from evalkit.models.weights import ModelFiles, hash_files
 from evalkit.version import __version__
@@ -26,13 +27,16 @@ def conversion_folder(
     system: str, settings: ModelSettings, files: ModelFiles, runtime: Runtime, precision: str = "fp32"
 ) -> Path:
     """Return where the conversion of these weights lies, or will: named by all that can change it."""
-    recipe = f"{settings.pooling}-{settings.similarity}" if settings.kind == "embedder" else settings.kind
     made_by = [f"{package} {installed_version(package)}" for package in (SYSTEMS[system], "torch", "transformers")]
     network = [files.folder / "config.json", *sorted(files.folder.glob("*.py"))]  # code of the model's own
     made_of = [hash_files(files.folder, network), *made_by, f"evalkit {__version__}"]
     circumstances = hashlib.sha256("\n".join(made_of).encode()).hexdigest()
     weights = files.identity.weights_hash
-    return cache_folder(runtime.cache_dir) / system / f"{circumstances[:12]}{weights[:20]}-{recipe}-{precision}"
+    return (
+        cache_folder(runtime.cache_dir)
+        / system
+        / f"{circumstances[:12]}{weights[:20]}-{graph_name(settings)}-{precision}"
+    )
 
 
 def keep_conversion(folder: Path, write: Callable[[Path], None]) -> None:

@@ -26,10 +26,11 @@ from evalkit.backends.libraries import (
     library_model,
     quiet,
     refuse_changed_texts,
+    refuse_other_recipe,
+    refuse_parts,
     refuse_truncation,
     within_memory,
 )
-from evalkit.backends.modules_json import refuse_other_recipe
 from evalkit.errors import EvalkitError
 from evalkit.machine import installed_version
 from evalkit.models.interfaces import PairScorer, RunnableModel, Runtime, TextEmbedder
@@ -88,6 +89,7 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
         settings, NAME, "longest_first", "model.truncation=longest_first, or backend=torch or flagembedding"
     )
     if settings.kind == "cross-encoder":
+        refuse_parts(settings, NAME)
         return library_model(
             settings,
             runtime,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from evalkit.backends.torch import DTYPES, choose_device, device_name
 from evalkit.errors import EvalkitError
 from evalkit.machine import installed_version
+from evalkit.models.folders.files import read_folder
+from evalkit.models.folders.recipes import plain_parts, read_recipe
 from evalkit.models.interfaces import PairScorer, RunnableModel, Runtime, TextEmbedder
 from evalkit.models.local import Inputs, is_out_of_memory
 from evalkit.models.settings import ModelSettings
@@ -101,6 +103,41 @@ def refuse_truncation(settings: ModelSettings, backend: str, truncation: str, ad
         raise EvalkitError(
             f"backend={backend} cuts long pairs by {truncation}, and {settings.name}'s recipe says {settings.truncation}: {advice}"
         )
+
+
+def refuse_parts(settings: ModelSettings, backend: str, *, poolings: Collection[str] = ("cls", "mean", "last")) -> None:
+    """Raise EvalkitError where a recipe has parts that the library's own code has no place for."""
+    wanted = {
+        "modules": ", ".join(settings.modules),
+        "pooling": "" if settings.kind != "embedder" or settings.pooling in poolings else settings.pooling,
+        "pool_prompt": "" if settings.pool_prompt else "false",
+        "lower_case": "true" if settings.lower_case else "",
+        "dimensions": settings.dimensions,
+        "label": settings.label,
+    }
+    for field, value in wanted.items():
+        if value:
+            raise EvalkitError(
+                f"backend={backend} has no place for {field}={value} of {settings.name}'s recipe; backend=torch and "
+                "sentence-transformers have"
+            )
+
+
+def refuse_other_recipe(settings: ModelSettings, folder: Path) -> None:
+    """Raise EvalkitError where what the folder says of itself, which a library goes by, is not the recipe."""
+    own = read_recipe(read_folder(folder), settings.kind)
+    for field in ("pooling", "pool_prompt", "lower_case", "dimensions", "modules"):
+        stated = own.fields.get(field)
+        value = ModelSettings.model_fields[field].default if stated is None else stated.value
+        if field == "modules":
+            value = plain_parts(value, settings.similarity, settings.kind)
+        if value != getattr(settings, field):
+            origin = "modules.json" if stated is None else stated.origin
+            raise EvalkitError(
+                f"the library goes by {settings.name}'s own files, whose {origin} says {field}={value}, and the recipe says "
+                f"{getattr(settings, field)}: make them agree, or take backend=sentence-transformers or torch, which follow the "
+                "recipe"
+            )
 
 
 def refuse_changed_texts(

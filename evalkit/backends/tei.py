@@ -141,7 +141,7 @@ def _refuse_other_recipe(client: Client, settings: ModelSettings, info: Info) ->
             f"otherwise, or say model.max_length={info.max_input_length}",
         )
     pooling = str((info.kinds[kind] or {}).get("pooling", "")) if kind == "embedding" else ""
-    if pooling and pooling.lower().replace("_", "").replace("-", "") != POOLINGS[settings.pooling]:
+    if pooling and pooling.lower().replace("_", "").replace("-", "") != POOLINGS.get(settings.pooling):
         raise client.refusal(
             "/info",
             f"pools {pooling}, and {settings.name} is meant to be pooled {settings.pooling}; start it with another --pooling, or "

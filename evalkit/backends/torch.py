@@ -42,11 +42,10 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
 def _runs_packed(settings: ModelSettings, files: ModelFiles, device: torch.device, dtype: torch.dtype) -> bool:
     if device.type != "cuda" or dtype == torch.float32:
         return False  # without looking into files
-    from evalkit.models.bert import runs_packed
+    from evalkit.models.bert import packs_recipe, runs_packed
     from evalkit.models.networks import load_config
 
-    plain = settings.kind in ("cross-encoder", "embedder") or (settings.kind == "bge-m3" and settings.score == "dense")
-    return plain and runs_packed(load_config(settings, files.folder), device, dtype)
+    return packs_recipe(settings) and runs_packed(load_config(settings, files.folder), device, dtype)
 
 
 def open_network(

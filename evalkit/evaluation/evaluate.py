@@ -21,6 +21,7 @@ from evalkit.cluster.models import check_on_ray, model_on_ray, runs_here
 from evalkit.cluster.settings import RaySettings, ray_settings
 from evalkit.configuration.files import config_folders, default_settings, read_option
 from evalkit.errors import EvalkitError
+from evalkit.evaluation.model_recipes import complete_recipe, stated_fields, with_recipe
 from evalkit.evaluation.precision import compare_precisions, sample_of
 from evalkit.evaluation.settings import backend_settings, find_deviations, recorded_settings
 from evalkit.metrics import (
@@ -33,6 +34,8 @@ from evalkit.metrics import (
     score_lists,
 )
 from evalkit.metrics.measures import CARD_PROTOCOL, all_measures
+from evalkit.models.choosing import choose_model
+from evalkit.models.folders.resolving import Recipe, StatedBy
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.server_settings import ServerSettings
 from evalkit.models.settings import ModelSettings, default_model, model_settings
@@ -56,6 +59,7 @@ class Model:
     """A model and the backend that runs it, in this process or with `ray` on a cluster. Weights are loaded when first needed.
 
     `deviations` are the settings, by name, that are not the model's own: a result made with them must not stand for the model's.
+    `recipe` says where each field of the settings comes from; None for a model that was not chosen by name.
     """
 
     settings: ModelSettings
@@ -63,13 +67,16 @@ class Model:
     runtime: Runtime
     ray: RaySettings | None = None
     deviations: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Recipe | None = None
 
     @cached_property
     def runnable(self) -> RunnableModel:
         """The model as its backend found it."""
         if self.ray is not None and not runs_here(self.backend, self.settings):
-            return model_on_ray(self.ray, self.backend, self.settings, self.runtime)
-        return prepare_model(self.backend, self.settings, self.runtime)
+            found = model_on_ray(self.ray, self.backend, self.settings, self.runtime)
+        else:
+            found = prepare_model(self.backend, self.settings, self.runtime)
+        return found if self.recipe is None else with_recipe(found, self.recipe)
 
     def runnable_on(self, task: Task) -> RunnableModel:
         """The same, with whatever it does for this task alone."""
@@ -93,7 +100,9 @@ def load_model(
     config_dir: Path | str | None = None,
     **recipe: Any,
 ) -> Model:
-    """Choose a model by name, and what runs it.
+    """Choose a model by name, folder (`"./my-model"`) or Hub id (`"ORGANISATION/NAME"`), and what runs it.
+
+    Of a folder or a Hub repository without a file of evalkit's own, kind and recipe are read from the model's files.
 
     `cache_dir` is where scores and exported networks are kept (None: the user's cache folder). `server` says how a backend
     that is a server is reached: `ServerSettings(url="http://127.0.0.1:8080")` or a mapping of the same. `ray` lets actors of a
@@ -103,15 +112,17 @@ def load_model(
     that can't run the model, before any weights load.
     """
     folders = config_folders(config_dir)
-    overrides = {key: _plain(value) for key, value in recipe.items()}
-    own = default_model() | read_option("model", name, folders)
+    choice = choose_model(name, folders)
+    overrides = {**choice.settings, **{key: _plain(value) for key, value in recipe.items()}}
+    own = default_model() | read_option("model", choice.option, folders)
     settings = model_settings(own, overrides)
     system, reached = choose_server(backend, server or {}, folders)
     runtime = Runtime(device, dtype, threads, seed, offline, None if cache_dir is None else Path(cache_dir), reached)
     said = {"model": own | overrides, "backend": backend_settings(system, reached), "dtype": dtype, "seed": seed}
     usual = {"model": own, "backend": read_backend(system).model_dump(mode="json"), **default_settings()}
     deviations = find_deviations(said, usual)
-    return build_model(settings, system, runtime, None if ray is None else ray_settings(ray), deviations)
+    stated = stated_fields(own, settings, read_option("model", choice.option, folders), overrides)
+    return build_model(settings, system, runtime, None if ray is None else ray_settings(ray), deviations, stated)
 
 
 def _plain(value: Any) -> Any:
@@ -125,14 +136,22 @@ def build_model(
     runtime: Runtime,
     ray: RaySettings | None = None,
     deviations: Mapping[str, Any] | None = None,
+    stated: Mapping[str, StatedBy] | None = None,
 ) -> Model:
-    """Check that the backend can run the model with that precision. Raises EvalkitError where it can't."""
+    """Complete a model's recipe from its files, and check that the backend can run it with that precision.
+
+    `stated` says of each setting that is not a default whether the user states it or a file. Raises EvalkitError where the
+    backend can't run the model, and where its files leave open what it is.
+    """
     if runtime.threads is not None and runtime.threads < 1:
         raise EvalkitError(f"runner.threads={runtime.threads}: at least 1, or null for the backend's own choice")
-    check_backend(backend, settings, runtime)
+    recipe = complete_recipe(settings, stated or {}, backend, runtime)
+    check_backend(backend, recipe.settings, runtime)
     if ray is not None:
-        check_on_ray(backend, settings)
-    return Model(complete_settings(settings), backend, runtime, ray, deviations or {})
+        check_on_ray(backend, recipe.settings)
+    recipe = replace(recipe, settings=complete_settings(recipe.settings))
+    own = {name: value for name, value in (deviations or {}).items() if name not in recipe.as_folder}
+    return Model(recipe.settings, backend, runtime, ray, own, recipe)
 
 
 def load_task(

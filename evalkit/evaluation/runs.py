@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from evalkit.evaluation.evaluate import Cache, Model, build_model, deviations_of
 from evalkit.evaluation.goldens import check_golden_scores, refuse_other_weights
 from evalkit.metrics import Measure, find_protocol
 from evalkit.metrics.measures import asked_measures
+from evalkit.models.folders.resolving import StatedBy
 from evalkit.models.interfaces import Runtime
 from evalkit.models.settings import ModelSettings
 from evalkit.output.json import plain_json
@@ -42,7 +43,8 @@ class RunSettings:
     `model_deviations` are the settings of the model, its backend, precision and seed that differ from its own, `task_deviations`
     those of the task and its limit, both by name; `config_folders` hold the user's own options.
     With `ray` a cluster runs the model. With `reproduce` the run starts with the golden scores of the model, if it has any.
-    `origins` says of each setting, by its name on the command line, whether the user said it, a file, or nobody.
+    `origins` says of each setting, by its name on the command line, whether the user said it, a file, or nobody; `stated` the same
+    of the model's fields, for its recipe.
     """
 
     task: TaskSettings
@@ -61,6 +63,7 @@ class RunSettings:
     task_deviations: Mapping[str, Any]
     origins: Mapping[str, Origin]
     ray: RaySettings | None = None
+    stated: Mapping[str, StatedBy] = field(default_factory=dict)
 
 
 def run(settings: RunSettings) -> Iterator[Result]:
@@ -74,7 +77,7 @@ def run(settings: RunSettings) -> Iterator[Result]:
     model = model_of(settings)
     tasks = tasks_of(settings)
     golden = check_golden_scores(model) if settings.reproduce else ()
-    refuse_other_weights(golden, settings.model)
+    refuse_other_weights(golden, model.settings)
     names = [measure.name for measure in settings.measures]
     for task in tasks:
         queries = counted(task.statistics.queries, "query")
@@ -115,7 +118,12 @@ def _warn_of_dropped(path: Path, names: Sequence[str]) -> None:
 def model_of(settings: RunSettings) -> Model:
     """The model, checked but not loaded; a sweep that names the latest again finds it loaded."""
     model = build_model(
-        settings.model, settings.backend, settings.runtime, settings.ray, dict(settings.model_deviations)
+        settings.model,
+        settings.backend,
+        settings.runtime,
+        settings.ray,
+        dict(settings.model_deviations),
+        settings.stated,
     )
     if [model] != _latest:
         _latest[:] = [model]

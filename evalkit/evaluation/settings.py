@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # what says where a run reads and writes, or is part of a result's name already, is no deviation of its settings
 NEUTRAL = (
     "model.path",
+    "model.kind",  # it is part of a local model's revision
     "task.name",
     "model.name",
     "model.object",

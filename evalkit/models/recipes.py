@@ -9,19 +9,22 @@ import torch
 from evalkit.models.bge_m3 import TextPairInputs, load_m3
 from evalkit.models.language_models import load_language_model, load_layerwise, read_layerwise_config
 from evalkit.models.local import Inputs
-from evalkit.models.networks import load_inputs, load_network, load_tokenizer, position_limit
+from evalkit.models.networks import WholeNetwork, load_inputs, load_network, load_tokenizer, position_limit
 from evalkit.models.prompted import PromptedInputs
 from evalkit.models.settings import ModelSettings
+from evalkit.models.tails import load_tail
 
 
 def load_recipe(settings: ModelSettings, folder: Path) -> tuple[Inputs, torch.nn.Module]:
     """Return the inputs and the network of a model's kind; what can't be is refused before weights load.
 
     The network takes the arrays of the inputs' `pad` as tensors, and gives logits of shape (inputs,) or vectors of shape
-    (inputs, dimensions) in float32.
+    (inputs, dimensions) in float32; the parts behind it are in it.
     """
     inputs = recipe_inputs(settings, folder)
-    return inputs, recipe_network(settings, folder, inputs)
+    network = recipe_network(settings, folder, inputs)
+    tail = load_tail(settings, folder)
+    return inputs, network if tail is None else WholeNetwork(network, tail).eval()
 
 
 def recipe_inputs(settings: ModelSettings, folder: Path) -> Inputs:
@@ -55,7 +58,7 @@ def recipe_network(settings: ModelSettings, folder: Path, inputs: Inputs) -> tor
 
 def _encoder(settings: ModelSettings) -> ModelSettings:
     """Return bge-m3's settings as what it is without its heads: an embedder."""
-    return settings.model_copy(update={"kind": "embedder", "pooling": "cls", "similarity": "cosine"})
+    return settings.model_copy(update={"kind": "embedder", "pooling": "cls", "similarity": "cosine", "modules": ()})
 
 
 def _without_its_code(settings: ModelSettings) -> ModelSettings:

@@ -9,8 +9,8 @@ they differ.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,7 +58,8 @@ class Template:
 class InputBuilder:
     """Builds a recipe's network inputs with a Hugging Face tokenizer.
 
-    `single` and `pair` are the tokenizer's templates; `pair` is None where it can't encode pairs.
+    `single` and `pair` are the tokenizer's templates; `pair` is None where it can't encode pairs. `unpooled` are the tokens of
+    each role's prompt, with the special ones before it, where these are left out of a text's vector; None where they are not.
     """
 
     tokenizer: Any
@@ -70,6 +71,7 @@ class InputBuilder:
     pair: Template | None
     with_types: bool
     keep_left: bool
+    unpooled: Mapping[Role, int] | None = None
 
     @classmethod
     def create(cls, tokenizer: Any, settings: ModelSettings, longest: int | None) -> InputBuilder:
@@ -90,6 +92,7 @@ class InputBuilder:
             pair=_template(tokenizer, 2) if settings.kind == "cross-encoder" else None,
             with_types="token_type_ids" in tokenizer.model_input_names,
             keep_left=tokenizer.truncation_side == "right",
+            unpooled=None if settings.pool_prompt else _prompt_tokens(tokenizer, settings),
         )
         builder._check_room()
         builder._check_probes()
@@ -98,12 +101,15 @@ class InputBuilder:
     def tokenize(self, texts: Sequence[str], role: Role) -> list[TokenizedText]:
         """Return the token ids of each text behind its role's prompt, without special tokens."""
         prompt = self.query_prompt if role == "query" else self.document_prompt
-        return tokenize(self.tokenizer, [prompt + text for text in texts], self.max_length, keep_left=self.keep_left)
+        found = tokenize(self.tokenizer, [prompt + text for text in texts], self.max_length, keep_left=self.keep_left)
+        unpooled = (self.unpooled or {}).get(role, 0)
+        return [replace(text, unpooled=unpooled) for text in found] if unpooled else found
 
     def encode_text(self, text: TokenizedText) -> Encoding:
         """Return one text, cut to length, with its special tokens."""
         room = self.max_length - self.single.special_tokens
-        return self.single.fill([self._cut(text.token_ids, room)], self.with_types, text.length > room)
+        filled = self.single.fill([self._cut(text.token_ids, room)], self.with_types, text.length > room)
+        return replace(filled, unpooled=text.unpooled) if text.unpooled else filled
 
     def encode_pair(self, query: TokenizedText, document: TokenizedText) -> Encoding:
         """Return a pair, cut to length by the recipe's truncation, with its special tokens."""
@@ -117,17 +123,20 @@ class InputBuilder:
         texts = [self._cut(text.token_ids, length) for text, length in zip((query, document), lengths, strict=True)]
         return self.pair.fill(texts, self.with_types, lengths != (query.length, document.length))
 
-    def example(self) -> dict[str, torch.Tensor]:
-        """Return a padded batch of two inputs of different lengths, for what traces a network."""
-        texts = self.tokenize([PROBE, PROBE[:4]], "document")
-        encodings = [self.encode_text(text) if self.pair is None else self.encode_pair(text, text) for text in texts]
-        return {
-            name: torch.from_numpy(array) for name, array in pad_batch(encodings, self.tokenizer.pad_token_id).items()
-        }
+    def example(self, *texts: str) -> dict[str, torch.Tensor]:
+        """Return a padded batch of inputs, by default two of different lengths, for what traces a network."""
+        pieces = self.tokenize(texts or [PROBE, PROBE[:4]], "document")
+        encodings = [self.encode_text(text) if self.pair is None else self.encode_pair(text, text) for text in pieces]
+        return {name: torch.from_numpy(array) for name, array in self.pad(encodings).items()}
 
     def pad(self, batch: Sequence[Encoding]) -> dict[str, NDArray[np.int64]]:
-        """Return the arrays of a batch."""
-        return pad_batch(batch, self.tokenizer.pad_token_id)
+        """Return the arrays of a batch; `pooled` among them where prompts are left out of vectors."""
+        arrays = pad_batch(batch, self.tokenizer.pad_token_id)
+        if self.unpooled is not None:
+            arrays["pooled"] = arrays["attention_mask"].copy()
+            for row, encoding in enumerate(batch):
+                arrays["pooled"][row, : encoding.unpooled] = 0
+        return arrays
 
     def _cut(self, token_ids: NDArray[np.int32], length: int) -> NDArray[np.int32]:
         return _cut(token_ids, length, self.keep_left)
@@ -174,6 +183,20 @@ class InputBuilder:
         return self.tokenizer(
             first, second, truncation=truncation, max_length=self.max_length, padding=False, verbose=False
         )
+
+
+def _prompt_tokens(tokenizer: Any, settings: ModelSettings) -> dict[Role, int]:
+    """Return the first tokens of an input that are its prompt's, counted as sentence-transformers does.
+
+    The prompt is tokenised by itself, with special tokens; one at its end is not part of it.
+    """
+    counts: dict[Role, int] = {"query": 0, "document": 0}
+    prompts: dict[Role, str] = {"query": settings.query_prompt, "document": settings.document_prompt}
+    for role, prompt in prompts.items():
+        if prompt:
+            ids = tokenizer(prompt)["input_ids"]
+            counts[role] = len(ids) - (ids[-1] in tokenizer.all_special_ids)
+    return counts
 
 
 def choose_length(settings: ModelSettings, longest: int | None, tokenizer_limit: int) -> int:

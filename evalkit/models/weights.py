@@ -10,12 +10,13 @@ from pathlib import Path
 
 from evalkit.errors import EvalkitError
 from evalkit.hub_access import limit_waits, unreachable
+from evalkit.models.choosing import UNNAMED
 from evalkit.models.settings import ModelSettings
 from evalkit.records import ModelIdentity
 
 SAFE_WEIGHTS = "*.safetensors"
 PICKLED_WEIGHTS = "*.bin"
-TEXT_FILES = ("*.json", "*.txt", "*.model")
+TEXT_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
 M3_HEADS = ("colbert_linear.pt", "sparse_linear.pt")
 # of a model's settings, where it lies and who may load it; all the others are its recipe, and can change a score
 NO_RECIPE = {"name", "hub_id", "revision", "path", "onnx_file", "parameters", "backends", "recipe", "recipes"}
@@ -56,13 +57,10 @@ def find_model(settings: ModelSettings, *, offline: bool, also: Sequence[str] = 
         weights += [folder / name for name in M3_HEADS if (folder / name).is_file()]
     digest = hash_files(folder, weights)
     if settings.path:
-        name, revision = folder.resolve().name, digest[:12]
-        return ModelFiles(
-            folder,
-            ModelIdentity(
-                name if settings.hub_id is None else settings.name, f"local/{name}", revision, settings.kind, digest
-            ),
-        )
+        place = folder.resolve().name
+        name = place if settings.name in UNNAMED else settings.name
+        own = place if settings.hub_id is not None else name
+        return ModelFiles(folder, ModelIdentity(name, f"local/{own}", digest[:12], settings.kind, digest))
     return ModelFiles(folder, ModelIdentity(settings.name, str(settings.hub_id), folder.name, settings.kind, digest))
 
 
@@ -119,6 +117,14 @@ def read_config(folder: Path) -> dict[str, object]:
     return content
 
 
+def described_folder(settings: ModelSettings, *, offline: bool) -> Path:
+    """Return the folder with the model's configuration: its own, or a snapshot of its Hub repository without the weights.
+
+    Raises EvalkitError where it can't be had.
+    """
+    return _local_folder(settings) if settings.path else _hub_snapshot(settings, offline, (), weights=False)
+
+
 def _local_folder(settings: ModelSettings) -> Path:
     folder = Path(str(settings.path)).expanduser()
     if not folder.is_dir():
@@ -126,18 +132,19 @@ def _local_folder(settings: ModelSettings) -> Path:
     return folder
 
 
-def _hub_snapshot(settings: ModelSettings, offline: bool, also: Sequence[str]) -> Path:
+def _hub_snapshot(settings: ModelSettings, offline: bool, also: Sequence[str], *, weights: bool = True) -> Path:
     if not settings.hub_id:
         raise EvalkitError(
-            f"model={settings.name} needs model.path=FOLDER, the folder with its config.json and weights"
+            f"model={settings.name} needs a folder or a Hub id: model.path=FOLDER, or model.hub_id=ORGANISATION/NAME"
         )
     from huggingface_hub import is_offline_mode, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    patterns = [*TEXT_FILES, *([f"{settings.onnx_file}*"] if settings.onnx_file else [SAFE_WEIGHTS]), *also]
-    patterns += M3_HEADS if settings.kind == "bge-m3" else []
-    patterns += [PICKLED_WEIGHTS] if settings.allow_pickle else []
-    patterns += ["*.py"] if settings.trust_remote_code else []
+    patterns = [*TEXT_FILES, *(["*.py"] if settings.trust_remote_code else [])]
+    if weights:
+        patterns += [*([f"{settings.onnx_file}*"] if settings.onnx_file else [SAFE_WEIGHTS]), *also]
+        patterns += M3_HEADS if settings.kind == "bge-m3" else []
+        patterns += [PICKLED_WEIGHTS] if settings.allow_pickle else []
     limit_waits()
     what = f"{settings.hub_id} at revision {settings.revision or 'main'}"
     try:
@@ -152,7 +159,7 @@ def _hub_snapshot(settings: ModelSettings, offline: bool, also: Sequence[str]) -
         why = "this run is offline" if offline or is_offline_mode() else f"the Hub at {unreachable(error)}"
         raise EvalkitError(
             f"{what} is not in the Hub cache and {why}; download it on a machine that reaches the Hub, set HF_ENDPOINT to a "
-            "mirror, or name a folder: model=local-cross-encoder (or local-embedder) model.path=FOLDER"
+            "mirror, or name a folder: model=./FOLDER"
         ) from error
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise EvalkitError(f"{what} can't be downloaded: {str(error).splitlines()[0]}") from error

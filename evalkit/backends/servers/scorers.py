@@ -122,10 +122,10 @@ def refuse_changed(backend: str, settings: ModelSettings, *fields: str) -> None:
 
 
 def refuse_dot(backend: str, settings: ModelSettings) -> None:
-    """Refuse a dot product where the server can't be told to leave vectors at their length."""
-    if settings.kind == "embedder" and settings.similarity == "dot":
+    """Refuse what depends on the length of vectors where the server can't be told to leave it as it is."""
+    if settings.kind == "embedder" and settings.similarity != "cosine":
         raise EvalkitError(
-            f"model.similarity=dot: backend={backend} may give vectors of length one, and can't be told not to"
+            f"model.similarity={settings.similarity}: backend={backend} may give vectors of length one, and can't be told not to"
         )
 
 
