@@ -153,6 +153,14 @@ class ModelIdentity:
 
 
 @dataclass(frozen=True, slots=True)
+class RecipeField:
+    """A field of a model's recipe, as JSON holds it, and who states it: the user, a file, or a default."""
+
+    value: Any
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """What scoring a task cost. `latencies` are seconds to score one query's candidates, where that was measured."""
 

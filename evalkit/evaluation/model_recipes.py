@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,17 @@ from evalkit.models.folders.resolving import RECIPE, Recipe, StatedBy, compare_w
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
 from evalkit.models.weights import described_folder
+from evalkit.output.json import plain_json
+from evalkit.output.sheets import Sheet
+from evalkit.records import RecipeField
 
 logger = logging.getLogger("evalkit")
+SHOWN = {
+    "embedder": ("pooling", "query_prompt", "document_prompt", "max_length", "similarity"),
+    "cross-encoder": ("max_length", "truncation"),
+    "llm-reranker": ("prompt", "positive_word", "negative_word", "max_length", "truncation"),
+}
+"""The fields of a kind that are shown even where they are defaults."""
 SAID: set[tuple[str, str]] = set()
 """Differences between a model's own file and its folder's that were reported already, by folder."""
 
@@ -72,6 +81,46 @@ def report_differences(settings: ModelSettings, folder: Path) -> None:
         if (str(folder), difference) not in SAID:
             SAID.add((str(folder), difference))
             logger.warning("model=%s leads where its folder says otherwise: %s", settings.name, difference)
+
+
+def recipe_fields(recipe: Recipe) -> dict[str, RecipeField]:
+    """Return the fields that decide a score, with who states them, as JSON holds them."""
+    return {name: RecipeField(plain_json(value), recipe.origins[name]) for name, value in recipe.fields.items()}
+
+
+def recipe_line(recipe: Recipe, dtype: str) -> str:
+    """Return a model's recipe in one line: what is not a default, and where each part of it comes from."""
+    parts = [f"{recipe.settings.kind} ({recipe.origins['kind']})" if "kind" in recipe.origins else recipe.settings.kind]
+    for name, value in recipe.fields.items():
+        usual = value == ModelSettings.model_fields[name].default
+        told = name in SHOWN.get(recipe.settings.kind, ()) or not usual
+        if name != "kind" and told:
+            parts.append(f"{name} {_shown(value)} ({recipe.origins[name]})")
+    return ", ".join([*parts, dtype])
+
+
+def recipe_sheet(title: str, fields: Mapping[str, RecipeField], findings: Sequence[str]) -> Sheet:
+    """Return a table of a recipe: a row per field, with who states it, and below it what is worth a word."""
+    return Sheet(
+        title=title,
+        columns=(("field", "name"), ("value", "text"), ("from", "text")),
+        rows=tuple((name, _shown(_tupled(one.value)), one.origin) for name, one in fields.items()),
+        below=tuple(findings),
+    )
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return " + ".join(map(str, value)) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if (isinstance(value, str) and not value.isascii()) or not str(value).isprintable() or " " in str(value):
+        return repr(value)
+    return "none" if value in ("", None) else str(value)
 
 
 def with_recipe(model: RunnableModel, recipe: Recipe) -> RunnableModel:

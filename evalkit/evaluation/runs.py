@@ -16,8 +16,10 @@ from evalkit.configuration.files import Origin
 from evalkit.errors import EvalkitError
 from evalkit.evaluation.evaluate import Cache, Model, build_model, deviations_of, evaluate
 from evalkit.evaluation.goldens import check_golden_scores, refuse_other_weights
+from evalkit.evaluation.model_recipes import recipe_line
 from evalkit.metrics import Measure, find_protocol
 from evalkit.metrics.measures import asked_measures
+from evalkit.models.choosing import UNNAMED
 from evalkit.models.folders.resolving import StatedBy
 from evalkit.models.interfaces import Runtime
 from evalkit.models.settings import ModelSettings
@@ -127,7 +129,15 @@ def model_of(settings: RunSettings) -> Model:
     )
     if [model] != _latest:
         _latest[:] = [model]
+        if model.recipe is not None and model.recipe.fields:
+            logger.info("%s: %s", _what(model.settings), recipe_line(model.recipe, model.runtime.dtype))
     return _latest[0]
+
+
+def _what(settings: ModelSettings) -> str:
+    """What the log calls a model: by its name, or where it has none of its own by where it is."""
+    place = settings.path or settings.hub_id
+    return place if place and settings.name in UNNAMED else settings.name
 
 
 def tasks_of(settings: RunSettings) -> list[Task]:

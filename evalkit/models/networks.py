@@ -224,11 +224,11 @@ def refuse_incomplete(settings: ModelSettings, folder: Path, report: dict[str, A
         raise WrongWeightsError(
             f"{folder}: weights of another shape than config.json says: {', '.join(mismatched[:3])}"
         )
-    _refuse_unused(settings, folder, sorted(report["unexpected_keys"]))
     missing = sorted(key for key in report["missing_keys"] if "position_ids" not in key)
     if settings.kind == "embedder" or settings.modules:  # the pooler is not part of any recipe here
         missing = [key for key in missing if not key.startswith("pooler.")]
     if not missing:
+        _refuse_unused(settings, folder, sorted(report["unexpected_keys"]))
         return
     head = not settings.makes_vectors and all(
         key.split(".")[0] in ("classifier", "score", "pooler", "lm_head") for key in missing

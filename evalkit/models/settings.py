@@ -159,7 +159,7 @@ def refuse_ignored(settings: ModelSettings, kind: str, overridden: set[str]) -> 
     ignored = sorted(overridden - read)
     if ignored:
         raise EvalkitError(
-            f"model.{ignored[0]} has no effect on {settings.name} ({kind}), which "
+            f"model.{ignored[0]} says nothing to {settings.name} ({kind}), which "
             + (f"reads {', '.join(sorted(read))}" if read else "has nothing to set")
             + "; your own model: model=./FOLDER"
         )

@@ -69,7 +69,7 @@ def test_safetensors_win_over_pickles(tiny_bert_reranker: Path, tmp_path: Path) 
     [
         ({"path": "no/such/folder"}, "model.path=no/such/folder: there is no such folder"),
         ({"path": "{tmp}"}, r"no \*\.safetensors: no weights at all"),
-        ({"name": "local-embedder"}, "model=local-embedder needs model.path=FOLDER"),
+        ({"name": "local-embedder"}, "model=local-embedder needs a folder or a Hub id: model.path=FOLDER"),
         ({"hub_id": "not an id"}, "not an id at revision main can't be downloaded"),
     ],
 )

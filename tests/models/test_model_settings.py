@@ -46,11 +46,11 @@ def test_the_card_recipes_of_embedders() -> None:
     ("fields", "says"),
     [
         ({"poolling": "mean"}, "model.poolling"),
-        ({"pooling": "max"}, "model.pooling='max': Input should be 'cls', 'mean' or 'last'"),
+        ({"pooling": "middle"}, "model.pooling='middle': Value error, one of cls, mean, max"),
         ({"max_length": 0}, "model.max_length=0: Input should be greater than 0"),
         ({"max_length": "long"}, "model.max_length='long': Input should be a valid integer"),
         ({"name": "m", "recipe": "flag", "recipes": {"flagembedding": {}}}, "no recipe of m 'flag'; did you mean flagembedding?"),
-        ({"recipe": "a", "recipes": {"a": {"pooling": "max"}}}, "model.pooling='max'"),
+        ({"recipe": "a", "recipes": {"a": {"pooling": "middle"}}}, "model.pooling='middle'"),
     ],
 )  # fmt: skip
 def test_wrong_fields(fields: dict[str, Any], says: str) -> None:
