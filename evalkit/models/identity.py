@@ -38,7 +38,7 @@ WITHOUT_EFFECT = (
 FOLDERS_WITHOUT_EFFECT = (".git", "__pycache__", ".cache", "runs", "logs", "wandb", "multirun", "*.mlpackage")
 NUMBERED_FOLDER = re.compile(r"(checkpoint-|global_step)\d+")
 # lies beside results, mteb's and evalkit's
-RESULTS_MARK = "model_meta.json"
+RESULTS_MARK, RESULT_SUFFIXES = "model_meta.json", (".json", ".parquet")
 # sentence-transformers writes the course of its evaluations there
 EVALUATIONS, EVALUATION_SUFFIX = "eval", ".csv"
 
@@ -95,17 +95,20 @@ def _files_below(
     ignored: bool,
 ) -> Iterator[Path]:
     """Walk a folder, `parts` below the model's own; of an `ignored` one, only what is `always` to count."""
+    results = bool(parts) and (folder / RESULTS_MARK).is_file()
     for path in folder.iterdir():
         here = (*parts, path.name)
         counts = any(here[: len(start)] == start for start in always)
         if path.is_dir():
             place = _place(path)
-            without = not counts and (ignored or _is_known_folder(path))
+            without = not counts and (ignored or _is_known_folder(path.name))
             leads_on = any(start[: len(here)] == here for start in always)
             if place not in above and (leads_on or not without):
                 yield from _files_below(path, here, above | {place}, always, ignored=without)
-        elif path.is_file() and (counts or not (ignored or _is_known_file(path))):
-            yield path
+        elif path.is_file():
+            without = ignored or _is_known_file(path) or (results and path.suffix in RESULT_SUFFIXES)
+            if counts or not without:
+                yield path
 
 
 def _place(folder: Path) -> tuple[int, int]:
@@ -113,10 +116,10 @@ def _place(folder: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _is_known_folder(path: Path) -> bool:
-    if NUMBERED_FOLDER.fullmatch(path.name) or (path / RESULTS_MARK).is_file():
+def _is_known_folder(name: str) -> bool:
+    if NUMBERED_FOLDER.fullmatch(name):
         return True
-    return any(fnmatchcase(path.name.lower(), one) for one in FOLDERS_WITHOUT_EFFECT)
+    return any(fnmatchcase(name.lower(), one) for one in FOLDERS_WITHOUT_EFFECT)
 
 
 def _is_known_file(path: Path) -> bool:
