@@ -142,7 +142,7 @@ class ModelIdentity:
     """Which weights were run: everything that names a result's folder.
 
     `hub_id` is `organisation/name`, or `local/NAME`; `revision` is a commit, or for local weights the first 12 hex digits
-    of their hash; `weights_hash` is empty where there are no weights.
+    of the hash over all that decides a score; `weights_hash` covers the weights alone, and is empty where there are none.
     """
 
     name: str

@@ -64,7 +64,7 @@ def library_model(
     raise it before the weights load.
     """
     device = choose_device(runtime.device)
-    files = find_model(settings, offline=runtime.offline)
+    files = find_model(settings, offline=runtime.offline, cache_dir=runtime.cache_dir)
     if check:
         check(settings, files.folder)
     description: dict[str, object] = {

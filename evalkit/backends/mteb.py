@@ -28,7 +28,7 @@ from evalkit.hub_access import reporting_hub_errors
 from evalkit.machine import installed_version
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
-from evalkit.models.weights import find_model
+from evalkit.models.weights import find_model, who_scores
 from evalkit.records import ModelIdentity, Role, Task
 
 NAME = "mteb"
@@ -153,10 +153,11 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
     """Find the model in the registry, and in its folder where `model.path` names one; mteb loads it when it is first used."""
     meta = MODEL_REGISTRY[settings.name]
     if settings.path:
-        files = find_model(settings, offline=True)
-        identity, folder = files.identity, files.folder
+        files = find_model(settings, offline=True, cache_dir=runtime.cache_dir)
+        identity, folder, who = files.identity, files.folder, who_scores(files)
     else:
         identity, folder = ModelIdentity(settings.name, settings.name, settings.revision or "", settings.kind), None
+        who = {"model": identity.hub_id, "revision": identity.revision, "weights_hash": identity.weights_hash}
     description: dict[str, object] = {
         "name": NAME,
         "device": device_name(choose_device(runtime.device)),
@@ -171,13 +172,7 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
         return _load(meta, settings, folder, runtime)
 
     def on(place: TaskPlace) -> RunnableModel:
-        way = {
-            "model": identity.hub_id,
-            "name": meta.name,
-            "revision": identity.revision,
-            "weights_hash": identity.weights_hash,
-        }
-        way |= {"kind": settings.kind, "backend": description, "task": place.decisive}
+        way = {**who, "name": meta.name, "kind": settings.kind, "backend": description, "task": place.decisive}
         scorer_class = MtebEmbedder if settings.kind == "embedder" else MtebScorer
         return RunnableModel(
             identity=identity,

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from evalkit.backends.conversions import conversion_folder, keep_conversion
 from evalkit.errors import EvalkitError
 from evalkit.machine import installed_version
+from evalkit.models.identity import hash_files
 from evalkit.models.interfaces import LocalNetwork, RunnableModel, Runtime
 from evalkit.models.parts import network_output
 from evalkit.models.settings import ModelSettings
-from evalkit.models.weights import ModelFiles, find_model, hash_files, way_of_scoring
+from evalkit.models.weights import ModelFiles, find_model, way_of_scoring
 
 if TYPE_CHECKING:
     import torch
@@ -43,14 +44,15 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
     if settings.onnx_file:
         _refuse_changed(settings, runtime)
     may_have_own = settings.kind == "cross-encoder" and not settings.onnx_file
-    files = find_model(settings, offline=runtime.offline, also=(f"{OWN_FILE}*",) if may_have_own else ())
+    also = (f"{OWN_FILE}*",) if may_have_own else ()
+    files = find_model(settings, offline=runtime.offline, cache_dir=runtime.cache_dir, also=also)
     own = own_file(settings, files, runtime)
     description: dict[str, object] = {
         "name": "onnx",
         "device": "cpu",
         "dtype": "the file's" if settings.onnx_file else runtime.dtype,
         "version": installed_version("onnxruntime"),
-        "file": hash_files(files.folder, [own]) if own else "exported",
+        "file": hash_files(files.folder, [own], files.contents) if own else "exported",
     }
     return RunnableModel(
         identity=files.identity,

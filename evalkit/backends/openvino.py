@@ -39,7 +39,7 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
     if runtime.device not in (None, "cpu"):
         raise EvalkitError(f"device={runtime.device}: backend openvino runs on the CPU; backend=torch runs elsewhere")
     _refuse_pretended(runtime.dtype)
-    files = find_model(settings, offline=runtime.offline)
+    files = find_model(settings, offline=runtime.offline, cache_dir=runtime.cache_dir)
     description = {
         "name": "openvino",
         "device": "cpu",

@@ -92,6 +92,7 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
         embed_codec(settings) if embedder else PredictCodec(),
         name=info.model_id,
         batch_size=min(asked, info.max_client_batch_size),
+        cache_dir=runtime.cache_dir,
         facts={
             "outputs": "vectors" if embedder else "raw scores",
             "truncation": f"at {info.max_input_length} tokens",

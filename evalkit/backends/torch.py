@@ -22,7 +22,7 @@ BATCH_TOKENS = {"cpu": 2_048, "mps": 16_384, "cuda": 65_536}
 def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
     """Find the model's files and a device that runs it in the asked precision."""
     device = choose_device(runtime.device)
-    files = find_model(settings, offline=runtime.offline)
+    files = find_model(settings, offline=runtime.offline, cache_dir=runtime.cache_dir)
     packed = _runs_packed(settings, files, device, DTYPES[runtime.dtype])
     description: dict[str, object] = {
         "name": "torch",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +36,7 @@ from evalkit.metrics import (
 from evalkit.metrics.measures import CARD_PROTOCOL, all_measures
 from evalkit.models.choosing import choose_model
 from evalkit.models.folders.resolving import Recipe, StatedBy
+from evalkit.models.identity import remember_name
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.server_settings import ServerSettings
 from evalkit.models.settings import ModelSettings, default_model, model_settings
@@ -296,7 +297,11 @@ def _score_memory(model: Model, runnable: RunnableModel, cache: Cache) -> Iterat
     if cache == "off" or way is None:
         yield ScoreMemory()
         return
-    with closing(open_store(cache_folder(model.runtime.cache_dir), way)) as store:
+    cache_dir = model.runtime.cache_dir
+    with closing(open_store(cache_folder(cache_dir), way)) as store:
+        if "identity" in way and "model" not in way:
+            with suppress(OSError):  # the store says what is wrong with the folder
+                remember_name(cache_dir, str(way["identity"]), runnable.identity.hub_id)
         yield ScoreMemory(store, refresh=cache == "refresh")
 
 

@@ -23,13 +23,16 @@ from evalkit.models.choosing import UNNAMED
 from evalkit.models.folders.resolving import StatedBy
 from evalkit.models.interfaces import Runtime
 from evalkit.models.settings import ModelSettings
+from evalkit.models.weights import REVISION_DIGITS
 from evalkit.output.json import plain_json
 from evalkit.output.numbers import counted
+from evalkit.output.text import homeless
 from evalkit.records import Task
 from evalkit.results.folders import experiment_slug, result_folder
 from evalkit.results.reading import read_result
 from evalkit.results.result import Result
 from evalkit.results.writing import refuse_other_data, result_file, write_result
+from evalkit.scoring.store import descriptions
 from evalkit.tasks.content import warn_of_changed_data
 from evalkit.tasks.loading import read_task, with_deviations
 from evalkit.tasks.settings import TaskSettings, suite_settings
@@ -81,6 +84,7 @@ def run(settings: RunSettings) -> Iterator[Result]:
     golden = check_golden_scores(model) if settings.reproduce else ()
     refuse_other_weights(golden, model.settings)
     names = [measure.name for measure in settings.measures]
+    _tell_of_older(model, settings)
     for task in tasks:
         queries = counted(task.statistics.queries, "query")
         logger.info("%s: %s, %s", task.name, queries, counted(task.statistics.pairs, "pair"))
@@ -103,6 +107,31 @@ def run(settings: RunSettings) -> Iterator[Result]:
             checks = plain_json([{**asdict(check), "matches": check.matches} for check in golden])
             result = replace(result, provenance={**result.provenance, "golden_scores": checks})
         yield replace(result, path=write_result(result, folder, with_texts=settings.texts))
+
+
+def _tell_of_older(model: Model, settings: RunSettings) -> None:
+    """Say what an earlier evalkit left of the same weights: it named models by these alone, and other files decide scores too."""
+    identity = model.runnable.identity
+    older = identity.weights_hash[:REVISION_DIGITS]
+    if not older or identity.revision == older:
+        return
+    left = []
+    folder = result_folder(settings.results_dir, replace(identity, revision=older))
+    if identity.hub_id.startswith("local/") and folder.is_dir():
+        left.append(f"results in {homeless(str(folder))}")
+    stored = () if settings.cache == "off" else descriptions(cache_folder(settings.runtime.cache_dir))
+    if any(
+        "identity" not in one and (one.get("weights_hash") == identity.weights_hash or one.get("revision") == older)
+        for one in stored
+    ):
+        left.append("scores in the store")
+    if left:
+        logger.info(
+            "%s: an earlier evalkit left %s, which are not used: it told models apart by their weights alone, and tokenizer, "
+            "configuration and code decide scores too",
+            identity.name,
+            " and ".join(left),
+        )
 
 
 def _warn_of_dropped(path: Path, names: Sequence[str]) -> None:

@@ -102,7 +102,7 @@ def test_an_override_that_would_be_ignored_is_refused(name: str, override: dict[
     ],
 )
 def test_scores_of_another_recipe_are_stored_apart(name: str, override: dict[str, object], tmp_path: Path) -> None:
-    files = ModelFiles(tmp_path, ModelIdentity(name, name, "made", "made", "hash"))
+    files = ModelFiles(tmp_path, ModelIdentity(name, name, "made", "made", "hash"), "digest")
     own = read_option("model", name)
     ways = [way_of_scoring(model_settings(own, chosen), files, {}) for chosen in ({}, override)]
     assert ways[0] != ways[1]

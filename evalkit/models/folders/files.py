@@ -149,9 +149,7 @@ class FolderFiles:
 def read_folder(folder: Path) -> FolderFiles:
     """Read what a model's folder says. Raises EvalkitError, naming file and field, where a file is damaged."""
     modules = _read_modules(folder)
-    network = folder
-    if modules and modules[0].path not in ("", "."):
-        network = _module_folder(folder, modules[0])
+    network = network_folder(folder)
     encoder_name = next((name for name in ENCODER_SETTINGS if (network / name).is_file()), "")
     names = frozenset(path.name for path in network.iterdir()) if network.is_dir() else frozenset[str]()
     return FolderFiles(
@@ -171,6 +169,12 @@ def read_folder(folder: Path) -> FolderFiles:
         names=names,
         tensors=_tensor_shapes(network),
     )
+
+
+def network_folder(folder: Path) -> Path:
+    """Return the folder of a model's network: that of the first module, in old layouts a folder of its own, else the model's."""
+    modules = _read_modules(folder)
+    return _module_folder(folder, modules[0]) if modules and modules[0].path not in ("", ".") else folder
 
 
 def read_object(path: Path) -> dict[str, Any] | None:
