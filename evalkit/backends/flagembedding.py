@@ -17,7 +17,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.backends.libraries import CheckedModel, as_scores, library_model, quiet, refuse_truncation, within_memory
+from evalkit.backends.libraries import (
+    CheckedModel,
+    as_scores,
+    follow_files,
+    library_model,
+    quiet,
+    refuse_truncation,
+    within_memory,
+)
 from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import PairScorer, RunnableModel, Runtime, TextEmbedder, TokenizedText
 from evalkit.models.local import Inputs
@@ -244,6 +252,7 @@ def _load(class_name: str, model: CheckedModel, **arguments: Any) -> Any:
             trust_remote_code=model.settings.trust_remote_code,
             **arguments,
         )
+    follow_files(model, loaded)
     loaded.model.to(model.dtype)  # a checkpoint may be of another precision than was asked for
     return loaded
 

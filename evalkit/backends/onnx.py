@@ -58,8 +58,9 @@ def open_network(settings: ModelSettings, files: ModelFiles, runtime: Runtime) -
     """Open the ONNX file, with one session thread per running batch."""
     import onnxruntime
 
+    from evalkit.models.inputs import load_inputs
     from evalkit.models.local import TokenizedNetwork
-    from evalkit.models.networks import load_inputs, refuse_wrong_kind
+    from evalkit.models.networks import refuse_wrong_kind
     from evalkit.models.weights import read_config
 
     refuse_wrong_kind(settings, read_config(files.folder))
@@ -140,16 +141,21 @@ def _export(settings: ModelSettings, files: ModelFiles, folder: Path) -> None:
     import torch
 
     from evalkit.models.bert import compute_first_token_alone
-    from evalkit.models.networks import load_inputs, load_network, quiet_transformers
+    from evalkit.models.inputs import load_inputs
+    from evalkit.models.networks import load_network, quiet_transformers
+    from evalkit.models.tokenizers import share_padding
 
-    example = load_inputs(settings, files.folder).example()
+    inputs = load_inputs(settings, files.folder)
+    example = inputs.example()
     axes = {name: {0: "inputs", 1: "tokens"} for name in example} | {"output": {0: "inputs"}}
     with warnings.catch_warnings(), quiet_transformers():
         warnings.simplefilter(
             "ignore"
         )  # the tracer's remarks on transformers' code; the scores themselves are compared
+        network = load_network(settings, files.folder)
+        share_padding(network, inputs.tokenizer)
         torch.onnx.export(
-            compute_first_token_alone(load_network(settings, files.folder)),
+            compute_first_token_alone(network),
             (),
             str(folder / EXPORTED),
             kwargs=dict(example),

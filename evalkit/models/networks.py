@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
 from evalkit.errors import EvalkitError, WrongWeightsError
 from evalkit.models.settings import ModelSettings, Pooling
-from evalkit.models.tokenization import InputBuilder
 from evalkit.models.weights import read_config
 
 
@@ -63,30 +62,6 @@ def pool(hidden: torch.Tensor, attention_mask: torch.Tensor, pooling: Pooling) -
         return (hidden * mask).sum(1) / mask.sum(1)
     last = attention_mask.sum(1) - 1
     return hidden[torch.arange(hidden.shape[0], device=hidden.device), last]
-
-
-def load_inputs(settings: ModelSettings, folder: Path) -> InputBuilder:
-    """Return what builds an encoder's inputs with the model's own tokenizer."""
-    return InputBuilder.create(load_tokenizer(settings, folder), settings, position_limit(settings, folder))
-
-
-def load_tokenizer(settings: ModelSettings, folder: Path) -> Any:
-    """Return the model's own tokenizer.
-
-    Raises EvalkitError where its files are damaged or missing: transformers may then make one up that knows no words.
-    """
-    read_config(folder)  # which says what is wrong with a folder that is no model at all
-    with quiet_transformers(), reporting_load_errors(f"{folder}: the tokenizer can't be loaded"):
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
-    if len(tokenizer) <= len(tokenizer.all_special_tokens):
-        raise EvalkitError(
-            f"{folder} has no tokenizer (tokenizer.json or a vocabulary): copy it from the model's origin"
-        )
-    if tokenizer.pad_token_id is None:
-        raise EvalkitError(
-            f"{folder}: the tokenizer has no padding token; name one as pad_token in tokenizer_config.json"
-        )
-    return tokenizer
 
 
 def load_network(settings: ModelSettings, folder: Path) -> CrossEncoderNetwork | EmbedderNetwork:

@@ -58,7 +58,8 @@ class Template:
 class InputBuilder:
     """Builds a recipe's network inputs with a Hugging Face tokenizer.
 
-    `single` and `pair` are the tokenizer's templates; `pair` is None where it can't encode pairs.
+    `single` and `pair` are the tokenizer's templates; `pair` is None where it can't encode pairs. `findings` are what a reader of
+    the scores should know of the tokenizer.
     """
 
     tokenizer: Any
@@ -70,6 +71,7 @@ class InputBuilder:
     pair: Template | None
     with_types: bool
     keep_left: bool
+    findings: tuple[str, ...] = ()
 
     @classmethod
     def create(cls, tokenizer: Any, settings: ModelSettings, longest: int | None) -> InputBuilder:
