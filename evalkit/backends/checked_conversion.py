@@ -16,6 +16,7 @@ from evalkit.models.bert import compute_first_token_alone
 from evalkit.models.networks import load_network, quiet_transformers
 from evalkit.models.settings import ModelSettings
 from evalkit.models.tokenization import PROBE, InputBuilder
+from evalkit.models.tokenizers import share_padding
 
 Converted = TypeVar("Converted")
 Run = Callable[[Mapping[str, NDArray[np.int64]]], NDArray[np.float32]]
@@ -36,6 +37,7 @@ def convert_checked(
     know), and where what it made computes something else.
     """
     network = load_network(settings, folder)
+    share_padding(network, inputs.tokenizer)
     batches = [inputs.example(), inputs.example(PROBE[:9], PROBE * 3, PROBE[:2])]
     with torch.inference_mode():
         expected = [network(**batch).numpy() for batch in batches]

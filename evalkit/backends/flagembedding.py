@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from evalkit.backends.libraries import (
     CheckedModel,
     as_scores,
+    follow_files,
     library_model,
     quiet,
     refuse_parts,
@@ -249,6 +250,7 @@ def _load(class_name: str, model: CheckedModel, **arguments: Any) -> Any:
             trust_remote_code=model.settings.trust_remote_code,
             **arguments,
         )
+    follow_files(model, loaded)
     loaded.model.to(model.dtype)  # a checkpoint may be of another precision than was asked for
     return loaded
 

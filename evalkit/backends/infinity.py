@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from evalkit.backends.libraries import (
     CheckedModel,
+    follow_files,
     library_model,
     quiet,
     refuse_changed_texts,
@@ -160,6 +161,8 @@ def open_engine(model: CheckedModel) -> InfinityReranker | InfinityEmbedder:
             vector_disk_cache_path="",
         )
         engine = AsyncEmbeddingEngine.from_args(arguments)
+    for replica in engine._model_replicas:  # loaded here; its threads start with the first request
+        follow_files(model, replica)
     scorer = InfinityEmbedder if model.settings.kind == "embedder" else InfinityReranker
     return scorer(engine, model.settings.query_prompt, model.settings.document_prompt)
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from evalkit.backends.libraries import (
     CheckedModel,
+    follow_files,
     library_model,
     quiet,
     refuse_changed_texts,
@@ -123,6 +124,7 @@ def open_embeddings(model: CheckedModel) -> LangChainEmbedder:
             encode_kwargs={**encoding, "prompt": settings.document_prompt},
             query_encode_kwargs={**encoding, "prompt": settings.query_prompt},
         )
+    follow_files(model, embeddings._client)
     return LangChainEmbedder(embeddings)
 
 
@@ -140,6 +142,7 @@ def open_cross_encoder(model: CheckedModel) -> LangChainScorer:
                 "activation_fn": torch.nn.Identity(),
             },
         )
+    follow_files(model, cross_encoder.client)
     return LangChainScorer(cross_encoder, settings.query_prompt, settings.document_prompt)
 
 

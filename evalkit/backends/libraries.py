@@ -97,6 +97,21 @@ def _checked(
     return CheckedModel(settings, files.folder, device, DTYPES[runtime.dtype], inputs)
 
 
+def follow_files(model: CheckedModel, loaded: Any) -> None:
+    """Have what a library has loaded make the tokens that the model's files say, and pad as its tokenizer does.
+
+    `loaded` has a `tokenizer` and a `model`, or is one of sentence-transformers' objects. Raises EvalkitError where the tokenizer
+    makes other tokens and can't be set.
+    """
+    from evalkit.models.tokenizers import follow_file, share_padding
+
+    first = loaded._first_module() if hasattr(loaded, "_first_module") else loaded
+    # sentence-transformers since 6 has the tokenizer write small letters; before, it wrote the texts so
+    lower_case = hasattr(first, "processor") and getattr(first, "do_lower_case", False)
+    follow_file(first.tokenizer, model.folder, lower_case=lower_case)
+    share_padding(loaded if isinstance(loaded, torch.nn.Module) else loaded.model, first.tokenizer)
+
+
 def refuse_truncation(settings: ModelSettings, backend: str, truncation: str, advice: str) -> None:
     """Raise EvalkitError where a cross-encoder's pairs are to be cut in another way than the library can."""
     if settings.kind == "cross-encoder" and settings.truncation != truncation:

@@ -200,11 +200,32 @@ def _load(meta: Any, settings: ModelSettings, folder: Path | None, runtime: Runt
         quiet(NAME),
     ):
         model = meta.load_model(device=runtime.device)
+    _report_other_tokens(model, settings, folder)
     if settings.kind == "cross-encoder":
         _rank_by_logits(model)
     else:
         _refuse_other_similarity(model, settings)
     return model
+
+
+def _report_other_tokens(model: Any, settings: ModelSettings, folder: Path | None) -> None:
+    """Report tokens that are not tokenizer.json's: mteb's loaders set up their tokenizers themselves, and it is these that run."""
+    from huggingface_hub import try_to_load_from_cache
+    from transformers import PreTrainedTokenizerBase
+
+    from evalkit.models.tokenizers import FILE, log_findings, tokens_besides_file
+
+    inner = getattr(model, "model", model)
+    first = inner._first_module() if hasattr(inner, "_first_module") else inner
+    tokenizer = getattr(first, "tokenizer", None)
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        return
+    if folder is None:
+        cached = try_to_load_from_cache(settings.name, FILE, revision=settings.revision)
+        folder = Path(cached).parent if isinstance(cached, str) else None
+    finding = tokens_besides_file(tokenizer, folder) if folder else None
+    if finding:
+        log_findings(settings, [f"{finding}; mteb's loader is run as it is"])
 
 
 def _rank_by_logits(model: Any) -> None:

@@ -64,8 +64,9 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
 
 def open_network(settings: ModelSettings, files: ModelFiles, runtime: Runtime) -> LocalNetwork:
     """Open the ONNX file, with one session thread per running batch."""
+    from evalkit.models.inputs import load_inputs
     from evalkit.models.local import TokenizedNetwork
-    from evalkit.models.networks import load_inputs, refuse_wrong_kind
+    from evalkit.models.networks import refuse_wrong_kind
     from evalkit.models.tails import behind, load_tail
     from evalkit.models.weights import read_config
 

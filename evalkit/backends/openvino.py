@@ -71,8 +71,9 @@ def open_network(settings: ModelSettings, files: ModelFiles, runtime: Runtime) -
     """Compile the converted network, with as many streams as threads."""
     import openvino
 
+    from evalkit.models.inputs import load_inputs
     from evalkit.models.local import TokenizedNetwork
-    from evalkit.models.networks import load_inputs, refuse_wrong_kind
+    from evalkit.models.networks import refuse_wrong_kind
     from evalkit.models.tails import behind, load_tail
     from evalkit.models.weights import read_config
 

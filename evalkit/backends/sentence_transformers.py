@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from evalkit.backends.libraries import (
     CheckedModel,
     as_scores,
+    follow_files,
     library_model,
     quiet,
     refuse_stripping,
@@ -186,7 +187,7 @@ def _transformer(model: CheckedModel, task: str) -> Any:
     output, name = OUTPUTS["embedder" if model.settings.modules else model.settings.kind]
     given = {"trust_remote_code": model.settings.trust_remote_code, "local_files_only": True}
     with quiet("sentence_transformers"):
-        return Transformer(
+        transformer = Transformer(
             str(model.folder),
             transformer_task=task,
             model_kwargs={"dtype": model.dtype, **given},
@@ -196,6 +197,8 @@ def _transformer(model: CheckedModel, task: str) -> Any:
             module_output_name=name,
             do_lower_case=model.settings.lower_case,
         )
+    follow_files(model, transformer)
+    return transformer
 
 
 def _load_old_cross_encoder(model: CheckedModel) -> Any:
@@ -203,7 +206,7 @@ def _load_old_cross_encoder(model: CheckedModel) -> Any:
     from sentence_transformers import CrossEncoder
 
     with quiet("sentence_transformers"):
-        return CrossEncoder(
+        cross_encoder = CrossEncoder(
             str(model.folder),
             max_length=model.inputs.max_length,
             device=str(model.device),
@@ -212,6 +215,8 @@ def _load_old_cross_encoder(model: CheckedModel) -> Any:
             local_files_only=True,
             default_activation_function=torch.nn.Identity(),
         )
+    follow_files(model, cross_encoder)
+    return cross_encoder
 
 
 def _old_transformer(model: CheckedModel) -> Any:
@@ -220,7 +225,7 @@ def _old_transformer(model: CheckedModel) -> Any:
 
     given = {"trust_remote_code": model.settings.trust_remote_code, "local_files_only": True}
     with quiet("sentence_transformers"):
-        return Transformer(
+        transformer = Transformer(
             str(model.folder),
             max_seq_length=model.inputs.max_length,
             do_lower_case=model.settings.lower_case,
@@ -228,6 +233,8 @@ def _old_transformer(model: CheckedModel) -> Any:
             tokenizer_args=dict(given),
             config_args=given,
         )
+    follow_files(model, transformer)
+    return transformer
 
 
 def _load_old_embedder(model: CheckedModel) -> Any:

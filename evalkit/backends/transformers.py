@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from evalkit.backends.libraries import CheckedModel, library_model, refuse_parts, refuse_truncation, within_memory
 from evalkit.models.interfaces import RunnableModel, Runtime
-from evalkit.models.networks import load_tokenizer, load_weights, quiet_transformers
+from evalkit.models.networks import load_weights
 from evalkit.models.settings import ModelSettings
+from evalkit.models.tokenizers import load_tokenizer, share_padding
 from evalkit.records import Role
 
 NAME = "transformers"
@@ -142,8 +143,8 @@ def open_card_model(model: CheckedModel) -> CardCrossEncoder | CardEmbedder:
     network, _ = load_weights(AutoModelForSequenceClassification if pairs else AutoModel, settings, model.folder)
     network.eval().to(device=model.device, dtype=model.dtype)
     prompts: dict[Role, str] = {"query": settings.query_prompt, "document": settings.document_prompt}
-    with quiet_transformers():
-        tokenizer = load_tokenizer(settings, model.folder)
+    tokenizer = load_tokenizer(settings, model.folder)
+    share_padding(network, tokenizer)
     parts = network, tokenizer, prompts, model.inputs.max_length
     if pairs:
         return CardCrossEncoder(*parts)

@@ -327,7 +327,7 @@ _PROBED: dict[str, str | None] = {}  # in this process, by the content of the fi
 
 
 def _probe(settings: ModelSettings, folder: Path) -> str | None:
-    from evalkit.models.networks import load_tokenizer
+    from evalkit.models.tokenizers import load_tokenizer
 
     try:
         tokenizer = load_tokenizer(settings, folder)

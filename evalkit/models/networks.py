@@ -15,7 +15,6 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     MT5EncoderModel,
     T5EncoderModel,
     UMT5EncoderModel,
@@ -27,7 +26,6 @@ from evalkit.models.parts import network_output, parts_within
 from evalkit.models.pooling import pool
 from evalkit.models.settings import ModelSettings
 from evalkit.models.tails import Tail
-from evalkit.models.tokenization import InputBuilder
 from evalkit.models.weights import read_config
 
 # weights of what pretraining has and no recipe here: heads of language models, poolers; and buffers that are computed anyway
@@ -103,30 +101,6 @@ class WholeNetwork(torch.nn.Module):
             self.network(input_ids=input_ids, attention_mask=attention_mask, **others), attention_mask, **pooled
         )
         return output
-
-
-def load_inputs(settings: ModelSettings, folder: Path) -> InputBuilder:
-    """Return what builds an encoder's inputs with the model's own tokenizer."""
-    return InputBuilder.create(load_tokenizer(settings, folder), settings, position_limit(settings, folder))
-
-
-def load_tokenizer(settings: ModelSettings, folder: Path) -> Any:
-    """Return the model's own tokenizer.
-
-    Raises EvalkitError where its files are damaged or missing: transformers may then make one up that knows no words.
-    """
-    read_config(folder)  # which says what is wrong with a folder that is no model at all
-    with quiet_transformers(), reporting_load_errors(f"{folder}: the tokenizer can't be loaded"):
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
-    if len(tokenizer) <= len(tokenizer.all_special_tokens):
-        raise EvalkitError(
-            f"{folder} has no tokenizer (tokenizer.json or a vocabulary): copy it from the model's origin"
-        )
-    if tokenizer.pad_token_id is None:
-        raise EvalkitError(
-            f"{folder}: the tokenizer has no padding token; name one as pad_token in tokenizer_config.json"
-        )
-    return tokenizer
 
 
 def load_network(settings: ModelSettings, folder: Path) -> CrossEncoderNetwork | EmbedderNetwork:

@@ -60,6 +60,7 @@ class InputBuilder:
 
     `single` and `pair` are the tokenizer's templates; `pair` is None where it can't encode pairs. `unpooled` are the tokens of
     each role's prompt, with the special ones before it, where these are left out of a text's vector; None where they are not.
+    `findings` are what a reader of the scores should know of the tokenizer.
     """
 
     tokenizer: Any
@@ -72,6 +73,7 @@ class InputBuilder:
     with_types: bool
     keep_left: bool
     unpooled: Mapping[Role, int] | None = None
+    findings: tuple[str, ...] = ()
 
     @classmethod
     def create(cls, tokenizer: Any, settings: ModelSettings, longest: int | None) -> InputBuilder:
