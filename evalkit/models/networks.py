@@ -13,6 +13,7 @@ import transformers
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from evalkit.errors import EvalkitError, WrongWeightsError
+from evalkit.models.consent import guarded_by
 from evalkit.models.settings import ModelSettings, Pooling
 from evalkit.models.tokenization import InputBuilder
 from evalkit.models.weights import read_config
@@ -76,7 +77,11 @@ def load_tokenizer(settings: ModelSettings, folder: Path) -> Any:
     Raises EvalkitError where its files are damaged or missing: transformers may then make one up that knows no words.
     """
     read_config(folder)  # which says what is wrong with a folder that is no model at all
-    with quiet_transformers(), reporting_load_errors(f"{folder}: the tokenizer can't be loaded"):
+    with (
+        guarded_by(settings, folder),
+        quiet_transformers(),
+        reporting_load_errors(f"{folder}: the tokenizer can't be loaded"),
+    ):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise EvalkitError(
@@ -140,13 +145,17 @@ def position_limit(settings: ModelSettings, folder: Path) -> int | None:
 
 def load_config(settings: ModelSettings, folder: Path) -> Any:
     """Return the configuration in config.json, with what transformers adds."""
-    with reporting_load_errors(str(folder / "config.json")):
+    with guarded_by(settings, folder), reporting_load_errors(str(folder / "config.json")):
         return AutoConfig.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
 
 
 def load_weights(auto: Any, settings: ModelSettings, folder: Path, **options: Any) -> tuple[Any, dict[str, Any]]:
     """Return a network of transformers' class `auto` with the folder's weights, and transformers' report on them."""
-    with quiet_transformers(), reporting_load_errors(f"{folder}: the weights can't be loaded"):
+    with (
+        guarded_by(settings, folder),
+        quiet_transformers(),
+        reporting_load_errors(f"{folder}: the weights can't be loaded"),
+    ):
         network, report = auto.from_pretrained(
             folder,
             use_safetensors=None if settings.allow_pickle else True,
