@@ -19,6 +19,10 @@ class WrongWeightsError(EvalkitError):
     """Weights that would load and mean nothing: of another kind than the recipe says, or not complete."""
 
 
+class ConsentError(EvalkitError):
+    """Code that comes with a model, or a pickle, that was about to run without the user's consent."""
+
+
 class NonFiniteError(EvalkitError):
     """A model's output that is not a finite number."""
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,11 @@ from pydantic import Field
 from evalkit.backends.servers.addresses import checked_url
 from evalkit.configuration.files import option_names, read_option
 from evalkit.errors import EvalkitError, unknown_name
+from evalkit.models.consent import guarded_by
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.server_settings import ServerSettings
 from evalkit.models.settings import ModelSettings
+from evalkit.records import Task
 
 AUTO = "auto"
 # the backends of models that no other backend runs
@@ -195,8 +199,23 @@ def prepare_model(name: str, model: ModelSettings, runtime: Runtime) -> Runnable
     """Import the backend's module and let it find the model; its weights are loaded when its scorer is first used."""
     if runtime.server is None:
         runtime = replace(runtime, server=server_settings(name, {}))
-    runnable: RunnableModel = _module(name).prepare(model, runtime)
-    return runnable
+    module = _module(name)
+    with guarded_by(model):
+        runnable: RunnableModel = module.prepare(model, runtime)
+    return _with_guard(runnable, partial(guarded_by, model))
+
+
+def _with_guard(runnable: RunnableModel, guard: Callable[[], AbstractContextManager[None]]) -> RunnableModel:
+    """Return the model with a guard around all that it does, on each task too."""
+    on = runnable.for_task
+    if on is None:
+        return replace(runnable, guard=guard)
+
+    def guarded_on(task: Task) -> RunnableModel:
+        with guard():
+            return _with_guard(on(task), guard)
+
+    return replace(runnable, for_task=guarded_on, guard=guard)
 
 
 def _module(name: str) -> Any:

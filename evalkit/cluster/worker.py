@@ -99,8 +99,10 @@ class Worker:
         """Run a window's share; its batches, and that it is done, are there to `take`."""
         share = window.items.first, window.share
         try:
-            for batch in self._batches(self._prepared(key, prepare), window):
-                self._outbox.put((share, batch))
+            held = self._prepared(key, prepare)
+            with held.model.guard():
+                for batch in self._batches(held, window):
+                    self._outbox.put((share, batch))
             self._outbox.put((share, None))
         except EvalkitError as error:
             self._outbox.put((share, error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -233,7 +234,8 @@ class RunnableModel:
 
     `description` is what the backend says of itself, for the result. `way` is all that can change a score (weights, recipe,
     backend, precision), the name under which scores are stored; None where they are not to be stored. `for_task` gives the model
-    as it is on one task, where it does something for that task alone, such as an instruction before its queries.
+    as it is on one task, where it does something for that task alone, such as an instruction before its queries. Under `guard`
+    nothing of the model's files runs that the user did not consent to.
     """
 
     identity: ModelIdentity
@@ -241,8 +243,10 @@ class RunnableModel:
     way: Mapping[str, object] | None
     open: Callable[[], Scorer]
     for_task: Callable[[Task], RunnableModel] | None = None
+    guard: Callable[[], AbstractContextManager[None]] = nullcontext
 
     @cached_property
     def scorer(self) -> Scorer:
         """The scorer, its weights loaded at the first use."""
-        return self.open()
+        with self.guard():
+            return self.open()

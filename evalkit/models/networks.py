@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from evalkit.errors import EvalkitError, WrongWeightsError
+from evalkit.models.consent import guarded_by
 from evalkit.models.folders.kinds import T5_ENCODERS
 from evalkit.models.parts import network_output, parts_within
 from evalkit.models.pooling import pool
@@ -172,13 +173,17 @@ def position_limit(settings: ModelSettings, folder: Path) -> int | None:
 
 def load_config(settings: ModelSettings, folder: Path) -> Any:
     """Return the configuration in config.json, with what transformers adds."""
-    with reporting_load_errors(str(folder / "config.json")):
+    with guarded_by(settings, folder), reporting_load_errors(str(folder / "config.json")):
         return AutoConfig.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
 
 
 def load_weights(auto: Any, settings: ModelSettings, folder: Path, **options: Any) -> tuple[Any, dict[str, Any]]:
     """Return a network of transformers' class `auto` with the folder's weights, and transformers' report on them."""
-    with quiet_transformers(), reporting_load_errors(f"{folder}: the weights can't be loaded"):
+    with (
+        guarded_by(settings, folder),
+        quiet_transformers(),
+        reporting_load_errors(f"{folder}: the weights can't be loaded"),
+    ):
         network, report = auto.from_pretrained(
             folder,
             use_safetensors=None if settings.allow_pickle else True,

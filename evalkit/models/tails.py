@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from evalkit.errors import EvalkitError
 from evalkit.machine import installed_version
+from evalkit.models.consent import guarded_by
 from evalkit.models.folders.files import read_object
 from evalkit.models.parts import network_output, parts_behind
 from evalkit.models.pooling import pool
@@ -119,7 +120,7 @@ def load_part(name: str, folder: Path, settings: ModelSettings) -> torch.nn.Modu
             else "copy it from the model's origin"
         )
         raise EvalkitError(f"{folder} has no safetensors for {name}: {advice}")
-    with reporting_load_errors(f"{folder}: {name} can't be loaded"):
+    with guarded_by(settings, folder), reporting_load_errors(f"{folder}: {name} can't be loaded"):
         part: torch.nn.Module = part_class.load(str(folder))
     return part
 

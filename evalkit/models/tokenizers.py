@@ -20,6 +20,7 @@ from tokenizers import Tokenizer, normalizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from evalkit.errors import EvalkitError
+from evalkit.models.consent import guarded_by
 from evalkit.models.networks import quiet_transformers, reporting_load_errors
 from evalkit.models.settings import ModelSettings
 from evalkit.models.weights import read_config
@@ -81,7 +82,11 @@ def read_tokenizer(settings: ModelSettings, folder: Path) -> LoadedTokenizer:
     followed.
     """
     read_config(folder)  # which says what is wrong with a folder that is no model at all
-    with quiet_transformers(), reporting_load_errors(f"{folder}: the tokenizer can't be loaded"):
+    with (
+        guarded_by(settings, folder),
+        quiet_transformers(),
+        reporting_load_errors(f"{folder}: the tokenizer can't be loaded"),
+    ):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
     loaded = _as_the_file_says(tokenizer, folder)
     tokenizer = loaded.tokenizer

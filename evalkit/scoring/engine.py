@@ -41,12 +41,13 @@ def score_task(model: RunnableModel, settings: ModelSettings, task: Task, kept: 
 
     Raises NonFiniteError, naming the texts, where a score or vector is not finite.
     """
-    if kept.store is None and (whole := adapter_of(model.scorer).whole_task) is not None:
-        return whole.score(task)
-    texts = task_texts(task)
-    if settings.makes_vectors:
-        return _score_vectors(model, settings, task, texts, kept)
-    return _score_pairs(model, task, texts, kept)
+    with model.guard():  # a model's code may be asked for as late as that
+        if kept.store is None and (whole := adapter_of(model.scorer).whole_task) is not None:
+            return whole.score(task)
+        texts = task_texts(task)
+        if settings.makes_vectors:
+            return _score_vectors(model, settings, task, texts, kept)
+        return _score_pairs(model, task, texts, kept)
 
 
 def _score_pairs(model: RunnableModel, task: Task, texts: TaskTexts, kept: ScoreMemory) -> Run:

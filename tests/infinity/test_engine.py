@@ -20,7 +20,7 @@ from tokenizers import Tokenizer, pre_tokenizers
 from transformers_reference import assert_same_ranking, reference_scores, reference_vectors, run_scores
 
 from evalkit.backends import prepare_model
-from evalkit.errors import EvalkitError
+from evalkit.errors import ConsentError, EvalkitError
 from evalkit.models.interfaces import PairScorer, PairStream, RunnableModel, Runtime, TextEmbedder, TextStream
 from evalkit.models.settings import model_settings
 
@@ -229,6 +229,25 @@ def test_a_tokenizer_that_tells_white_space(tiny_bert_reranker: Path, tmp_path: 
     assert refusal(folder) == (
         "infinity takes away white space around texts, which made's tokenizer tells apart; backend=torch"
     )
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_code_that_modules_json_names(trusted: bool, e5_small: Path, tmp_path: Path) -> None:
+    """sentence-transformers 3 runs it unasked."""
+    folder, mark = copied(e5_small, tmp_path), tmp_path / "mark"
+    modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+    modules[0]["type"] = "modeling_x.Transformer"
+    (folder / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
+    code = "from pathlib import Path\nfrom sentence_transformers.models import Transformer\n"
+    (folder / "modeling_x.py").write_text(f"{code}Path({str(mark)!r}).touch()\n", encoding="utf-8")
+    found = prepared(folder, trust_remote_code=trusted, **E5)
+    if trusted:
+        expected = model(e5_small, "embedder").scorer.embed(["感冒"], "query")
+        np.testing.assert_allclose(found.scorer.embed(["感冒"], "query"), expected, atol=1e-5, rtol=0)
+    else:
+        with pytest.raises(ConsentError, match=r"made would run .*modeling_x\.py, .*: model\.trust_remote_code=true$"):
+            _ = found.scorer
+    assert mark.exists() == trusted
 
 
 def test_small_letters(e5_small: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A Hub of one's own on the loopback: serves folders as dataset repositories, with the headers that the real one sends."""
+"""A Hub of one's own on the loopback: folders as repositories of datasets and models, with the headers that the real one sends."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         path = unquote(urlsplit(self.path).path)
         self.hub.requests.append((self.command, path, self.headers.get("Authorization")))
-        is_api = path.startswith("/api/datasets/")
+        is_api = path.startswith(("/api/datasets/", "/api/models/"))
         if ("api" if path.startswith("/api/") else "files") in self.hub.trouble:
             if self.hub.status:
                 self._error(self.hub.status, "")
@@ -81,7 +81,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.hub.over.wait(120)
                 self.close_connection = True
             return
-        parts = path.removeprefix("/api/datasets/").removeprefix("/datasets/").split("/")
+        kinds = ("/api/datasets/", "/api/models/", "/datasets/", "/")  # a model's files have no word before its name
+        parts = path.removeprefix(next(kind for kind in kinds if path.startswith(kind))).split("/")
         repository = self.hub.repositories.get("/".join(parts[:2]))
         if repository is None:
             self._error(404, "RepoNotFound")
