@@ -131,10 +131,21 @@ class Task(TaskIdentity):
     settings: Mapping[str, Any] = field(default_factory=dict, compare=False)
     deviations: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
+    def __repr__(self) -> str:
+        """Name the data in one line, whatever their texts are."""
+        sizes = f"{self.statistics.queries:,} queries, {self.statistics.pairs:,} pairs"
+        return f"Task({self.name!r}, {sizes}, {self.source!r}, fingerprint {self.fingerprint[:12]})"
+
     @property
     def identity(self) -> TaskIdentity:
         """The task without its requests."""
         return TaskIdentity(**{one.name: getattr(self, one.name) for one in fields(TaskIdentity)})
+
+
+IN_MEMORY = "in-memory"
+"""The backend of objects that the user has in memory."""
+UNIDENTIFIED = "unidentified-"
+"""How the revision of such an object begins where the user gives it no identity; what follows no other one has."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from evalkit.backends.in_memory import class_name
 from evalkit.backends.libraries import (
     CheckedModel,
     follow_files,
@@ -193,10 +194,9 @@ def complete(settings: ModelSettings) -> ModelSettings:
 def _own_object(settings: ModelSettings, place: str) -> RunnableModel:
     """Return the model that an object is. What it is made of nobody here knows, so its scores are not stored."""
     found = _load_object(place)
-    module = type(found)
     description: Mapping[str, object] = {
         "name": NAME,
-        "class": f"{module.__module__}.{module.__qualname__}",
+        "class": class_name(found),
         "version": installed_version("langchain-core"),
     }
     scorer: PairScorer | TextEmbedder = (

@@ -46,7 +46,8 @@ def recorded_settings(model: Model, task: Task, protocol: str, measures: Sequenc
     """
     runtime, ray = model.runtime, model.ray
     return {
-        "model": model.settings.model_dump(mode="json"),
+        # what an object in memory does not say is not known, and no default of evalkit's
+        "model": model.settings.model_dump(mode="json", exclude_unset=model.find_object is not None),
         "task": dict(task.settings),
         "backend": backend_settings(model.backend, runtime.server),
         "protocol": protocol,

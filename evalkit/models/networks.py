@@ -164,7 +164,11 @@ def _refuse_labels(settings: ModelSettings, labels: int) -> None:
 
 def position_limit(settings: ModelSettings, folder: Path) -> int | None:
     """Return the most tokens that the network has positions for; None where its architecture has no such table."""
-    config = load_config(settings, folder)
+    return positions_of(load_config(settings, folder))
+
+
+def positions_of(config: Any) -> int | None:
+    """Return the most tokens that a network of this configuration has positions for; None where it has no such table."""
     positions: int | None = getattr(config, "max_position_embeddings", None)
     # RoBERTa and its kin count positions from the padding id + 1
     offset = config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet") else 0

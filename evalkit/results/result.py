@@ -125,6 +125,12 @@ class Result:
     first_stage: StageScores | None = None
     path: Path | None = field(default=None, compare=False)
 
+    def __repr__(self) -> str:
+        """Name model and task in one line, with the leading value as a fraction."""
+        value = f"{self.main_score} {self.scores[self.main_score]:.4f}"
+        place = "" if self.path is None else f", {str(self.path)!r}"
+        return f"Result({self.model.name!r} on {self.task.name!r}, {self.protocol}: {value}{place})"
+
     @property
     def queries(self) -> pd.DataFrame:
         """One row per query: its id, what it is like, and its values.
