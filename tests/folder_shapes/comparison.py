@@ -1,4 +1,4 @@
-"""One shape on one backend: equal to sentence-transformers' own loading of the folder, refused with a reason, or wrong."""
+"""A shape on a backend: equal to sentence-transformers' own loading of the folder, refused with a reason, or wrong."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import tempfile
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -25,7 +26,8 @@ from folder_shapes.shapes import SHAPES, Shape
 
 BACKENDS = ("torch", "openvino", "onnx", "sentence-transformers")
 TOLERANCE = 2e-5  # of the largest score
-EQUAL = "equal"
+EQUAL, REFUSED = "equal", "refused"
+SHORT = 160  # characters of a reason
 MADE_BY = ("folder_shapes/*.py", "real_models.py", "../evalkit/tasks/demo/*.jsonl")
 LONG = "长文 A long text about panda bears in China, 感冒发烧 and fever, mobile phones and batteries. " * 12
 GROUPS = (
@@ -104,7 +106,7 @@ def reference_scores(shape: Shape, folder: Path) -> NDArray[np.float32]:
     shape.adjust(model, folder)
     if not embeds:
         scores = model.predict(pairs(), activation_fn=torch.nn.Identity(), show_progress_bar=False)
-        return np.asarray(scores if scores.ndim == 1 else scores[:, shape.recipe["label"]], np.float32)
+        return np.asarray(scores if scores.ndim == 1 else scores[:, shape.recipe.get("label", 0)], np.float32)
     queries, documents = (list(texts) for texts in zip(*pairs(), strict=True))
     similarity = model.similarity_pairwise(model.encode_query(queries), model.encode_document(documents))
     return np.asarray(similarity, np.float32)
@@ -113,33 +115,63 @@ def reference_scores(shape: Shape, folder: Path) -> NDArray[np.float32]:
 def scores_of(shape: Shape, backend: str, cache_dir: Path) -> NDArray[np.float32]:
     """What evalkit makes of the folder."""
     model = evalkit.load_model(
-        shape.model, path=folder_of(shape), backend=backend, device="cpu", offline=True, cache_dir=cache_dir, **shape.recipe
+        shape.model,
+        path=folder_of(shape),
+        backend=backend,
+        device="cpu",
+        offline=True,
+        cache_dir=cache_dir,
+        **shape.recipe,
     )
     return np.asarray(evalkit.evaluate(model, task()).candidates["score"], np.float32)
 
 
-def outcome(shape: Shape, backend: str, cache_dir: Path) -> str:
-    """A cell of the table: `equal`, `refused: REASON`, or in capitals what must not be."""
+@dataclass(frozen=True)
+class Outcome:
+    """What came out of a shape on a backend: `equal`, `refused`, or in capitals what must not be; and the whole reason."""
+
+    verdict: str
+    reason: str = ""
+
+    @property
+    def cell(self) -> str:
+        """The table's cell: the verdict and the first words of the reason."""
+        return f"{self.verdict}: {_shortened(self.reason)}" if self.reason else self.verdict
+
+    def is_expected_of(self, shape: Shape, backend: str) -> bool:
+        """Whether it is equal, or refused for the reason that the shape names."""
+        word = shape.refused.get(backend)
+        if word is None:
+            return self.verdict == EQUAL
+        return self.verdict == REFUSED and word.lower() in self.reason.lower()
+
+
+def outcome(shape: Shape, backend: str, cache_dir: Path) -> Outcome:
+    """Run a shape on a backend, and compare."""
+    folder = folder_of(shape)
     try:
         scores = scores_of(shape, backend, cache_dir)
     except EvalkitError as error:
-        return f"refused: {told_shortly(str(error), folder_of(shape))}"
+        return Outcome(REFUSED, _without_places(str(error), folder))
     except Exception as error:
-        return f"FAILS: {type(error).__name__}: {' '.join(str(error).split())[:150]}"
+        return Outcome("FAILS", f"{type(error).__name__}: {_without_places(str(error), folder)}")
     try:
         expected = reference_of(shape)
     except Exception as error:
-        return f"RUNS, where sentence-transformers ends in {type(error).__name__}"
+        return Outcome("RUNS", f"where sentence-transformers ends in {type(error).__name__}")
     difference = float(np.abs(scores - expected).max() / np.abs(expected).max())
-    return EQUAL if difference <= TOLERANCE else f"DIFFERS by {difference:.0e} of the largest score"
+    return Outcome(EQUAL) if difference <= TOLERANCE else Outcome("DIFFERS", f"{difference:.0e} of the largest score")
 
 
-def told_shortly(message: str, folder: Path) -> str:
-    """The message without this machine's paths and versions, at most some words of it."""
+def _without_places(message: str, folder: Path) -> str:
+    """The message on one line, without this machine's paths and versions."""
     text = " ".join(message.replace(str(folder), "DIR").split())
-    text = re.sub(r"\b\d+\.\d+\.\d+(?:[+.]\w+)*", "N", text)
     text = re.sub(rf"{re.escape(tempfile.gettempdir())}\S*", "…", text)
-    return text if len(text) <= 200 else text[:200].rsplit(" ", 1)[0] + " …"
+    return re.sub(r"\b\d+\.\d+\.\d+(?:[+.]\w+)*", "N", text)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= SHORT else text[:SHORT].rsplit(" ", 1)[0] + " …"
 
 
 def named(name: str) -> Shape:

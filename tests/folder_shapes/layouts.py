@@ -1,4 +1,4 @@
-"""What lies around a network: modules.json with its subfolders, and settings, as older and newer sentence-transformers write them."""
+"""What lies around a network: modules.json with its subfolders, and settings, as sentence-transformers 3 and 6 write them."""
 
 from __future__ import annotations
 
@@ -126,9 +126,7 @@ def resave(folder: Path, model: Any = None) -> None:
     saved.rename(folder)
 
 
-def write_classifier(
-    folder: Path, architecture: str, spelling: str = "", *, labels: int = 1, **sizes: Any
-) -> None:
+def write_classifier(folder: Path, architecture: str, spelling: str = "", *, labels: int = 1, **sizes: Any) -> None:
     """A classifier of pairs as transformers saves it."""
     if "id2label" not in sizes:
         sizes["num_labels"] = labels

@@ -41,7 +41,7 @@ ARCHITECTURES = {
     "bert": Architecture("Bert", "bert"),
     "roberta": Architecture("Roberta", "roberta", OFFSET | {"type_vocab_size": 1}),
     "xlm-r": Architecture("XLMRoberta", "xlm-r", OFFSET | {"type_vocab_size": 1}),
-    "mpnet": Architecture("MPNet", "mpnet", OFFSET | {"relative_attention_num_buckets": 8}),
+    "mpnet": Architecture("MPNet", "mpnet", OFFSET),
     "distilbert": Architecture(
         "DistilBert", "distilbert",
         {"dim": HIDDEN, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, "max_position_embeddings": POSITIONS},

@@ -116,7 +116,11 @@ def write_adapter(folder: Path) -> None:
     tensors |= {f"{target}.lora_B.weight": torch.full((HIDDEN, 4), 0.1) for target in targets}
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    config = {"peft_type": "LORA", "task_type": "FEATURE_EXTRACTION", "base_model_name_or_path": "google-bert/bert-base-cased"}
+    config = {
+        "peft_type": "LORA",
+        "task_type": "FEATURE_EXTRACTION",
+        "base_model_name_or_path": "google-bert/bert-base-cased",
+    }
     write_json(folder / "adapter_config.json", config | {"r": 4, "lora_alpha": 8, "target_modules": ["query"]})
     write_spelling(folder, "bert")
 

@@ -72,7 +72,9 @@ def _learnt(pieces: str, special: tuple[str, ...]) -> str:
         tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         tokenizer.decoder = decoders.WordPiece()
-        trainer: Any = trainers.WordPieceTrainer(vocab_size=VOCABULARY[pieces], special_tokens=[*known], show_progress=False)
+        trainer: Any = trainers.WordPieceTrainer(
+            vocab_size=VOCABULARY[pieces], special_tokens=[*known], show_progress=False
+        )
     elif pieces in ("bytes", "words"):
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -110,7 +112,7 @@ def _learnt(pieces: str, special: tuple[str, ...]) -> str:
 def write_spelling(folder: Path, family: str, **changes: Any) -> int:
     """Write the family's tokenizer and give the number of its tokens; `changes` are fields of tokenizer_config.json."""
     spelling = SPELLINGS[family]
-    special = {token: None for token in spelling.special.values()}
+    special = dict.fromkeys(spelling.special.values())
     tokenizer = Tokenizer.from_str(_learnt(spelling.pieces, tuple(special)))
     framing = [(token, tokenizer.token_to_id(token)) for token in special if token in spelling.single + spelling.pair]
     tokenizer.post_processor = processors.TemplateProcessing(spelling.single, spelling.pair, framing)
