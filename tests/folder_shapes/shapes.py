@@ -35,7 +35,8 @@ class Shape:
 
     `refused` maps a backend to a word of its reason; a backend that it lacks must equal sentence-transformers. `model` is
     evalkit's name where the files alone leave the kind open, `recipe` the settings that a user has to give. `adjust` is what the
-    reference needs to read the files as they stand. `unlike` names the shape with the same weights from whose scores these must differ.
+    reference needs to read the files as they stand. `unlike` names the shape with the same weights from whose scores these must
+    differ.
     """
 
     name: str

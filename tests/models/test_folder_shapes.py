@@ -1,4 +1,4 @@
-"""docs/models.md, cell by cell: each shape of folder equals sentence-transformers on each backend, or is refused with the reason."""
+"""docs/models.md, cell by cell: each shape of folder equals sentence-transformers, or is refused with the reason."""
 
 from __future__ import annotations
 
