@@ -28,7 +28,7 @@ BACKENDS = ("torch", "openvino", "onnx", "sentence-transformers")
 TOLERANCE = 2e-5  # of the largest score
 EQUAL, REFUSED = "equal", "refused"
 SHORT = 160  # characters of a reason
-MADE_BY = ("folder_shapes/*.py", "real_models.py", "../evalkit/tasks/demo/*.jsonl")
+MADE_BY = ("folder_shapes/[!_p]*.py", "real_models.py", "model_folders.py", "../evalkit/tasks/demo/*.jsonl")
 LONG = "长文 A long text about panda bears in China, 感冒发烧 and fever, mobile phones and batteries. " * 12
 GROUPS = (
     (("How to charge a mobile phone safely?",), (
