@@ -36,7 +36,7 @@ def convert_checked(
     Raises EvalkitError where the system can't convert it (a converter may fail in any way at an architecture that it does not
     know), and where what it made computes something else.
     """
-    network = load_network(settings, folder)
+    network = load_network(settings, folder).float()  # a checkpoint in bf16 is fp32 from here on, as on torch
     share_padding(network, inputs.tokenizer)
     batches = [inputs.example(), inputs.example(PROBE[:9], PROBE * 3, PROBE[:2])]
     with torch.inference_mode():
@@ -56,6 +56,11 @@ def convert_checked(
             raise EvalkitError(f"backend={system} can't run {settings.name}: {reason}{other}") from error
     for batch, right, ours in zip(batches, expected, found, strict=True):
         difference = _difference(right, ours, batch["attention_mask"].numpy())
+        if not np.isfinite(difference):
+            raise EvalkitError(
+                f"backend={system} can't run {settings.name}: its output is no number where torch's is one (padding in the sliding "
+                f"windows of a network's attention is one cause){other}"
+            )
         if not difference <= TOLERANCE:
             raise EvalkitError(
                 f"backend={system} computes {settings.name} otherwise than torch: its output differs by {difference:.1e} of the "

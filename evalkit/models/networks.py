@@ -114,6 +114,7 @@ def load_network(settings: ModelSettings, folder: Path) -> CrossEncoderNetwork |
     refuse_wrong_kind(settings, config)
     network, report = load_weights(_auto_class(settings, config), settings, folder)
     refuse_incomplete(settings, folder, report)
+    network.config.use_cache = False  # a decoder's keys and values are for the next token, and there is none
     if settings.kind == "cross-encoder" and not settings.modules:
         _refuse_labels(settings, network.config.num_labels)  # two where config.json is silent
         return CrossEncoderNetwork(network, settings.label or 0).eval()

@@ -204,14 +204,18 @@ def _prompt_tokens(tokenizer: Any, settings: ModelSettings) -> dict[Role, int]:
 def choose_length(settings: ModelSettings, longest: int | None, tokenizer_limit: int) -> int:
     """Return the most tokens of an input: the recipe's, else as many as the network and the tokenizer bear.
 
-    Raises EvalkitError where the recipe asks for more than they do, and where nothing sets a bound.
+    A recipe's length goes before the tokenizer's, which is no table that could end, as in sentence-transformers. Raises
+    EvalkitError where the recipe asks for more positions than the network has, and where nothing sets a bound.
     """
-    limits = [limit for limit in (settings.max_length, longest, tokenizer_limit) if limit]
-    max_length = min(limits)
-    if settings.max_length and max_length < settings.max_length:
-        raise EvalkitError(
-            f"model.max_length={settings.max_length} is more than {settings.name} can read: at most {max_length} tokens"
-        )
+    if settings.max_length:
+        if longest and longest < settings.max_length:
+            raise EvalkitError(
+                f"model.max_length={settings.max_length} is more than {settings.name} can read: at most {longest} tokens, where "
+                "its "
+                f"table of positions ends; model.max_length={longest}"
+            )
+        return settings.max_length
+    max_length = min(limit for limit in (longest, tokenizer_limit) if limit)
     if max_length > LONGEST:
         raise EvalkitError(
             f"neither {settings.name} nor its tokenizer says how long a text it can read: set model.max_length"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -410,9 +410,17 @@ FILES = (
     Shape("pretrained", "leftover heads and pooler of the pretraining (reported)", "embedder", odd.write_pretrained),
     Shape(
         "masked-language-model",
-        "…ForMaskedLM without modules.json (head reported)",
+        "…ForMaskedLM without modules.json, said to be an embedder (head reported)",
         "embedder",
         partial(write_network, architecture="roberta", head="ForMaskedLM"),
+        model="local-embedder",
+    ),
+    refused(
+        "masked-language-model-unsaid",
+        "…ForMaskedLM without modules.json: an embedder, or SPLADE",
+        "embedder",
+        partial(write_network, architecture="roberta", head="ForMaskedLM"),
+        "kind",
     ),
     Shape("bf16", "weights in bf16", "embedder", odd.in_bf16(write_embedder)),
     Shape("shards", "weights in two files", "embedder", odd.sharded(write_embedder)),
@@ -450,7 +458,7 @@ FILES = (
         "more tokens than rows in the table of words",
         "embedder",
         partial(write_embedder, vocab_size=900),
-        "vocab",
+        "rows",
     ),
     Shape(
         "xlm-r-prefix",
@@ -493,7 +501,7 @@ FILES = (
         "a classifier, said to be an embedder: its head would be lost",
         "embedder",
         classifier(architecture="bert"),
-        "classifier",
+        "head",
         model="local-embedder",
     ),
 )
@@ -605,8 +613,32 @@ CLASSIFIERS = (
         "a cross-encoder of modules: ModernBERT, CLS pooling, Dense, LayerNorm, Dense (as ettin)",
         odd.write_reranker_of_parts,
     ),
-    reranker("judge", "a language model with LogitScore: yes less no", odd.write_judge),
-    reranker("judge-one-token", "LogitScore of one token", partial(odd.write_judge, false_token=False), unlike="judge"),
-    reranker("judge-chat", "LogitScore with a chat template", partial(odd.write_judge, chat=True), unlike="judge"),
+    refused("judge", "a language model with LogitScore: yes less no", "cross-encoder", odd.write_judge, "LogitScore"),
+    refused(
+        "judge-one-token",
+        "LogitScore of one token",
+        "cross-encoder",
+        partial(odd.write_judge, false_token=False),
+        "LogitScore",
+    ),
+    refused(
+        "judge-chat",
+        "LogitScore with a chat template",
+        "cross-encoder",
+        partial(odd.write_judge, chat=True),
+        "LogitScore",
+    ),
 )
-SHAPES: tuple[Shape, ...] = (*POOLING, *SETTINGS, *MODULES, *ENCODERS, *FILES, *CLASSIFIERS)
+# where a system can't run an architecture, with a word of the reason: OpenVINO's attention gives no number for a row that is all
+# padding within a sliding window, and neither converter knows all operations
+NO_NUMBER, NO_OPERATION = {"openvino": "no number"}, {"openvino": "can't run"}
+LIMITED: Mapping[str, Mapping[str, str]] = {
+    **dict.fromkeys(("modernbert", "modernbert-cls", "modernbert-classifier", "modernbert-classifier-mean"), NO_NUMBER),
+    **dict.fromkeys(("modular", "gemma3", "gemma3-classifier"), NO_NUMBER),
+    "gemma3-bidirectional": {**NO_OPERATION, "onnx": "can't run"},
+    "t5-classifier": NO_OPERATION,
+}
+SHAPES: tuple[Shape, ...] = tuple(
+    replace(shape, refused={**shape.refused, **LIMITED.get(shape.name, {})})
+    for shape in (*POOLING, *SETTINGS, *MODULES, *ENCODERS, *FILES, *CLASSIFIERS)
+)

@@ -113,6 +113,8 @@ def refuse_changed(backend: str, settings: ModelSettings, *fields: str) -> None:
     if settings.name not in option_names("model"):
         return
     own = read_model(settings.name)
+    if own.hub_id != settings.hub_id:  # a folder of the user's own that has a model's name
+        return
     for field in fields:
         known = own.hub_id is not None or field != "pooling"
         if known and getattr(settings, field) != getattr(own, field):

@@ -132,12 +132,12 @@ class FolderFiles:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """A classifier's labels, by number: one where config.json is silent about them."""
+        """A classifier's labels, by number; empty where config.json is silent, as transformers writes it where they are two."""
         named = self.config.get("id2label")
         if isinstance(named, Mapping) and named:
             return tuple(str(named[key]) for key in sorted(named, key=str))
         count = self.config.get("num_labels", self.config.get("_num_labels"))
-        return tuple(f"LABEL_{number}" for number in range(count)) if isinstance(count, int) and count > 0 else ("",)
+        return tuple(f"LABEL_{number}" for number in range(count)) if isinstance(count, int) and count > 0 else ()
 
     @property
     def code(self) -> Mapping[str, str]:

@@ -26,7 +26,7 @@ LAYERWISE = {
     "LayerWiseMiniCPMForCausalLM": "bge-reranker-v2-minicpm-layerwise",
     "CostWiseGemmaForCausalLM": "bge-reranker-v2.5-gemma2-lightweight",
 }
-ASK = "model=local-embedder, local-cross-encoder or local-llm-reranker with model.path=FOLDER says which"
+ASK = "model.kind=embedder, cross-encoder or llm-reranker says which"
 
 
 def find_kind(files: FolderFiles) -> tuple[str, str]:

@@ -286,7 +286,7 @@ def refuse_causal_first_token(files: FolderFiles, pooling: str) -> None:
     """Raise WrongWeightsError where the first token's vector, which has read nothing of a text, would stand for it."""
     if "cls" in pooling.split("+") and is_causal(files) and not reads_both_ways(files):
         raise WrongWeightsError(
-            f"{files.folder} is a {files.model_type}, which reads from left to right: its first token (pooling cls) has seen "
+            f"{files.folder} is a {files.model_type}, a causal network: its first token (pooling cls) has seen "
             "nothing of "
             "the text; model.pooling=last or mean decides otherwise"
         )

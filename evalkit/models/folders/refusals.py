@@ -23,7 +23,6 @@ def refuse_files(files: FolderFiles, kind: str, *, label: int | None, trusts_cod
 
     With `trusts_code` the architecture is the model's own Python code, where it has some, and nothing is known of it.
     """
-    _refuse_formats(files)
     if not (trusts_code and files.code):
         _refuse_ignored_directions(files)
     if kind == "embedder":
@@ -32,7 +31,8 @@ def refuse_files(files: FolderFiles, kind: str, *, label: int | None, trusts_cod
         _refuse_labels(files, label)
 
 
-def _refuse_formats(files: FolderFiles) -> None:
+def refuse_formats(files: FolderFiles) -> None:
+    """Raise EvalkitError for adapters, with or without the weights that they belong to, and for weights that no backend loads."""
     whole = any(name in files.names for name in FULL_WEIGHTS)
     if "adapter_config.json" in files.names:
         if whole:
@@ -99,7 +99,7 @@ def _refuse_labels(files: FolderFiles, label: int | None) -> None:
             "it is no "
             "reranker"
         )
-    if label is not None and label >= len(labels):
+    if label is not None and labels and label >= len(labels):
         raise EvalkitError(f"model.label={label}: {files.folder} has {len(labels)} labels, numbered from 0")
     if len(labels) > 1 and label is None:
         raise WrongWeightsError(

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from evalkit.errors import EvalkitError
+from evalkit.models.choosing import UNNAMED
 from evalkit.models.folders.files import FolderFiles, read_folder
 from evalkit.models.folders.kinds import find_kind, refuse_other_kinds
 from evalkit.models.folders.recipes import FolderRecipe, plain_parts, read_recipe, refuse_causal_first_token
-from evalkit.models.folders.refusals import refuse_files
+from evalkit.models.folders.refusals import refuse_files, refuse_formats
 from evalkit.models.settings import ModelSettings, refuse_ignored
 
 StatedBy = Literal["user", "file"]
@@ -56,6 +57,7 @@ def resolve(settings: ModelSettings, stated: Mapping[str, StatedBy], folder: Pat
     Raises EvalkitError, before any weights load, for what the folder's files leave open and for what can't be honoured.
     """
     files = read_folder(folder)
+    refuse_formats(files)
     kind: str = settings.kind
     kind_origin = _speaker(stated.get("kind"), settings)
     if kind == "auto":
@@ -67,6 +69,8 @@ def resolve(settings: ModelSettings, stated: Mapping[str, StatedBy], folder: Pat
     fields = {name: one.value for name, one in found.fields.items() if name not in stated}
     if kind == "llm-reranker" and "truncation" not in stated:
         fields["truncation"] = "only_second"
+    if settings.name in UNNAMED:
+        fields["name"] = (settings.hub_id or "").rpartition("/")[2] if not settings.path else folder.resolve().name
     resolved = ModelSettings.model_validate({**settings.model_dump(), **fields, "kind": kind})
     resolved = resolved.model_copy(update={"modules": plain_parts(resolved.modules, resolved.similarity, kind)})
     refuse_files(files, kind, label=resolved.label, trusts_code=resolved.trust_remote_code)
@@ -106,6 +110,7 @@ def compare_with_folder(settings: ModelSettings, folder: Path) -> tuple[str, ...
     Raises EvalkitError for a folder that holds what would be scored wrong in silence.
     """
     files = read_folder(folder)
+    refuse_formats(files)
     refuse_other_kinds(files)
     refuse_files(files, settings.kind, label=settings.label, trusts_code=settings.trust_remote_code)
     try:
