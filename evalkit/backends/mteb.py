@@ -213,7 +213,7 @@ def _report_other_tokens(model: Any, settings: ModelSettings, folder: Path | Non
     from huggingface_hub import try_to_load_from_cache
     from transformers import PreTrainedTokenizerBase
 
-    from evalkit.models.tokenizers import FILE, log_findings, tokens_besides_file
+    from evalkit.models.tokenizers import FILE, report_once, tokens_besides_file
 
     inner = getattr(model, "model", model)
     first = inner._first_module() if hasattr(inner, "_first_module") else inner
@@ -225,7 +225,7 @@ def _report_other_tokens(model: Any, settings: ModelSettings, folder: Path | Non
         folder = Path(cached).parent if isinstance(cached, str) else None
     finding = tokens_besides_file(tokenizer, folder) if folder else None
     if finding:
-        log_findings(settings, [f"{finding}; mteb's loader is run as it is"])
+        report_once(settings, [f"{finding}; mteb's loader is run as it is"])
 
 
 def _rank_by_logits(model: Any) -> None:

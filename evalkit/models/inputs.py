@@ -15,7 +15,7 @@ from evalkit.errors import EvalkitError
 from evalkit.models.networks import load_config, position_limit
 from evalkit.models.settings import ModelSettings
 from evalkit.models.tokenization import InputBuilder
-from evalkit.models.tokenizers import largest_id, log_findings, read_tokenizer
+from evalkit.models.tokenizers import largest_id, read_tokenizer, report_once
 from evalkit.models.weights import SAFE_WEIGHTS
 
 # how networks name the table of their tokens' vectors
@@ -43,7 +43,7 @@ def load_inputs(settings: ModelSettings, folder: Path) -> InputBuilder:
         *_equal_segments(config, inputs),
         *_other_padding(settings, config, loaded.tokenizer),
     )
-    log_findings(settings, findings)
+    report_once(settings, findings)
     return replace(inputs, findings=loaded.findings + findings)
 
 

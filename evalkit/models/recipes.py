@@ -12,11 +12,12 @@ from evalkit.models.bge_m3 import TextPairInputs, load_m3
 from evalkit.models.inputs import load_inputs, refuse_unknown_tokens
 from evalkit.models.language_models import load_language_model, load_layerwise, read_layerwise_config
 from evalkit.models.local import Inputs
-from evalkit.models.networks import WholeNetwork, load_config, load_network, position_limit
+from evalkit.models.networks import WholeNetwork, load_config, load_network, position_limit, refuse_wrong_kind
 from evalkit.models.prompted import PromptedInputs
 from evalkit.models.settings import ModelSettings
 from evalkit.models.tails import load_tail
 from evalkit.models.tokenizers import read_tokenizer, share_padding
+from evalkit.models.weights import read_config
 
 
 def load_recipe(settings: ModelSettings, folder: Path) -> tuple[Inputs, torch.nn.Module]:
@@ -43,6 +44,7 @@ def recipe_inputs(settings: ModelSettings, folder: Path) -> Inputs:
     if settings.kind == "bge-m3":
         texts = load_inputs(_encoder(settings), folder)
         return texts if settings.score == "dense" else TextPairInputs(texts)
+    refuse_wrong_kind(settings, read_config(folder))
     return load_inputs(settings, folder)
 
 

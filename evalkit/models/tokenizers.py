@@ -54,6 +54,8 @@ TEMPLATE_CLASSES = {
     "GPTNeoXTokenizer": (False, False),
 }
 TEMPLATE_SETTINGS = ("add_bos_token", "add_eos_token")
+# what else in tokenizer_config.json has transformers build another tokenizer than tokenizer.json's
+TOKEN_SETTINGS = (*TEMPLATE_SETTINGS, "add_prefix_space", "do_lower_case", "strip_accents", "tokenize_chinese_chars")
 SHOWN = 8  # ids of an example
 
 Encoded = tuple[tuple[int, ...], tuple[int, ...]]
@@ -100,7 +102,7 @@ def read_tokenizer(settings: ModelSettings, folder: Path) -> LoadedTokenizer:
         )
     if settings.lower_case:
         _read_small(tokenizer, folder)
-    log_findings(settings, loaded.findings)
+    report_once(settings, loaded.findings)
     return loaded
 
 
@@ -120,7 +122,7 @@ def _read_small(tokenizer: Any, folder: Path) -> None:
     )
 
 
-def log_findings(settings: ModelSettings, findings: Iterable[str]) -> None:
+def report_once(settings: ModelSettings, findings: Iterable[str]) -> None:
     """Log each finding on a model once in this process."""
     for finding in findings:
         _warn(f"{settings.name}: {finding}")
@@ -151,14 +153,14 @@ def follow_file(tokenizer: Any, folder: Path, *, lower_case: bool = False) -> tu
                 f"{folder / FILE} can't be followed: {type(tokenizer).__name__} makes {theirs} of {text!r}, the file {ours}; "
                 'say "tokenizer_class": "PreTrainedTokenizerFast" in tokenizer_config.json'
             )
-        findings += (f"{_other_tokens(tokenizer, compared.difference)}; the file's are used",)
+        findings += (f"{_other_tokens(tokenizer, folder, compared.difference)}; the file's are used",)
     return findings
 
 
 def tokens_besides_file(tokenizer: Any, folder: Path) -> str | None:
     """Return how a tokenizer that is not ours to set differs from tokenizer.json, as text; None where it does not."""
     compared = _compare(tokenizer, folder / FILE, lower_case=False)
-    return _other_tokens(tokenizer, compared.difference) if compared and compared.difference else None
+    return _other_tokens(tokenizer, folder, compared.difference) if compared and compared.difference else None
 
 
 def probe_ids(tokenizer: Any) -> list[list[int]]:
@@ -227,21 +229,29 @@ def _compare(tokenizer: Any, path: Path, *, lower_case: bool) -> _Comparison | N
     return _Comparison(backend, expected, with_types, tuple(findings), difference)
 
 
-def _other_tokens(tokenizer: Any, difference: tuple[str, str, str]) -> str:
+def _other_tokens(tokenizer: Any, folder: Path, difference: tuple[str, str, str]) -> str:
     text, theirs, ours = difference
-    return f"transformers' {type(tokenizer).__name__} makes other tokens than {FILE}: of {text!r} {theirs}, the file {ours}"
+    config = _tokenizer_config(folder)
+    said = ", ".join(f"{name}: {json.dumps(config[name])}" for name in TOKEN_SETTINGS if name in config)
+    why = f" (tokenizer_config.json says {said})" if said else ""
+    return f"transformers' {type(tokenizer).__name__} makes other tokens than {FILE}{why}: of {text!r} {theirs}, the file {ours}"
 
 
 def _template_settings(tokenizer: Any, folder: Path) -> dict[str, bool]:
     """Return add_bos_token and add_eos_token where tokenizer_config.json says one and the class has always put them into effect."""
-    try:
-        config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+    config = _tokenizer_config(folder)
     said = {name: config[name] for name in TEMPLATE_SETTINGS if isinstance(config.get(name), bool)}
     class_name = str(config.get("tokenizer_class") or type(tokenizer).__name__).removesuffix("Fast")
     defaults = TEMPLATE_CLASSES.get(class_name)
     return {**dict(zip(TEMPLATE_SETTINGS, defaults, strict=True)), **said} if said and defaults else {}
+
+
+def _tokenizer_config(folder: Path) -> dict[str, Any]:
+    try:
+        content = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # transformers has read it already, where it is there
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _file_backend(path: Path, tokenizer: Any, settings: dict[str, bool], *, lower_case: bool) -> Tokenizer:

@@ -97,7 +97,7 @@ LABEL = "model.label=NUMBER says which label's logit that is"
 @pytest.mark.parametrize("labels", [2, 3])
 def test_several_labels(folder: Path, labels: int) -> None:
     """transformers does not write the number down where it is two."""
-    config = BertConfig(vocab_size=30, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, num_labels=labels)
+    config = BertConfig(vocab_size=30_000, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, num_labels=labels)
     BertForSequenceClassification(config).save_pretrained(folder)
     assert refusal(folder) == f"made has {labels} labels; a cross-encoder for reranking has one score: " + LABEL
 

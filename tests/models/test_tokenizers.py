@@ -106,7 +106,10 @@ def test_tokens_that_transformers_would_make_otherwise_are_reported_once(
         assert loaded.findings == ()
         return
     (finding,) = loaded.findings
-    assert finding.startswith("transformers' XLMRobertaTokenizer makes other tokens than tokenizer.json: of 'How many")
+    assert finding.startswith(
+        "transformers' XLMRobertaTokenizer makes other tokens than tokenizer.json (tokenizer_config.json says add_prefix_space: "
+        "false): of 'How many doctors in 2023?' ["
+    )
     assert f"{str(theirs[:4])[:-1]}, " in finding
     assert "the file [0, 11249, 5941, 22072, " in finding
     assert [record.message for record in caplog.records] == [f"reported: {finding}"]
@@ -116,7 +119,9 @@ def test_settings_that_say_otherwise_than_tokenizer_json_are_reported(bert_by_cl
     loaded = read_tokenizer(MADE, bert_by_class)
     assert ids(loaded.tokenizer, "UPPER") == by_file(bert_by_class, "upper")
     assert len(loaded.findings) == 1
-    assert "BertTokenizer makes other tokens than tokenizer.json" in loaded.findings[0]
+    assert (
+        "makes other tokens than tokenizer.json (tokenizer_config.json says do_lower_case: false)" in loaded.findings[0]
+    )
 
 
 def test_what_else_the_files_say_stays(bert_by_class: Path, tmp_path: Path) -> None:
