@@ -50,7 +50,9 @@ class _Guard:
 
     def holds(self, spellings: Iterable[str]) -> bool:
         """Whether a file is the model's. An environment's libraries may lie below the folder of a model, and are not."""
-        return any(_depth(path, self.roots) > _depth(path, _libraries()) for path in spellings)
+        return any(
+            path.startswith(self.roots) and _depth(path, self.roots) > _depth(path, _libraries()) for path in spellings
+        )
 
     def allows(self, code: bool) -> bool:
         return self.code if code else self.pickles
@@ -95,7 +97,7 @@ def guarded(folders: Iterable[Path | str], *, code: bool, pickles: bool, model: 
     run, and again at the end, since libraries swallow exceptions.
     """
     places = [os.path.expanduser(place) for place in (*folders, *_caches())]
-    guard = _Guard(model, tuple(spelling for place in places for spelling in _spellings(place)), code, pickles)
+    guard = _Guard(model, _roots(places), code, pickles)
     stack = _stack.guards
     _enter(guard, stack)
     try:
@@ -138,10 +140,17 @@ def _leave(guard: _Guard, stack: list[_Guard]) -> None:
 
 def _hide_modules(guard: _Guard) -> None:
     """Take a model's code out of what is imported, so that it must run, and be refused, to be used again."""
-    for name, module in list(sys.modules.items()):
-        path = _file_of(module)
-        if path and name != "__main__" and (path in _consented or guard.holds((path,))):
-            _hidden_modules.setdefault(name, sys.modules.pop(name))
+    modules = dict(sys.modules)
+    libraries = {
+        name
+        for name, module in modules.items()
+        if "." not in name and (path := _file_of(module)) and path.startswith(_libraries()) and not guard.holds((path,))
+    }
+    for name in [name for name in modules if name.partition(".")[0] not in libraries and name != "__main__"]:
+        path = _file_of(modules[name])
+        if path and (path in _consented or guard.holds((path,))):
+            _hidden_modules.setdefault(name, modules[name])
+            sys.modules.pop(name, None)
 
 
 def _hide_classes(*, every: bool) -> None:
@@ -155,14 +164,15 @@ def _hide_classes(*, every: bool) -> None:
                 _hidden_classes.append((registry, key, registry.pop(key)))
 
 
-def _registries() -> Iterator[MutableMapping[Any, Any]]:
-    for name, module in list(sys.modules.items()):
-        if not name.startswith("transformers.models.auto."):
-            continue
-        for variable, value in list(vars(module).items()):
-            content = value if variable.startswith("REGISTERED_") else getattr(value, "_extra_content", None)
-            if isinstance(content, MutableMapping):
-                yield content
+def _registries() -> list[MutableMapping[Any, Any]]:
+    """Return transformers' tables of classes that were registered, of all its `Auto…` classes."""
+    modules = [module for name, module in list(sys.modules.items()) if name.startswith("transformers.models.auto.")]
+    found = [
+        value if variable.startswith("REGISTERED_") else getattr(value, "_extra_content", None)
+        for module in modules
+        for variable, value in list(vars(module).items())
+    ]
+    return [content for content in found if isinstance(content, dict)]
 
 
 def _came_with_a_model(value: Any) -> bool:
@@ -175,7 +185,9 @@ def _came_with_a_model(value: Any) -> bool:
 
 def _file_of(module: Any) -> str | None:
     path = getattr(module, "__dict__", {}).get("__file__")
-    return os.path.abspath(path) if isinstance(path, str) else None
+    if not isinstance(path, str):
+        return None
+    return path if os.path.isabs(path) else os.path.abspath(path)
 
 
 @cache
@@ -318,11 +330,14 @@ def _spellings(path: Path | str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((absolute, os.path.realpath(absolute))))
 
 
+def _roots(folders: Iterable[str]) -> tuple[str, ...]:
+    """Return what paths below the folders begin with."""
+    return tuple(spelling.rstrip(os.sep) + os.sep for folder in folders for spelling in _spellings(folder))
+
+
 def _depth(path: str, roots: Iterable[str]) -> int:
     """Return the length of the longest of the folders that the path lies in; -1 where it lies in none."""
-    return max(
-        (len(root) for root in roots if path == root or path.startswith(root.rstrip(os.sep) + os.sep)), default=-1
-    )
+    return max((len(root) for root in roots if path.startswith(root)), default=-1)
 
 
 @cache
@@ -331,4 +346,4 @@ def _libraries() -> tuple[str, ...]:
     places = sysconfig.get_paths()
     folders = [places[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     folders += [*site.getsitepackages(), site.getusersitepackages(), str(PACKAGE_FOLDER)]
-    return tuple(spelling for folder in folders for spelling in _spellings(folder))
+    return _roots(folders)

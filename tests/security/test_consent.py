@@ -78,6 +78,7 @@ def with_code(source: Path, folder: Path) -> Path:
         "        found = super().forward(*a, **k)\n"
         "        found.logits = -found.logits\n"
         "        return found\n"
+        "transformers.AutoModelForSequenceClassification.register(transformers.BertConfig, Own, exist_ok=True)\n"
     )
     (model / "own.py").write_text(marking(folder, body))
     return model
@@ -124,7 +125,7 @@ def test_a_loader_of_mtebs_from_the_hub(trusted: bool, folder: Path, tiny_bert_r
 
 
 def test_code_of_one_model_does_not_run_for_another(folder: Path, tiny_bert_reranker: Path) -> None:
-    """transformers gives a class that came with a model to every later model of the same configuration class."""
+    """transformers gives a class that was registered to every later model of the same configuration class."""
 
     def scores(model: Path, **fields: Any) -> Any:
         settings = model_settings({"name": "made", "path": str(model)} | fields)
@@ -264,13 +265,15 @@ def test_code_in_the_caches_of_models(folder: Path, monkeypatch: pytest.MonkeyPa
 def test_code_beside_the_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of another folder whose name begins alike, and of libraries in an environment that lies in the model's folder."""
     libraries = folder / "model" / ".venv" / "lib"
-    monkeypatch.setattr(consent, "_libraries", lambda: (str(libraries),))
+    monkeypatch.setattr(consent, "_libraries", lambda: (f"{libraries}/",))
     for place in (folder / "model-2", libraries):
         place.mkdir(parents=True)
         (place / "planted.py").write_text(marking(folder))
         with guarded([folder / "model"], code=False, pickles=False, model="made"):
-            by_exec(place / "planted.py")
+            by_name(place / "planted.py")
         (folder / "mark").unlink()
+        with guarded([folder / "model"], code=False, pickles=False, model="made"):
+            assert "planted" in sys.modules
 
 
 def test_a_guard_within_a_guard(folder: Path) -> None:
@@ -423,6 +426,29 @@ def test_code_that_runs_as_late_as_a_score(
     else:
         with pytest.raises(ConsentError, match=r"planted\.py"):
             score_task(found, settings, TASK)
+    assert (folder / "mark").exists() == trusted
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_code_that_runs_when_a_scorer_opens(trusted: bool, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where nothing is scored yet, as in doctor."""
+    model = folder / "model"
+    model.mkdir()
+    (model / "planted.py").write_text(marking(folder))
+
+    def open_scorer() -> Any:
+        swallowed(model / "planted.py")
+        return Network()
+
+    identity = ModelIdentity("made", "local/made", "1", "cross-encoder")
+    found = RunnableModel(identity, {"name": "made"}, None, open_scorer)
+    monkeypatch.setattr(backends, "_module", lambda _: SimpleNamespace(prepare=lambda *_: found))
+    settings = model_settings({"name": "made", "path": str(model), "trust_remote_code": trusted})
+    if trusted:
+        assert isinstance(prepare_model("torch", settings, Runtime()).scorer, Network)
+    else:
+        with pytest.raises(ConsentError, match=r"planted\.py"):
+            _ = prepare_model("torch", settings, Runtime()).scorer
     assert (folder / "mark").exists() == trusted
 
 
