@@ -12,7 +12,7 @@ from typing import Any
 
 from evalkit.backends import AUTO, backends_for, how_to_install, is_installed, read_backend
 from evalkit.configuration.files import option_names, read_option
-from evalkit.evaluation.certificates import verification
+from evalkit.evaluation.certificates import CODE_OF_ITS_OWN, verification
 from evalkit.evaluation.model_recipes import complete_recipe, recipe_fields, recipe_sheet, stated_fields
 from evalkit.models.choosing import choose_model
 from evalkit.models.interfaces import Runtime
@@ -94,7 +94,7 @@ def _model_row(entry: Entry) -> Cells:
         entry["kind"],
         f"{millions:.0f} M" if millions else "",
         entry["hub_id"] or "",
-        entry["verified"] or "",
+        (entry["verified"] or "").replace(CODE_OF_ITS_OWN, "own code"),  # the table is wide enough
         f"{mean:.2f} of {entry['published_tasks']}" if mean is not None else "",
         str(entry["figures"] or ""),
         ", ".join(entry["recipes"]),
@@ -178,7 +178,7 @@ def _described_row(entry: Entry) -> Cells:
 
 LISTS: Mapping[str, Listing] = {
     "models": Listing(
-        ("model", "kind", "parameters", "Hub id", "verified", "published MAP", "figures", "recipes", "backends"),
+        ("model", "kind", "size", "Hub id", "verified", "published MAP", "figures", "recipes", "backends"),
         model_entries,
         _model_row,
         _backends_of_kinds,

@@ -20,6 +20,7 @@ from evalkit.models.settings import ModelSettings
 from evalkit.records import RecipeField
 
 SUFFIX = ".certificate.json"
+CODE_OF_ITS_OWN = "code of its own"
 DOCUMENT = "certificates"
 """The key under which `evalkit certify` lists the certificates that it made."""
 
@@ -170,4 +171,4 @@ def verification(name: str, settings: ModelSettings, folders: Sequence[Path] = (
         return None if certificate is None else "yes"
     if certificate and certificate.source == "hub" and certificate.revision == settings.revision:
         return "yes"
-    return "no, code of its own" if settings.needs_remote_code else "no"
+    return f"no, {CODE_OF_ITS_OWN}" if settings.needs_remote_code else "no"

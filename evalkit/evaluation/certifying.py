@@ -115,7 +115,7 @@ def compare_with_certificate(model: Model, folders: Sequence[Path]) -> Certifica
     if found is None:
         return None
     _, certificate = found
-    return compare_files(model, certificate) + compare_scores(model, certificate, model.runnable)
+    return compare_files(model, certificate) + compare_golden_scores(model, certificate, model.runnable)
 
 
 def compare_files(model: Model, certificate: Certificate) -> CertificateComparison:
@@ -130,7 +130,7 @@ def compare_files(model: Model, certificate: Certificate) -> CertificateComparis
     return compared + _compare_tokens(model, certificate, inputs)
 
 
-def compare_scores(model: Model, certificate: Certificate, runnable: RunnableModel) -> CertificateComparison:
+def compare_golden_scores(model: Model, certificate: Certificate, runnable: RunnableModel) -> CertificateComparison:
     """Compare a model's scores with its certificate, in the run's own precision where that has a tolerance."""
     dtype = model.runtime.dtype
     if dtype not in TOLERANCES:
@@ -178,7 +178,7 @@ class CertificateGuard:
     certificate: Certificate
 
     def __call__(self, model: Model, runnable: RunnableModel) -> None:
-        compared = compare_scores(model, self.certificate, runnable)
+        compared = compare_golden_scores(model, self.certificate, runnable)
         refuse_differences(model, runnable, self.certificate, compared.differences)
         for line in compared.same:
             logger.info("%s is as certified: %s", model.settings.name, line)
@@ -293,8 +293,13 @@ def _compare_ids(
         return CertificateComparison(same=(f"token ids of {counted(len(found), 'input')}",))
     for place, (here, there) in enumerate(zip(found, certified, strict=False)):
         if here != there:
-            ids = f"{_shown(here)}, certified {_shown(there)}"
-            return CertificateComparison((f"token ids of {names[place % len(names)]}: {ids}",))
+            first = next(
+                (at for at, (one, other) in enumerate(zip(here, there, strict=False)) if one != other),
+                min(len(here), len(there)),
+            )
+            ids = f"{_shown(here[first:])}, certified {_shown(there[first:])}"
+            where = f" behind the first {first}" if first else ""
+            return CertificateComparison((f"token ids of {names[place % len(names)]}{where}: {ids}",))
     return CertificateComparison((f"token ids: {len(found)} lists, certified {len(certified)}",))
 
 
