@@ -279,8 +279,17 @@ def test_weights_from_the_hub_at_the_certified_revision_must_be_the_certified_on
     sound = program(*QUICK, *words, "--config-dir", "own")
     assert sound.code == 0, sound.stderr
     assert f"{HUB} is as certified" in sound.stderr
-    edit_weights(snapshot, other_weights)
     results = files_below(here / "results")
+    # as where the files are whole, and a library reads them otherwise than where the certificate was made
+    other = rewritten(here / "own", here, HUB, lambda content: content["scores"].update(values=[1.0, 2.0, 3.0]))
+    stopped = program(*QUICK, *words, "cache_dir=kept", "--config-dir", str(other))
+    assert stopped.code == 1
+    last = stopped.stderr.splitlines()[-1]
+    assert f"{HUB} differs from its certificate, so nothing was run: scores of the same weight files: " in last
+    assert " for 3.0000 (backend torch, fp32; tolerance" in last
+    info = json.loads(run_here("cache", "info", "--json", "--cache-dir", "kept").stdout)
+    assert sum(way["scores"] for way in info["ways"]) == 0
+    edit_weights(snapshot, other_weights)
     stopped = program(*QUICK, *words, "--config-dir", "own")
     assert stopped.code == 1
     last = stopped.stderr.splitlines()[-1]
@@ -293,24 +302,6 @@ def test_weights_from_the_hub_at_the_certified_revision_must_be_the_certified_on
         "weight files",
         "scores of other weight files",
     ]
-
-
-def test_the_scores_alone_stop_a_run_before_anything_is_scored(tiny_reranker: Path, here: Path) -> None:
-    """As where the files are whole, and a library reads them otherwise than where the certificate was made."""
-    hub_cache(here / "home", tiny_reranker)
-    (here / "own" / "model").mkdir(parents=True)
-    words = (f"model={HUB}", "offline=true", "device=cpu")
-    made = run_program(here, "certify", *words, "--folder", "own/model", HF_HOME=str(here / "home"))
-    assert made.code == 0, made.stderr
-    path = here / "own" / "model" / f"{HUB}.certificate.json"
-    edit_json(path, lambda content: content["scores"].update(values=[1.0, 2.0, 3.0]))
-    stopped = run_program(here, *QUICK, *words, "cache_dir=kept", "--config-dir", "own", HF_HOME=str(here / "home"))
-    assert stopped.code == 1
-    last = stopped.stderr.splitlines()[-1]
-    assert "so nothing was run: scores of the same weight files: " in last
-    assert " for 3.0000 (backend torch, fp32; tolerance" in last
-    info = run_program(here, "cache", "info", "--json", "--cache-dir", "kept")
-    assert sum(way["scores"] for way in json.loads(info.stdout)["ways"]) == 0
 
 
 def test_all_without_a_network_lists_the_reasons(here: Path) -> None:
