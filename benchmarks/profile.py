@@ -10,7 +10,8 @@ import openvino
 
 from evalkit.models.batches import pad_batch
 from evalkit.models.bert import compute_first_token_alone
-from evalkit.models.networks import load_inputs, load_network
+from evalkit.models.inputs import load_inputs
+from evalkit.models.networks import load_network
 from evalkit.models.settings import model_settings
 
 

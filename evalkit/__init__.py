@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from evalkit.api import compare_results, leaderboard, load_results, save_result
     from evalkit.cluster.settings import RaySettings
     from evalkit.errors import EvalkitError
-    from evalkit.evaluation.evaluate import Model, evaluate, load_model, load_task
+    from evalkit.evaluation.evaluate import Model, evaluate, load_model, load_task, wrap
     from evalkit.models.server_settings import ServerSettings
     from evalkit.records import Task
     from evalkit.results.result import Result
@@ -40,6 +40,7 @@ _PLACES = {
     "load_results": "evalkit.api",
     "load_task": "evalkit.evaluation.evaluate",
     "save_result": "evalkit.api",
+    "wrap": "evalkit.evaluation.evaluate",
 }
 __all__ = [
     "EvalkitError",
@@ -56,6 +57,7 @@ __all__ = [
     "load_task",
     "metrics",
     "save_result",
+    "wrap",
 ]
 
 

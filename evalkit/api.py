@@ -14,7 +14,7 @@ from evalkit.report.leaderboard import Board, Standing
 from evalkit.results.folders import result_folder
 from evalkit.results.reading import read_results
 from evalkit.results.result import Result
-from evalkit.results.writing import refuse_other_data, result_file, write_result
+from evalkit.results.writing import refuse_other_data, refuse_other_object, result_file, write_result
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,10 +26,12 @@ def save_result(result: Result, results_dir: Path | str = "results", *, texts: b
     """Write a result of `evaluate` below `results_dir`, where the command line would, and give the JSON's path.
 
     `texts` says whether texts that the result has are written too. Raises EvalkitError where the folder can't be written, and
-    where a result on other data of the task's name lies there.
+    where a result on other data of the task's name lies there, or one of another object in memory.
     """
     folder = result_folder(Path(results_dir), result.model, result.experiment)
-    refuse_other_data(result.task, result_file(result.task, folder))
+    path = result_file(result.task, folder)
+    refuse_other_data(result.task, path)
+    refuse_other_object(result, path)
     return write_result(result, folder, with_texts=texts)
 
 

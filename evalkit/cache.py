@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import platformdirs
@@ -26,6 +27,11 @@ def read_entries(path: Path) -> dict[str, object]:
 
 def store_entry(path: Path, key: str, value: object) -> None:
     """Add an entry to a file of the cache, or replace the one of that key. Raises OSError where it can't be written."""
+    store_entries(path, {key: value})
+
+
+def store_entries(path: Path, entries: Mapping[str, object]) -> None:
+    """Add entries to a file of the cache, or replace those of the same keys. Raises OSError where it can't be written."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = {**read_entries(path), key: value}
+    content = {**read_entries(path), **entries}
     replace_file(path, json.dumps(content, indent=1, ensure_ascii=False).encode())

@@ -131,10 +131,21 @@ class Task(TaskIdentity):
     settings: Mapping[str, Any] = field(default_factory=dict, compare=False)
     deviations: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
+    def __repr__(self) -> str:
+        """Name the data in one line, whatever their texts are."""
+        sizes = f"{self.statistics.queries:,} queries, {self.statistics.pairs:,} pairs"
+        return f"Task({self.name!r}, {sizes}, {self.source!r}, fingerprint {self.fingerprint[:12]})"
+
     @property
     def identity(self) -> TaskIdentity:
         """The task without its requests."""
         return TaskIdentity(**{one.name: getattr(self, one.name) for one in fields(TaskIdentity)})
+
+
+IN_MEMORY = "in-memory"
+"""The backend of objects that the user has in memory."""
+UNIDENTIFIED = "unidentified-"
+"""How the revision of such an object begins where the user gives it no identity; what follows no other one has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +153,7 @@ class ModelIdentity:
     """Which weights were run: everything that names a result's folder.
 
     `hub_id` is `organisation/name`, or `local/NAME`; `revision` is a commit, or for local weights the first 12 hex digits
-    of their hash; `weights_hash` is empty where there are no weights.
+    of the hash over all that decides a score; `weights_hash` covers the weights alone, and is empty where there are none.
     """
 
     name: str
@@ -150,6 +161,14 @@ class ModelIdentity:
     revision: str
     kind: str
     weights_hash: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeField:
+    """A field of a model's recipe, as JSON holds it, and who states it: the user, a file, or a default."""
+
+    value: Any
+    origin: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from command import Outcome, run_here, run_program
 
+from evalkit.models.identity import remember_name
 from evalkit.scoring import store_file
 from evalkit.scoring.store import FILE_NAME, StoredOutput, damaged_rows, item_key, open_store, ways
 
@@ -44,7 +45,7 @@ def test_info(folder: Path) -> None:
     assert (done.code, done.stderr) == (0, "")
     title, rule, first, second, place = done.stdout.splitlines()
     assert set(rule.strip()) == {"─"}
-    assert title.split() == ["model", "weights", "backend", "dtype", "max_length", "scores", "MiB"]
+    assert title.split() == ["model", "identity", "backend", "dtype", "max_length", "scores", "MiB"]
     assert first.split() == ["mine", "0123456789ab", "torch", "fp32", "512", "30", "0.0"]
     assert second.split() == ["BAAI/bge-reranker-base", "1123456789ab", "torch", "fp32", "512", "20", "0.0"]
     assert place.startswith(f"{folder / FILE_NAME}: 0.")
@@ -64,6 +65,30 @@ def test_prune_a_model(folder: Path) -> None:
     assert [info.description["model"] for info in ways(folder)] == ["local/mine"]
     assert damaged_rows(folder) == (30, 0)
     assert cache("prune", folder, "--model", "mine", "--model", "mine").stdout == "deleted 30 scores\n"
+
+
+def converted(folder: Path, system: str, identity: str) -> Path:
+    network = folder / system / f"{'c' * 12}{identity[:20]}-cross-encoder-fp32"
+    network.mkdir(parents=True)
+    (network / "network").write_bytes(bytes(2**20))
+    return network
+
+
+def test_prune_a_folder_s_model_by_its_names(tmp_path: Path) -> None:
+    """Its scores are kept by identity, under whatever names it was met; its converted networks go with them."""
+    for identity, names in {"1" * 64: ["mine", "copy"], "2" * 64: ["other"], "3" * 64: []}.items():
+        with closing(open_store(tmp_path, {"identity": identity, "backend": {"name": "onnx"}})) as store:
+            store.write({item_key("x"): StoredOutput(np.float32([1]), 1, False)})
+        for name in names:
+            remember_name(tmp_path, identity, f"local/{name}")
+    networks = [converted(tmp_path, system, n * 64) for n in "12" for system in ("onnx", "openvino")]
+    rows = cache("info", tmp_path).rows
+    assert [row[:-4] for row in rows[:3]] == [["mine,", "copy"], ["other"], ["3" * 12]]
+    assert rows[0][-4] == "1" * 12
+    assert cache("prune", tmp_path, "--model", "copy").stdout == "deleted 1 scores, 2 converted networks\n"
+    assert [network.is_dir() for network in networks] == [False, False, True, True]
+    assert cache("prune", tmp_path, "--model", "3" * 12).stdout == "deleted 1 scores\n"
+    assert [info.description["identity"] for info in ways(tmp_path)] == ["2" * 64]
 
 
 def test_prune_all_with_what_was_set_aside(folder: Path) -> None:

@@ -39,6 +39,7 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
         EMBED if embedder else RerankCodec("/v2/rerank", wishes),
         name=served_model_name(client, settings),
         batch_size=min(asked or EMBED_BATCH_SIZE, EMBED_BATCH_SIZE) if embedder else asked or RERANK_BATCH_SIZE,
+        cache_dir=runtime.cache_dir,
         facts={
             "outputs": "vectors" if embedder else "probabilities",
             "truncation": "the server's, at the end" if embedder else f"documents at {tokens} tokens",

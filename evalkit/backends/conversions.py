@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from filelock import FileLock
@@ -13,26 +13,26 @@ from evalkit.cache import cache_folder
 from evalkit.interruption import scratch
 from evalkit.machine import installed_version
 from evalkit.models.interfaces import Runtime
+from evalkit.models.parts import graph_name
 from evalkit.models.settings import ModelSettings
-from evalkit.models.weights import ModelFiles, hash_files
+from evalkit.models.weights import ModelFiles
 from evalkit.version import __version__
 
 SYSTEMS = {"openvino": "openvino", "onnx": "onnxruntime"}
 """The systems that networks are converted for, each with its package. Each has a folder of the cache."""
 UNFINISHED = ".unfinished"
+# digits of the two hashes that a conversion's name begins with: of what made it, and of the model
+CIRCUMSTANCES, IDENTITY = 12, 20
 
 
 def conversion_folder(
     system: str, settings: ModelSettings, files: ModelFiles, runtime: Runtime, precision: str = "fp32"
 ) -> Path:
-    """Return where the conversion of these weights lies, or will: named by all that can change it."""
-    recipe = f"{settings.pooling}-{settings.similarity}" if settings.kind == "embedder" else settings.kind
+    """Return where the conversion of this model lies, or will: named by its identity, and all else that can change it."""
     made_by = [f"{package} {installed_version(package)}" for package in (SYSTEMS[system], "torch", "transformers")]
-    network = [files.folder / "config.json", *sorted(files.folder.glob("*.py"))]  # code of the model's own
-    made_of = [hash_files(files.folder, network), *made_by, f"evalkit {__version__}"]
-    circumstances = hashlib.sha256("\n".join(made_of).encode()).hexdigest()
-    weights = files.identity.weights_hash
-    return cache_folder(runtime.cache_dir) / system / f"{circumstances[:12]}{weights[:20]}-{recipe}-{precision}"
+    circumstances = hashlib.sha256("\n".join([*made_by, f"evalkit {__version__}"]).encode()).hexdigest()
+    name = f"{circumstances[:CIRCUMSTANCES]}{files.digest[:IDENTITY]}-{graph_name(settings)}-{precision}"
+    return cache_folder(runtime.cache_dir) / system / name
 
 
 def keep_conversion(folder: Path, write: Callable[[Path], None]) -> None:
@@ -61,9 +61,12 @@ def conversion_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def delete_conversions(cache: Path) -> int:
-    """Delete them all, and say how many there were."""
+def delete_conversions(cache: Path, identities: Collection[str] | None = None) -> int:
+    """Delete them all, or those of the models with these identities, and say how many there were."""
     found = kept_conversions(cache)
+    if identities is not None:
+        doomed = {identity[:IDENTITY] for identity in identities if len(identity) >= IDENTITY}
+        found = [folder for folder in found if folder.name[CIRCUMSTANCES : CIRCUMSTANCES + IDENTITY] in doomed]
     for folder in found:
         shutil.rmtree(folder)
     return len(found)

@@ -17,7 +17,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.backends.libraries import CheckedModel, as_scores, library_model, quiet, refuse_truncation, within_memory
+from evalkit.backends.libraries import (
+    CheckedModel,
+    as_scores,
+    follow_files,
+    library_model,
+    quiet,
+    refuse_parts,
+    refuse_truncation,
+    within_memory,
+)
 from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import PairScorer, RunnableModel, Runtime, TextEmbedder, TokenizedText
 from evalkit.models.local import Inputs
@@ -147,10 +156,7 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
     chosen = CLASSES[settings.kind]
     recipe = "model.recipe=flagembedding, or " if "flagembedding" in settings.recipes else ""
     refuse_truncation(settings, NAME, "only_second", f"{recipe}model.truncation=only_second; or another backend")
-    if settings.kind == "embedder" and settings.pooling == "last":
-        raise EvalkitError(
-            f"backend={NAME} pools by cls or mean, and {settings.name}'s recipe says last; backend=torch"
-        )
+    refuse_parts(settings, NAME, poolings=("cls", "mean"))
     if settings.kind == "llm-reranker":
         _refuse_other_prompts(settings, chosen.name)
     if runtime.dtype not in chosen.dtypes:
@@ -244,6 +250,7 @@ def _load(class_name: str, model: CheckedModel, **arguments: Any) -> Any:
             trust_remote_code=model.settings.trust_remote_code,
             **arguments,
         )
+    follow_files(model, loaded)
     loaded.model.to(model.dtype)  # a checkpoint may be of another precision than was asked for
     return loaded
 

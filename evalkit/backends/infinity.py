@@ -26,15 +26,18 @@ from numpy.typing import NDArray
 
 from evalkit.backends.libraries import (
     CheckedModel,
+    follow_files,
     library_model,
     quiet,
     refuse_changed_texts,
+    refuse_other_recipe,
+    refuse_parts,
     refuse_stripping,
     refuse_truncation,
 )
-from evalkit.backends.modules_json import FolderEncoder, read_encoder, refuse_other_recipe
 from evalkit.backends.parts import by_query, joined
 from evalkit.errors import EvalkitError
+from evalkit.models.folders.files import read_folder
 from evalkit.models.interfaces import Part, RunnableModel, Runtime
 from evalkit.models.local import Inputs
 from evalkit.models.settings import ModelSettings
@@ -110,11 +113,13 @@ class InfinityEmbedder:
 def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
     """Find the model. Raises EvalkitError for a recipe that infinity does not follow."""
     refuse_truncation(settings, NAME, "longest_first", f"model.truncation=longest_first, or {OTHER}")
-    if settings.kind == "embedder" and settings.similarity == "dot":
+    if settings.kind == "embedder" and settings.similarity != "cosine":
         raise EvalkitError(
-            f"backend={NAME} gives every vector the length one, and {settings.name}'s recipe says dot: "
+            f"backend={NAME} gives every vector the length one, and {settings.name}'s recipe says {settings.similarity}: "
             f"model.similarity=cosine, or {OTHER}"
         )
+    if settings.kind == "cross-encoder" or settings.dimensions is not None:
+        refuse_parts(settings, NAME)
     return library_model(
         settings,
         runtime,
@@ -156,6 +161,8 @@ def open_engine(model: CheckedModel) -> InfinityReranker | InfinityEmbedder:
             vector_disk_cache_path="",
         )
         engine = AsyncEmbeddingEngine.from_args(arguments)
+    for replica in engine._model_replicas:  # loaded here; its threads start with the first request
+        follow_files(model, replica)
     scorer = InfinityEmbedder if model.settings.kind == "embedder" else InfinityReranker
     return scorer(engine, model.settings.query_prompt, model.settings.document_prompt)
 
@@ -177,12 +184,14 @@ def _refuse_other_model(settings: ModelSettings, folder: Path) -> None:
 
 def _refuse_other_inputs(settings: ModelSettings, folder: Path, inputs: Inputs) -> None:
     """Refuse a length that is not the folder's own, and a tokenizer that heeds what infinity changes in texts."""
-    encoder = read_encoder(folder) if settings.kind == "embedder" else FolderEncoder(None, False)
-    length: int = encoder.max_length or inputs.tokenizer.model_max_length
-    if settings.kind == "embedder" and not encoder.max_length:  # then the network's positions set a limit too
+    files = read_folder(folder)
+    encoder = files.encoder if settings.kind == "embedder" and files.modules is not None else None
+    own_length = encoder.max_seq_length if encoder is not None else None
+    length: int = own_length or inputs.tokenizer.model_max_length
+    if settings.kind == "embedder" and not own_length:  # then the network's positions set a limit too
         length = min(length, int(str(read_config(folder).get("max_position_embeddings", length))))
     if length != inputs.max_length:
-        place = "sentence_bert_config.json" if encoder.max_length else "tokenizer"
+        place = files.encoder_name if own_length else "tokenizer"
         says = (
             f"{settings.name}'s {place} says {length}"
             if length < LONGEST
@@ -193,7 +202,7 @@ def _refuse_other_inputs(settings: ModelSettings, folder: Path, inputs: Inputs) 
             f"make them agree (model.max_length, or in the file), or {OTHER}"
         )
     refuse_stripping(settings, inputs, NAME, OTHER)
-    if encoder.lower_case:
+    if encoder is not None and encoder.do_lower_case and not settings.lower_case:
         refuse_changed_texts(settings, inputs, str.lower, f"{NAME} writes texts in small letters", OTHER)
 
 

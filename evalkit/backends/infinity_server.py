@@ -28,5 +28,6 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
         EMBED if embedder else RERANK,
         name=served_model_name(client, settings),
         batch_size=client.settings.batch_size or BATCH_SIZE,
+        cache_dir=runtime.cache_dir,
         facts={"outputs": "vectors" if embedder else "raw scores", "truncation": "the server's; texts stripped"},
     )

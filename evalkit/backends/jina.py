@@ -29,5 +29,6 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
         embed_codec(settings) if embedder else RERANK,
         name=served_model_name(client, settings),
         batch_size=client.settings.batch_size or BATCH_SIZE,
+        cache_dir=runtime.cache_dir,
         facts={"outputs": "vectors" if embedder else "probabilities", "truncation": "at the model's own length"},
     )

@@ -21,15 +21,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from evalkit.backends.in_memory import class_name
 from evalkit.backends.libraries import (
     CheckedModel,
+    follow_files,
     library_model,
     quiet,
     refuse_changed_texts,
+    refuse_other_recipe,
+    refuse_parts,
     refuse_truncation,
     within_memory,
 )
-from evalkit.backends.modules_json import refuse_other_recipe
 from evalkit.errors import EvalkitError
 from evalkit.machine import installed_version
 from evalkit.models.interfaces import PairScorer, RunnableModel, Runtime, TextEmbedder
@@ -88,6 +91,7 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
         settings, NAME, "longest_first", "model.truncation=longest_first, or backend=torch or flagembedding"
     )
     if settings.kind == "cross-encoder":
+        refuse_parts(settings, NAME)
         return library_model(
             settings,
             runtime,
@@ -121,6 +125,7 @@ def open_embeddings(model: CheckedModel) -> LangChainEmbedder:
             encode_kwargs={**encoding, "prompt": settings.document_prompt},
             query_encode_kwargs={**encoding, "prompt": settings.query_prompt},
         )
+    follow_files(model, embeddings._client)
     return LangChainEmbedder(embeddings)
 
 
@@ -138,6 +143,7 @@ def open_cross_encoder(model: CheckedModel) -> LangChainScorer:
                 "activation_fn": torch.nn.Identity(),
             },
         )
+    follow_files(model, cross_encoder.client)
     return LangChainScorer(cross_encoder, settings.query_prompt, settings.document_prompt)
 
 
@@ -188,10 +194,9 @@ def complete(settings: ModelSettings) -> ModelSettings:
 def _own_object(settings: ModelSettings, place: str) -> RunnableModel:
     """Return the model that an object is. What it is made of nobody here knows, so its scores are not stored."""
     found = _load_object(place)
-    module = type(found)
     description: Mapping[str, object] = {
         "name": NAME,
-        "class": f"{module.__module__}.{module.__qualname__}",
+        "class": class_name(found),
         "version": installed_version("langchain-core"),
     }
     scorer: PairScorer | TextEmbedder = (

@@ -9,8 +9,7 @@ from evalkit.backends.langchain import (
     loading_arguments,
     refuse_line_breaks,
 )
-from evalkit.backends.libraries import CheckedModel, library_model, quiet
-from evalkit.backends.modules_json import refuse_other_recipe
+from evalkit.backends.libraries import CheckedModel, follow_files, library_model, quiet, refuse_other_recipe
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
 
@@ -42,5 +41,6 @@ def open_embeddings(model: CheckedModel) -> LangChainEmbedder:
             encode_kwargs=encoding_arguments(model),
             embed_instruction=model.settings.document_prompt,
         )
+    follow_files(model, embeddings.client)
     embeddings.query_instruction = model.settings.query_prompt
     return LangChainEmbedder(embeddings)

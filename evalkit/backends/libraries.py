@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from evalkit.backends.torch import DTYPES, choose_device, device_name
 from evalkit.errors import EvalkitError
 from evalkit.machine import installed_version
+from evalkit.models.folders.files import read_folder
+from evalkit.models.folders.recipes import plain_parts, read_recipe
 from evalkit.models.interfaces import PairScorer, RunnableModel, Runtime, TextEmbedder
 from evalkit.models.local import Inputs, is_out_of_memory
 from evalkit.models.settings import ModelSettings
@@ -62,7 +64,7 @@ def library_model(
     raise it before the weights load.
     """
     device = choose_device(runtime.device)
-    files = find_model(settings, offline=runtime.offline)
+    files = find_model(settings, offline=runtime.offline, cache_dir=runtime.cache_dir)
     if check:
         check(settings, files.folder)
     description: dict[str, object] = {
@@ -95,12 +97,62 @@ def _checked(
     return CheckedModel(settings, files.folder, device, DTYPES[runtime.dtype], inputs)
 
 
+def follow_files(model: CheckedModel, loaded: Any) -> None:
+    """Have what a library has loaded make the tokens that the model's files say, and pad as its tokenizer does.
+
+    `loaded` has a `tokenizer` and a `model`, or is one of sentence-transformers' objects. Raises EvalkitError where the tokenizer
+    makes other tokens and can't be set.
+    """
+    from evalkit.models.tokenizers import follow_file, share_padding
+
+    first = loaded._first_module() if hasattr(loaded, "_first_module") else loaded
+    # sentence-transformers since 6 has the tokenizer write small letters; before, it wrote the texts so
+    lower_case = hasattr(first, "processor") and getattr(first, "do_lower_case", False)
+    follow_file(first.tokenizer, model.folder, lower_case=lower_case)
+    share_padding(loaded if isinstance(loaded, torch.nn.Module) else loaded.model, first.tokenizer)
+
+
 def refuse_truncation(settings: ModelSettings, backend: str, truncation: str, advice: str) -> None:
     """Raise EvalkitError where a cross-encoder's pairs are to be cut in another way than the library can."""
     if settings.kind == "cross-encoder" and settings.truncation != truncation:
         raise EvalkitError(
             f"backend={backend} cuts long pairs by {truncation}, and {settings.name}'s recipe says {settings.truncation}: {advice}"
         )
+
+
+def refuse_parts(settings: ModelSettings, backend: str, *, poolings: Collection[str] = ("cls", "mean", "last")) -> None:
+    """Raise EvalkitError where a recipe has parts that the library's own code has no place for."""
+    wanted = {
+        "modules": ", ".join(settings.modules),
+        "pooling": "" if settings.kind != "embedder" or settings.pooling in poolings else settings.pooling,
+        "pool_prompt": "" if settings.pool_prompt else "false",
+        "lower_case": "true" if settings.lower_case else "",
+        "dimensions": settings.dimensions,
+        "label": settings.label,
+    }
+    for field, value in wanted.items():
+        if value:
+            raise EvalkitError(
+                f"backend={backend} has no place for {field}={value} of {settings.name}'s recipe; backend=torch and "
+                "sentence-transformers have"
+            )
+
+
+def refuse_other_recipe(settings: ModelSettings, folder: Path) -> None:
+    """Raise EvalkitError where what the folder says of itself, which a library goes by, is not the recipe."""
+    own = read_recipe(read_folder(folder), settings.kind)
+    for field in ("pooling", "pool_prompt", "lower_case", "dimensions", "modules"):
+        stated = own.fields.get(field)
+        value = ModelSettings.model_fields[field].default if stated is None else stated.value
+        if field == "modules":
+            value = plain_parts(value, settings.similarity, settings.kind)
+        if value != getattr(settings, field):
+            origin = "modules.json" if stated is None else stated.origin
+            raise EvalkitError(
+                f"the library goes by {settings.name}'s own files, whose {origin} says {field}={value}, and the recipe says "
+                f"{getattr(settings, field)}: make them agree, or take backend=sentence-transformers or torch, which follow the "
+                "recipe"
+            )
 
 
 def refuse_changed_texts(

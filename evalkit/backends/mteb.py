@@ -28,7 +28,7 @@ from evalkit.hub_access import reporting_hub_errors
 from evalkit.machine import installed_version
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
-from evalkit.models.weights import find_model
+from evalkit.models.weights import find_model, who_scores
 from evalkit.records import ModelIdentity, Role, Task
 
 NAME = "mteb"
@@ -153,10 +153,11 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
     """Find the model in the registry, and in its folder where `model.path` names one; mteb loads it when it is first used."""
     meta = MODEL_REGISTRY[settings.name]
     if settings.path:
-        files = find_model(settings, offline=True)
-        identity, folder = files.identity, files.folder
+        files = find_model(settings, offline=True, cache_dir=runtime.cache_dir)
+        identity, folder, who = files.identity, files.folder, who_scores(files)
     else:
         identity, folder = ModelIdentity(settings.name, settings.name, settings.revision or "", settings.kind), None
+        who = {"model": identity.hub_id, "revision": identity.revision, "weights_hash": identity.weights_hash}
     description: dict[str, object] = {
         "name": NAME,
         "device": device_name(choose_device(runtime.device)),
@@ -171,13 +172,7 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
         return _load(meta, settings, folder, runtime)
 
     def on(place: TaskPlace) -> RunnableModel:
-        way = {
-            "model": identity.hub_id,
-            "name": meta.name,
-            "revision": identity.revision,
-            "weights_hash": identity.weights_hash,
-        }
-        way |= {"kind": settings.kind, "backend": description, "task": place.decisive}
+        way = {**who, "name": meta.name, "kind": settings.kind, "backend": description, "task": place.decisive}
         scorer_class = MtebEmbedder if settings.kind == "embedder" else MtebScorer
         return RunnableModel(
             identity=identity,
@@ -205,11 +200,32 @@ def _load(meta: Any, settings: ModelSettings, folder: Path | None, runtime: Runt
         quiet(NAME),
     ):
         model = meta.load_model(device=runtime.device)
+    _report_other_tokens(model, settings, folder)
     if settings.kind == "cross-encoder":
         _rank_by_logits(model)
     else:
         _refuse_other_similarity(model, settings)
     return model
+
+
+def _report_other_tokens(model: Any, settings: ModelSettings, folder: Path | None) -> None:
+    """Report tokens that are not tokenizer.json's: mteb's loaders set up their tokenizers themselves, and it is these that run."""
+    from huggingface_hub import try_to_load_from_cache
+    from transformers import PreTrainedTokenizerBase
+
+    from evalkit.models.tokenizers import FILE, report_once, tokens_besides_file
+
+    inner = getattr(model, "model", model)
+    first = inner._first_module() if hasattr(inner, "_first_module") else inner
+    tokenizer = getattr(first, "tokenizer", None)
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        return
+    if folder is None:
+        cached = try_to_load_from_cache(settings.name, FILE, revision=settings.revision)
+        folder = Path(cached).parent if isinstance(cached, str) else None
+    finding = tokens_besides_file(tokenizer, folder) if folder else None
+    if finding:
+        report_once(settings, [f"{finding}; mteb's loader is run as it is"])
 
 
 def _rank_by_logits(model: Any) -> None:

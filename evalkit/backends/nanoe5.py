@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.machine import installed_version
+from evalkit.models.identity import hash_files
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
-from evalkit.models.weights import hash_files
 from evalkit.records import ModelIdentity, Role
 
 WEIGHTS = "e5-small-q4.bin"

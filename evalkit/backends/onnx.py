@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import logging
 import shutil
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from joblib import cpu_count
@@ -20,9 +19,17 @@ from numpy.typing import NDArray
 from evalkit.backends.conversions import conversion_folder, keep_conversion
 from evalkit.errors import EvalkitError
 from evalkit.machine import installed_version
+from evalkit.models.identity import hash_files
 from evalkit.models.interfaces import LocalNetwork, RunnableModel, Runtime
+from evalkit.models.parts import network_output
 from evalkit.models.settings import ModelSettings
-from evalkit.models.weights import ModelFiles, find_model, hash_files, way_of_scoring
+from evalkit.models.weights import ModelFiles, find_model, way_of_scoring
+
+if TYPE_CHECKING:
+    import torch
+
+    from evalkit.backends.checked_conversion import Run
+    from evalkit.models.tokenization import InputBuilder
 
 OWN_FILE = Path("onnx", "model.onnx")
 EXPORTED = "model.onnx"
@@ -37,14 +44,15 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
     if settings.onnx_file:
         _refuse_changed(settings, runtime)
     may_have_own = settings.kind == "cross-encoder" and not settings.onnx_file
-    files = find_model(settings, offline=runtime.offline, also=(f"{OWN_FILE}*",) if may_have_own else ())
+    also = (f"{OWN_FILE}*",) if may_have_own else ()
+    files = find_model(settings, offline=runtime.offline, cache_dir=runtime.cache_dir, also=also)
     own = own_file(settings, files, runtime)
     description: dict[str, object] = {
         "name": "onnx",
         "device": "cpu",
         "dtype": "the file's" if settings.onnx_file else runtime.dtype,
         "version": installed_version("onnxruntime"),
-        "file": hash_files(files.folder, [own]) if own else "exported",
+        "file": hash_files(files.folder, [own], files.contents) if own else "exported",
     }
     return RunnableModel(
         identity=files.identity,
@@ -56,24 +64,17 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
 
 def open_network(settings: ModelSettings, files: ModelFiles, runtime: Runtime) -> LocalNetwork:
     """Open the ONNX file, with one session thread per running batch."""
-    import onnxruntime
-
+    from evalkit.models.inputs import load_inputs
     from evalkit.models.local import TokenizedNetwork
-    from evalkit.models.networks import load_inputs, refuse_wrong_kind
+    from evalkit.models.networks import refuse_wrong_kind
+    from evalkit.models.tails import behind, load_tail
     from evalkit.models.weights import read_config
 
     refuse_wrong_kind(settings, read_config(files.folder))
     inputs = load_inputs(settings, files.folder)
-    path = own_file(settings, files, runtime) or exported_file(settings, files, runtime)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime has a dozen kinds for a file that it can't read
-        raise EvalkitError(
-            f"{path} can't be loaded: {str(error).splitlines()[0]}; delete it, or backend=torch"
-        ) from error
+    own = own_file(settings, files, runtime)
+    path = own or exported_file(settings, files, runtime, inputs)
+    session = _session(path)
     names = {node.name for node in session.get_inputs()}
     unknown = sorted(names - inputs.example().keys())
     if unknown:
@@ -84,9 +85,25 @@ def open_network(settings: ModelSettings, files: ModelFiles, runtime: Runtime) -
     def forward(arrays: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
         fed: dict[str, Any] = {name: array for name, array in arrays.items() if name in names}
         output: NDArray[np.float32] = session.run(None, fed)[0]
-        return output[:, 0] if settings.kind == "cross-encoder" and output.ndim == 2 else output
+        return output[:, settings.label or 0] if own and output.ndim == 2 else output
 
-    return TokenizedNetwork(inputs, forward, BATCH_TOKENS, parallel=runtime.threads or cpu_count())
+    whole = behind(forward, load_tail(settings, files.folder))
+    return TokenizedNetwork(inputs, whole, BATCH_TOKENS, parallel=runtime.threads or cpu_count())
+
+
+def _session(path: Path) -> Any:
+    """Open an ONNX file in one thread. Raises EvalkitError where it can't be read."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime has a dozen kinds for a file that it can't read
+        raise EvalkitError(
+            f"{path} can't be loaded: {str(error).splitlines()[0]}; delete it, or backend=torch"
+        ) from error
 
 
 def own_file(settings: ModelSettings, files: ModelFiles, runtime: Runtime) -> Path | None:
@@ -94,7 +111,8 @@ def own_file(settings: ModelSettings, files: ModelFiles, runtime: Runtime) -> Pa
     if settings.onnx_file:
         return files.folder / settings.onnx_file
     usual = files.folder / OWN_FILE
-    return usual if settings.kind == "cross-encoder" and runtime.dtype == "fp32" and usual.is_file() else None
+    plain = settings.kind == "cross-encoder" and not settings.modules
+    return usual if plain and runtime.dtype == "fp32" and usual.is_file() else None
 
 
 def _refuse_changed(settings: ModelSettings, runtime: Runtime) -> None:
@@ -108,7 +126,7 @@ def _refuse_changed(settings: ModelSettings, runtime: Runtime) -> None:
         )
 
 
-def exported_file(settings: ModelSettings, files: ModelFiles, runtime: Runtime) -> Path:
+def exported_file(settings: ModelSettings, files: ModelFiles, runtime: Runtime, inputs: InputBuilder) -> Path:
     """Return the model as an ONNX file in the cache, exported there if it is not yet; pooling and normalisation are inside.
 
     Raises EvalkitError where the cache can't be written.
@@ -120,11 +138,11 @@ def exported_file(settings: ModelSettings, files: ModelFiles, runtime: Runtime) 
             if runtime.dtype == "int8":
                 exported = empty / "fp32"
                 exported.mkdir()
-                _export(settings, files, exported)
+                _export(settings, files, inputs, exported)
                 _quantize(exported, empty)
                 shutil.rmtree(exported)
             else:
-                _export(settings, files, empty)
+                _export(settings, files, inputs, empty)
 
         try:
             keep_conversion(folder, write)
@@ -136,29 +154,39 @@ def exported_file(settings: ModelSettings, files: ModelFiles, runtime: Runtime) 
     return folder / EXPORTED
 
 
-def _export(settings: ModelSettings, files: ModelFiles, folder: Path) -> None:
-    import torch
+def _export(settings: ModelSettings, files: ModelFiles, inputs: InputBuilder, folder: Path) -> None:
+    from evalkit.backends.checked_conversion import convert_checked
 
-    from evalkit.models.bert import compute_first_token_alone
-    from evalkit.models.networks import load_inputs, load_network, quiet_transformers
+    path = folder / EXPORTED
 
-    example = load_inputs(settings, files.folder).example()
-    axes = {name: {0: "inputs", 1: "tokens"} for name in example} | {"output": {0: "inputs"}}
-    with warnings.catch_warnings(), quiet_transformers():
-        warnings.simplefilter(
-            "ignore"
-        )  # the tracer's remarks on transformers' code; the scores themselves are compared
+    def convert(network: torch.nn.Module, example: dict[str, torch.Tensor]) -> Any:
+        import torch
+
         torch.onnx.export(
-            compute_first_token_alone(load_network(settings, files.folder)),
+            network,
             (),
-            str(folder / EXPORTED),
+            str(path),
             kwargs=dict(example),
             input_names=list(example),
             output_names=["output"],
-            dynamic_axes=axes,
+            dynamic_axes={name: {0: "inputs", 1: "tokens"} for name in example} | {"output": _dynamic(settings)},
             opset_version=OPSET,
             dynamo=False,
         )
+        return _session(path)
+
+    def run_with(session: Any) -> Run:
+        names = {node.name for node in session.get_inputs()}
+        return lambda arrays: session.run(None, {name: array for name, array in arrays.items() if name in names})[0]
+
+    convert_checked("onnx", settings, files.folder, inputs, convert, run_with)
+
+
+def _dynamic(settings: ModelSettings) -> dict[int, str]:
+    """Return which axes of the graph's output differ by batch."""
+    tokens = {"token_embeddings": {1: "tokens"}, "all_layer_embeddings": {2: "tokens"}}
+    plain = settings.kind == "cross-encoder" and not settings.modules
+    return {0: "inputs"} | ({} if plain else tokens.get(network_output(settings), {}))
 
 
 def _quantize(exported: Path, folder: Path) -> None:

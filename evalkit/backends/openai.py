@@ -23,5 +23,6 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
         EMBED,
         name=served_model_name(client, settings),
         batch_size=client.settings.batch_size or BATCH_SIZE,
+        cache_dir=runtime.cache_dir,
         facts={"outputs": "vectors", "truncation": "the server's, if it has one"},
     )

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import logging
 import queue
-import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from joblib import cpu_count
@@ -21,6 +20,10 @@ from evalkit.machine import installed_version
 from evalkit.models.interfaces import LocalNetwork, RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
 from evalkit.models.weights import ModelFiles, find_model, way_of_scoring
+
+if TYPE_CHECKING:
+    from evalkit.backends.checked_conversion import Run
+    from evalkit.models.tokenization import InputBuilder
 
 # OpenVINO computes in bf16 by itself where the processor has it: say f32 where f32 is meant
 PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
@@ -36,7 +39,7 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
     if runtime.device not in (None, "cpu"):
         raise EvalkitError(f"device={runtime.device}: backend openvino runs on the CPU; backend=torch runs elsewhere")
     _refuse_pretended(runtime.dtype)
-    files = find_model(settings, offline=runtime.offline)
+    files = find_model(settings, offline=runtime.offline, cache_dir=runtime.cache_dir)
     description = {
         "name": "openvino",
         "device": "cpu",
@@ -68,15 +71,17 @@ def open_network(settings: ModelSettings, files: ModelFiles, runtime: Runtime) -
     """Compile the converted network, with as many streams as threads."""
     import openvino
 
+    from evalkit.models.inputs import load_inputs
     from evalkit.models.local import TokenizedNetwork
-    from evalkit.models.networks import load_inputs, refuse_wrong_kind
+    from evalkit.models.networks import refuse_wrong_kind
+    from evalkit.models.tails import behind, load_tail
     from evalkit.models.weights import read_config
 
     refuse_wrong_kind(settings, read_config(files.folder))
     inputs = load_inputs(settings, files.folder)
     threads = runtime.threads or cpu_count()
     compiled = openvino.Core().compile_model(
-        converted_network(settings, files, runtime, inputs.example()),
+        converted_network(settings, files, runtime, inputs),
         "CPU",
         {
             "INFERENCE_PRECISION_HINT": PRECISIONS[runtime.dtype],
@@ -99,16 +104,17 @@ def open_network(settings: ModelSettings, files: ModelFiles, runtime: Runtime) -
             requests.put(request)
         return output
 
-    return TokenizedNetwork(inputs, forward, BATCH_TOKENS[runtime.dtype], parallel=threads)
+    whole = behind(forward, load_tail(settings, files.folder))
+    return TokenizedNetwork(inputs, whole, BATCH_TOKENS[runtime.dtype], parallel=threads)
 
 
-def converted_network(settings: ModelSettings, files: ModelFiles, runtime: Runtime, example: Mapping[str, Any]) -> Any:
+def converted_network(settings: ModelSettings, files: ModelFiles, runtime: Runtime, inputs: InputBuilder) -> Any:
     """Return the network in OpenVINO's form: out of the cache, or converted and put there."""
     import openvino
 
     folder = conversion_folder("openvino", settings, files, runtime)
     if not folder.is_dir():
-        converted = _convert(settings, files, example)
+        converted = _convert(settings, files, inputs)
         try:
             keep_conversion(
                 folder, lambda empty: openvino.save_model(converted, empty / CONVERTED, compress_to_fp16=False)
@@ -125,15 +131,20 @@ def converted_network(settings: ModelSettings, files: ModelFiles, runtime: Runti
         ) from error
 
 
-def _convert(settings: ModelSettings, files: ModelFiles, example: Mapping[str, Any]) -> Any:
+def _convert(settings: ModelSettings, files: ModelFiles, inputs: InputBuilder) -> Any:
     import openvino
 
-    from evalkit.models.bert import compute_first_token_alone
-    from evalkit.models.networks import load_network, quiet_transformers
+    from evalkit.backends.checked_conversion import convert_checked
 
-    with warnings.catch_warnings(), quiet_transformers():
-        warnings.simplefilter(
-            "ignore"
-        )  # the tracer's remarks on transformers' code; the scores themselves are compared
-        network = compute_first_token_alone(load_network(settings, files.folder))
-        return openvino.convert_model(network, example_input=example)
+    def run_with(converted: Any) -> Run:
+        compiled = openvino.Core().compile_model(converted, "CPU", {"INFERENCE_PRECISION_HINT": PRECISIONS["fp32"]})
+        return lambda arrays: np.array(compiled(dict(arrays))[0])
+
+    return convert_checked(
+        "openvino",
+        settings,
+        files.folder,
+        inputs,
+        lambda network, example: openvino.convert_model(network, example_input=example),
+        run_with,
+    )

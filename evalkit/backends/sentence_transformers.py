@@ -1,7 +1,7 @@
 """sentence-transformers' CrossEncoder and SentenceTransformer, with evalkit's recipe.
 
-A SentenceTransformer is built of the recipe's parts (Transformer, Pooling, Normalize), whatever `modules.json` says. A folder
-with other parts, such as a dense layer behind the pooling, is refused, since no recipe here has a place for them.
+A SentenceTransformer is built of the recipe's parts (Transformer, Pooling, and whatever the recipe has behind them), whatever
+`modules.json` says; so is a CrossEncoder whose head is made of such parts.
 """
 
 from __future__ import annotations
@@ -17,40 +17,52 @@ from numpy.typing import NDArray
 from evalkit.backends.libraries import (
     CheckedModel,
     as_scores,
+    follow_files,
     library_model,
     quiet,
     refuse_stripping,
     refuse_truncation,
     within_memory,
 )
-from evalkit.backends.modules_json import POOLING_MODES, refuse_other_modules
 from evalkit.errors import EvalkitError
 from evalkit.machine import installed_version
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.local import Inputs
+from evalkit.models.parts import parts_within
 from evalkit.models.settings import ModelSettings
+from evalkit.models.tails import load_part
 from evalkit.records import Role
 
 NAME = "sentence-transformers"
 BATCH_SIZE = 32
+# how version 3 ends the names of its switches for a pooling mode
+OLD_ENDINGS = {
+    "cls": "_token", "mean": "_tokens", "max": "_tokens", "mean_sqrt_len_tokens": "", "weightedmean": "_tokens", "lasttoken": "",
+}  # fmt: skip
 OLD, NEW = 3, 6  # versions; those between had still other arguments
 # the network's output for either kind, and what sentence-transformers' next part calls it
+POOLING_MODES = {
+    "mean_sqrt_len": "mean_sqrt_len_tokens",
+    "last": "lasttoken",
+}  # the others have the same names here and there
 OUTPUTS = {"cross-encoder": ("logits", "scores"), "embedder": ("last_hidden_state", "token_embeddings")}
 
 
 class CrossEncoderScorer:
     """A PairScorer: CrossEncoder.predict, opened without the sigmoid that it puts on a single label."""
 
-    def __init__(self, model: Any, query_prompt: str, document_prompt: str) -> None:
+    def __init__(self, model: Any, query_prompt: str, document_prompt: str, label: int) -> None:
         self._model = model
         self._prompts = query_prompt, document_prompt
+        self._label = label
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
         query_prompt, document_prompt = self._prompts
         inputs = [(query_prompt + query, document_prompt + document) for query, document in pairs]
 
         def call(batch_size: int) -> NDArray[np.float32]:
-            return as_scores(self._model.predict(inputs, batch_size=batch_size, show_progress_bar=False))
+            found = self._model.predict(inputs, batch_size=batch_size, show_progress_bar=False)
+            return as_scores(found if found.ndim == 1 else found[:, self._label])
 
         return within_memory(call, BATCH_SIZE)
 
@@ -86,7 +98,6 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
         name=NAME,
         package=NAME,
         class_name="CrossEncoder" if reranks else "SentenceTransformer",
-        check=None if reranks else refuse_other_modules,
         check_inputs=_refuse_stripping if _major_version() == OLD else None,
     )
 
@@ -94,7 +105,8 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
 def open_cross_encoder(model: CheckedModel) -> CrossEncoderScorer:
     """Load a CrossEncoder."""
     load = _load_old_cross_encoder if _major_version() == OLD else _load_cross_encoder
-    return CrossEncoderScorer(load(model), model.settings.query_prompt, model.settings.document_prompt)
+    settings = model.settings
+    return CrossEncoderScorer(load(model), settings.query_prompt, settings.document_prompt, settings.label or 0)
 
 
 def open_embedder(model: CheckedModel) -> SentenceTransformerEmbedder:
@@ -122,29 +134,60 @@ def _refuse_stripping(settings: ModelSettings, _: Path, inputs: Inputs) -> None:
 def _load_cross_encoder(model: CheckedModel) -> Any:
     from sentence_transformers import CrossEncoder
 
-    transformer = _transformer(model, "sequence-classification")
-    return CrossEncoder(modules=[transformer], device=str(model.device), activation_fn=torch.nn.Identity())
+    modules = model.settings.modules
+    transformer = _transformer(model, "feature-extraction" if modules else "sequence-classification")
+    parts = [transformer, *(_parts(model, transformer.get_embedding_dimension()) if modules else [])]
+    return CrossEncoder(modules=parts, device=str(model.device), activation_fn=torch.nn.Identity())
 
 
 def _load_embedder(model: CheckedModel) -> Any:
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 
-    settings = model.settings
     transformer = _transformer(model, "feature-extraction")
-    pooling = Pooling(transformer.get_embedding_dimension(), POOLING_MODES[settings.pooling])
-    parts = [transformer, pooling, *([Normalize()] if settings.similarity == "cosine" else [])]
-    return SentenceTransformer(modules=parts, device=str(model.device))
+    parts = [transformer, *_parts(model, transformer.get_embedding_dimension())]
+    return SentenceTransformer(modules=parts, device=str(model.device), truncate_dim=model.settings.dimensions)
+
+
+def _parts(model: CheckedModel, dimensions: int) -> list[torch.nn.Module]:
+    """Return the recipe's parts behind the network, which gives vectors of so many dimensions, as the library's own modules."""
+    settings = model.settings
+    own = {"Pooling": lambda: _pooling(settings, dimensions), "Normalize": _normalisation}
+    names = settings.modules or parts_within(settings)
+    return [
+        own[name]() if name in own else load_part(name, model.folder / place, settings)
+        for name, _, place in (part.partition(":") for part in names)
+    ]
+
+
+def _pooling(settings: ModelSettings, dimensions: int) -> Any:
+    modes = [POOLING_MODES.get(mode, mode) for mode in settings.pooling_modes]
+    if _major_version() == OLD:
+        from sentence_transformers.models import Pooling as OldPooling
+
+        return OldPooling(
+            dimensions,
+            **{f"pooling_mode_{mode}{OLD_ENDINGS[mode]}": mode in modes for mode in OLD_ENDINGS},
+            include_prompt=settings.pool_prompt,
+        )
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    return Pooling(dimensions, tuple(modes), include_prompt=settings.pool_prompt)
+
+
+def _normalisation() -> Any:
+    from sentence_transformers.models import Normalize
+
+    return Normalize()
 
 
 def _transformer(model: CheckedModel, task: str) -> Any:
     """Return the network with its tokenizer, for text alone: a tokenizer with a chat template would have it take messages."""
     from sentence_transformers.sentence_transformer.modules import Transformer
 
-    output, name = OUTPUTS[model.settings.kind]
+    output, name = OUTPUTS["embedder" if model.settings.modules else model.settings.kind]
     given = {"trust_remote_code": model.settings.trust_remote_code, "local_files_only": True}
     with quiet("sentence_transformers"):
-        return Transformer(
+        transformer = Transformer(
             str(model.folder),
             transformer_task=task,
             model_kwargs={"dtype": model.dtype, **given},
@@ -152,7 +195,10 @@ def _transformer(model: CheckedModel, task: str) -> Any:
             config_kwargs=given,
             modality_config={"text": {"method": "forward", "method_output_name": output}},
             module_output_name=name,
+            do_lower_case=model.settings.lower_case,
         )
+    follow_files(model, transformer)
+    return transformer
 
 
 def _load_old_cross_encoder(model: CheckedModel) -> Any:
@@ -160,7 +206,7 @@ def _load_old_cross_encoder(model: CheckedModel) -> Any:
     from sentence_transformers import CrossEncoder
 
     with quiet("sentence_transformers"):
-        return CrossEncoder(
+        cross_encoder = CrossEncoder(
             str(model.folder),
             max_length=model.inputs.max_length,
             device=str(model.device),
@@ -169,6 +215,8 @@ def _load_old_cross_encoder(model: CheckedModel) -> Any:
             local_files_only=True,
             default_activation_function=torch.nn.Identity(),
         )
+    follow_files(model, cross_encoder)
+    return cross_encoder
 
 
 def _old_transformer(model: CheckedModel) -> Any:
@@ -177,22 +225,22 @@ def _old_transformer(model: CheckedModel) -> Any:
 
     given = {"trust_remote_code": model.settings.trust_remote_code, "local_files_only": True}
     with quiet("sentence_transformers"):
-        return Transformer(
+        transformer = Transformer(
             str(model.folder),
             max_seq_length=model.inputs.max_length,
+            do_lower_case=model.settings.lower_case,
             model_args={"torch_dtype": model.dtype, **given},
             tokenizer_args=dict(given),
             config_args=given,
         )
+    follow_files(model, transformer)
+    return transformer
 
 
 def _load_old_embedder(model: CheckedModel) -> Any:
     """Return a SentenceTransformer of the recipe's parts."""
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Normalize, Pooling
 
-    settings = model.settings
     transformer = _old_transformer(model)
-    pooling = Pooling(transformer.get_word_embedding_dimension(), pooling_mode=POOLING_MODES[settings.pooling])
-    parts = [transformer, pooling, *([Normalize()] if settings.similarity == "cosine" else [])]
-    return SentenceTransformer(modules=parts, device=str(model.device))
+    parts = [transformer, *_parts(model, transformer.get_word_embedding_dimension())]
+    return SentenceTransformer(modules=parts, device=str(model.device), truncate_dim=model.settings.dimensions)

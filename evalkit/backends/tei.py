@@ -92,6 +92,7 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
         embed_codec(settings) if embedder else PredictCodec(),
         name=info.model_id,
         batch_size=min(asked, info.max_client_batch_size),
+        cache_dir=runtime.cache_dir,
         facts={
             "outputs": "vectors" if embedder else "raw scores",
             "truncation": f"at {info.max_input_length} tokens",
@@ -141,7 +142,7 @@ def _refuse_other_recipe(client: Client, settings: ModelSettings, info: Info) ->
             f"otherwise, or say model.max_length={info.max_input_length}",
         )
     pooling = str((info.kinds[kind] or {}).get("pooling", "")) if kind == "embedding" else ""
-    if pooling and pooling.lower().replace("_", "").replace("-", "") != POOLINGS[settings.pooling]:
+    if pooling and pooling.lower().replace("_", "").replace("-", "") != POOLINGS.get(settings.pooling):
         raise client.refusal(
             "/info",
             f"pools {pooling}, and {settings.name} is meant to be pooled {settings.pooling}; start it with another --pooling, or "

@@ -22,7 +22,7 @@ BATCH_TOKENS = {"cpu": 2_048, "mps": 16_384, "cuda": 65_536}
 def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
     """Find the model's files and a device that runs it in the asked precision."""
     device = choose_device(runtime.device)
-    files = find_model(settings, offline=runtime.offline)
+    files = find_model(settings, offline=runtime.offline, cache_dir=runtime.cache_dir)
     packed = _runs_packed(settings, files, device, DTYPES[runtime.dtype])
     description: dict[str, object] = {
         "name": "torch",
@@ -42,11 +42,10 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
 def _runs_packed(settings: ModelSettings, files: ModelFiles, device: torch.device, dtype: torch.dtype) -> bool:
     if device.type != "cuda" or dtype == torch.float32:
         return False  # without looking into files
-    from evalkit.models.bert import runs_packed
+    from evalkit.models.bert import packs_recipe, runs_packed
     from evalkit.models.networks import load_config
 
-    plain = settings.kind in ("cross-encoder", "embedder") or (settings.kind == "bge-m3" and settings.score == "dense")
-    return plain and runs_packed(load_config(settings, files.folder), device, dtype)
+    return packs_recipe(settings) and runs_packed(load_config(settings, files.folder), device, dtype)
 
 
 def open_network(

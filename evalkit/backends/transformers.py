@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from evalkit.backends.libraries import CheckedModel, library_model, refuse_truncation, within_memory
+from evalkit.backends.libraries import CheckedModel, library_model, refuse_parts, refuse_truncation, within_memory
 from evalkit.models.interfaces import RunnableModel, Runtime
-from evalkit.models.networks import load_tokenizer, load_weights, quiet_transformers
-from evalkit.models.settings import ModelSettings, Pooling
+from evalkit.models.networks import load_weights
+from evalkit.models.settings import ModelSettings
+from evalkit.models.tokenizers import load_tokenizer, share_padding
 from evalkit.records import Role
 
 NAME = "transformers"
@@ -84,7 +85,7 @@ class CardCrossEncoder(CardModel):
 class CardEmbedder(CardModel):
     """A TextEmbedder: the model's output pooled as its card says, then `normalize(p=2, dim=1)` for the cosine."""
 
-    pooling: Pooling = "cls"
+    pooling: str = "cls"
     normalize: bool = True
 
     def embed(self, texts: Sequence[str], role: Role) -> NDArray[np.float32]:
@@ -127,6 +128,7 @@ POOLINGS = {"cls": cls_pool, "mean": average_pool, "last": last_token_pool}
 def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
     """Find the model. Raises EvalkitError for pairs that are to be cut in another way than the page cuts them."""
     refuse_truncation(settings, NAME, "longest_first", "model.truncation=longest_first, or backend=torch")
+    refuse_parts(settings, NAME)
     pairs = settings.kind == "cross-encoder"
     class_name = "AutoModelForSequenceClassification" if pairs else "AutoModel"
     return library_model(settings, runtime, open_card_model, name=NAME, package=NAME, class_name=class_name)
@@ -141,8 +143,8 @@ def open_card_model(model: CheckedModel) -> CardCrossEncoder | CardEmbedder:
     network, _ = load_weights(AutoModelForSequenceClassification if pairs else AutoModel, settings, model.folder)
     network.eval().to(device=model.device, dtype=model.dtype)
     prompts: dict[Role, str] = {"query": settings.query_prompt, "document": settings.document_prompt}
-    with quiet_transformers():
-        tokenizer = load_tokenizer(settings, model.folder)
+    tokenizer = load_tokenizer(settings, model.folder)
+    share_padding(network, tokenizer)
     parts = network, tokenizer, prompts, model.inputs.max_length
     if pairs:
         return CardCrossEncoder(*parts)

@@ -45,5 +45,6 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
         else score_codec(wishes),
         name=served_model_name(client, settings),
         batch_size=client.settings.batch_size or BATCH_SIZE,
+        cache_dir=runtime.cache_dir,
         facts={"outputs": "vectors" if embedder else "raw scores", "truncation": "at max_length"},
     )

@@ -31,11 +31,13 @@ def verify(cache_dir: CacheDir = None) -> int:
 
 @app.command("prune", cls=Command)
 def prune(
-    model: Annotated[list[str] | None, typer.Option(help="Delete this model's scores (may be repeated).")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Delete all scores.")] = False,
+    model: Annotated[
+        list[str] | None, typer.Option(help="Delete this model's scores and converted networks (may be repeated).")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Delete all scores and converted networks.")] = False,
     cache_dir: CacheDir = None,
 ) -> None:
-    """Delete stored scores."""
+    """Delete stored scores, and networks converted for another system."""
     from evalkit.commands.store import prune_store
 
     prune_store(cache_dir, model or [], everything)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from statistics import fmean
@@ -12,7 +12,10 @@ from typing import Any
 
 from evalkit.backends import AUTO, backends_for, how_to_install, is_installed, read_backend
 from evalkit.configuration.files import option_names, read_option
-from evalkit.models.settings import read_model
+from evalkit.evaluation.model_recipes import complete_recipe, recipe_fields, recipe_sheet, stated_fields
+from evalkit.models.choosing import choose_model
+from evalkit.models.interfaces import Runtime
+from evalkit.models.settings import default_model, model_settings, read_model
 from evalkit.output.console import OutputConsole
 from evalkit.output.json import STDOUT, write_json
 from evalkit.output.sheets import Sheet, print_sheets
@@ -190,6 +193,22 @@ def print_lists(what: str, folders: Folders, json_file: Path | None) -> None:
     if json_file == STDOUT:
         return
     print_sheets([_sheet(name, LISTS[name], entries) for name, entries in content.items()], OutputConsole())
+
+
+def print_recipe(word: str, folders: Folders, json_file: Path | None) -> None:
+    """Print a model's whole recipe, and where each part of it comes from. No weights are read."""
+    choice = choose_model(word, folders)
+    content = read_option("model", choice.option, folders)
+    own = default_model() | content
+    settings = model_settings(own, dict(choice.settings))
+    stated = stated_fields(own, settings, content, choice.settings)
+    recipe = complete_recipe(settings, stated, "torch", Runtime())
+    fields = recipe_fields(recipe)
+    entry = {"name": word, "recipe": {name: asdict(one) for name, one in fields.items()}, "findings": recipe.findings}
+    if json_file is not None:
+        write_json(entry, json_file)
+    if json_file != STDOUT:
+        print_sheets([recipe_sheet(word, fields, recipe.findings)], OutputConsole())
 
 
 def _sheet(title: str, listing: Listing, entries: Sequence[Entry]) -> Sheet:

@@ -13,10 +13,12 @@ from evalkit.cluster.settings import ray_settings
 from evalkit.commands.settings_arguments import grouped_settings
 from evalkit.configuration.files import default_options, default_settings, settings_error
 from evalkit.configuration.hydra import Composed, Schema, Words, compose_each
+from evalkit.evaluation.model_recipes import stated_fields
 from evalkit.evaluation.runs import RunSettings
 from evalkit.evaluation.settings import find_deviations
 from evalkit.metrics import read_measures
 from evalkit.models import settings as models
+from evalkit.models.folders.resolving import StatedBy
 from evalkit.models.interfaces import Runtime
 from evalkit.models.server_settings import ServerSettings
 from evalkit.tasks.settings import TaskSettings
@@ -150,7 +152,16 @@ def run_settings(composed: Composed) -> RunSettings:
         task_deviations=find_deviations(task, own),
         origins=composed.origins,
         ray=ray_settings(values.get("ray") or {}) if values["runner"]["name"] == "ray" else None,
+        stated=_stated(composed, settings),
     )
+
+
+def _stated(composed: Composed, settings: models.ModelSettings) -> dict[str, StatedBy]:
+    """Who states each setting of the model: the user, or a file of an option, a recipe or an experiment."""
+    by = {name: composed.origins.get(f"model.{name}", "default") for name in composed.own["model"]}
+    filed = {name: None for name, origin in by.items() if origin == "file"}
+    said = {name: None for name, origin in by.items() if origin == "user"}
+    return stated_fields(composed.own["model"], settings, filed, said)
 
 
 def _runtime(values: Mapping[str, Any], backend: Mapping[str, Any]) -> Runtime:

@@ -111,7 +111,35 @@ def read_words(
         raise EvalkitError("--multirun and --cfg exclude each other; leave one of them out")
     if resolve and not show:
         raise EvalkitError("--resolve goes with --cfg job; add that, or leave it out")
-    return Words(tuple(overrides), config_folders(config_dir), multirun, None if show is None else show.value, resolve)
+    folders = config_folders(config_dir)
+    named = model_words(overrides, folders, multirun=multirun)
+    return Words(tuple(named), folders, multirun, None if show is None else show.value, resolve)
+
+
+def model_words(overrides: Sequence[str], folders: Sequence[Path], *, multirun: bool) -> list[str]:
+    """Write `model=FOLDER` and `model=ORGANISATION/NAME` as the settings that they stand for, in a sweep each of several.
+
+    Raises EvalkitError where a sweep goes over folders and names at once.
+    """
+    words: list[str] = []
+    for override in overrides:
+        key, _, value = override.partition("=")
+        plain = "/" not in value and not value.startswith((".", "~", "'", '"')) and not Path(value).is_dir()
+        if key != "model" or plain:
+            words.append(override)
+            continue
+        from evalkit.models.choosing import choose_model
+
+        named = [one.strip("'\"") for one in (value.split(",") if multirun else [value])]
+        choices = [choose_model(one, folders) for one in named]
+        keys = {tuple(choice.settings) for choice in choices}
+        if len(keys) > 1:
+            raise EvalkitError(
+                f"{override}: a sweep goes over folders, over Hub ids or over names; run the others by themselves"
+            )
+        words.append(f"model={','.join(dict.fromkeys(choice.option for choice in choices))}")
+        words += [f"model.{key}={','.join(choice.settings[key] for choice in choices)}" for key in keys.pop()]
+    return words
 
 
 def command_names(ctx: typer.Context) -> list[str]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from evalkit.backends.conversions import conversion_bytes, delete_conversions, kept_conversions
 from evalkit.cache import cache_folder
 from evalkit.errors import EvalkitError, unknown_name
+from evalkit.models.identity import names_by_identity
+from evalkit.models.weights import REVISION_DIGITS
 from evalkit.output.console import OutputConsole, print_lines
 from evalkit.output.json import STDOUT, write_json
 from evalkit.output.numbers import counted
@@ -42,19 +44,18 @@ def print_info(chosen: Path | None, json_file: Path | None) -> None:
     if not path.is_file():
         print_lines([f"no scores are stored in {folder}"], console)
         return
-    print_sheets([_sheet(_ways(folder))], console)
+    print_sheets([_sheet(_described(folder))], console)
     print_lines([f"{path}: {path.stat().st_size / MEBIBYTE:.1f} MiB"], console)
 
 
-def _sheet(ways: Iterable[WayInfo]) -> Sheet:
-    titles = ("model", "weights", "backend", "dtype", "max_length", "scores", "MiB")
+def _sheet(ways: Iterable[tuple[WayInfo, dict[str, Any]]]) -> Sheet:
+    titles = ("model", "identity", "backend", "dtype", "max_length", "scores", "MiB")
     rows = []
-    for info in ways:
-        said = _said(info)
+    for info, said in ways:
         size = f"{info.output_bytes / MEBIBYTE:.1f}"
         cells = (
             said["model"],
-            said["weights_hash"][:12],
+            (said["identity"] or said["weights_hash"])[:12],
             said["backend"],
             said["dtype"],
             str(said["max_length"] or ""),
@@ -67,13 +68,19 @@ def _sheet(ways: Iterable[WayInfo]) -> Sheet:
     )
 
 
-def _said(info: WayInfo) -> dict[str, Any]:
+def _described(folder: Path) -> list[tuple[WayInfo, dict[str, Any]]]:
+    known = names_by_identity(folder)
+    return [(info, _said(info, known)) for info in _ways(folder)]
+
+
+def _said(info: WayInfo, known: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """What a way of scoring says of itself; empty where it says nothing."""
     said = info.description
     backend = said.get("backend")
     system = backend if isinstance(backend, dict) else said
     return {
-        "model": _model(info),
+        "model": ", ".join(_models(info, known)),
+        "identity": str(said.get("identity", "")),
         "weights_hash": str(said.get("weights_hash", "")),
         "backend": str(system.get("name", "")),
         "dtype": str(system.get("dtype", "")),
@@ -87,7 +94,7 @@ def _content(folder: Path) -> dict[str, Any]:
     return {
         "folder": str(folder),
         "store": {"file": str(path), "bytes": path.stat().st_size} if path.is_file() else None,
-        "ways": [{**_said(info), "scores": info.rows, "bytes": info.output_bytes} for info in _ways(folder)],
+        "ways": [{**said, "scores": info.rows, "bytes": info.output_bytes} for info, said in _described(folder)],
         "conversions": [{"file": str(made), "bytes": conversion_bytes(made)} for made in kept_conversions(folder)],
     }
 
@@ -108,17 +115,21 @@ def print_verification(chosen: Path | None) -> int:
 
 
 def prune_store(chosen: Path | None, models: list[str], everything: bool) -> None:
-    """Delete the scores of some models, or all that is kept. Raises EvalkitError for a model that has none."""
+    """Delete the scores and converted networks of some models, or all that is kept. Raises EvalkitError for a model without any.
+
+    Models whose files are the same share them, so whichever name is given, they go.
+    """
     folder = cache_folder(chosen)
     aside = _set_aside_files(folder) if everything else []
     found = _ways(folder)
-    names = sorted({_model(info) for info in found})
+    known = names_by_identity(folder)
+    names = sorted({name for info in found for name in _models(info, known)})
     if not models and not everything:
         raise EvalkitError(f"say whose scores to delete: --model NAME or --all; stored: {', '.join(names) or 'none'}")
     for name in models:
         if name not in names:
             raise unknown_name("stored model", name, names)
-    doomed = [info for info in found if everything or _model(info) in models]
+    doomed = [info for info in found if everything or set(_models(info, known)) & set(models)]
     if (folder / FILE_NAME).is_file():
         try:
             prune(folder, [info.way for info in doomed])
@@ -126,7 +137,7 @@ def prune_store(chosen: Path | None, models: list[str], everything: bool) -> Non
             raise _told(folder, error) from error
     for path in aside:
         path.unlink()
-    conversions = delete_conversions(folder) if everything else 0
+    conversions = delete_conversions(folder, None if everything else _identities(doomed))
     rows = sum(info.rows for info in doomed)
     deleted = [f"deleted {rows:,} scores"]
     deleted += [counted(conversions, "converted network")] if conversions else []
@@ -134,8 +145,17 @@ def prune_store(chosen: Path | None, models: list[str], everything: bool) -> Non
     print_lines([", ".join(deleted)], OutputConsole())
 
 
-def _model(info: WayInfo) -> str:
-    return str(info.description.get("model", "")).removeprefix("local/")
+def _models(info: WayInfo, known: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the names of a way's model: its own, or those under which its identity was met, or what that begins with."""
+    identity = str(info.description.get("identity", ""))
+    own = info.description.get("model")
+    names = [str(own)] if own else known.get(identity) or [identity[:REVISION_DIGITS]]
+    return [name.removeprefix("local/") for name in names]
+
+
+def _identities(doomed: Iterable[WayInfo]) -> list[str]:
+    """Return what conversions are named by: the model's identity, or for an earlier evalkit its weights."""
+    return [str(info.description.get(key, "")) for info in doomed for key in ("identity", "weights_hash")]
 
 
 def _set_aside_files(folder: Path) -> list[Path]:

@@ -13,10 +13,12 @@ from rich.text import Text
 from evalkit.doctor.checks import Check, judge_evidence
 from evalkit.doctor.examination import SECONDS, examine
 from evalkit.doctor.records import Evidence, Opinion, Verdict
+from evalkit.evaluation.model_recipes import recipe_fields, recipe_sheet
 from evalkit.evaluation.runs import RunSettings, model_of, tasks_of
 from evalkit.output.console import OutputConsole, Tone, print_lines, toned
 from evalkit.output.json import STDOUT, write_json
 from evalkit.output.numbers import counted
+from evalkit.output.sheets import print_sheets
 
 TONES: Mapping[Verdict, Tone] = {"ok": "good", "warning": "warning", "fault": "bad", "skipped": "dim"}
 NAMES = {"ok": "ok", "warning": "warning", "fault": "FAULT", "skipped": "–"}
@@ -35,11 +37,15 @@ class Doctor:
         """Examine a model on a task, or on each of a suite's, which share the time. Raises EvalkitError as a run does."""
         model = model_of(settings)
         tasks = tasks_of(settings)
+        fields = {} if model.recipe is None else recipe_fields(model.recipe)
+        recipe = {"recipe": {name: asdict(one) for name, one in fields.items()}}
+        if fields and model.recipe is not None and self._json_file != STDOUT:
+            print_sheets([recipe_sheet(model.settings.name, fields, model.recipe.findings)], self._console)
         for task in tasks:
-            logger.info("examining %s on %s", settings.model.name, task.name)
+            logger.info("examining %s on %s", model.settings.name, task.name)
             evidence = examine(model, task, seconds=SECONDS / len(tasks))
             opinions = judge_evidence(evidence)
-            self._reports.append(report(evidence, opinions))
+            self._reports.append(report(evidence, opinions) | recipe)
             if self._json_file != STDOUT:
                 print_lines(lines(evidence, opinions), self._console)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
+from uuid import uuid4
 
 import numpy as np
 import pandas as pd
@@ -16,11 +17,13 @@ from numpy.typing import NDArray
 
 from evalkit import machine
 from evalkit.backends import check_backend, choose_server, complete_settings, prepare_model, read_backend
+from evalkit.backends.in_memory import ObjectKind, ObjectOptions, keep_object
 from evalkit.cache import cache_folder
 from evalkit.cluster.models import check_on_ray, model_on_ray, runs_here
 from evalkit.cluster.settings import RaySettings, ray_settings
 from evalkit.configuration.files import config_folders, default_settings, read_option
 from evalkit.errors import EvalkitError
+from evalkit.evaluation.model_recipes import complete_recipe, recipe_fields, stated_fields, with_recipe
 from evalkit.evaluation.precision import compare_precisions, sample_of
 from evalkit.evaluation.settings import backend_settings, find_deviations, recorded_settings
 from evalkit.metrics import (
@@ -33,11 +36,14 @@ from evalkit.metrics import (
     score_lists,
 )
 from evalkit.metrics.measures import CARD_PROTOCOL, all_measures
+from evalkit.models.choosing import choose_model
+from evalkit.models.folders.resolving import Recipe, StatedBy
+from evalkit.models.identity import remember_name
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.server_settings import ServerSettings
-from evalkit.models.settings import ModelSettings, default_model, model_settings
+from evalkit.models.settings import ModelSettings, Similarity, default_model, model_settings
 from evalkit.output.json import plain_json
-from evalkit.records import PrecisionCheck, QueryScores, Run, StageScores, Task
+from evalkit.records import IN_MEMORY, UNIDENTIFIED, PrecisionCheck, QueryScores, Run, StageScores, Task
 from evalkit.results.result import Result, TablesInMemory, split_usage
 from evalkit.scoring.engine import ScoreMemory, score_task
 from evalkit.scoring.store import open_store
@@ -56,6 +62,8 @@ class Model:
     """A model and the backend that runs it, in this process or with `ray` on a cluster. Weights are loaded when first needed.
 
     `deviations` are the settings, by name, that are not the model's own: a result made with them must not stand for the model's.
+    `recipe` says where each field of the settings comes from; None for a model that was not chosen by name.
+    `find_object` reads a wrapped object (see `wrap`) as it is at that moment; None where the backend finds the model.
     """
 
     settings: ModelSettings
@@ -63,16 +71,28 @@ class Model:
     runtime: Runtime
     ray: RaySettings | None = None
     deviations: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Recipe | None = None
+    find_object: Callable[[], RunnableModel] | None = None
+
+    def __repr__(self) -> str:
+        """Name the model and what runs it, in one line."""
+        return f"Model({self.settings.name!r}, {self.settings.kind}, backend {self.backend}, {self.runtime.dtype})"
 
     @cached_property
     def runnable(self) -> RunnableModel:
         """The model as its backend found it."""
+        if self.find_object is not None:
+            return self.find_object()
         if self.ray is not None and not runs_here(self.backend, self.settings):
-            return model_on_ray(self.ray, self.backend, self.settings, self.runtime)
-        return prepare_model(self.backend, self.settings, self.runtime)
+            found = model_on_ray(self.ray, self.backend, self.settings, self.runtime)
+        else:
+            found = prepare_model(self.backend, self.settings, self.runtime)
+        return found if self.recipe is None else with_recipe(found, self.recipe)
 
     def runnable_on(self, task: Task) -> RunnableModel:
         """The same, with whatever it does for this task alone."""
+        if self.find_object is not None:
+            return self.find_object()
         runnable = self.runnable
         return runnable if runnable.for_task is None else runnable.for_task(task)
 
@@ -93,7 +113,9 @@ def load_model(
     config_dir: Path | str | None = None,
     **recipe: Any,
 ) -> Model:
-    """Choose a model by name, and what runs it.
+    """Choose a model by name, folder (`"./my-model"`) or Hub id (`"ORGANISATION/NAME"`), and what runs it.
+
+    Of a folder or a Hub repository without a file of evalkit's own, kind and recipe are read from the model's files.
 
     `cache_dir` is where scores and exported networks are kept (None: the user's cache folder). `server` says how a backend
     that is a server is reached: `ServerSettings(url="http://127.0.0.1:8080")` or a mapping of the same. `ray` lets actors of a
@@ -103,15 +125,17 @@ def load_model(
     that can't run the model, before any weights load.
     """
     folders = config_folders(config_dir)
-    overrides = {key: _plain(value) for key, value in recipe.items()}
-    own = default_model() | read_option("model", name, folders)
+    choice = choose_model(name, folders)
+    overrides = {**choice.settings, **{key: _plain(value) for key, value in recipe.items()}}
+    own = default_model() | read_option("model", choice.option, folders)
     settings = model_settings(own, overrides)
     system, reached = choose_server(backend, server or {}, folders)
     runtime = Runtime(device, dtype, threads, seed, offline, None if cache_dir is None else Path(cache_dir), reached)
     said = {"model": own | overrides, "backend": backend_settings(system, reached), "dtype": dtype, "seed": seed}
     usual = {"model": own, "backend": read_backend(system).model_dump(mode="json"), **default_settings()}
     deviations = find_deviations(said, usual)
-    return build_model(settings, system, runtime, None if ray is None else ray_settings(ray), deviations)
+    stated = stated_fields(own, settings, read_option("model", choice.option, folders), overrides)
+    return build_model(settings, system, runtime, None if ray is None else ray_settings(ray), deviations, stated)
 
 
 def _plain(value: Any) -> Any:
@@ -125,14 +149,87 @@ def build_model(
     runtime: Runtime,
     ray: RaySettings | None = None,
     deviations: Mapping[str, Any] | None = None,
+    stated: Mapping[str, StatedBy] | None = None,
 ) -> Model:
-    """Check that the backend can run the model with that precision. Raises EvalkitError where it can't."""
+    """Complete a model's recipe from its files, and check that the backend can run it with that precision.
+
+    `stated` says of each setting that is not a default whether the user states it or a file. Raises EvalkitError where the
+    backend can't run the model, and where its files leave open what it is.
+    """
     if runtime.threads is not None and runtime.threads < 1:
         raise EvalkitError(f"runner.threads={runtime.threads}: at least 1, or null for the backend's own choice")
-    check_backend(backend, settings, runtime)
+    recipe = complete_recipe(settings, stated or {}, backend, runtime)
+    check_backend(backend, recipe.settings, runtime)
     if ray is not None:
-        check_on_ray(backend, settings)
-    return Model(complete_settings(settings), backend, runtime, ray, deviations or {})
+        check_on_ray(backend, recipe.settings)
+    recipe = replace(recipe, settings=complete_settings(recipe.settings))
+    own = {name: value for name, value in (deviations or {}).items() if name not in recipe.as_folder}
+    return Model(recipe.settings, backend, runtime, ray, own, recipe)
+
+
+def wrap(
+    x: Any,
+    /,
+    *,
+    kind: ObjectKind | None = None,
+    name: str | None = None,
+    identity: str | None = None,
+    tokenizer: Any = None,
+    pooling: str | None = None,
+    similarity: Similarity | None = None,
+    max_length: int | None = None,
+    query_prompt: str | None = None,
+    document_prompt: str | None = None,
+    label: int | None = None,
+    cache_dir: Path | str | None = None,
+) -> Model:
+    """Make a model of an object in memory: `evaluate(wrap(x), task)`. The object is run as it is and stays as it is.
+
+    `x` is one of these, or of a subclass of theirs:
+
+    * a CrossEncoder of sentence-transformers: ranked by raw logits, whatever its activation; where it has several labels, `label`
+      is the number of the one that counts;
+    * a SentenceTransformer: `encode_query` and `encode_document` with its own prompts, compared by its own similarity or by
+      `similarity`;
+    * a transformers …ForSequenceClassification with its `tokenizer`, or an encoder with `tokenizer`, `pooling` and `similarity`;
+      `max_length` (None: as much as both bear), `query_prompt` and `document_prompt` (None: none) are the recipe's;
+    * with `kind="cross-encoder"` a function of pairs: `f([(query, document), …])` gives a number for each;
+    * with `kind="embedder"` a function of texts: `f([text, …])`, or `f([text, …], role="query")` where it has a parameter `role`
+      ("query" or "document"), gives a vector for each; `similarity` says how they are compared.
+
+    A function gets up to 256 items at once. What it gives is read as float32: an array, a tensor or lists.
+
+    `identity` is your word that scores under it are this object's: it is the result's revision, and under it scores are stored
+    and served, as long as the object's weights and what else can be read off it are the same. Without it nothing is stored, and
+    the revision is one that no other wrapped object has. `name` (None: the class's or function's own) stands in tables.
+    `cache_dir` is where scores are kept. Raises EvalkitError for what can't be run, for what only you can say, and for options that
+    would have no effect.
+    """
+    name, revision = _object_name(x, name), _object_revision(identity)
+    if cache_dir is not None and identity is None:
+        raise EvalkitError("cache_dir= has no effect without identity=: nothing is stored")
+    options = ObjectOptions(kind, tokenizer, pooling, similarity, max_length, query_prompt, document_prompt, label)
+    kept = keep_object(x, name, identity, revision, options)
+    runtime = Runtime(dtype=kept.dtype, cache_dir=None if cache_dir is None else Path(cache_dir))
+    return Model(kept.settings, IN_MEMORY, runtime, find_object=kept.find)
+
+
+def _object_name(x: Any, name: str | None) -> str:
+    """Return what a wrapped object is called. Raises EvalkitError for a name that can't be a model's."""
+    if name is None:
+        return str(getattr(x, "__name__", type(x).__name__)).strip("<>")
+    if not isinstance(name, str) or not name.strip() or "/" in name:
+        raise EvalkitError(f"name={name!r}: a name is some text without a slash; the result's owner is always local")
+    return name
+
+
+def _object_revision(identity: str | None) -> str:
+    """Return a wrapped object's revision. Raises EvalkitError for an identity that could be another object's."""
+    if identity is None:
+        return f"{UNIDENTIFIED}{uuid4().hex[:12]}"
+    if not isinstance(identity, str) or not identity.strip() or identity.startswith(UNIDENTIFIED):
+        raise EvalkitError(f"identity={identity!r}: some text of your own, such as 'step-4000'")
+    return identity
 
 
 def load_task(
@@ -165,8 +262,8 @@ def load_task(
 
 
 def evaluate(
-    model: Model,
-    task: Task,
+    model: Model | str,
+    task: Task | str,
     *,
     protocol: str = CARD_PROTOCOL,
     measures: str | Sequence[str] = (),
@@ -176,6 +273,8 @@ def evaluate(
     config: Mapping[str, Any] | None = None,
 ) -> Result:
     """Score a task with a model and judge the scores by every protocol; `protocol` says which one leads.
+
+    A name stands for `load_model(name)` or `load_task(name)`; an object in memory needs `wrap`.
 
     `measures` are further ones, in the field's notation and by trec_eval's rules: `["nDCG@20", "AP(rel=2)", "RR@10"]`.
 
@@ -189,10 +288,14 @@ def evaluate(
     reported = all_measures(asked)
     if cache not in get_args(Cache):
         raise EvalkitError(f"cache={cache!r} is none of {', '.join(get_args(Cache))}")
+    task = _loaded_task(task)
+    model = _loaded_model(model)
     runnable = model.runnable_on(task)
     with _score_memory(model, runnable, cache) as kept:
         run = score_task(runnable, model.settings, task, kept)
-    precision = None if model.runtime.dtype == FULL_PRECISION else _check_precision(model, task, run, cache)
+    # an object in memory has the one precision that it has
+    comparable = model.runtime.dtype != FULL_PRECISION and model.find_object is None
+    precision = _check_precision(model, task, run, cache) if comparable else None
     lists = lists_of_task(task, run.scores)
     _warn_of_grades(task, asked)
     judged = score_lists(lists, reported)
@@ -217,10 +320,39 @@ def evaluate(
         backend=plain_json(runnable.description),
         config=plain_json(config),
         deviations=deviations_of(model, task, seed),
-        provenance=plain_json(machine.collect()),
+        provenance=plain_json({**machine.collect(), **_object_provenance(model, runnable)}),
+        recipe={} if model.recipe is None else recipe_fields(model.recipe),
+        findings=() if model.recipe is None else model.recipe.findings,
         precision=precision,
         first_stage=None if stage is None else _stage_scores(judged, stage, seed),
     )
+
+
+def _loaded_task(task: object) -> Task:
+    if isinstance(task, str):
+        return load_task(task)
+    if not isinstance(task, Task):
+        raise EvalkitError(f"a {type(task).__name__} is no task: give load_task(NAME), load_task(path=PATH) or a name")
+    return task
+
+
+def _loaded_model(model: object) -> Model:
+    if isinstance(model, str):
+        return load_model(model)
+    if not isinstance(model, Model):
+        raise EvalkitError(
+            f"a {type(model).__name__} is no model: give load_model(NAME), a name, or for an object in memory evalkit.wrap(x)"
+        )
+    return model
+
+
+def _object_provenance(model: Model, runnable: RunnableModel) -> dict[str, Any]:
+    """Say of an object in memory that it is one, and whether its revision is an identity that the user gave."""
+    if model.find_object is None:
+        return {}
+    revision = runnable.identity.revision
+    identity = None if revision.startswith(UNIDENTIFIED) else revision
+    return {"object_in_memory": {"class": runnable.description["class"], "identity": identity}}
 
 
 def _warn_of_grades(task: Task, asked: Sequence[Measure]) -> None:
@@ -275,7 +407,11 @@ def _score_memory(model: Model, runnable: RunnableModel, cache: Cache) -> Iterat
     if cache == "off" or way is None:
         yield ScoreMemory()
         return
-    with closing(open_store(cache_folder(model.runtime.cache_dir), way)) as store:
+    cache_dir = model.runtime.cache_dir
+    with closing(open_store(cache_folder(cache_dir), way)) as store:
+        if "identity" in way and "model" not in way:
+            with suppress(OSError):  # the store says what is wrong with the folder
+                remember_name(cache_dir, str(way["identity"]), runnable.identity.hub_id)
         yield ScoreMemory(store, refresh=cache == "refresh")
 
 

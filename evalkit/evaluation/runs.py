@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,23 @@ from evalkit.configuration.files import Origin
 from evalkit.errors import EvalkitError
 from evalkit.evaluation.evaluate import Cache, Model, build_model, deviations_of, evaluate
 from evalkit.evaluation.goldens import check_golden_scores, refuse_other_weights
+from evalkit.evaluation.model_recipes import recipe_line
 from evalkit.metrics import Measure, find_protocol
 from evalkit.metrics.measures import asked_measures
+from evalkit.models.choosing import UNNAMED
+from evalkit.models.folders.resolving import StatedBy
 from evalkit.models.interfaces import Runtime
 from evalkit.models.settings import ModelSettings
+from evalkit.models.weights import REVISION_DIGITS
 from evalkit.output.json import plain_json
 from evalkit.output.numbers import counted
+from evalkit.output.text import homeless
 from evalkit.records import Task
 from evalkit.results.folders import experiment_slug, result_folder
 from evalkit.results.reading import read_result
 from evalkit.results.result import Result
 from evalkit.results.writing import refuse_other_data, result_file, write_result
+from evalkit.scoring.store import descriptions
 from evalkit.tasks.content import warn_of_changed_data
 from evalkit.tasks.loading import read_task, with_deviations
 from evalkit.tasks.settings import TaskSettings, suite_settings
@@ -42,7 +48,8 @@ class RunSettings:
     `model_deviations` are the settings of the model, its backend, precision and seed that differ from its own, `task_deviations`
     those of the task and its limit, both by name; `config_folders` hold the user's own options.
     With `ray` a cluster runs the model. With `reproduce` the run starts with the golden scores of the model, if it has any.
-    `origins` says of each setting, by its name on the command line, whether the user said it, a file, or nobody.
+    `origins` says of each setting, by its name on the command line, whether the user said it, a file, or nobody; `stated` the same
+    of the model's fields, for its recipe.
     """
 
     task: TaskSettings
@@ -61,6 +68,7 @@ class RunSettings:
     task_deviations: Mapping[str, Any]
     origins: Mapping[str, Origin]
     ray: RaySettings | None = None
+    stated: Mapping[str, StatedBy] = field(default_factory=dict)
 
 
 def run(settings: RunSettings) -> Iterator[Result]:
@@ -74,8 +82,9 @@ def run(settings: RunSettings) -> Iterator[Result]:
     model = model_of(settings)
     tasks = tasks_of(settings)
     golden = check_golden_scores(model) if settings.reproduce else ()
-    refuse_other_weights(golden, settings.model)
+    refuse_other_weights(golden, model.settings)
     names = [measure.name for measure in settings.measures]
+    _tell_of_older(model, settings)
     for task in tasks:
         queries = counted(task.statistics.queries, "query")
         logger.info("%s: %s, %s", task.name, queries, counted(task.statistics.pairs, "pair"))
@@ -100,6 +109,31 @@ def run(settings: RunSettings) -> Iterator[Result]:
         yield replace(result, path=write_result(result, folder, with_texts=settings.texts))
 
 
+def _tell_of_older(model: Model, settings: RunSettings) -> None:
+    """Say what an earlier evalkit left of the same weights: it named models by these alone, and other files decide scores too."""
+    identity = model.runnable.identity
+    older = identity.weights_hash[:REVISION_DIGITS]
+    if not older or identity.revision == older:
+        return
+    left = []
+    folder = result_folder(settings.results_dir, replace(identity, revision=older))
+    if identity.hub_id.startswith("local/") and folder.is_dir():
+        left.append(f"results in {homeless(str(folder))}")
+    stored = () if settings.cache == "off" else descriptions(cache_folder(settings.runtime.cache_dir))
+    if any(
+        "identity" not in one and (one.get("weights_hash") == identity.weights_hash or one.get("revision") == older)
+        for one in stored
+    ):
+        left.append("scores in the store")
+    if left:
+        logger.info(
+            "%s: an earlier evalkit left %s, which are not used: it told models apart by their weights alone, and tokenizer, "
+            "configuration and code decide scores too",
+            identity.name,
+            " and ".join(left),
+        )
+
+
 def _warn_of_dropped(path: Path, names: Sequence[str]) -> None:
     """Warn where a result that is about to be replaced has measures that are not asked for this time."""
     try:
@@ -115,11 +149,24 @@ def _warn_of_dropped(path: Path, names: Sequence[str]) -> None:
 def model_of(settings: RunSettings) -> Model:
     """The model, checked but not loaded; a sweep that names the latest again finds it loaded."""
     model = build_model(
-        settings.model, settings.backend, settings.runtime, settings.ray, dict(settings.model_deviations)
+        settings.model,
+        settings.backend,
+        settings.runtime,
+        settings.ray,
+        dict(settings.model_deviations),
+        settings.stated,
     )
     if [model] != _latest:
         _latest[:] = [model]
+        if model.recipe is not None and model.recipe.fields:
+            logger.info("%s: %s", _what(model.settings), recipe_line(model.recipe, model.runtime.dtype))
     return _latest[0]
+
+
+def _what(settings: ModelSettings) -> str:
+    """What the log calls a model: by its name, or where it has none of its own by where it is."""
+    place = settings.path or settings.hub_id
+    return place if place and settings.name in UNNAMED else settings.name
 
 
 def tasks_of(settings: RunSettings) -> list[Task]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # what says where a run reads and writes, or is part of a result's name already, is no deviation of its settings
 NEUTRAL = (
     "model.path",
+    "model.kind",  # it is part of a local model's revision
     "task.name",
     "model.name",
     "model.object",
@@ -45,7 +46,8 @@ def recorded_settings(model: Model, task: Task, protocol: str, measures: Sequenc
     """
     runtime, ray = model.runtime, model.ray
     return {
-        "model": model.settings.model_dump(mode="json"),
+        # what an object in memory does not say is not known, and no default of evalkit's
+        "model": model.settings.model_dump(mode="json", exclude_unset=model.find_object is not None),
         "task": dict(task.settings),
         "backend": backend_settings(model.backend, runtime.server),
         "protocol": protocol,

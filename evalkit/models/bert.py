@@ -23,10 +23,12 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 
 from evalkit.models.local import Forward
 from evalkit.models.networks import CrossEncoderNetwork, EmbedderNetwork
+from evalkit.models.settings import ModelSettings
 
 ARCHITECTURES = ("bert", "roberta", "xlm-roberta")
 
 AMPERE = (8, 0)
+PACKED = ("cls", "mean", "last")
 Arrays = Mapping[str, NDArray[np.int64]]
 EncoderNetwork = CrossEncoderNetwork | EmbedderNetwork
 
@@ -63,7 +65,7 @@ def compute_first_token_alone(
 ) -> CrossEncoderNetwork | EmbedderNetwork:
     """Replace the last layer, in place, where the architecture is known and nothing but the first position is read."""
     if isinstance(network, EmbedderNetwork):
-        encoder: Any = network.encoder if network.pooling == "cls" else None
+        encoder: Any = network.encoder if network.modes == ("cls",) else None
     else:
         encoder = network.classifier.base_model
     if encoder is not None and has_bert_layers(encoder.config):
@@ -97,10 +99,20 @@ def runs_packed(config: Any, device: torch.device, dtype: torch.dtype) -> bool:
     )
 
 
+def packs_recipe(settings: ModelSettings) -> bool:
+    """Return whether the recipe can be run on packed inputs: one pooling of all tokens, and nothing behind it."""
+    plain = not settings.modules and settings.dimensions is None and settings.pool_prompt
+    if settings.kind == "bge-m3":
+        return settings.score == "dense"
+    return not settings.modules and (
+        settings.kind == "cross-encoder" or (plain and settings.kind == "embedder" and settings.pooling in PACKED)
+    )
+
+
 def packed_forward(network: EncoderNetwork, device: torch.device) -> Forward:
     """Return the network's forward pass, which takes padded arrays and computes no padding; its layers are replaced in place."""
     base: Any = network.classifier.base_model if isinstance(network, CrossEncoderNetwork) else network.encoder
-    first_token = isinstance(network, CrossEncoderNetwork) or network.pooling == "cls"
+    first_token = isinstance(network, CrossEncoderNetwork) or network.modes == ("cls",)
     base.encoder = PackedEncoder(base.encoder.layer, first_token)
 
     def forward(arrays: Arrays) -> NDArray[np.float32]:
@@ -110,7 +122,7 @@ def packed_forward(network: EncoderNetwork, device: torch.device) -> Forward:
         with torch.inference_mode():
             options = {"offsets": places, "longest": int(np.diff(offsets).max())}
             if isinstance(network, CrossEncoderNetwork):
-                outputs = network.classifier(**tensors, **options).logits[:, 0].float()
+                outputs = network.classifier(**tensors, **options).logits[:, network.label].float()
             else:
                 outputs = _vectors(network, network.encoder(**tensors, **options).last_hidden_state.float(), places)
             found: NDArray[np.float32] = outputs.cpu().numpy()
@@ -205,9 +217,9 @@ def _run_layer(
 
 
 def _vectors(network: EmbedderNetwork, hidden: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
-    if network.pooling == "cls":
+    if network.modes == ("cls",):
         vectors = hidden[:, 0]
-    elif network.pooling == "mean":
+    elif network.modes == ("mean",):
         vectors = torch.segment_reduce(hidden[0], "mean", offsets=offsets.long())
     else:
         vectors = hidden[0, offsets[1:] - 1]

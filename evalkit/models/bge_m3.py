@@ -39,6 +39,11 @@ class TextPairInputs:
         return self.texts.tokenizer
 
     @property
+    def findings(self) -> tuple[str, ...]:
+        """What a reader of the scores should know of the tokenizer."""
+        return self.texts.findings
+
+    @property
     def max_length(self) -> int:
         """The most tokens of either text."""
         return self.texts.max_length

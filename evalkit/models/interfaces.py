@@ -69,19 +69,27 @@ class TextStream(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TokenizedText:
-    """A text's token ids without special tokens, at most as many as a network can read, and how many there were."""
+    """A text's token ids without special tokens, at most as many as a network can read, and how many there were.
+
+    `unpooled` of the finished input's first tokens, its prompt's, are to be left out of a vector.
+    """
 
     token_ids: NDArray[np.int32]
     length: int
+    unpooled: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """One network input after truncation: token ids with special tokens, segment ids, and whether text was cut."""
+    """One network input after truncation: token ids with special tokens, segment ids, and whether text was cut.
+
+    `unpooled` of its first tokens are to be left out of a vector.
+    """
 
     token_ids: NDArray[np.int32]
     type_ids: NDArray[np.int32] | None
     truncated: bool
+    unpooled: int = 0
 
 
 class OutOfMemoryError(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,88 +11,97 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    MT5EncoderModel,
+    T5EncoderModel,
+    UMT5EncoderModel,
+)
 
 from evalkit.errors import EvalkitError, WrongWeightsError
 from evalkit.models.consent import guarded_by
-from evalkit.models.settings import ModelSettings, Pooling
-from evalkit.models.tokenization import InputBuilder
+from evalkit.models.folders.kinds import T5_ENCODERS
+from evalkit.models.parts import network_output, parts_within
+from evalkit.models.pooling import pool
+from evalkit.models.settings import ModelSettings
+from evalkit.models.tails import Tail
 from evalkit.models.weights import read_config
+
+# weights of what pretraining has and no recipe here: heads of language models, poolers; and buffers that are computed anyway
+LEFTOVER = re.compile(
+    r"(^|\.)(pooler|cls|lm_head|lm_predictions|vocab_(projector|transform|layer_norm)|generator(_lm_head|_predictions)?"
+    r"|discriminator_predictions|predictions|mask_predictions|seq_relationship|sop_classifier|mlm_head)(\.|$)"
+    r"|^(head\.(dense|norm)|decoder)\.(weight|bias)$|(position_ids|inv_freq|masked_bias|\.attn\.bias)$"
+)
+logger = logging.getLogger("evalkit")
 
 
 class CrossEncoderNetwork(torch.nn.Module):
-    """A sequence classifier with one label; gives its raw logit, shape (inputs,), without sigmoid."""
+    """A sequence classifier; gives one label's raw logit, shape (inputs,), without sigmoid."""
 
-    def __init__(self, classifier: torch.nn.Module) -> None:
+    def __init__(self, classifier: torch.nn.Module, label: int = 0) -> None:
         super().__init__()
         self.classifier = classifier
+        self.label = label
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
     ) -> torch.Tensor:
         types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         logits: torch.Tensor = self.classifier(input_ids=input_ids, attention_mask=attention_mask, **types).logits
-        return logits[:, 0].float()
+        return logits[:, self.label].float()
 
 
 class EmbedderNetwork(torch.nn.Module):
-    """An encoder with pooling; gives vectors of shape (inputs, dimensions), of length one where cosine is asked for.
+    """An encoder with what its graph computes behind it (see models/tails.py).
 
-    Inputs are padded on the right.
+    It gives vectors of shape (inputs, dimensions), of length one where a normalisation is part of it; without pooling one
+    vector per token, (inputs, tokens, dimensions), or per layer and token, (inputs, layers, tokens, dimensions).
     """
 
-    def __init__(self, encoder: torch.nn.Module, pooling: Pooling, normalize: bool) -> None:
+    def __init__(self, encoder: torch.nn.Module, modes: tuple[str, ...], normalize: bool, layers: bool = False) -> None:
         super().__init__()
         self.encoder = encoder
-        self.pooling = pooling
+        self.modes = modes
         self.normalize = normalize
+        self.layers = layers
 
     def forward(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        token_type_ids: torch.Tensor | None = None,
+        pooled: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **types).last_hidden_state.float()
-        vectors = pool(hidden, attention_mask, self.pooling)
+        types: dict[str, Any] = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        if self.layers:
+            found = self.encoder(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True, **types)
+            layers: torch.Tensor = torch.stack(found.hidden_states, dim=1).float()
+            return layers
+        found = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **types)
+        hidden: torch.Tensor = found.last_hidden_state.float()
+        if not self.modes:
+            return hidden
+        vectors = pool(hidden, attention_mask, pooled, self.modes)
         return torch.nn.functional.normalize(vectors, dim=-1) if self.normalize else vectors
 
 
-def pool(hidden: torch.Tensor, attention_mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:
-    """Return one vector per input out of its tokens' vectors, shape (inputs, tokens, dimensions)."""
-    if pooling == "cls":
-        return hidden[:, 0]
-    if pooling == "mean":
-        mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
-        return (hidden * mask).sum(1) / mask.sum(1)
-    last = attention_mask.sum(1) - 1
-    return hidden[torch.arange(hidden.shape[0], device=hidden.device), last]
+class WholeNetwork(torch.nn.Module):
+    """A network and its tail, for a system that runs both."""
 
+    def __init__(self, network: torch.nn.Module, tail: Tail) -> None:
+        super().__init__()
+        self.network = network
+        self.tail = tail
 
-def load_inputs(settings: ModelSettings, folder: Path) -> InputBuilder:
-    """Return what builds an encoder's inputs with the model's own tokenizer."""
-    return InputBuilder.create(load_tokenizer(settings, folder), settings, position_limit(settings, folder))
-
-
-def load_tokenizer(settings: ModelSettings, folder: Path) -> Any:
-    """Return the model's own tokenizer.
-
-    Raises EvalkitError where its files are damaged or missing: transformers may then make one up that knows no words.
-    """
-    read_config(folder)  # which says what is wrong with a folder that is no model at all
-    with (
-        guarded_by(settings, folder),
-        quiet_transformers(),
-        reporting_load_errors(f"{folder}: the tokenizer can't be loaded"),
-    ):
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
-    if len(tokenizer) <= len(tokenizer.all_special_tokens):
-        raise EvalkitError(
-            f"{folder} has no tokenizer (tokenizer.json or a vocabulary): copy it from the model's origin"
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **others: torch.Tensor) -> torch.Tensor:
+        pooled = {"pooled": others["pooled"]} if "pooled" in others else {}
+        output: torch.Tensor = self.tail(
+            self.network(input_ids=input_ids, attention_mask=attention_mask, **others), attention_mask, **pooled
         )
-    if tokenizer.pad_token_id is None:
-        raise EvalkitError(
-            f"{folder}: the tokenizer has no padding token; name one as pad_token in tokenizer_config.json"
-        )
-    return tokenizer
+        return output
 
 
 def load_network(settings: ModelSettings, folder: Path) -> CrossEncoderNetwork | EmbedderNetwork:
@@ -100,14 +110,27 @@ def load_network(settings: ModelSettings, folder: Path) -> CrossEncoderNetwork |
     Raises WrongWeightsError where the weights are of another kind or not complete: transformers fills what is missing with
     random numbers and only warns.
     """
-    refuse_wrong_kind(settings, read_config(folder))
-    auto: Any = AutoModelForSequenceClassification if settings.kind == "cross-encoder" else AutoModel
-    network, report = load_weights(auto, settings, folder)
+    config = read_config(folder)
+    refuse_wrong_kind(settings, config)
+    network, report = load_weights(_auto_class(settings, config), settings, folder)
     refuse_incomplete(settings, folder, report)
-    if settings.kind == "cross-encoder":
+    network.config.use_cache = False  # a decoder's keys and values are for the next token, and there is none
+    if settings.kind == "cross-encoder" and not settings.modules:
         _refuse_labels(settings, network.config.num_labels)  # two where config.json is silent
-        return CrossEncoderNetwork(network).eval()
-    return EmbedderNetwork(network, settings.pooling, settings.similarity == "cosine").eval()
+        return CrossEncoderNetwork(network, settings.label or 0).eval()
+    within = parts_within(settings)
+    modes = settings.pooling_modes if within else ()
+    return EmbedderNetwork(
+        network, modes, "Normalize" in within, network_output(settings) == "all_layer_embeddings"
+    ).eval()
+
+
+def _auto_class(settings: ModelSettings, config: dict[str, Any]) -> Any:
+    """Return transformers' class for the network: of T5 and its kin the encoder alone makes vectors."""
+    if settings.kind == "cross-encoder" and not settings.modules:
+        return AutoModelForSequenceClassification
+    encoders = {"t5": T5EncoderModel, "mt5": MT5EncoderModel, "umt5": UMT5EncoderModel}
+    return encoders.get(str(config.get("model_type")), AutoModel)
 
 
 def refuse_wrong_kind(settings: ModelSettings, config: dict[str, Any]) -> None:
@@ -115,6 +138,8 @@ def refuse_wrong_kind(settings: ModelSettings, config: dict[str, Any]) -> None:
     architectures = [str(name) for name in config.get("architectures") or []]
     named = ", ".join(architectures)
     classifier = any(name.endswith("ForSequenceClassification") for name in architectures)
+    if settings.modules:  # its own files say what is made of the network
+        return
     if settings.kind == "cross-encoder" and architectures and not classifier:
         raise WrongWeightsError(
             f"{settings.name} is a {named}, which has no scoring head: as a cross-encoder it would score at random. "
@@ -130,13 +155,21 @@ def refuse_wrong_kind(settings: ModelSettings, config: dict[str, Any]) -> None:
 
 
 def _refuse_labels(settings: ModelSettings, labels: int) -> None:
-    if labels != 1:
-        raise WrongWeightsError(f"{settings.name} has {labels} labels; a cross-encoder for reranking has one score")
+    if labels != 1 and settings.label is None:
+        raise WrongWeightsError(
+            f"{settings.name} has {labels} labels; a cross-encoder for reranking has one score: model.label=NUMBER says which "
+            "label's "
+            "logit that is"
+        )
 
 
 def position_limit(settings: ModelSettings, folder: Path) -> int | None:
     """Return the most tokens that the network has positions for; None where its architecture has no such table."""
-    config = load_config(settings, folder)
+    return positions_of(load_config(settings, folder))
+
+
+def positions_of(config: Any) -> int | None:
+    """Return the most tokens that a network of this configuration has positions for; None where it has no such table."""
     positions: int | None = getattr(config, "max_position_embeddings", None)
     # RoBERTa and its kin count positions from the padding id + 1
     offset = config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet") else 0
@@ -176,9 +209,10 @@ def refuse_incomplete(settings: ModelSettings, folder: Path, report: dict[str, A
             f"{folder}: weights of another shape than config.json says: {', '.join(mismatched[:3])}"
         )
     missing = sorted(key for key in report["missing_keys"] if "position_ids" not in key)
-    if settings.kind == "embedder":  # the pooler is not part of any recipe here
+    if settings.kind == "embedder" or settings.modules:  # the pooler is not part of any recipe here
         missing = [key for key in missing if not key.startswith("pooler.")]
     if not missing:
+        _refuse_unused(settings, folder, sorted(report["unexpected_keys"]))
         return
     head = not settings.makes_vectors and all(
         key.split(".")[0] in ("classifier", "score", "pooler", "lm_head") for key in missing
@@ -188,6 +222,22 @@ def refuse_incomplete(settings: ModelSettings, folder: Path, report: dict[str, A
         f"{folder}: {what} ({', '.join(missing[:3])}{'…' if len(missing) > 3 else ''}) is missing from the weights and would be "
         "random. Is this an embedder, or a checkpoint saved without its head?"
     )
+
+
+def _refuse_unused(settings: ModelSettings, folder: Path, unused: list[str]) -> None:
+    """Refuse weights that no part of the network takes; what training leaves behind is reported."""
+    decoder = settings.kind == "embedder" and read_config(folder).get("model_type") in T5_ENCODERS
+    others = [key for key in unused if not (LEFTOVER.search(key) or (decoder and key.startswith("decoder.")))]
+    if others:
+        raise WrongWeightsError(
+            f"{folder}: no part of the network takes {len(others)} of its weights ({', '.join(others[:3])}"
+            f"{'…' if len(others) > 3 else ''}), so that it may be another model than its config.json says"
+        )
+    if unused:
+        logger.info(
+            "%s: %d of its weights are left over and have no effect (%s%s)",
+            *(folder, len(unused), ", ".join(unused[:3]), "…" if len(unused) > 3 else ""),
+        )
 
 
 @contextmanager

@@ -40,7 +40,8 @@ ALIGNMENT = 8  # tokens; FlagEmbedding pads to a multiple of it
 class PromptedInputs:
     """Builds the inputs of an llm-reranker or a layerwise-reranker with a Hugging Face tokenizer.
 
-    `head`, `between` and `tail` are the token ids before the query, between the texts and behind the document.
+    `head`, `between` and `tail` are the token ids before the query, between the texts and behind the document. `findings` are what
+    a reader of the scores should know of the tokenizer.
     """
 
     tokenizer: Any
@@ -54,6 +55,7 @@ class PromptedInputs:
     tail: tuple[int, ...]
     prompt_tokens: int
     pad_left: bool
+    findings: tuple[str, ...] = ()
 
     @classmethod
     def create(cls, tokenizer: Any, settings: ModelSettings, longest: int | None) -> PromptedInputs:

@@ -6,17 +6,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, field_validator
 
 from evalkit.configuration.files import read_option, settings_error
 from evalkit.errors import EvalkitError, unknown_name
 
 Kind = Literal[
-    "cross-encoder", "llm-reranker", "layerwise-reranker", "embedder", "bge-m3", "lexical", "baseline", "run"
+    "auto", "cross-encoder", "llm-reranker", "layerwise-reranker", "embedder", "bge-m3", "lexical", "baseline", "run"
 ]
-Pooling = Literal["cls", "mean", "last"]
+POOLING_MODES = ("cls", "mean", "max", "mean_sqrt_len", "weightedmean", "last")
+_MODES_ELSEWHERE = {"lasttoken": "last", "mean_sqrt_len_tokens": "mean_sqrt_len"}  # sentence-transformers' names
 Truncation = Literal["longest_first", "only_second", "end"]
-Similarity = Literal["cosine", "dot"]
+Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
 Score = Literal["dense", "sparse", "colbert", "fused"]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -26,6 +27,14 @@ class ModelSettings(BaseModel):
 
     `recipes` holds variants, by name, of the fields of this file; `recipe` says which one is in force. `backends` lists
     the only systems that can run the model, where not every backend of its kind can. `parameters` is in millions.
+    The kind `auto` is found out from the model's files, as is every field of a recipe that nobody states.
+
+    `pooling` is one of POOLING_MODES, or several joined by `+`, whose vectors are put end to end. `pool_prompt` says whether the
+    prompt's tokens are pooled too, `lower_case` that texts are read in small letters, `dimensions` how many of a vector's numbers
+    are kept. `similarity` compares two vectors; euclidean and manhattan are negative distances. `modules` are the parts behind the
+    network in their order, each a name or `NAME:FOLDER`, where they are others than pooling and the similarity's normalisation.
+    `label` is the one of a classifier's labels that is the score.
+
     `needs_remote_code` says that the model's architecture is Python code beside its weights, which runs only where
     `trust_remote_code` allows it. `object` is where an object of the user's own is imported from: `MODULE:NAME`. `onnx_file` is
     an ONNX file in the model's repository or folder that is run as it is, in place of its other weights.
@@ -47,8 +56,13 @@ class ModelSettings(BaseModel):
     truncation: Truncation = "longest_first"
     query_prompt: str = ""
     document_prompt: str = ""
-    pooling: Pooling = "cls"
+    pooling: str = "mean"
+    pool_prompt: bool = True
+    lower_case: bool = False
     similarity: Similarity = "cosine"
+    dimensions: PositiveInt | None = None
+    modules: tuple[str, ...] = ()
+    label: NonNegativeInt | None = None
     # rerankers that are language models: what stands around their texts (see models/prompted.py)
     system_prompt: str = ""
     separator: str = ""
@@ -70,8 +84,22 @@ class ModelSettings(BaseModel):
     trust_remote_code: bool = False
     allow_pickle: bool = False
 
+    @field_validator("pooling")
+    @classmethod
+    def _one_name_per_mode(cls, said: str) -> str:
+        modes = [_MODES_ELSEWHERE.get(mode, mode) for mode in said.replace(" ", "").split("+")]
+        unknown = [mode for mode in modes if mode not in POOLING_MODES]
+        if unknown or len(set(modes)) < len(modes):
+            raise ValueError(f"one of {', '.join(POOLING_MODES)}, or several different ones joined by +")
+        return "+".join(modes)
+
     def __hash__(self) -> int:  # `recipes` has no hash
         return hash((self.name, self.kind, self.hub_id, self.revision, self.path, self.recipe))
+
+    @property
+    def pooling_modes(self) -> tuple[str, ...]:
+        """The modes whose vectors are put end to end."""
+        return tuple(self.pooling.split("+"))
 
     @property
     def makes_vectors(self) -> bool:
@@ -85,14 +113,16 @@ def default_model() -> dict[str, Any]:
 
 
 # what a model's file may say that a run then reads, by kind; the rest would be ignored
-_FILES = {"path", "hub_id", "revision", "trust_remote_code", "allow_pickle"}
+_FILES = {"name", "path", "hub_id", "revision", "trust_remote_code", "allow_pickle"}
 _TEXTS = {"max_length", "query_prompt", "document_prompt", "recipe", "recipes"}
 _PROMPTED = {"truncation", "system_prompt", "separator", "prompt"}
+_EMBEDDER = {"pooling", "pool_prompt", "lower_case", "similarity", "dimensions"}
 _READ: dict[str, set[str]] = {
-    "cross-encoder": _FILES | _TEXTS | {"truncation", "onnx_file"},
+    "auto": _FILES | _TEXTS | _EMBEDDER | _PROMPTED | {"kind", "label", "positive_word", "negative_word"},
+    "cross-encoder": _FILES | _TEXTS | {"truncation", "onnx_file", "lower_case", "label"},
     "llm-reranker": _FILES | _TEXTS | _PROMPTED | {"positive_word", "negative_word"},
     "layerwise-reranker": _FILES | _TEXTS | _PROMPTED | {"cutoff_layers", "compress_ratio", "compress_layers"},
-    "embedder": _FILES | _TEXTS | {"pooling", "similarity"},
+    "embedder": _FILES | _TEXTS | _EMBEDDER,
     "bge-m3": _FILES | _TEXTS | {"score", "weights"},
     "lexical": set(),
     "baseline": set(),
@@ -111,7 +141,7 @@ def model_settings(fields: Mapping[str, Any], overrides: Mapping[str, Any] | Non
     chosen = dict(overrides or {})
     try:
         settings = ModelSettings(**{**fields, **chosen})
-        _refuse_ignored(settings, set(chosen))
+        refuse_ignored(settings, str(fields.get("kind", settings.kind)), set(chosen))
         if settings.recipe is None:
             return settings
         if settings.recipe not in settings.recipes:
@@ -121,17 +151,17 @@ def model_settings(fields: Mapping[str, Any], overrides: Mapping[str, Any] | Non
         raise settings_error("model", error) from error
 
 
-def _refuse_ignored(settings: ModelSettings, overridden: set[str]) -> None:
-    if settings.backends:  # such a model is fixed, or known to its backend
-        read = set().union(*(_READ_BY_NAMED.get(name, set()) for name in settings.backends))
-    else:
-        read = _READ[settings.kind]
+def refuse_ignored(settings: ModelSettings, kind: str, overridden: set[str]) -> None:
+    """Raise EvalkitError for a setting that a model of that kind would ignore."""
+    # a model that names its backends is fixed, or known to them
+    by_backend: set[str] = set().union(*(_READ_BY_NAMED.get(name, set()) for name in settings.backends))
+    read = by_backend if settings.backends else _READ[kind]
     ignored = sorted(overridden - read)
     if ignored:
         raise EvalkitError(
-            f"model.{ignored[0]} says nothing to {settings.name} ({settings.kind}), which "
+            f"model.{ignored[0]} says nothing to {settings.name} ({kind}), which "
             + (f"reads {', '.join(sorted(read))}" if read else "has nothing to set")
-            + "; your own model: model=local-embedder or model=local-cross-encoder with model.path=FOLDER"
+            + "; your own model: model=./FOLDER"
         )
 
 

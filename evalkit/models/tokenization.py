@@ -9,8 +9,8 @@ they differ.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,7 +58,9 @@ class Template:
 class InputBuilder:
     """Builds a recipe's network inputs with a Hugging Face tokenizer.
 
-    `single` and `pair` are the tokenizer's templates; `pair` is None where it can't encode pairs.
+    `single` and `pair` are the tokenizer's templates; `pair` is None where it can't encode pairs. `unpooled` are the tokens of
+    each role's prompt, with the special ones before it, where these are left out of a text's vector; None where they are not.
+    `findings` are what a reader of the scores should know of the tokenizer.
     """
 
     tokenizer: Any
@@ -70,6 +72,8 @@ class InputBuilder:
     pair: Template | None
     with_types: bool
     keep_left: bool
+    unpooled: Mapping[Role, int] | None = None
+    findings: tuple[str, ...] = ()
 
     @classmethod
     def create(cls, tokenizer: Any, settings: ModelSettings, longest: int | None) -> InputBuilder:
@@ -90,6 +94,7 @@ class InputBuilder:
             pair=_template(tokenizer, 2) if settings.kind == "cross-encoder" else None,
             with_types="token_type_ids" in tokenizer.model_input_names,
             keep_left=tokenizer.truncation_side == "right",
+            unpooled=None if settings.pool_prompt else _prompt_tokens(tokenizer, settings),
         )
         builder._check_room()
         builder._check_probes()
@@ -98,12 +103,15 @@ class InputBuilder:
     def tokenize(self, texts: Sequence[str], role: Role) -> list[TokenizedText]:
         """Return the token ids of each text behind its role's prompt, without special tokens."""
         prompt = self.query_prompt if role == "query" else self.document_prompt
-        return tokenize(self.tokenizer, [prompt + text for text in texts], self.max_length, keep_left=self.keep_left)
+        found = tokenize(self.tokenizer, [prompt + text for text in texts], self.max_length, keep_left=self.keep_left)
+        unpooled = (self.unpooled or {}).get(role, 0)
+        return [replace(text, unpooled=unpooled) for text in found] if unpooled else found
 
     def encode_text(self, text: TokenizedText) -> Encoding:
         """Return one text, cut to length, with its special tokens."""
         room = self.max_length - self.single.special_tokens
-        return self.single.fill([self._cut(text.token_ids, room)], self.with_types, text.length > room)
+        filled = self.single.fill([self._cut(text.token_ids, room)], self.with_types, text.length > room)
+        return replace(filled, unpooled=text.unpooled) if text.unpooled else filled
 
     def encode_pair(self, query: TokenizedText, document: TokenizedText) -> Encoding:
         """Return a pair, cut to length by the recipe's truncation, with its special tokens."""
@@ -117,17 +125,20 @@ class InputBuilder:
         texts = [self._cut(text.token_ids, length) for text, length in zip((query, document), lengths, strict=True)]
         return self.pair.fill(texts, self.with_types, lengths != (query.length, document.length))
 
-    def example(self) -> dict[str, torch.Tensor]:
-        """Return a padded batch of two inputs of different lengths, for what traces a network."""
-        texts = self.tokenize([PROBE, PROBE[:4]], "document")
-        encodings = [self.encode_text(text) if self.pair is None else self.encode_pair(text, text) for text in texts]
-        return {
-            name: torch.from_numpy(array) for name, array in pad_batch(encodings, self.tokenizer.pad_token_id).items()
-        }
+    def example(self, *texts: str) -> dict[str, torch.Tensor]:
+        """Return a padded batch of inputs, by default two of different lengths, for what traces a network."""
+        pieces = self.tokenize(texts or [PROBE, PROBE[:4]], "document")
+        encodings = [self.encode_text(text) if self.pair is None else self.encode_pair(text, text) for text in pieces]
+        return {name: torch.from_numpy(array) for name, array in self.pad(encodings).items()}
 
     def pad(self, batch: Sequence[Encoding]) -> dict[str, NDArray[np.int64]]:
-        """Return the arrays of a batch."""
-        return pad_batch(batch, self.tokenizer.pad_token_id)
+        """Return the arrays of a batch; `pooled` among them where prompts are left out of vectors."""
+        arrays = pad_batch(batch, self.tokenizer.pad_token_id)
+        if self.unpooled is not None:
+            arrays["pooled"] = arrays["attention_mask"].copy()
+            for row, encoding in enumerate(batch):
+                arrays["pooled"][row, : encoding.unpooled] = 0
+        return arrays
 
     def _cut(self, token_ids: NDArray[np.int32], length: int) -> NDArray[np.int32]:
         return _cut(token_ids, length, self.keep_left)
@@ -176,17 +187,35 @@ class InputBuilder:
         )
 
 
+def _prompt_tokens(tokenizer: Any, settings: ModelSettings) -> dict[Role, int]:
+    """Return the first tokens of an input that are its prompt's, counted as sentence-transformers does.
+
+    The prompt is tokenised by itself, with special tokens; one at its end is not part of it.
+    """
+    counts: dict[Role, int] = {"query": 0, "document": 0}
+    prompts: dict[Role, str] = {"query": settings.query_prompt, "document": settings.document_prompt}
+    for role, prompt in prompts.items():
+        if prompt:
+            ids = tokenizer(prompt)["input_ids"]
+            counts[role] = len(ids) - (ids[-1] in tokenizer.all_special_ids)
+    return counts
+
+
 def choose_length(settings: ModelSettings, longest: int | None, tokenizer_limit: int) -> int:
     """Return the most tokens of an input: the recipe's, else as many as the network and the tokenizer bear.
 
-    Raises EvalkitError where the recipe asks for more than they do, and where nothing sets a bound.
+    A recipe's length goes before the tokenizer's, which is no table that could end, as in sentence-transformers. Raises
+    EvalkitError where the recipe asks for more positions than the network has, and where nothing sets a bound.
     """
-    limits = [limit for limit in (settings.max_length, longest, tokenizer_limit) if limit]
-    max_length = min(limits)
-    if settings.max_length and max_length < settings.max_length:
-        raise EvalkitError(
-            f"model.max_length={settings.max_length} is more than {settings.name} can read: at most {max_length} tokens"
-        )
+    if settings.max_length:
+        if longest and longest < settings.max_length:
+            raise EvalkitError(
+                f"model.max_length={settings.max_length} is more than {settings.name} can read: at most {longest} tokens, where "
+                "its "
+                f"table of positions ends; model.max_length={longest}"
+            )
+        return settings.max_length
+    max_length = min(limit for limit in (longest, tokenizer_limit) if limit)
     if max_length > LONGEST:
         raise EvalkitError(
             f"neither {settings.name} nor its tokenizer says how long a text it can read: set model.max_length"

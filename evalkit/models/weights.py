@@ -2,47 +2,67 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from evalkit.errors import EvalkitError
 from evalkit.hub_access import limit_waits, unreachable
+from evalkit.models.choosing import UNNAMED
+from evalkit.models.folders.files import network_folder
+from evalkit.models.identity import content_hashes, deciding_files, hash_files, model_identity, named_paths
 from evalkit.models.settings import ModelSettings
 from evalkit.records import ModelIdentity
 
 SAFE_WEIGHTS = "*.safetensors"
 PICKLED_WEIGHTS = "*.bin"
-TEXT_FILES = ("*.json", "*.txt", "*.model")
+TEXT_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
 M3_HEADS = ("colbert_linear.pt", "sparse_linear.pt")
 # of a model's settings, where it lies and who may load it; all the others are its recipe, and can change a score
 NO_RECIPE = {"name", "hub_id", "revision", "path", "onnx_file", "parameters", "backends", "recipe", "recipes"}
+REVISION_DIGITS = 12
 CONSENT = {"needs_remote_code", "trust_remote_code", "allow_pickle"}
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """A model's folder on this machine, and the identity that its results carry."""
+    """The folder of a model's network on this machine (see models/folders/files.py), and the identity that its results carry.
+
+    `digest` is the hash over all that decides a score (see models/identity.py), whatever the folder's name or a revision;
+    `contents` are the hashes of the files that it covers.
+    """
 
     folder: Path
     identity: ModelIdentity
+    digest: str
+    contents: Mapping[Path, str] = field(default_factory=dict, repr=False)
 
 
-def find_model(settings: ModelSettings, *, offline: bool, also: Sequence[str] = ()) -> ModelFiles:
+def find_model(
+    settings: ModelSettings,
+    *,
+    offline: bool,
+    cache_dir: Path | None,
+    also: Sequence[str] = (),
+    facts: Mapping[str, object] | None = None,
+) -> ModelFiles:
     """Return the folder of `model.path`, or a snapshot of `model.hub_id` at its revision (with the files that `also` names).
 
-    Where `model.onnx_file` is set, that is the model's weights, and no others are looked for. Raises EvalkitError where neither is
-    given, the files can't be had, or the weights are not safetensors; and, before anything is fetched, where the model needs code
-    that the user does not trust.
+    Where `model.onnx_file` is set, that is the model's weights, and no others are looked for. The revision of a folder is the
+    beginning of its `digest`; `facts` decide scores beside the files, and are part of it. What large files and tokenizers were
+    found to be is kept in evalkit's cache, at `cache_dir` or the user's own.
+
+    Raises EvalkitError where neither is given, the files can't be had, or the weights are not safetensors; and, before anything is
+    fetched, where the model needs code that the user does not trust.
     """
     if settings.needs_remote_code and not settings.trust_remote_code:
         raise EvalkitError(
             f"{settings.name} needs Python code that comes with its weights, and evalkit runs none unasked; if you trust its "
             "author: model.trust_remote_code=true"
         )
-    folder = _local_folder(settings) if settings.path else _hub_snapshot(settings, offline, also)
+    root = _local_folder(settings) if settings.path else _hub_snapshot(settings, offline, also)
+    folder = network_folder(root)
     weights = _onnx_files(settings, folder) if settings.onnx_file else weight_files(folder, settings.allow_pickle)
     if not weights:
         pickled = sorted(path.name for path in folder.glob(PICKLED_WEIGHTS))
@@ -54,28 +74,30 @@ def find_model(settings: ModelSettings, *, offline: bool, also: Sequence[str] = 
         raise EvalkitError(f"{folder} has no *.safetensors: {advice}")
     if settings.kind == "bge-m3":
         weights += [folder / name for name in M3_HEADS if (folder / name).is_file()]
-    digest = hash_files(folder, weights)
+    decisive = deciding_files(root, named_paths(settings, root), cache_dir)
+    if not settings.path:
+        decisive = _downloaded(decisive, root, settings, also)
+    contents = content_hashes(decisive, cache_dir)
+    digest = model_identity(settings, root, contents, cache_dir, facts)
+    weights_hash = hash_files(root, weights, contents)
+    name, hub_id, revision = settings.name, str(settings.hub_id), root.name
     if settings.path:
-        name, revision = folder.resolve().name, digest[:12]
-        return ModelFiles(
-            folder,
-            ModelIdentity(
-                name if settings.hub_id is None else settings.name, f"local/{name}", revision, settings.kind, digest
-            ),
-        )
-    return ModelFiles(folder, ModelIdentity(settings.name, str(settings.hub_id), folder.name, settings.kind, digest))
+        place = root.resolve().name
+        name = place if settings.name in UNNAMED else name
+        hub_id, revision = f"local/{place if settings.hub_id is not None else name}", digest[:REVISION_DIGITS]
+    return ModelFiles(folder, ModelIdentity(name, hub_id, revision, settings.kind, weights_hash), digest, contents)
 
 
 def way_of_scoring(settings: ModelSettings, files: ModelFiles, backend: Mapping[str, object]) -> dict[str, object]:
-    """Return all that can change a score: weights, architecture, tokenizer, recipe, and the backend's own description."""
-    texts = sorted(path for pattern in (*TEXT_FILES, "*.py") for path in files.folder.glob(pattern))
-    return {
-        "model": files.identity.hub_id,
-        "weights_hash": files.identity.weights_hash,
-        "configuration": hash_files(files.folder, texts),
-        **settings.model_dump(mode="json", exclude=NO_RECIPE | CONSENT),
-        "backend": dict(backend),
-    }
+    """Return all that can change a score: the model's identity, its recipe, and the backend's own description."""
+    recipe = settings.model_dump(mode="json", exclude=NO_RECIPE | CONSENT)
+    return {**who_scores(files), **recipe, "backend": dict(backend)}
+
+
+def who_scores(files: ModelFiles) -> dict[str, object]:
+    """Return what a way of scoring says of the model: its identity; on the Hub its name too, a folder's decides nothing."""
+    own: dict[str, object] = {"identity": files.digest}
+    return own if files.identity.hub_id.startswith("local/") else {"model": files.identity.hub_id, **own}
 
 
 def weight_files(folder: Path, allow_pickle: bool) -> list[Path]:
@@ -96,16 +118,6 @@ def _onnx_files(settings: ModelSettings, folder: Path) -> list[Path]:
     return sorted(path.parent.glob(f"{path.name}*"))
 
 
-def hash_files(folder: Path, files: list[Path]) -> str:
-    """Return the sha256 over the files' names (relative to the folder) and contents, as hex."""
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").hexdigest()
-        digest.update(f"{path.relative_to(folder)}\0{content}\n".encode())
-    return digest.hexdigest()
-
-
 def read_config(folder: Path) -> dict[str, object]:
     """Return the model's config.json."""
     try:
@@ -119,6 +131,14 @@ def read_config(folder: Path) -> dict[str, object]:
     return content
 
 
+def described_folder(settings: ModelSettings, *, offline: bool) -> Path:
+    """Return the folder with the model's configuration: its own, or a snapshot of its Hub repository without the weights.
+
+    Raises EvalkitError where it can't be had.
+    """
+    return _local_folder(settings) if settings.path else _hub_snapshot(settings, offline, (), weights=False)
+
+
 def _local_folder(settings: ModelSettings) -> Path:
     folder = Path(str(settings.path)).expanduser()
     if not folder.is_dir():
@@ -126,34 +146,51 @@ def _local_folder(settings: ModelSettings) -> Path:
     return folder
 
 
-def _hub_snapshot(settings: ModelSettings, offline: bool, also: Sequence[str]) -> Path:
+def _hub_snapshot(settings: ModelSettings, offline: bool, also: Sequence[str], *, weights: bool = True) -> Path:
     if not settings.hub_id:
         raise EvalkitError(
-            f"model={settings.name} needs model.path=FOLDER, the folder with its config.json and weights"
+            f"model={settings.name} needs a folder or a Hub id: model.path=FOLDER, or model.hub_id=ORGANISATION/NAME"
         )
     from huggingface_hub import is_offline_mode, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    patterns = [*TEXT_FILES, *([f"{settings.onnx_file}*"] if settings.onnx_file else [SAFE_WEIGHTS]), *also]
-    patterns += M3_HEADS if settings.kind == "bge-m3" else []
-    patterns += [PICKLED_WEIGHTS] if settings.allow_pickle else []
-    patterns += ["*.py"] if settings.trust_remote_code else []
+    wanted, unwanted = _patterns(settings, also, weights=weights)
     limit_waits()
     what = f"{settings.hub_id} at revision {settings.revision or 'main'}"
     try:
         folder = snapshot_download(
             settings.hub_id,
             revision=settings.revision,
-            allow_patterns=patterns,
-            ignore_patterns=[pattern for pattern in ("onnx/*", "openvino/*") if not (also or settings.onnx_file)],
+            allow_patterns=wanted,
+            ignore_patterns=unwanted,
             local_files_only=offline,
         )
     except LocalEntryNotFoundError as error:
         why = "this run is offline" if offline or is_offline_mode() else f"the Hub at {unreachable(error)}"
         raise EvalkitError(
             f"{what} is not in the Hub cache and {why}; download it on a machine that reaches the Hub, set HF_ENDPOINT to a "
-            "mirror, or name a folder: model=local-cross-encoder (or local-embedder) model.path=FOLDER"
+            "mirror, or name a folder: model=./FOLDER"
         ) from error
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise EvalkitError(f"{what} can't be downloaded: {str(error).splitlines()[0]}") from error
     return Path(folder)
+
+
+def _patterns(settings: ModelSettings, also: Sequence[str], *, weights: bool = True) -> tuple[list[str], list[str]]:
+    """Return which files of a repository are downloaded, and which of these are not."""
+    wanted = [*TEXT_FILES, *(["*.py"] if settings.trust_remote_code else [])]
+    if weights:
+        wanted += [*([f"{settings.onnx_file}*"] if settings.onnx_file else [SAFE_WEIGHTS]), *also]
+        wanted += M3_HEADS if settings.kind == "bge-m3" else []
+        wanted += [PICKLED_WEIGHTS] if settings.allow_pickle else []
+    return wanted, [] if also or settings.onnx_file else ["onnx/*", "openvino/*"]
+
+
+def _downloaded(files: Sequence[Path], folder: Path, settings: ModelSettings, also: Sequence[str]) -> tuple[Path, ...]:
+    """Return those of a snapshot's files that this run asks for: another backend may have fetched more."""
+    from huggingface_hub.utils import filter_repo_objects
+
+    wanted, unwanted = _patterns(settings, also)
+    names = {path.relative_to(folder).as_posix(): path for path in files}
+    kept = filter_repo_objects(names, allow_patterns=wanted, ignore_patterns=unwanted)
+    return tuple(names[name] for name in kept)

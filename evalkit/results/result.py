@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from evalkit.metrics.measures import find_measure
-from evalkit.records import Incomparable, ModelIdentity, PrecisionCheck, StageScores, TaskIdentity, TieRange, Usage
+from evalkit.records import (
+    Incomparable,
+    ModelIdentity,
+    PrecisionCheck,
+    RecipeField,
+    StageScores,
+    TaskIdentity,
+    TieRange,
+    Usage,
+)
 from evalkit.results.folders import experiment_of, experiment_slug
 
 if TYPE_CHECKING:
@@ -91,7 +100,9 @@ class Result:
     row per query, `candidates` one per candidate (columns as in the result files). `config` is the configuration that was run,
     `deviations` the settings in it that differ from the model's and task's own (None: an older file, which does not say);
     `experiment` names them, `limit` is the number of queries asked for, and `incomparable` why no published figure can be
-    compared. `path` is the JSON file, None until it is written. Results are equal where all but tables and path are.
+    compared. `recipe` says how the model was run, each field with who states it, and `findings` what of its files is worth a
+    word (both empty in older files). `path` is the JSON file, None until it is written. Results are equal where all but tables
+    and path are.
     """
 
     model: ModelIdentity
@@ -108,9 +119,17 @@ class Result:
     backend: Mapping[str, Any] = field(default_factory=dict)
     deviations: Mapping[str, Any] | None = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Mapping[str, RecipeField] = field(default_factory=dict)
+    findings: tuple[str, ...] = ()
     precision: PrecisionCheck | None = None
     first_stage: StageScores | None = None
     path: Path | None = field(default=None, compare=False)
+
+    def __repr__(self) -> str:
+        """Name model and task in one line, with the leading value as a fraction."""
+        value = f"{self.main_score} {self.scores[self.main_score]:.4f}"
+        place = "" if self.path is None else f", {str(self.path)!r}"
+        return f"Result({self.model.name!r} on {self.task.name!r}, {self.protocol}: {value}{place})"
 
     @property
     def queries(self) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from evalkit.errors import EvalkitError
 from evalkit.output.files import replace_files
 from evalkit.output.json import json_bytes, plain_json
 from evalkit.output.text import homeless
-from evalkit.records import ModelIdentity, TaskIdentity
+from evalkit.records import IN_MEMORY, UNIDENTIFIED, ModelIdentity, TaskIdentity
 from evalkit.results.folders import MODEL_FILE, NO_REVISION, file_name
 from evalkit.results.result import BLOCK_FIELDS, TEXT_COLUMNS, Result
 
@@ -82,6 +82,27 @@ def refuse_other_data(task: TaskIdentity, path: Path) -> None:
         raise EvalkitError(
             f"{task.source}: {homeless(str(path))} is a result on other data of the name {task.name}; give this data another name "
             "(task=local: task.name=NAME), write elsewhere (results_dir=DIR), or delete that file"
+        )
+
+
+def refuse_other_object(result: Result, path: Path) -> None:
+    """Raise EvalkitError where the file holds the result of another object in memory than this one's, or may do so.
+
+    With an identity the object must have the same weights; without one only the same scores are known to be the same object's.
+    """
+    if result.backend.get("name") != IN_MEMORY:
+        return
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        block = stored["evalkit"]
+        same_model = block["model"] == plain_json(result.model)
+        same_scores = stored["scores"] == mteb_json(result)["scores"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return  # no result
+    if not same_model or (result.model.revision.startswith(UNIDENTIFIED) and not same_scores):
+        raise EvalkitError(
+            f"{homeless(str(path))} is a result of another object of the name {result.model.name}, or of this one before it "
+            "changed: give each an identity of its own, evalkit.wrap(x, identity=…), save elsewhere, or delete that file"
         )
 
 

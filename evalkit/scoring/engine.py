@@ -67,7 +67,7 @@ def _score_vectors(
 ) -> Run:
     queries = _outputs(model, text_items("query", texts.queries), kept)
     documents = _outputs(model, text_items("document", texts.documents), kept)
-    scores = similarities(queries.values, documents.values, texts.meetings, cosine=settings.similarity == "cosine")
+    scores = similarities(queries.values, documents.values, texts.meetings, settings.similarity)
     if not np.isfinite(scores).all():
         query, document = texts.meetings[np.argmin(np.isfinite(scores))]
         raise NonFiniteError(
@@ -84,19 +84,42 @@ def _score_vectors(
     )
 
 
+def _dot(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+    products: NDArray[np.float64] = np.einsum("ij,ij->i", left, right)
+    return products
+
+
+def _cosine(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+    cosines: NDArray[np.float64] = _dot(left, right) / (np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1))
+    return cosines
+
+
+def _euclidean(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+    distances: NDArray[np.float64] = np.linalg.norm(left - right, axis=1)
+    return -distances
+
+
+def _manhattan(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+    distances: NDArray[np.float64] = np.abs(left - right).sum(axis=1)
+    return -distances
+
+
+COMPARISONS = {"cosine": _cosine, "dot": _dot, "euclidean": _euclidean, "manhattan": _manhattan}
+
+
 def similarities(
-    queries: NDArray[np.float32], documents: NDArray[np.float32], meetings: NDArray[np.int64], *, cosine: bool
+    queries: NDArray[np.float32], documents: NDArray[np.float32], meetings: NDArray[np.int64], similarity: str
 ) -> NDArray[np.float32]:
-    """Cosine or dot product of each meeting's two vectors, summed in float64 so that equal texts score equally."""
+    """Compare each meeting's two vectors, summed in float64 so that equal texts score equally.
+
+    `similarity` is cosine, dot, euclidean or manhattan; the last two are negative distances, so that near texts come first.
+    """
     scores = np.empty(len(meetings), np.float32)
     for start in range(0, len(meetings), SIMILARITY_ROWS):
         rows = meetings[start : start + SIMILARITY_ROWS]
         left, right = queries[rows[:, 0]].astype(np.float64), documents[rows[:, 1]].astype(np.float64)
         with np.errstate(all="ignore"):  # a vector of length zero gives NaN, which the caller refuses
-            products = np.einsum("ij,ij->i", left, right)
-            if cosine:
-                products /= np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
-            scores[start : start + SIMILARITY_ROWS] = products
+            scores[start : start + SIMILARITY_ROWS] = COMPARISONS[similarity](left, right)
     return scores
 
 

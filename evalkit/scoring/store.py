@@ -169,6 +169,19 @@ def ways(folder: Path) -> list[WayInfo]:
     return [WayInfo(way, json.loads(description), count, size) for way, description, count, size in rows]
 
 
+def descriptions(folder: Path) -> list[Mapping[str, Any]]:
+    """List what the ways of scoring in a folder's store say of themselves; none where it can't be read."""
+    path = folder / FILE_NAME
+    if not path.is_file():
+        return []
+    try:
+        with closing(open_database(path)) as connection:
+            found = connection.execute("select description from ways order by way").fetchall()
+        return [json.loads(description) for (description,) in found]
+    except (sqlite3.DatabaseError, ValueError):  # whoever uses the store says what is wrong with it
+        return []
+
+
 def damaged_rows(folder: Path) -> tuple[int, int]:
     """Check every row of a folder's store: how many there are, and how many are damaged.
 

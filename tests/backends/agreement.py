@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -28,6 +31,14 @@ def prepared(backend: str, folder: Path, cache_dir: Path, dtype: str = "fp32", *
     return prepare_model(backend, settings, Runtime(device="cpu", dtype=dtype, threads=2, cache_dir=cache_dir))
 
 
+@cache
+def spare_cache() -> Path:
+    """A cache of this process, for tests that ask nothing of it."""
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
 def scores(model: RunnableModel) -> NDArray[np.float32]:
     """A cross-encoder's score of each pair."""
     return scored(model.scorer, make_task(*(([query], [(document, 1)]) for query, document in PAIRS))).scores
@@ -42,12 +53,12 @@ def vectors(model: RunnableModel, texts: Sequence[str] = TEXTS) -> NDArray[np.fl
 
 @cache
 def expected_scores(folder: Path) -> NDArray[np.float32]:
-    return scores(prepared("torch", folder, folder))
+    return scores(prepared("torch", folder, spare_cache()))
 
 
 @cache
 def expected_vectors(folder: Path, pooling: str, similarity: str) -> NDArray[np.float32]:
-    return vectors(prepared("torch", folder, folder, kind="embedder", pooling=pooling, similarity=similarity))
+    return vectors(prepared("torch", folder, spare_cache(), kind="embedder", pooling=pooling, similarity=similarity))
 
 
 def write_embedder(classifier: Path, folder: Path) -> Path:
@@ -59,4 +70,4 @@ def write_embedder(classifier: Path, folder: Path) -> Path:
 
 @cache
 def expected_e5(folder: Path) -> NDArray[np.float32]:
-    return vectors(prepared("torch", folder, folder, **E5), TEXTS[:4])
+    return vectors(prepared("torch", folder, spare_cache(), **E5), TEXTS[:4])

@@ -14,7 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from agreement import E5, RECIPES, TEXTS, expected_scores, expected_vectors, prepared, scores, write_embedder
+from agreement import (
+    E5,
+    RECIPES,
+    TEXTS,
+    expected_scores,
+    expected_vectors,
+    prepared,
+    scores,
+    spare_cache,
+    write_embedder,
+)
 from chinese_texts import LONG_DOCUMENT, LONG_QUERY
 from command import run_here
 from made_tasks import make_task
@@ -77,13 +87,13 @@ PROMPTED = {"query_prompt": "问题：", "document_prompt": "Answer: ", "max_len
 @cache
 def reranker(backend: str, folder: Path, truncation: str) -> RunnableModel:
     """One for all tests that change nothing of it: the real tokenizer takes seconds to load."""
-    return prepared(backend, folder, folder, truncation=truncation)
+    return prepared(backend, folder, spare_cache(), truncation=truncation)
 
 
 @cache
 def torch_scores(folder: Path, truncation: str, prompted: bool = False) -> NDArray[np.float32]:
     if prompted:
-        return scores(prepared("torch", folder, folder, truncation=truncation, **PROMPTED))
+        return scores(prepared("torch", folder, spare_cache(), truncation=truncation, **PROMPTED))
     return scores(reranker("torch", folder, truncation))
 
 
@@ -160,7 +170,7 @@ E5_TASK = make_task(
 
 @cache
 def e5_scores(backend: str, folder: Path) -> NDArray[np.float32]:
-    model = prepared(backend, folder, folder, **E5)
+    model = prepared(backend, folder, spare_cache(), **E5)
     return score_task(model, model_settings(E5 | {"name": "made"}), E5_TASK).scores
 
 

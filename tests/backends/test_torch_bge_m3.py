@@ -20,8 +20,8 @@ from evalkit.configuration.files import read_option
 from evalkit.errors import EvalkitError
 from evalkit.models.bge_m3 import M3_HEADS, load_m3
 from evalkit.models.interfaces import LocalNetwork, RunnableModel, Runtime
-from evalkit.models.networks import load_tokenizer
 from evalkit.models.settings import ModelSettings, model_settings
+from evalkit.models.tokenizers import load_tokenizer
 from evalkit.records import Run
 from evalkit.scoring.engine import score_task
 

@@ -135,7 +135,7 @@ def test_tokens_and_truncation_are_counted(tiny_reranker: Path) -> None:
 def test_the_description_says_how_it_runs(tiny_reranker: Path) -> None:
     model = loaded(tiny_reranker)
     assert model.description == {"name": "torch", "device": "cpu", "dtype": "fp32"}
-    assert model.identity.hub_id == "local/tiny-reranker"
+    assert model.identity.hub_id == "local/made"
 
 
 @pytest.mark.parametrize(

@@ -86,15 +86,20 @@ def test_a_pooler_matters_to_a_classifier_alone(folder: Path) -> None:
     edit_weights(folder, without("bert.pooler."))
     assert "bert.pooler.dense.bias" in refusal(folder)
     edit_json(folder / "config.json", lambda config: config.pop("architectures"))
+    assert "no part of the network takes 2 of its weights (classifier.bias" in refusal(folder, kind="embedder")
+    edit_weights(folder, without("classifier."))
     assert isinstance(opened(folder, kind="embedder"), LocalNetwork)
+
+
+LABEL = "model.label=NUMBER says which label's logit that is"
 
 
 @pytest.mark.parametrize("labels", [2, 3])
 def test_several_labels(folder: Path, labels: int) -> None:
     """transformers does not write the number down where it is two."""
-    config = BertConfig(vocab_size=30, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, num_labels=labels)
+    config = BertConfig(vocab_size=30_000, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, num_labels=labels)
     BertForSequenceClassification(config).save_pretrained(folder)
-    assert refusal(folder) == f"made has {labels} labels; a cross-encoder for reranking has one score"
+    assert refusal(folder) == f"made has {labels} labels; a cross-encoder for reranking has one score: " + LABEL
 
 
 def shrink(config: dict[str, Any]) -> None:

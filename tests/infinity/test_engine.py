@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from chinese_texts import LONG_DOCUMENT, demo_pairs
 from command import run_here, run_program
-from model_folders import copied, edit_json, edit_weights
+from model_folders import copied, edit_json
 from numpy.typing import NDArray
+from tokenizer_folders import read_by_class
 from tokenizers import Tokenizer, pre_tokenizers
 from transformers_reference import assert_same_ranking, reference_scores, reference_vectors, run_scores
 
@@ -62,6 +64,27 @@ def test_the_order_is_that_of_the_pairs(tiny_bert_reranker: Path) -> None:
     assert_same_ranking(found, reference_scores(tiny_bert_reranker, pairs))
     assert scores(model(tiny_bert_reranker), pairs).tobytes() == found.tobytes()
     assert scores(model(tiny_bert_reranker), []).shape == (0,)
+
+
+@pytest.mark.parametrize("kind", ["cross-encoder", "embedder"])
+def test_tokenizer_json_leads(kind: str, tiny_bert_reranker: Path, tmp_path: Path) -> None:
+    """It writes small letters; by its settings, transformers 4 would make its tokenizer keep the large ones."""
+    folder = copied(tiny_bert_reranker, tmp_path)
+    if kind == "embedder":
+        edit_json(folder / "config.json", lambda config: config.update(architectures=["BertModel"]))
+    recipe = {"kind": kind, **({"pooling": "mean"} if kind == "embedder" else {})}
+    texts = ["The BANK of CHINA", "How Cold IS the Water", "熊猫 APPLE 2024"]
+
+    def answers() -> NDArray[np.float32]:
+        scorer = prepared(folder, **recipe).scorer
+        if isinstance(scorer, TextEmbedder):
+            return scorer.embed(texts, "document")
+        assert isinstance(scorer, PairScorer)
+        return scorer.score([("DOCTOR", text) for text in texts])
+
+    expected = answers()
+    read_by_class(folder, "BertTokenizer", do_lower_case=False)
+    np.testing.assert_allclose(answers(), expected, atol=1e-5)
 
 
 def test_prompts_and_white_space(tiny_bert_reranker: Path) -> None:
@@ -139,13 +162,11 @@ def test_where_an_event_loop_runs(tiny_bert_reranker: Path) -> None:
     np.testing.assert_array_equal(asyncio.run(cell()), scores(model(tiny_bert_reranker), PAIRS[:5]))
 
 
-def test_a_network_that_fails(tiny_bert_reranker: Path, tmp_path: Path) -> None:
+def test_a_network_that_fails(tiny_bert_reranker: Path) -> None:
     """Its thread dies and infinity never answers: that is told, not waited for."""
-    folder = copied(tiny_bert_reranker, tmp_path)
-    words = "bert.embeddings.word_embeddings.weight"
-    edit_weights(folder, lambda tensors: tensors | {words: tensors[words][:300].clone()})
-    edit_json(folder / "config.json", lambda config: config.update(vocab_size=300))
-    found = prepared(folder)
+    found = prepared(tiny_bert_reranker)
+    embeddings = found.scorer.engine._model_replicas[0].model.bert.embeddings
+    embeddings.word_embeddings = torch.nn.Embedding(300, 64)  # fewer than there are tokens, which a folder may not have
     assert np.isfinite(scores(found, [("a", "b")])).all()
     with pytest.raises(EvalkitError, match="infinity failed: index out of range in self; does backend=torch run"):
         scores(found, [("a", "b"), ("a", "感冒")])

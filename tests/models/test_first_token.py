@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from evalkit.models.bert import FirstTokenLayer, compute_first_token_alone
-from evalkit.models.networks import load_inputs, load_network
+from evalkit.models.inputs import load_inputs
+from evalkit.models.networks import load_network
 from evalkit.models.settings import model_settings
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from evalkit.models.inputs import load_inputs
 from evalkit.models.interfaces import LocalNetwork, OutOfMemoryError
 from evalkit.models.local import TokenizedNetwork
-from evalkit.models.networks import load_inputs
 from evalkit.models.settings import model_settings
 
 

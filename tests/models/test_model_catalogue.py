@@ -143,7 +143,7 @@ def test_each_pinned_model_says_what_mtebs_registry_has() -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_a_backend_can_run_each_model(name: str) -> None:
     assert set(MODELS[name].backends) <= set(option_names("backend"))
-    assert backends_for(MODELS[name])
+    assert backends_for(MODELS[name]) or MODELS[name].kind == "auto"
 
 
 def test_prompts_of_bge() -> None:

@@ -46,11 +46,11 @@ def test_the_card_recipes_of_embedders() -> None:
     ("fields", "says"),
     [
         ({"poolling": "mean"}, "model.poolling"),
-        ({"pooling": "max"}, "model.pooling='max': Input should be 'cls', 'mean' or 'last'"),
+        ({"pooling": "middle"}, "model.pooling='middle': Value error, one of cls, mean, max"),
         ({"max_length": 0}, "model.max_length=0: Input should be greater than 0"),
         ({"max_length": "long"}, "model.max_length='long': Input should be a valid integer"),
         ({"name": "m", "recipe": "flag", "recipes": {"flagembedding": {}}}, "no recipe of m 'flag'; did you mean flagembedding?"),
-        ({"recipe": "a", "recipes": {"a": {"pooling": "max"}}}, "model.pooling='max'"),
+        ({"recipe": "a", "recipes": {"a": {"pooling": "middle"}}}, "model.pooling='middle'"),
     ],
 )  # fmt: skip
 def test_wrong_fields(fields: dict[str, Any], says: str) -> None:
@@ -102,7 +102,7 @@ def test_an_override_that_would_be_ignored_is_refused(name: str, override: dict[
     ],
 )
 def test_scores_of_another_recipe_are_stored_apart(name: str, override: dict[str, object], tmp_path: Path) -> None:
-    files = ModelFiles(tmp_path, ModelIdentity(name, name, "made", "made", "hash"))
+    files = ModelFiles(tmp_path, ModelIdentity(name, name, "made", "made", "hash"), "digest")
     own = read_option("model", name)
     ways = [way_of_scoring(model_settings(own, chosen), files, {}) for chosen in ({}, override)]
     assert ways[0] != ways[1]

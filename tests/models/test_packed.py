@@ -13,8 +13,9 @@ from transformers import AutoConfig
 
 from evalkit.models import bert
 from evalkit.models.bert import has_bert_layers
+from evalkit.models.inputs import load_inputs
 from evalkit.models.local import TokenizedNetwork
-from evalkit.models.networks import load_inputs, load_network
+from evalkit.models.networks import load_network
 from evalkit.models.settings import model_settings
 
 PAIRS = [

@@ -230,7 +230,7 @@ def test_similarities_of_equal_vectors_are_equal_whatever_their_place() -> None:
     generator = np.random.default_rng(0)
     queries, documents = (generator.normal(size=(3, 384)).astype(np.float32) for _ in range(2))
     meetings = np.array([(query, document) for query in range(3) for document in range(3)] * 3_000)
-    scores = similarities(queries, documents, meetings, cosine=True)
+    scores = similarities(queries, documents, meetings, "cosine")
     np.testing.assert_array_equal(scores.reshape(-1, 9), np.tile(scores[:9], (3_000, 1)))
     normal = [vectors / np.linalg.norm(vectors, axis=1, keepdims=True) for vectors in (queries, documents)]
     np.testing.assert_allclose(scores[:9].reshape(3, 3), normal[0] @ normal[1].T, atol=1e-6)

@@ -19,7 +19,7 @@ from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import Part, RunnableModel, Runtime, Scorer
 from evalkit.models.server_settings import ROLES, ServerSettings
 from evalkit.models.settings import ModelSettings, read_model
-from evalkit.models.weights import find_model
+from evalkit.models.weights import find_model, who_scores
 from evalkit.records import ModelIdentity, Role
 
 RECIPE = ("kind", "max_length", "query_prompt", "document_prompt", "similarity")
@@ -113,6 +113,8 @@ def refuse_changed(backend: str, settings: ModelSettings, *fields: str) -> None:
     if settings.name not in option_names("model"):
         return
     own = read_model(settings.name)
+    if own.hub_id != settings.hub_id:  # a folder of the user's own that has a model's name
+        return
     for field in fields:
         known = own.hub_id is not None or field != "pooling"
         if known and getattr(settings, field) != getattr(own, field):
@@ -122,10 +124,10 @@ def refuse_changed(backend: str, settings: ModelSettings, *fields: str) -> None:
 
 
 def refuse_dot(backend: str, settings: ModelSettings) -> None:
-    """Refuse a dot product where the server can't be told to leave vectors at their length."""
-    if settings.kind == "embedder" and settings.similarity == "dot":
+    """Refuse what depends on the length of vectors where the server can't be told to leave it as it is."""
+    if settings.kind == "embedder" and settings.similarity != "cosine":
         raise EvalkitError(
-            f"model.similarity=dot: backend={backend} may give vectors of length one, and can't be told not to"
+            f"model.similarity={settings.similarity}: backend={backend} may give vectors of length one, and can't be told not to"
         )
 
 
@@ -152,25 +154,25 @@ def served_model(
     name: str,
     batch_size: int,
     facts: Mapping[str, object],
+    cache_dir: Path | None,
     revision: str | None = None,
 ) -> RunnableModel:
     """Return the model as the server runs it.
 
     `name` is what the server calls it, `batch_size` the most texts of one request, `facts` what the backend knows of how scores are
-    made, `revision` the one that the server says it runs.
+    made, `cache_dir` where evalkit's cache is, `revision` the one that the server says it runs.
     """
     heeded = {"max_characters", *(ROLES if settings.kind == "embedder" else ())}
     decisive = client.settings.model_dump(include=heeded, exclude_none=True)
     backend = {"name": client.backend, "served_model": name, **decisive, **facts}
-    identity = _identity(settings, name, revision)
+    identity, who = _who_scores(settings, name, revision, cache_dir)
     served = Served(settings, client, name, batch_size)
 
     def open_scorer() -> Scorer:
         return ServedEmbedder(served, codec) if isinstance(codec, EmbeddingCodec) else ServedReranker(served, codec)
 
     way = {
-        "model": identity.hub_id,
-        "revision": identity.revision,
+        **who,
         **settings.model_dump(mode="json", include=set(RECIPE)),
         # the same name elsewhere may be another model, unless the server says which revision it runs
         "backend": backend if revision else {**backend, "url": client.url},
@@ -178,15 +180,21 @@ def served_model(
     return RunnableModel(identity, {**backend, "url": client.url}, way, open_scorer)
 
 
-def _identity(settings: ModelSettings, served_name: str, revision: str | None) -> ModelIdentity:
-    """Return whose weights a server runs: those of the folder that the user names, else what is known of them by name.
+def _who_scores(
+    settings: ModelSettings, served_name: str, revision: str | None, cache_dir: Path | None
+) -> tuple[ModelIdentity, dict[str, object]]:
+    """Return whose weights a server runs, and what a way of scoring says of that.
 
-    Raises EvalkitError where the folder is not there or holds no model.
+    They are those of the folder that the user names, else what is known of them by name. Raises EvalkitError where the folder is
+    not there or holds no model.
     """
     if settings.path:
-        return find_model(settings, offline=True).identity
+        files = find_model(settings, offline=True, cache_dir=cache_dir)
+        return files.identity, who_scores(files)
     if settings.hub_id:
-        return ModelIdentity(settings.name, settings.hub_id, revision or settings.revision or "", settings.kind)
-    name = served_name.rpartition("/")[2]
-    hub_id = served_name if served_name.count("/") == 1 and not served_name.startswith("/") else f"local/{name}"
-    return ModelIdentity(name, hub_id, revision or "", settings.kind)
+        identity = ModelIdentity(settings.name, settings.hub_id, revision or settings.revision or "", settings.kind)
+    else:
+        name = served_name.rpartition("/")[2]
+        hub_id = served_name if served_name.count("/") == 1 and not served_name.startswith("/") else f"local/{name}"
+        identity = ModelIdentity(name, hub_id, revision or "", settings.kind)
+    return identity, {"model": identity.hub_id, "revision": identity.revision}

@@ -1,0 +1,80 @@
+"""A network converted for another system, and compared with what it was converted from before anything is scored by it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from evalkit.errors import EvalkitError
+from evalkit.models.bert import compute_first_token_alone
+from evalkit.models.networks import load_network, quiet_transformers
+from evalkit.models.settings import ModelSettings
+from evalkit.models.tokenization import PROBE, InputBuilder
+from evalkit.models.tokenizers import share_padding
+
+Converted = TypeVar("Converted")
+Run = Callable[[Mapping[str, NDArray[np.int64]]], NDArray[np.float32]]
+TOLERANCE = 1e-3  # of the largest number; arithmetic in another order moves 1e-5
+
+
+def convert_checked(
+    system: str,
+    settings: ModelSettings,
+    folder: Path,
+    inputs: InputBuilder,
+    convert: Callable[[torch.nn.Module, dict[str, torch.Tensor]], Converted],
+    run_with: Callable[[Converted], Run],
+) -> Converted:
+    """Load the folder's network, let `convert` make another system's of it, and compare the two on batches of two shapes.
+
+    Raises EvalkitError where the system can't convert it (a converter may fail in any way at an architecture that it does not
+    know), and where what it made computes something else.
+    """
+    network = load_network(settings, folder).float()  # a checkpoint in bf16 is fp32 from here on, as on torch
+    share_padding(network, inputs.tokenizer)
+    batches = [inputs.example(), inputs.example(PROBE[:9], PROBE * 3, PROBE[:2])]
+    with torch.inference_mode():
+        expected = [network(**batch).numpy() for batch in batches]
+    other = "; backend=torch runs it"
+    # the tracers' remarks on transformers' code; the outputs themselves are compared
+    with warnings.catch_warnings(), quiet_transformers():
+        warnings.simplefilter("ignore")
+        try:
+            converted = convert(compute_first_token_alone(network), batches[0])
+            run = run_with(converted)
+            found = [run({name: tensor.numpy() for name, tensor in batch.items()}) for batch in batches]
+        except EvalkitError:
+            raise
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise EvalkitError(f"backend={system} can't run {settings.name}: {reason}{other}") from error
+    for batch, right, ours in zip(batches, expected, found, strict=True):
+        difference = _difference(right, ours, batch["attention_mask"].numpy())
+        if not np.isfinite(difference):
+            raise EvalkitError(
+                f"backend={system} can't run {settings.name}: its output is no number where torch's is one (padding in the sliding "
+                f"windows of a network's attention is one cause){other}"
+            )
+        if not difference <= TOLERANCE:
+            raise EvalkitError(
+                f"backend={system} computes {settings.name} otherwise than torch: its output differs by {difference:.1e} of the "
+                "largest "
+                f"number{other}"
+            )
+    return converted
+
+
+def _difference(right: NDArray[np.float32], ours: NDArray[np.float32], mask: NDArray[np.int64]) -> float:
+    """Return the largest difference, in parts of the largest number; what stands at padding does not count."""
+    if right.shape != ours.shape:
+        return float("inf")
+    if right.ndim > 2:  # tokens stand last but one
+        shown = mask[:, None, :, None] if right.ndim == 4 else mask[:, :, None]
+        right, ours = np.where(shown, right, 0), np.where(shown, ours, 0)
+    return float(np.abs(ours - right).max() / max(np.abs(right).max(), 1e-9))

@@ -1,0 +1,140 @@
+"""A model's recipe, completed before it is run: by evalkit's own file where that is one, else from the model's files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from evalkit.backends import read_backend
+from evalkit.configuration.files import option_names
+from evalkit.errors import EvalkitError
+from evalkit.models.choosing import is_whole_recipe
+from evalkit.models.folders.resolving import RECIPE, Recipe, StatedBy, compare_with_folder, resolve, stated_recipe
+from evalkit.models.interfaces import RunnableModel, Runtime
+from evalkit.models.settings import ModelSettings
+from evalkit.models.weights import described_folder
+from evalkit.output.json import plain_json
+from evalkit.output.sheets import Sheet
+from evalkit.records import RecipeField
+
+logger = logging.getLogger("evalkit")
+SHOWN = {
+    "embedder": ("pooling", "query_prompt", "document_prompt", "max_length", "similarity"),
+    "cross-encoder": ("max_length", "truncation"),
+    "llm-reranker": ("prompt", "positive_word", "negative_word", "max_length", "truncation"),
+}
+"""The fields of a kind that are shown even where they are defaults."""
+SAID: set[tuple[str, str]] = set()
+"""Differences between a model's own file and its folder's that were reported already, by folder."""
+
+
+def stated_fields(
+    own: Mapping[str, Any], settings: ModelSettings, content: Mapping[str, Any], said: Mapping[str, Any]
+) -> dict[str, StatedBy]:
+    """Return who states each setting of a model: the user (`said`) or the option's file (`content`).
+
+    evalkit's own file of one model is a whole recipe; `own` are that file's settings over the defaults.
+    """
+    stated: dict[str, StatedBy] = dict.fromkeys(content, "file")
+    if is_whole_recipe(own):
+        stated |= dict.fromkeys(("kind", *RECIPE.get(settings.kind, ())), "file")
+    stated |= dict.fromkeys(settings.recipes.get(settings.recipe or "", {}), "file")
+    return stated | dict.fromkeys(said, "user")
+
+
+def complete_recipe(settings: ModelSettings, stated: Mapping[str, StatedBy], backend: str, runtime: Runtime) -> Recipe:
+    """Return the whole recipe of a model, with what its files say where nobody else says it.
+
+    Raises EvalkitError for what the files leave open or would be scored wrong in silence, and where there are none to read.
+    """
+    open_fields = {"kind", *RECIPE.get(settings.kind, ())} - set(stated)
+    is_open = settings.kind == "auto" or (
+        settings.kind in ("embedder", "cross-encoder", "llm-reranker") and open_fields
+    )
+    if settings.backends or settings.onnx_file or not is_open:
+        if settings.path and settings.kind in RECIPE and not settings.backends:
+            report_differences(settings, Path(settings.path).expanduser())
+        return stated_recipe(settings, stated)
+    served = backend in option_names("backend") and read_backend(backend).server
+    if served and not settings.path and settings.kind != "auto":
+        return stated_recipe(settings, stated)
+    if not settings.path and not settings.hub_id:
+        raise EvalkitError(
+            f"model={settings.name} needs a folder or a Hub id: model.path=FOLDER, or model.hub_id=ORGANISATION/NAME"
+        )
+    recipe = resolve(settings, stated, described_folder(settings, offline=runtime.offline))
+    for finding in recipe.findings:
+        logger.warning("%s: %s", settings.path or settings.hub_id, finding)
+    return recipe
+
+
+def report_differences(settings: ModelSettings, folder: Path) -> None:
+    """Say once where a named model's own file and its folder's files differ; the model's file leads."""
+    if not folder.is_dir():
+        return
+    for difference in compare_with_folder(settings, folder):
+        if (str(folder), difference) not in SAID:
+            SAID.add((str(folder), difference))
+            logger.warning("model=%s leads where its folder says otherwise: %s", settings.name, difference)
+
+
+def recipe_fields(recipe: Recipe) -> dict[str, RecipeField]:
+    """Return the fields that decide a score, with who states them, as JSON holds them."""
+    return {name: RecipeField(plain_json(value), recipe.origins[name]) for name, value in recipe.fields.items()}
+
+
+def recipe_line(recipe: Recipe, dtype: str) -> str:
+    """Return a model's recipe in one line: what is not a default, and where each part of it comes from."""
+    parts = [f"{recipe.settings.kind} ({recipe.origins['kind']})" if "kind" in recipe.origins else recipe.settings.kind]
+    for name, value in recipe.fields.items():
+        usual = value == ModelSettings.model_fields[name].default
+        told = name in SHOWN.get(recipe.settings.kind, ()) or not usual
+        if name != "kind" and told:
+            parts.append(f"{name} {_shown(value)} ({recipe.origins[name]})")
+    return ", ".join([*parts, dtype])
+
+
+def recipe_sheet(title: str, fields: Mapping[str, RecipeField], findings: Sequence[str]) -> Sheet:
+    """Return a table of a recipe: a row per field, with who states it, and below it what is worth a word."""
+    return Sheet(
+        title=title,
+        columns=(("field", "name"), ("value", "text"), ("from", "text")),
+        rows=tuple((name, _shown(_tupled(one.value)), one.origin) for name, one in fields.items()),
+        below=tuple(findings),
+    )
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return " + ".join(map(str, value)) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if (isinstance(value, str) and not value.isascii()) or not str(value).isprintable() or " " in str(value):
+        return repr(value)
+    return "none" if value in ("", None) else str(value)
+
+
+def with_recipe(model: RunnableModel, recipe: Recipe) -> RunnableModel:
+    """Return the model under a revision of its own, where a file of settings states its recipe otherwise than its folder does.
+
+    Two such files for one folder are two systems; neither is the folder's own.
+    """
+    if not recipe.differing:
+        return model
+    content = json.dumps(dict(recipe.differing), sort_keys=True, ensure_ascii=False, default=list)
+    digest = hashlib.sha256(content.encode()).hexdigest()[:8]
+    for_task = model.for_task
+    return replace(
+        model,
+        identity=replace(model.identity, revision=f"{model.identity.revision}+{digest}"),
+        for_task=None if for_task is None else lambda task: with_recipe(for_task(task), recipe),
+    )

@@ -1,0 +1,292 @@
+"""The recipe that a model's folder states: what each field is, which file says so, and what its files leave open.
+
+sentence-transformers is followed where it reads and applies a file, since that is what authors tried their folders with. Where it
+would not (a settings file without modules.json, a prompt under a name that it never asks for), authors and library mean different
+things, and the user has to decide.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from evalkit.errors import EvalkitError, WrongWeightsError
+from evalkit.models.folders.files import MODULES, SETTINGS, FolderFiles, FolderModule
+from evalkit.models.folders.kinds import is_causal, reads_both_ways
+from evalkit.models.settings import POOLING_MODES
+
+OURS = ("Pooling", "Normalize")
+# parts that sentence-transformers' own classes compute behind the network
+BEHIND = ("Dense", "LayerNorm", "WeightedLayerPooling")
+WITHOUT_EFFECT = ("Dropout",)
+SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
+# names of prompts that say that they are for documents, though sentence-transformers asks for "document" alone
+FOR_DOCUMENTS = ("passage", "doc", "corpus", "text")
+# what an encoder's settings file may say beside its length that decides nothing here
+ENCODER_HARMLESS = frozenset({"unpad_inputs", "backend", "module_output_name", "tokenizer_name_or_path"})
+ARGUMENTS = ("model_args", "model_kwargs", "tokenizer_args", "processor_kwargs", "config_args", "config_kwargs")
+HARMLESS_ARGUMENTS = frozenset(
+    {"torch_dtype", "dtype", "attn_implementation", "trust_remote_code", "padding_side", "cache_dir"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """A field's value, and the file that states it; `default` where no file does."""
+
+    value: Any
+    origin: str
+
+
+@dataclass(frozen=True)
+class FolderRecipe:
+    """The fields that a folder's files state; per field that they leave to the user, why; and what is worth a word."""
+
+    fields: Mapping[str, Stated]
+    undecided: Mapping[str, str] = field(default_factory=dict)
+    findings: tuple[str, ...] = ()
+
+
+def read_recipe(files: FolderFiles, kind: str) -> FolderRecipe:
+    """Return what the folder states for a model of that kind. Raises EvalkitError for parts that can't be honoured, by name."""
+    if kind not in ("embedder", "cross-encoder"):
+        return FolderRecipe({})
+    fields: dict[str, Stated] = {}
+    undecided: dict[str, str] = {}
+    findings: list[str] = []
+    _read_encoder(files, fields, undecided)
+    if files.modules is None:
+        if kind == "embedder":
+            fields["pooling"] = Stated("last" if is_causal(files) else "mean", "default")
+        _leave_to_user(files, kind, undecided)
+        return FolderRecipe(fields, undecided, tuple(findings))
+    modules = _modules(files)
+    if kind == "embedder":
+        _read_pooling(files, modules, fields)
+        _read_comparison(files, fields)
+        _read_prompts(files, fields, undecided, findings)
+        fields["modules"] = Stated(_names(files, modules), MODULES)
+    else:
+        _read_pair_prompts(files, fields, undecided)
+        if modules:
+            _read_pooling(files, modules, fields)
+            fields["modules"] = Stated(_names(files, modules), MODULES)
+    return FolderRecipe(fields, undecided, tuple(findings))
+
+
+def _modules(files: FolderFiles) -> tuple[FolderModule, ...]:
+    """Return the modules behind the network. Raises EvalkitError for the first that nothing here can honour."""
+    assert files.modules is not None  # noqa: S101 the caller looked
+    known = (*OURS, *BEHIND, *WITHOUT_EFFECT)
+    for place, module in enumerate(files.modules):
+        if not module.type.startswith("sentence_transformers."):
+            raise EvalkitError(
+                f"{files.folder / MODULES} names {module.type}, a module of Python code of its own; evalkit runs those of "
+                "sentence-transformers alone, whoever is trusted"
+            )
+        if place == 0 and module.name == "Transformer":
+            continue
+        if module.name not in known or place == 0:
+            raise EvalkitError(
+                f"{files.folder / MODULES} names {module.type}, which evalkit can't honour: it knows Transformer, then "
+                f"{', '.join(known)}"
+            )
+        if module.kwargs:
+            raise EvalkitError(
+                f"{files.folder / MODULES}: {module.name} wants {', '.join(module.kwargs)} with each text, which evalkit does not "
+                "give"
+            )
+    behind = tuple(module for module in files.modules[1:] if module.name not in WITHOUT_EFFECT)
+    if any(module.name == "WeightedLayerPooling" for module in behind) and not files.config.get("output_hidden_states"):
+        raise EvalkitError(
+            f"{files.folder}: WeightedLayerPooling has no effect in sentence-transformers without output_hidden_states in "
+            "config.json, "
+            "so what its authors measured is unknown; set it there, or take the module out of modules.json"
+        )
+    return behind
+
+
+def _names(files: FolderFiles, modules: tuple[FolderModule, ...]) -> tuple[str, ...]:
+    """Return how a recipe names modules: those of sentence-transformers' classes with their folder, seen from the network's."""
+    return tuple(
+        module.name
+        if module.name in OURS
+        else f"{module.name}:{os.path.relpath(files.folder / module.path, files.network)}"
+        for module in modules
+    )
+
+
+def plain_parts(modules: tuple[str, ...], similarity: str, kind: str) -> tuple[str, ...]:
+    """Return the parts as a recipe holds them: none where they are pooling, and the normalisation that the cosine does anyway."""
+    plain = modules == ("Pooling",) or (modules == OURS and similarity == "cosine")
+    return () if plain and kind == "embedder" else modules
+
+
+def _read_pooling(files: FolderFiles, modules: tuple[FolderModule, ...], fields: dict[str, Stated]) -> None:
+    places = [module.path for module in modules if module.name == "Pooling"]
+    if len(places) != 1:
+        raise EvalkitError(
+            f"{files.folder / MODULES} has {'no' if not places else len(places)} Pooling; evalkit makes one vector of a text's "
+            "tokens once"
+        )
+    file = files.pooling[places[0]]
+    origin = f"{places[0]}/config.json"
+    others = {"lasttoken": "last", "mean_sqrt_len_tokens": "mean_sqrt_len"}
+    modes = [others.get(mode, mode) for mode in file.modes]
+    unknown = [mode for mode in modes if mode not in POOLING_MODES]
+    if unknown:
+        raise EvalkitError(
+            f"{files.folder / origin}: pooling_mode={unknown[0]!r} is none of {', '.join(POOLING_MODES)}"
+        )
+    fields["pooling"] = Stated("+".join(modes), origin)
+    fields["pool_prompt"] = Stated(file.include_prompt, origin)
+
+
+def _read_encoder(files: FolderFiles, fields: dict[str, Stated], undecided: dict[str, str]) -> None:
+    """Read length and small letters; without modules.json sentence-transformers does not, and the user decides."""
+    file = files.encoder
+    if file is None:
+        return
+    said = {"max_length": file.max_seq_length, "lower_case": file.do_lower_case or None}
+    if files.modules is None:
+        for name, value in said.items():
+            if value is not None:
+                undecided[name] = (
+                    f"{files.encoder_name} says {value!r}, and sentence-transformers reads it beside modules.json alone"
+                )
+        return
+    _refuse_other_arguments(files)
+    for name, value in said.items():
+        if value is not None:
+            fields[name] = Stated(value, files.encoder_name)
+
+
+def _refuse_other_arguments(files: FolderFiles) -> None:
+    """Raise EvalkitError for what the encoder's settings file says that evalkit would not do."""
+    assert files.encoder is not None  # noqa: S101 the caller looked
+    path = files.network / files.encoder_name
+    for name, value in (files.encoder.model_extra or {}).items():
+        if value in (None, {}, [], "", False) or name in ENCODER_HARMLESS:
+            continue
+        left = set(value) - HARMLESS_ARGUMENTS if name in ARGUMENTS and isinstance(value, dict) else {name}
+        if left:
+            raise EvalkitError(
+                f"{path}: {name} ({', '.join(sorted(left))}) changes how texts are read in a way that evalkit does not"
+            )
+    if files.encoder.transformer_task not in (None, "feature-extraction", "sequence-classification"):
+        raise EvalkitError(f"{path}: transformer_task={files.encoder.transformer_task!r} is none that evalkit runs")
+    modalities = files.encoder.modality_config or {}
+    if "message" in modalities:
+        raise EvalkitError(
+            f"{path}: texts are put into the tokenizer's chat template (modality_config), which evalkit does not do"
+        )
+    text = modalities.get("text")
+    output = text.get("method_output_name") if isinstance(text, dict) else None
+    if output not in (None, "last_hidden_state", "logits", ["last_hidden_state"], ["logits"]):
+        raise EvalkitError(
+            f"{path}: the network's {output} is read (modality_config), and evalkit reads last_hidden_state or logits"
+        )
+
+
+def _read_comparison(files: FolderFiles, fields: dict[str, Stated]) -> None:
+    settings = files.settings
+    similarity = settings.similarity_fn_name if settings is not None else None
+    if similarity is not None and similarity not in SIMILARITIES:
+        raise EvalkitError(
+            f"{files.folder / SETTINGS}: similarity_fn_name={similarity!r} is none of {', '.join(SIMILARITIES)}; "
+            "model.similarity=… decides"
+        )
+    fields["similarity"] = Stated(similarity or "cosine", SETTINGS if similarity else "default")
+    if settings is not None and settings.truncate_dim is not None:
+        fields["dimensions"] = Stated(settings.truncate_dim, SETTINGS)
+
+
+def _read_prompts(
+    files: FolderFiles, fields: dict[str, Stated], undecided: dict[str, str], findings: list[str]
+) -> None:
+    """Read the prompts that `encode_query` and `encode_document` take: those named "query" and "document", else none."""
+    settings = files.settings
+    if settings is None:
+        return
+    said, prompts = settings.said, settings.prompts
+    others = {name: prompt for name, prompt in said.items() if name not in ("query", "document")}
+    default = settings.default_prompt_name
+    for name in ("query", "document"):
+        if prompts.get(name) is not None:
+            fields[f"{name}_prompt"] = Stated(prompts[name], SETTINGS)
+    if "query" not in prompts and others:
+        undecided["query_prompt"] = (
+            f'{SETTINGS} names the prompts {_named(others)}, and sentence-transformers asks for "query"'
+        )
+    for_documents = [name for name in others if name == default or any(word in name.lower() for word in FOR_DOCUMENTS)]
+    if "document" not in prompts and for_documents:
+        undecided["document_prompt"] = (
+            f"{SETTINGS} names the prompt {_named({name: others[name] for name in for_documents})}, and sentence-transformers "
+            "asks for "
+            '"document", so that documents stay bare'
+        )
+    if default and said.get(default) and not undecided:
+        findings.append(
+            f"default_prompt_name={default!r} reaches neither queries nor documents, as in encode_query and encode_document"
+        )
+
+
+def _read_pair_prompts(files: FolderFiles, fields: dict[str, Stated], undecided: dict[str, str]) -> None:
+    """Read a cross-encoder's prompt: the default one, which sentence-transformers puts before the first text."""
+    settings = files.settings
+    if settings is None or not settings.said:
+        return
+    default = settings.default_prompt_name
+    if default is not None and default not in settings.prompts:
+        raise EvalkitError(f"{files.folder / SETTINGS}: default_prompt_name={default!r} is none of its prompts")
+    if default is None:
+        undecided["query_prompt"] = (
+            f"{SETTINGS} names the prompts {_named(settings.said)}, and none of them as the default"
+        )
+    else:
+        fields["query_prompt"] = Stated(settings.prompts[default] or "", SETTINGS)
+
+
+def _leave_to_user(files: FolderFiles, kind: str, undecided: dict[str, str]) -> None:
+    """Leave to the user what settings files say without a modules.json, since sentence-transformers reads none of it."""
+    settings = files.settings
+    alone = "sentence-transformers reads it beside modules.json alone"
+    if settings is not None:
+        if settings.said:
+            for name in ("query_prompt", "document_prompt"):
+                undecided[name] = f"{SETTINGS} names the prompts {_named(settings.said)}, and {alone}"
+        if kind == "embedder" and settings.similarity_fn_name not in (None, "cosine"):
+            undecided["similarity"] = f"{SETTINGS} says {settings.similarity_fn_name}, and {alone}"
+        if kind == "embedder" and settings.truncate_dim is not None:
+            undecided["dimensions"] = f"{SETTINGS} says truncate_dim={settings.truncate_dim}, and {alone}"
+    if kind == "embedder":
+        pooling = sorted(path.name for path in files.folder.glob("*_Pooling") if path.is_dir())
+        if pooling:
+            undecided["pooling"] = f"there is a {pooling[0]} and no modules.json, without which nobody reads it"
+        elif is_causal(files) and _has_chat_template(files):
+            undecided["pooling"] = (
+                "without modules.json sentence-transformers would put the tokenizer's chat template around each text, which "
+                "evalkit does not"
+            )
+
+
+def _has_chat_template(files: FolderFiles) -> bool:
+    return bool(files.tokenizer.get("chat_template")) or bool(
+        files.names & {"chat_template.jinja", "chat_template.json"}
+    )
+
+
+def _named(prompts: Mapping[str, str]) -> str:
+    return ", ".join(f'"{name}"' for name in sorted(prompts))
+
+
+def refuse_causal_first_token(files: FolderFiles, pooling: str) -> None:
+    """Raise WrongWeightsError where the first token's vector, which has read nothing of a text, would stand for it."""
+    if "cls" in pooling.split("+") and is_causal(files) and not reads_both_ways(files):
+        raise WrongWeightsError(
+            f"{files.folder} is a {files.model_type}, a causal network: its first token (pooling cls) has seen "
+            "nothing of "
+            "the text; model.pooling=last or mean decides otherwise"
+        )

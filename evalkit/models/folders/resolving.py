@@ -1,0 +1,163 @@
+"""A model's settings with every open field filled in from its folder, and where each of them comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from evalkit.errors import EvalkitError
+from evalkit.models.choosing import UNNAMED
+from evalkit.models.folders.files import FolderFiles, read_folder
+from evalkit.models.folders.kinds import find_kind, refuse_other_kinds
+from evalkit.models.folders.recipes import FolderRecipe, plain_parts, read_recipe, refuse_causal_first_token
+from evalkit.models.folders.refusals import refuse_files, refuse_formats
+from evalkit.models.settings import ModelSettings, refuse_ignored
+
+StatedBy = Literal["user", "file"]
+RECIPE: Mapping[str, tuple[str, ...]] = {
+    "embedder": (
+        *("pooling", "pool_prompt", "query_prompt", "document_prompt", "max_length", "lower_case"),
+        *("similarity", "dimensions", "modules"),
+    ),
+    "cross-encoder": ("query_prompt", "document_prompt", "max_length", "truncation", "lower_case", "label", "modules"),
+    "llm-reranker": (
+        *("system_prompt", "query_prompt", "separator", "document_prompt", "prompt"),
+        *("positive_word", "negative_word", "max_length", "truncation"),
+    ),
+}
+"""The fields that decide a score, by kind, in the order in which they are shown."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A model's settings as they are run.
+
+    `origins` says of each field of its recipe who states it, `findings` what is worth a word. `as_folder` are the fields that the
+    user states as the folder's own files do; `differing` those that a file of settings states otherwise.
+    """
+
+    settings: ModelSettings
+    origins: Mapping[str, str] = field(default_factory=dict)
+    findings: tuple[str, ...] = ()
+    as_folder: frozenset[str] = frozenset()
+    differing: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def fields(self) -> Mapping[str, Any]:
+        """The fields that decide a score, with their values."""
+        names = ("kind", *RECIPE.get(self.settings.kind, ()))
+        return {name: getattr(self.settings, name) for name in names if name in self.origins}
+
+
+def resolve(settings: ModelSettings, stated: Mapping[str, StatedBy], folder: Path) -> Recipe:
+    """Fill in what neither the user nor a file of settings states from the files in the model's folder, else by a default.
+
+    Raises EvalkitError, before any weights load, for what the folder's files leave open and for what can't be honoured.
+    """
+    files = read_folder(folder)
+    refuse_formats(files)
+    kind: str = settings.kind
+    kind_origin = _speaker(stated.get("kind"), settings)
+    if kind == "auto":
+        kind, kind_origin = find_kind(files)
+    elif kind in ("embedder", "cross-encoder"):
+        refuse_other_kinds(files)
+    refuse_ignored(settings, kind, {name for name, by in stated.items() if by == "user"} - {"kind"})
+    found = _recipe_of(files, kind, stated)
+    fields = {name: one.value for name, one in found.fields.items() if name not in stated}
+    if kind == "llm-reranker" and "truncation" not in stated:
+        fields["truncation"] = "only_second"
+    if settings.name in UNNAMED:
+        fields["name"] = (settings.hub_id or "").rpartition("/")[2] if not settings.path else folder.resolve().name
+    resolved = ModelSettings.model_validate({**settings.model_dump(), **fields, "kind": kind})
+    resolved = resolved.model_copy(update={"modules": plain_parts(resolved.modules, resolved.similarity, kind)})
+    refuse_files(files, kind, label=resolved.label, trusts_code=resolved.trust_remote_code)
+    if kind == "embedder":
+        refuse_causal_first_token(files, resolved.pooling)
+    origins = {"kind": kind_origin}
+    for name in RECIPE.get(kind, ()):
+        if name in stated:
+            origins[name] = _speaker(stated[name], settings)
+        elif name in found.fields:
+            origins[name] = found.fields[name].origin
+        else:
+            origins[name] = "default"
+    own = {name: _folder_value(found, name) for name in stated if name in origins and name != "kind"}
+    return Recipe(
+        resolved,
+        origins,
+        (*found.findings, *_findings(files, resolved)),
+        frozenset(name for name, value in own.items() if stated[name] == "user" and value == getattr(resolved, name)),
+        {
+            name: getattr(resolved, name)
+            for name, value in own.items()
+            if stated[name] == "file" and value != getattr(resolved, name)
+        },
+    )
+
+
+def _folder_value(found: FolderRecipe, name: str) -> Any:
+    """Return a field's value by the folder's own files, or its default."""
+    one = found.fields.get(name)
+    return ModelSettings.model_fields[name].default if one is None else one.value
+
+
+def compare_with_folder(settings: ModelSettings, folder: Path) -> tuple[str, ...]:
+    """Return where a named model's own file and the files of its folder say different things; the model's file leads.
+
+    Raises EvalkitError for a folder that holds what would be scored wrong in silence.
+    """
+    files = read_folder(folder)
+    refuse_formats(files)
+    refuse_other_kinds(files)
+    refuse_files(files, settings.kind, label=settings.label, trusts_code=settings.trust_remote_code)
+    try:
+        found = read_recipe(files, settings.kind)
+    except EvalkitError as error:
+        return (f"its folder can't be compared with it: {error}",)
+    differences = []
+    for name, one in found.fields.items():
+        own = getattr(settings, name)
+        value = plain_parts(one.value, settings.similarity, settings.kind) if name == "modules" else one.value
+        if one.origin != "default" and own != value:
+            differences.append(f"{name}: {own!r} here, {value!r} in {one.origin}")
+    return tuple(differences)
+
+
+def stated_recipe(settings: ModelSettings, stated: Mapping[str, StatedBy]) -> Recipe:
+    """Return the recipe of a model whose settings are complete, without a look at its files."""
+    names = ("kind", *RECIPE.get(settings.kind, ()))
+    origins = {
+        name: _speaker("user" if stated.get(name) == "user" else "file", settings)
+        for name in names
+        if name in stated or getattr(settings, name) != ModelSettings.model_fields[name].default or name == "kind"
+    }
+    return Recipe(settings, {**dict.fromkeys(names, "default"), **origins})
+
+
+def _recipe_of(files: FolderFiles, kind: str, stated: Mapping[str, StatedBy]) -> FolderRecipe:
+    found = read_recipe(files, kind)
+    undecided = {name: why for name, why in found.undecided.items() if name not in stated}
+    if undecided:
+        whys = "; ".join(dict.fromkeys(undecided.values()))
+        settings = " ".join(f"model.{name}=…" for name in undecided)
+        raise EvalkitError(
+            f"{files.folder}: {whys}. So authors and library may mean different things, and you decide: {settings}"
+        )
+    return found
+
+
+def _speaker(by: StatedBy | None, settings: ModelSettings) -> str:
+    return "you" if by == "user" else f"model={settings.name}"
+
+
+def _findings(files: FolderFiles, settings: ModelSettings) -> tuple[str, ...]:
+    if files.code and not settings.trust_remote_code:
+        places = ", ".join(sorted(set(files.code.values())))
+        return (
+            f"its config.json names Python code of its own ({places}), which is not run: transformers' own class is; "
+            "model.trust_remote_code=true runs it",
+        )
+    return ()
