@@ -23,7 +23,7 @@ from evalkit.cluster.models import check_on_ray, model_on_ray, runs_here
 from evalkit.cluster.settings import RaySettings, ray_settings
 from evalkit.configuration.files import config_folders, default_settings, read_option
 from evalkit.errors import EvalkitError
-from evalkit.evaluation.model_recipes import complete_recipe, recipe_fields, stated_fields, with_recipe
+from evalkit.evaluation.model_recipes import complete_recipe, findings_of, recipe_fields, stated_fields, with_recipe
 from evalkit.evaluation.precision import compare_precisions, sample_of
 from evalkit.evaluation.settings import backend_settings, find_deviations, recorded_settings
 from evalkit.metrics import (
@@ -322,7 +322,7 @@ def evaluate(
         deviations=deviations_of(model, task, seed),
         provenance=plain_json({**machine.collect(), **_object_provenance(model, runnable)}),
         recipe={} if model.recipe is None else recipe_fields(model.recipe),
-        findings=() if model.recipe is None else model.recipe.findings,
+        findings=findings_of(model.recipe, runnable, model.runtime),
         precision=precision,
         first_stage=None if stage is None else _stage_scores(judged, stage, seed),
     )

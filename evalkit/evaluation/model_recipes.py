@@ -6,11 +6,13 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from evalkit.backends import read_backend
+from evalkit.cache import cache_folder, read_entries, store_entry
 from evalkit.configuration.files import option_names
 from evalkit.errors import EvalkitError
 from evalkit.models.choosing import is_whole_recipe
@@ -23,6 +25,7 @@ from evalkit.output.sheets import Sheet
 from evalkit.records import RecipeField
 
 logger = logging.getLogger("evalkit")
+FINDINGS = "findings.json"
 SHOWN = {
     "embedder": ("pooling", "query_prompt", "document_prompt", "max_length", "similarity"),
     "cross-encoder": ("max_length", "truncation"),
@@ -86,6 +89,26 @@ def report_differences(settings: ModelSettings, folder: Path) -> None:
 def recipe_fields(recipe: Recipe) -> dict[str, RecipeField]:
     """Return the fields that decide a score, with who states them, as JSON holds them."""
     return {name: RecipeField(plain_json(value), recipe.origins[name]) for name, value in recipe.fields.items()}
+
+
+def findings_of(recipe: Recipe | None, model: RunnableModel, runtime: Runtime) -> tuple[str, ...]:
+    """Return what is worth a word of a model's files and of how it was loaded.
+
+    The latter is kept in the cache beside the scores, so that scores from the store come with the same words.
+    """
+    own = () if recipe is None else recipe.findings
+    path = cache_folder(runtime.cache_dir) / FINDINGS
+    key = hashlib.sha256(json.dumps(model.way, sort_keys=True, default=str).encode()).hexdigest()
+    found = model.findings
+    if found is None:
+        kept = read_entries(path).get(key)
+        return own + tuple(map(str, kept if isinstance(kept, list) else ()))
+    if model.way is not None and found:
+        with suppress(
+            OSError
+        ):  # then the next run from the store lacks them, and says them no more than this one's log
+            store_entry(path, key, list(found))
+    return own + found
 
 
 def recipe_line(recipe: Recipe, dtype: str) -> str:

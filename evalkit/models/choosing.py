@@ -18,38 +18,38 @@ logger = logging.getLogger("evalkit")
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class NamedModel:
     """An option of `configs/model`, and the settings that a word gives it besides."""
 
     option: str
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
-def choose_model(word: str, folders: Sequence[Path] = ()) -> Choice:
+def choose_model(word: str, folders: Sequence[Path] = ()) -> NamedModel:
     """Return what `model=WORD` stands for: a folder needs `./` or a slash, `ORGANISATION/NAME` is a Hub id, a bare word an option.
 
     A Hub id that evalkit has a file for is run by that file. Where a folder and a name collide, the log says which was taken.
     `folders` are the user's own configs folders. Raises EvalkitError for a path where there is no folder.
     """
     if word in (".", "..") or word.startswith(FOLDERS):
-        return Choice(AUTO, {"path": word})
+        return NamedModel(AUTO, {"path": word})
     is_folder = Path(word).is_dir()
     if "/" not in word:
         if is_folder and word not in option_names("model", folders):
             raise EvalkitError(f"there is no model {word!r}, but a folder of that name: model=./{word}")
         if is_folder:
             logger.warning("model=%s is evalkit's own; the folder of that name is model=./%s", word, word)
-        return Choice(word)
+        return NamedModel(word)
     if is_folder:
         logger.warning("model=%s is the folder here; the Hub's model is model=auto model.hub_id=%s", word, word)
-        return Choice(AUTO, {"path": f"./{word}"})
+        return NamedModel(AUTO, {"path": f"./{word}"})
     if word.count("/") > 1:
         raise EvalkitError(f"model={word}: there is no such folder, and a Hub id is ORGANISATION/NAME")
     named = named_by_hub_id(word)
     if named is not None:
         logger.info("%s is run by evalkit's own file for it, model=%s", word, named)
-        return Choice(named)
-    return Choice(AUTO, {"hub_id": word})
+        return NamedModel(named)
+    return NamedModel(AUTO, {"hub_id": word})
 
 
 def named_by_hub_id(hub_id: str) -> str | None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +10,12 @@ from typing import Any
 import transformers
 
 from evalkit.errors import EvalkitError
+from evalkit.models.findings import report_once
+from evalkit.models.folders.files import tensor_shapes
 from evalkit.models.networks import load_config, position_limit
 from evalkit.models.settings import ModelSettings
 from evalkit.models.tokenization import InputBuilder
-from evalkit.models.tokenizers import largest_id, read_tokenizer, report_once
-from evalkit.models.weights import SAFE_WEIGHTS
+from evalkit.models.tokenizers import largest_id, read_tokenizer
 
 # how networks name the table of their tokens' vectors
 WORD_TABLES = (
@@ -43,7 +42,7 @@ def load_inputs(settings: ModelSettings, folder: Path) -> InputBuilder:
         *_equal_segments(config, inputs),
         *_other_padding(settings, config, loaded.tokenizer),
     )
-    report_once(settings, findings)
+    report_once(settings.name, findings)
     return replace(inputs, findings=loaded.findings + findings)
 
 
@@ -64,26 +63,10 @@ def refuse_unknown_tokens(settings: ModelSettings, folder: Path, config: Any, to
 
 def embedding_rows(folder: Path) -> int | None:
     """Return how many tokens have a vector, as the headers of the safetensors files say; None where none tells."""
-    found = [
-        int(entry["shape"][0])
-        for path in sorted(folder.glob(SAFE_WEIGHTS))
-        for name, entry in _header(path).items()
-        if name.endswith(WORD_TABLES) and len(entry["shape"]) == 2
-    ]
-    return max(found, default=None)
-
-
-def _header(path: Path) -> Mapping[str, Any]:
-    """Return a safetensors file's tensors by name; none where the file is damaged, which loading it will report."""
-    try:
-        with path.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            if length > path.stat().st_size:
-                return {}
-            content = json.loads(stream.read(length))
-    except (OSError, ValueError):
-        return {}
-    return {name: entry for name, entry in content.items() if name != "__metadata__"}
+    shapes = tensor_shapes(folder)
+    return max(
+        (shape[0] for name, shape in shapes.items() if name.endswith(WORD_TABLES) and len(shape) == 2), default=None
+    )
 
 
 def _takes_segments(config: Any) -> bool:

@@ -64,7 +64,7 @@ def load_language_model(settings: ModelSettings, folder: Path, tokenizer: Any) -
 
     Raises EvalkitError where the model is no language model, its weights are not complete, or a word has no token.
     """
-    _refuse_other_kinds(settings, read_config(folder))
+    _refuse_unknown_kinds(settings, read_config(folder))
     positive = _token_of(settings, tokenizer, settings.positive_word)
     negative = None if settings.negative_word is None else _token_of(settings, tokenizer, settings.negative_word)
     model, report = load_weights(AutoModelForCausalLM, settings, folder)
@@ -76,7 +76,7 @@ def load_language_model(settings: ModelSettings, folder: Path, tokenizer: Any) -
     return LanguageModelNetwork(model, positive, negative).eval()
 
 
-def _refuse_other_kinds(settings: ModelSettings, config: dict[str, Any]) -> None:
+def _refuse_unknown_kinds(settings: ModelSettings, config: dict[str, Any]) -> None:
     architectures = [str(name) for name in config.get("architectures") or []]
     if architectures and not any(name.endswith("ForCausalLM") for name in architectures):
         raise WrongWeightsError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -104,8 +104,7 @@ class FolderFiles:
     """What the files of a model's folder say. `network` is the folder of its first module, most often the folder itself.
 
     `modules` is None without a `modules.json`; `names` are the files that lie directly in `network`, `pooling` the pooling
-    modules' files by their folder, `encoder_name` the encoder's settings file. `tensors` are the shapes of the weights in
-    safetensors, by name.
+    modules' files by their folder, `encoder_name` the encoder's settings file.
     """
 
     folder: Path
@@ -118,7 +117,6 @@ class FolderFiles:
     settings: SettingsFile | None
     tokenizer: Mapping[str, Any]
     names: frozenset[str]
-    tensors: Mapping[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
 
     @property
     def architectures(self) -> tuple[str, ...]:
@@ -167,7 +165,6 @@ def read_folder(folder: Path) -> FolderFiles:
         settings=_validated(SettingsFile, folder / SETTINGS) if (folder / SETTINGS).is_file() else None,
         tokenizer=read_object(network / "tokenizer_config.json") or {},
         names=names,
-        tensors=_tensor_shapes(network),
     )
 
 
@@ -237,7 +234,7 @@ def _checked(kind: type[File], path: Path, content: Any, where: str) -> File:
         ) from None
 
 
-def _tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     """Return the shapes in the headers of the folder's safetensors. A damaged file is left to whoever loads it."""
     from safetensors import SafetensorError, safe_open
 

@@ -10,9 +10,8 @@ from typing import Any, Literal
 from evalkit.errors import EvalkitError
 from evalkit.models.choosing import UNNAMED
 from evalkit.models.folders.files import FolderFiles, read_folder
-from evalkit.models.folders.kinds import find_kind, refuse_other_kinds
+from evalkit.models.folders.kinds import find_kind, refuse_files, refuse_formats, refuse_unknown_kinds
 from evalkit.models.folders.recipes import FolderRecipe, plain_parts, read_recipe, refuse_causal_first_token
-from evalkit.models.folders.refusals import refuse_files, refuse_formats
 from evalkit.models.settings import ModelSettings, refuse_ignored
 
 StatedBy = Literal["user", "file"]
@@ -63,7 +62,7 @@ def resolve(settings: ModelSettings, stated: Mapping[str, StatedBy], folder: Pat
     if kind == "auto":
         kind, kind_origin = find_kind(files)
     elif kind in ("embedder", "cross-encoder"):
-        refuse_other_kinds(files)
+        refuse_unknown_kinds(files)
     refuse_ignored(settings, kind, {name for name, by in stated.items() if by == "user"} - {"kind"})
     found = _recipe_of(files, kind, stated)
     fields = {name: one.value for name, one in found.fields.items() if name not in stated}
@@ -111,7 +110,7 @@ def compare_with_folder(settings: ModelSettings, folder: Path) -> tuple[str, ...
     """
     files = read_folder(folder)
     refuse_formats(files)
-    refuse_other_kinds(files)
+    refuse_unknown_kinds(files)
     refuse_files(files, settings.kind, label=settings.label, trusts_code=settings.trust_remote_code)
     try:
         found = read_recipe(files, settings.kind)
