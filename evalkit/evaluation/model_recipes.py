@@ -50,19 +50,26 @@ def stated_fields(
     return stated | dict.fromkeys(said, "user")
 
 
-def complete_recipe(settings: ModelSettings, stated: Mapping[str, StatedBy], backend: str, runtime: Runtime) -> Recipe:
+def complete_recipe(
+    settings: ModelSettings, stated: Mapping[str, StatedBy] | None, backend: str, runtime: Runtime
+) -> Recipe:
     """Return the whole recipe of a model, with what its files say where nobody else says it.
 
     Raises EvalkitError for what the files leave open or would be scored wrong in silence, and where there are none to read.
     """
+    if stated is None:
+        return stated_recipe(settings, {})
     open_fields = {"kind", *RECIPE.get(settings.kind, ())} - set(stated)
     is_open = settings.kind == "auto" or (
         settings.kind in ("embedder", "cross-encoder", "llm-reranker") and open_fields
     )
     if settings.backends or settings.onnx_file or not is_open:
-        if settings.path and settings.kind in RECIPE and not settings.backends:
+        named = stated_recipe(settings, stated)
+        if settings.backends or settings.onnx_file or settings.kind not in RECIPE:
+            return named
+        if settings.path:
             report_differences(settings, Path(settings.path).expanduser())
-        return stated_recipe(settings, stated)
+        return replace(named, named=bool(settings.hub_id))
     served = backend in option_names("backend") and read_backend(backend).server
     if served and not settings.path and settings.kind != "auto":
         return stated_recipe(settings, stated)
@@ -144,6 +151,18 @@ def _shown(value: Any) -> str:
     if (isinstance(value, str) and not value.isascii()) or not str(value).isprintable() or " " in str(value):
         return repr(value)
     return "none" if value in ("", None) else str(value)
+
+
+def compare_snapshot(recipe: Recipe, backend: str) -> None:
+    """Compare a named model's own file with those of its Hub repository, where they are on this machine."""
+    settings = recipe.settings
+    if not recipe.named or settings.path or (backend in option_names("backend") and read_backend(backend).server):
+        return
+    try:
+        folder = described_folder(settings, offline=True)
+    except EvalkitError:
+        return
+    report_differences(settings, folder)
 
 
 def with_recipe(model: RunnableModel, recipe: Recipe) -> RunnableModel:
