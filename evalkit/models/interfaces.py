@@ -250,3 +250,7 @@ class RunnableModel:
         """The scorer, its weights loaded at the first use."""
         with self.guard():
             return self.open()
+
+    def scores_as(self, other: RunnableModel) -> bool:
+        """Return whether another finding of a model has the same identity and way of scoring, so that either's scorer serves."""
+        return (self.identity, self.way) == (other.identity, other.way)
