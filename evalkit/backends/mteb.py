@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from evalkit.machine import installed_version
 from evalkit.models.findings import report_once
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
-from evalkit.models.weights import find_model, who_scores
+from evalkit.models.weights import find_model, opening, who_scores
 from evalkit.records import ModelIdentity, Role, Task
 
 NAME = "mteb"
@@ -155,10 +155,12 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
     meta = MODEL_REGISTRY[settings.name]
     if settings.path:
         files = find_model(settings, offline=True, cache_dir=runtime.cache_dir)
-        identity, folder, who = files.identity, files.folder, who_scores(files)
+        identity, who = files.identity, who_scores(files)
+        load = opening(files, partial(_load, meta, settings, files.folder, runtime))
     else:
-        identity, folder = ModelIdentity(settings.name, settings.name, settings.revision or "", settings.kind), None
+        identity = ModelIdentity(settings.name, settings.name, settings.revision or "", settings.kind)
         who = {"model": identity.hub_id, "revision": identity.revision, "weights_hash": identity.weights_hash}
+        load = partial(_load, meta, settings, None, runtime)
     description: dict[str, object] = {
         "name": NAME,
         "device": device_name(choose_device(runtime.device)),
@@ -168,9 +170,7 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
         "libraries": {name: installed_version(name) for name in ("sentence-transformers", "transformers", "torch")},
     }
 
-    @cache
-    def loaded() -> Any:
-        return _load(meta, settings, folder, runtime)
+    loaded = cache(load)
 
     def on(place: TaskPlace) -> RunnableModel:
         way = {**who, "name": meta.name, "kind": settings.kind, "backend": description, "task": place.decisive}

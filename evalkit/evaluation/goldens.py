@@ -9,6 +9,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from evalkit.backends.probes import TOLERANCES
 from evalkit.errors import MismatchError
 from evalkit.evaluation.evaluate import FULL_PRECISION, Model
 from evalkit.models.settings import ModelSettings, read_model
@@ -27,9 +28,6 @@ GOLDEN_SCORES = (
         6.1821117401,
     ),
 )
-TOLERANCES = {"fp32": 1e-3, "fp16": 0.05, "bf16": 0.25}
-"""How far a logit may lie from its golden score: by the rounding of some hundred operations one after the other, of logits
-up to 8. int8 rounds so coarsely that no figure could be given; its runs are checked in fp32 alone."""
 
 logger = logging.getLogger("evalkit")
 

@@ -147,7 +147,7 @@ def _warn_of_dropped(path: Path, names: Sequence[str]) -> None:
 
 
 def model_of(settings: RunSettings) -> Model:
-    """The model, checked but not loaded; a sweep that names the latest again finds it loaded."""
+    """The model, checked but not loaded; a sweep that names the latest again finds it loaded, unless its files have changed."""
     model = build_model(
         settings.model,
         settings.backend,
@@ -156,11 +156,18 @@ def model_of(settings: RunSettings) -> Model:
         dict(settings.model_deviations),
         settings.stated,
     )
-    if [model] != _latest:
+    if [model] != _latest or not _is_as_found(_latest[0], model):
         _latest[:] = [model]
         if model.recipe is not None and model.recipe.fields:
             logger.info("%s: %s", _what(model.settings), recipe_line(model.recipe, model.runtime.dtype))
     return _latest[0]
+
+
+def _is_as_found(earlier: Model, again: Model) -> bool:
+    """Whether what an earlier run found is what is there now: a model's files may change between two runs of one process."""
+    if "runnable" not in vars(earlier):  # nothing was found yet
+        return False
+    return earlier.runnable.scores_as(again.runnable)
 
 
 def _what(settings: ModelSettings) -> str:

@@ -260,3 +260,7 @@ class RunnableModel:
     def findings(self) -> tuple[str, ...] | None:
         """What came up when the scorer was opened; None where it was not yet."""
         return self._opened[1] if "_opened" in self.__dict__ else None
+
+    def scores_as(self, other: RunnableModel) -> bool:
+        """Return whether another finding of a model has the same identity and way of scoring, so that either's scorer serves."""
+        return (self.identity, self.way) == (other.identity, other.way)
