@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from doctor.made_models import GivenModel, Pairs
 
+from evalkit.backends.probes import TOLERANCES
 from evalkit.errors import MismatchError
 from evalkit.evaluation.evaluate import build_model
-from evalkit.evaluation.goldens import GOLDEN_SCORES, TOLERANCES, check_golden_scores, has_goldens, refuse_other_weights
+from evalkit.evaluation.goldens import GOLDEN_SCORES, check_golden_scores, has_goldens, refuse_other_weights
 from evalkit.models.interfaces import Runtime
 from evalkit.models.settings import ModelSettings, read_model
 

@@ -12,28 +12,17 @@ import logging
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from evalkit.backends import ALONE, backends_for, is_installed, prepare_model, read_backend
+from evalkit.backends.probes import PACKAGES, TOLERANCES, VERDICTS, probe
 from evalkit.cache import cache_folder, read_entries, store_entry
 from evalkit.errors import EvalkitError
 from evalkit.interruption import check
 from evalkit.machine import package_version, processor_name
-from evalkit.models.interfaces import LocalNetwork, RunnableModel, Runtime
+from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
 
 FASTEST_FIRST = ("openvino", "onnx", "torch")  # on a CPU
-TOLERANCE = 1e-3
-VERDICTS = "verdicts.json"
-PACKAGES = ("openvino", "onnxruntime", "torch", "transformers", "numpy")
-PROBE_TEXTS = (
-    "感冒了应该吃什么药？",
-    "How do I renew a passport that has expired?",
-    "苹果公司于1976年成立，总部位于加利福尼亚州库比蒂诺。",
-    "这种药一天三次，饭后服用；如果两天后仍然发烧，请及时就医。" * 4,
-    "Boil the noodles for four minutes, drain them, and toss them with sesame oil and soy sauce. " * 8,
-    "深度学习模型需要大量的数据和计算资源，训练一次往往要花上几天。" * 40,
-)
 logger = logging.getLogger("evalkit")
 
 
@@ -111,33 +100,21 @@ def _compare(
     settings: ModelSettings, runtime: Runtime, torch_model: RunnableModel, candidates: list[str]
 ) -> ChosenBackend:
     """Return the first candidate that agrees with torch on the probes; torch itself comes last, and does."""
-    expected = probe(torch_model, settings)
+    expected = probe(torch_model.scorer, settings)
     refused: list[str] = []
     for name in candidates:
         if name == "torch":
             break
         try:
-            found = probe(prepare_model(name, settings, runtime), settings)
+            found = probe(prepare_model(name, settings, runtime).scorer, settings)
             difference = float(np.abs(found - expected).max())
         except Exception as error:  # a converter may fail in any way at an architecture that it does not know
             check()  # an interruption says nothing of the backend
             refused.append(f"{name} can't run it ({' '.join(str(error).split())[:200] or type(error).__name__})")
             continue
-        if difference <= TOLERANCE:
+        if difference <= TOLERANCES["fp32"]:
             return ChosenBackend(
                 name, "; ".join([*refused, f"it agrees with torch fp32 to {difference:.0e} on a probe"])
             )
         refused.append(f"{name} differs from torch fp32 by {difference:.0e} on a probe")
     return ChosenBackend("torch", "; ".join(refused))
-
-
-def probe(model: RunnableModel, settings: ModelSettings) -> NDArray[np.float32]:
-    """Return logits or vectors of the probe texts, short and long, padded together."""
-    network = model.scorer
-    if not isinstance(network, LocalNetwork):
-        raise TypeError(f"{type(network).__name__} is not a local network")
-    documents = network.tokenize(PROBE_TEXTS, "document")
-    if settings.makes_vectors:
-        return network.run([network.encode_text(text) for text in documents])
-    queries = network.tokenize(PROBE_TEXTS[:2], "query")
-    return network.run([network.encode_pair(query, document) for query in queries for document in documents])

@@ -22,7 +22,7 @@ from evalkit.models.folders.recipes import plain_parts, read_recipe
 from evalkit.models.interfaces import PairScorer, RunnableModel, Runtime, TextEmbedder
 from evalkit.models.local import Inputs, is_out_of_memory
 from evalkit.models.settings import ModelSettings
-from evalkit.models.weights import ModelFiles, find_model, way_of_scoring
+from evalkit.models.weights import ModelFiles, find_model, opening, way_of_scoring
 
 # white space of all kinds around a text and line breaks within, large letters and small ones
 CHANGEABLE = "\u3000 \t甲\n乙 A\nb\u00a0\r\n"
@@ -78,7 +78,7 @@ def library_model(
         identity=files.identity,
         description=description,
         way=way_of_scoring(settings, files, description),
-        open=lambda: open_scorer(_checked(settings, files, device, runtime, check_inputs)),
+        open=opening(files, lambda: open_scorer(_checked(settings, files, device, runtime, check_inputs))),
     )
 
 

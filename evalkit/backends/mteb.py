@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,10 @@ from evalkit.backends.torch import choose_device, device_name
 from evalkit.errors import EvalkitError, unknown_name
 from evalkit.hub_access import reporting_hub_errors
 from evalkit.machine import installed_version
+from evalkit.models.findings import report_once
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
-from evalkit.models.weights import find_model, who_scores
+from evalkit.models.weights import find_model, opening, who_scores
 from evalkit.records import ModelIdentity, Role, Task
 
 NAME = "mteb"
@@ -154,10 +155,12 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
     meta = MODEL_REGISTRY[settings.name]
     if settings.path:
         files = find_model(settings, offline=True, cache_dir=runtime.cache_dir)
-        identity, folder, who = files.identity, files.folder, who_scores(files)
+        identity, who = files.identity, who_scores(files)
+        load = opening(files, partial(_load, meta, settings, files.folder, runtime))
     else:
-        identity, folder = ModelIdentity(settings.name, settings.name, settings.revision or "", settings.kind), None
+        identity = ModelIdentity(settings.name, settings.name, settings.revision or "", settings.kind)
         who = {"model": identity.hub_id, "revision": identity.revision, "weights_hash": identity.weights_hash}
+        load = partial(_load, meta, settings, None, runtime)
     description: dict[str, object] = {
         "name": NAME,
         "device": device_name(choose_device(runtime.device)),
@@ -167,9 +170,7 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
         "libraries": {name: installed_version(name) for name in ("sentence-transformers", "transformers", "torch")},
     }
 
-    @cache
-    def loaded() -> Any:
-        return _load(meta, settings, folder, runtime)
+    loaded = cache(load)
 
     def on(place: TaskPlace) -> RunnableModel:
         way = {**who, "name": meta.name, "kind": settings.kind, "backend": description, "task": place.decisive}
@@ -213,7 +214,7 @@ def _report_other_tokens(model: Any, settings: ModelSettings, folder: Path | Non
     from huggingface_hub import try_to_load_from_cache
     from transformers import PreTrainedTokenizerBase
 
-    from evalkit.models.tokenizers import FILE, report_once, tokens_besides_file
+    from evalkit.models.tokenizers import FILE, tokens_besides_file
 
     inner = getattr(model, "model", model)
     first = inner._first_module() if hasattr(inner, "_first_module") else inner
@@ -225,7 +226,7 @@ def _report_other_tokens(model: Any, settings: ModelSettings, folder: Path | Non
         folder = Path(cached).parent if isinstance(cached, str) else None
     finding = tokens_besides_file(tokenizer, folder) if folder else None
     if finding:
-        report_once(settings, [f"{finding}; mteb's loader is run as it is"])
+        report_once(settings.name, [f"{finding}; mteb's loader is run as it is"])
 
 
 def _rank_by_logits(model: Any) -> None:

@@ -23,7 +23,7 @@ from evalkit.models.identity import hash_files
 from evalkit.models.interfaces import LocalNetwork, RunnableModel, Runtime
 from evalkit.models.parts import network_output
 from evalkit.models.settings import ModelSettings
-from evalkit.models.weights import ModelFiles, find_model, way_of_scoring
+from evalkit.models.weights import ModelFiles, find_model, opening, refuse_changed_files, way_of_scoring
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +58,7 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
         identity=files.identity,
         description=description,
         way=way_of_scoring(settings, files, description),
-        open=lambda: open_network(settings, files, runtime),
+        open=opening(files, lambda: open_network(settings, files, runtime)),
     )
 
 
@@ -143,6 +143,7 @@ def exported_file(settings: ModelSettings, files: ModelFiles, runtime: Runtime, 
                 shutil.rmtree(exported)
             else:
                 _export(settings, files, inputs, empty)
+            refuse_changed_files(files)  # it is kept under the name of what was there before
 
         try:
             keep_conversion(folder, write)

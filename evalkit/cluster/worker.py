@@ -82,9 +82,12 @@ class Worker:
         self._held: Held | None = None
 
     def describe(self, key: str, prepare: Prepare, load: bool) -> Description | EvalkitError | Failure:
-        """Find the model, load it if that is asked for, and say what it is."""
+        """Find the model, load it if that is asked for, and say what it is.
+
+        A model that is held already is found again: its files may have changed since.
+        """
         try:
-            held = self._prepared(key, prepare)
+            held = self._prepared(key, prepare, again=True)
             self._refuse_unfit(held, load)
         except EvalkitError as error:
             return error
@@ -116,8 +119,10 @@ class Worker:
             messages.append(self._outbox.get())
         return messages
 
-    def _prepared(self, key: str, prepare: Prepare) -> Held:
+    def _prepared(self, key: str, prepare: Prepare, *, again: bool = False) -> Held:
         with self._loading:
+            if self._held is not None and self._held.key == key and again and not self._held.model.scores_as(prepare()):
+                self._held = None
             if self._held is None or self._held.key != key:
                 self._held = None
                 gc.collect()  # the old weights go before the new ones come

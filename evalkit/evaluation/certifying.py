@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from evalkit import machine
 from evalkit.backends import backends_for, is_installed, read_backend
+from evalkit.backends.probes import TOLERANCES
 from evalkit.cluster.models import runs_here
 from evalkit.configuration.files import option_names
 from evalkit.errors import EvalkitError, MismatchError
@@ -24,7 +25,6 @@ from evalkit.evaluation.certificates import (
 from evalkit.evaluation.evaluate import FULL_PRECISION, Model, build_model
 from evalkit.evaluation.goldens import (
     GOLDEN_PAIRS,
-    TOLERANCES,
     GoldenCheck,
     check_golden_scores,
     describe,

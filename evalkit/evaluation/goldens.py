@@ -10,6 +10,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from evalkit.backends.probes import LARGEST_LOGIT, TOLERANCES
 from evalkit.errors import MismatchError
 from evalkit.evaluation.evaluate import FULL_PRECISION, Model
 from evalkit.models.interfaces import RunnableModel
@@ -30,10 +31,6 @@ GOLDEN_SCORES = (
     ),
 )
 GOLDEN_PAIRS = tuple((query, document) for query, document, _ in GOLDEN_SCORES)
-TOLERANCES = {"fp32": 1e-3, "fp16": 0.05, "bf16": 0.25}
-"""How far a logit may lie from its golden score: by the rounding of some hundred operations one after the other, of logits
-up to 8. int8 rounds so coarsely that no figure could be given; its runs are checked in fp32 alone."""
-TOLERATED_SIZE = 8.0
 
 logger = logging.getLogger("evalkit")
 
@@ -107,7 +104,7 @@ def describe(check: GoldenCheck) -> str:
 
 def tolerance_for(dtype: str, expected: Sequence[float]) -> float:
     """Return how far scores of any size may lie from the expected ones: TOLERANCES in proportion, as for a score of 1 at least."""
-    return TOLERANCES[dtype] * max(1.0, *map(abs, expected)) / TOLERATED_SIZE
+    return TOLERANCES[dtype] * max(1.0, *map(abs, expected)) / LARGEST_LOGIT
 
 
 def score_pairs(model: RunnableModel, settings: ModelSettings, pairs: Sequence[tuple[str, str]]) -> tuple[float, ...]:

@@ -151,7 +151,7 @@ def _warn_of_dropped(path: Path, names: Sequence[str]) -> None:
 
 
 def model_of(settings: RunSettings, *, held_to_certificate: bool = False) -> Model:
-    """The model, checked but not loaded; a sweep that names the latest again finds it loaded.
+    """The model, checked but not loaded; a sweep that names the latest again finds it loaded, unless its files have changed.
 
     Held to its certificate, if it has one, it is compared with that when its weights load.
     """
@@ -166,11 +166,18 @@ def model_of(settings: RunSettings, *, held_to_certificate: bool = False) -> Mod
     certificate = find_certificate(model.settings, settings.config_folders) if held_to_certificate else None
     if certificate is not None:
         model = replace(model, check=CertificateGuard(certificate[1]))
-    if [model] != _latest:
+    if [model] != _latest or not _is_as_found(_latest[0], model):
         _latest[:] = [model]
         if model.recipe is not None and model.recipe.fields:
             logger.info("%s: %s", _what(model.settings), recipe_line(model.recipe, model.runtime.dtype))
     return _latest[0]
+
+
+def _is_as_found(earlier: Model, again: Model) -> bool:
+    """Whether what an earlier run found is what is there now: a model's files may change between two runs of one process."""
+    if "runnable" not in vars(earlier):  # nothing was found yet
+        return False
+    return earlier.runnable.scores_as(again.runnable)
 
 
 def _compare_files_once(model: Model) -> None:

@@ -105,6 +105,11 @@ class M3Network(torch.nn.Module):
         self.remembered_tokens = remembered_tokens
         self._queries: dict[tuple[int, ...], TextVectors] = {}
 
+    def _apply(self, *arguments: Any, **options: Any) -> Any:
+        """Forget the queries' vectors where weights move to another device or precision."""
+        self._queries.clear()
+        return super()._apply(*arguments, **options)  # type: ignore[no-untyped-call]
+
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor
     ) -> torch.Tensor:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from fnmatch import fnmatchcase
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from evalkit.cache import cache_folder, read_entries, store_entries
 from evalkit.errors import EvalkitError
@@ -61,6 +61,16 @@ PROBE_TEXTS = (
     "",
 )
 DECIDES_IDS = ("transformers", "tokenizers", "sentencepiece", "tiktoken")
+
+
+class FileState(NamedTuple):
+    """A file as the disk has it: its device and inode, its size in bytes, and the times of its last change, in nanoseconds."""
+
+    device: int
+    inode: int
+    size: int
+    modified: int
+    changed: int
 
 
 def deciding_files(folder: Path, named: Iterable[str] = (), cache_dir: Path | None = None) -> tuple[Path, ...]:
@@ -162,6 +172,35 @@ def content_hashes(paths: Iterable[Path], cache_dir: Path | None) -> dict[Path, 
         with suppress(OSError):
             store_entries(kept, fresh)
     return found
+
+
+def file_states(paths: Iterable[Path]) -> dict[Path, FileState]:
+    """Return what tells of each file whether it changed since: its place on the disk, size and times. Raises EvalkitError."""
+    found = {}
+    for path in paths:
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        found[path] = FileState(status.st_dev, status.st_ino, *_state(status))
+    return found
+
+
+def first_changed(contents: Mapping[Path, str], states: Mapping[Path, FileState]) -> Path | None:
+    """Return a file that is no longer what it was hashed as, or is gone; None where all are the same.
+
+    `states` are those from before the files were hashed. A large file is read again only where its state is another one.
+    """
+    for path, digest in contents.items():
+        try:
+            if states[path].size >= LARGE and file_states([path])[path] == states[path]:
+                continue
+            with path.open("rb") as stream:
+                if hashlib.file_digest(stream, "sha256").hexdigest() != digest:
+                    return path
+        except (OSError, EvalkitError):
+            return path
+    return None
 
 
 def _state(status: os.stat_result) -> list[int]:

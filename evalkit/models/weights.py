@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from evalkit.errors import EvalkitError
 from evalkit.hub_access import limit_waits, unreachable
 from evalkit.models.choosing import UNNAMED
 from evalkit.models.folders.files import network_folder
-from evalkit.models.identity import content_hashes, deciding_files, hash_files, model_identity, named_paths
+from evalkit.models.identity import (
+    FileState,
+    content_hashes,
+    deciding_files,
+    file_states,
+    first_changed,
+    hash_files,
+    model_identity,
+    named_paths,
+)
 from evalkit.models.settings import ModelSettings
 from evalkit.records import ModelIdentity
 
+Opened = TypeVar("Opened")
 SAFE_WEIGHTS = "*.safetensors"
 PICKLED_WEIGHTS = "*.bin"
 TEXT_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
@@ -30,13 +41,16 @@ class ModelFiles:
     """The folder of a model's network on this machine (see models/folders/files.py), and the identity that its results carry.
 
     `digest` is the hash over all that decides a score (see models/identity.py), whatever the folder's name or a revision;
-    `contents` are the hashes of the files that it covers.
+    `contents` are the hashes of the files that it covers, `states` what they were on the disk before they were hashed, and `listed`
+    gives the files that it would cover now.
     """
 
     folder: Path
     identity: ModelIdentity
     digest: str
     contents: Mapping[Path, str] = field(default_factory=dict, repr=False)
+    states: Mapping[Path, FileState] = field(default_factory=dict, repr=False)
+    listed: Callable[[], Iterable[Path]] = field(default=tuple, repr=False, compare=False)
 
 
 def find_model(
@@ -74,9 +88,13 @@ def find_model(
         raise EvalkitError(f"{folder} has no *.safetensors: {advice}")
     if settings.kind == "bge-m3":
         weights += [folder / name for name in M3_HEADS if (folder / name).is_file()]
-    decisive = deciding_files(root, named_paths(settings, root), cache_dir)
-    if not settings.path:
-        decisive = _downloaded(decisive, root, settings, also)
+
+    def listed() -> tuple[Path, ...]:
+        found = deciding_files(root, named_paths(settings, root), cache_dir)
+        return found if settings.path else _downloaded(found, root, settings, also)
+
+    decisive = listed()
+    states = file_states(decisive)
     contents = content_hashes(decisive, cache_dir)
     digest = model_identity(settings, root, contents, cache_dir, facts)
     weights_hash = hash_files(root, weights, contents)
@@ -85,7 +103,36 @@ def find_model(
         place = root.resolve().name
         name = place if settings.name in UNNAMED else name
         hub_id, revision = f"local/{place if settings.hub_id is not None else name}", digest[:REVISION_DIGITS]
-    return ModelFiles(folder, ModelIdentity(name, hub_id, revision, settings.kind, weights_hash), digest, contents)
+    identity = ModelIdentity(name, hub_id, revision, settings.kind, weights_hash)
+    return ModelFiles(folder, identity, digest, contents, states, listed)
+
+
+def refuse_changed_files(files: ModelFiles) -> None:
+    """Raise EvalkitError where the files that decide scores are no longer those that the model's identity was made of.
+
+    Their scores would go under another model's name. A file whose time alone is another one is read again, and may be the same.
+    """
+    now = set(files.listed())
+    odd = sorted(now.symmetric_difference(files.contents))
+    changed = odd[0] if odd else first_changed(files.contents, files.states)
+    if changed is not None:
+        what = "changed" if changed in now and changed in files.contents else "is new" if changed in now else "is gone"
+        raise EvalkitError(
+            f"{changed} {what} since the files of {files.identity.name} were read, and scores would be kept under what was there "
+            "before: run again (in Python: load the model again)"
+        )
+
+
+def opening(files: ModelFiles, load: Callable[[], Opened]) -> Callable[[], Opened]:
+    """Return `load` for a RunnableModel's `open`: files that change before or while they are loaded are refused by name."""
+
+    def load_unchanged() -> Opened:
+        refuse_changed_files(files)
+        opened = load()
+        refuse_changed_files(files)
+        return opened
+
+    return load_unchanged
 
 
 def way_of_scoring(settings: ModelSettings, files: ModelFiles, backend: Mapping[str, object]) -> dict[str, object]:

@@ -16,7 +16,8 @@ from model_folders import copied, edit_weights
 from processor import HAS_BF16
 
 from evalkit.backends import auto
-from evalkit.backends.auto import VERDICTS, ChosenBackend, choose, prepare
+from evalkit.backends.auto import ChosenBackend, choose, prepare
+from evalkit.backends.probes import VERDICTS
 from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import Runtime
 from evalkit.models.settings import model_settings, read_model
