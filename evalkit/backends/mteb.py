@@ -26,6 +26,7 @@ from evalkit.backends.torch import choose_device, device_name
 from evalkit.errors import EvalkitError, unknown_name
 from evalkit.hub_access import reporting_hub_errors
 from evalkit.machine import installed_version
+from evalkit.models.findings import report_once
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
 from evalkit.models.weights import find_model, opening, who_scores
@@ -213,7 +214,7 @@ def _report_other_tokens(model: Any, settings: ModelSettings, folder: Path | Non
     from huggingface_hub import try_to_load_from_cache
     from transformers import PreTrainedTokenizerBase
 
-    from evalkit.models.tokenizers import FILE, report_once, tokens_besides_file
+    from evalkit.models.tokenizers import FILE, tokens_besides_file
 
     inner = getattr(model, "model", model)
     first = inner._first_module() if hasattr(inner, "_first_module") else inner
@@ -225,7 +226,7 @@ def _report_other_tokens(model: Any, settings: ModelSettings, folder: Path | Non
         folder = Path(cached).parent if isinstance(cached, str) else None
     finding = tokens_besides_file(tokenizer, folder) if folder else None
     if finding:
-        report_once(settings, [f"{finding}; mteb's loader is run as it is"])
+        report_once(settings.name, [f"{finding}; mteb's loader is run as it is"])
 
 
 def _rank_by_logits(model: Any) -> None:

@@ -23,7 +23,14 @@ from evalkit.cluster.models import check_on_ray, model_on_ray, runs_here
 from evalkit.cluster.settings import RaySettings, ray_settings
 from evalkit.configuration.files import config_folders, default_settings, read_option
 from evalkit.errors import EvalkitError
-from evalkit.evaluation.model_recipes import complete_recipe, recipe_fields, stated_fields, with_recipe
+from evalkit.evaluation.model_recipes import (
+    compare_snapshot,
+    complete_recipe,
+    findings_of,
+    recipe_fields,
+    stated_fields,
+    with_recipe,
+)
 from evalkit.evaluation.precision import compare_precisions, sample_of
 from evalkit.evaluation.settings import backend_settings, find_deviations, recorded_settings
 from evalkit.metrics import (
@@ -87,7 +94,10 @@ class Model:
             found = model_on_ray(self.ray, self.backend, self.settings, self.runtime)
         else:
             found = prepare_model(self.backend, self.settings, self.runtime)
-        return found if self.recipe is None else with_recipe(found, self.recipe)
+        if self.recipe is None:
+            return found
+        compare_snapshot(self.recipe, self.backend)
+        return with_recipe(found, self.recipe)
 
     def runnable_on(self, task: Task) -> RunnableModel:
         """The same, with whatever it does for this task alone."""
@@ -153,12 +163,12 @@ def build_model(
 ) -> Model:
     """Complete a model's recipe from its files, and check that the backend can run it with that precision.
 
-    `stated` says of each setting that is not a default whether the user states it or a file. Raises EvalkitError where the
-    backend can't run the model, and where its files leave open what it is.
+    `stated` says of each setting that is not a default whether the user states it or a file; without it the settings are whole.
+    Raises EvalkitError where the backend can't run the model, and where its files leave open what it is.
     """
     if runtime.threads is not None and runtime.threads < 1:
         raise EvalkitError(f"runner.threads={runtime.threads}: at least 1, or null for the backend's own choice")
-    recipe = complete_recipe(settings, stated or {}, backend, runtime)
+    recipe = complete_recipe(settings, stated, backend, runtime)
     check_backend(backend, recipe.settings, runtime)
     if ray is not None:
         check_on_ray(backend, recipe.settings)
@@ -322,7 +332,7 @@ def evaluate(
         deviations=deviations_of(model, task, seed),
         provenance=plain_json({**machine.collect(), **_object_provenance(model, runnable)}),
         recipe={} if model.recipe is None else recipe_fields(model.recipe),
-        findings=() if model.recipe is None else model.recipe.findings,
+        findings=findings_of(model.recipe, runnable, model.runtime),
         precision=precision,
         first_stage=None if stage is None else _stage_scores(judged, stage, seed),
     )

@@ -6,11 +6,13 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from evalkit.backends import read_backend
+from evalkit.cache import cache_folder, read_entries, store_entry
 from evalkit.configuration.files import option_names
 from evalkit.errors import EvalkitError
 from evalkit.models.choosing import is_whole_recipe
@@ -23,6 +25,7 @@ from evalkit.output.sheets import Sheet
 from evalkit.records import RecipeField
 
 logger = logging.getLogger("evalkit")
+FINDINGS = "findings.json"
 SHOWN = {
     "embedder": ("pooling", "query_prompt", "document_prompt", "max_length", "similarity"),
     "cross-encoder": ("max_length", "truncation"),
@@ -47,19 +50,26 @@ def stated_fields(
     return stated | dict.fromkeys(said, "user")
 
 
-def complete_recipe(settings: ModelSettings, stated: Mapping[str, StatedBy], backend: str, runtime: Runtime) -> Recipe:
+def complete_recipe(
+    settings: ModelSettings, stated: Mapping[str, StatedBy] | None, backend: str, runtime: Runtime
+) -> Recipe:
     """Return the whole recipe of a model, with what its files say where nobody else says it.
 
     Raises EvalkitError for what the files leave open or would be scored wrong in silence, and where there are none to read.
     """
+    if stated is None:
+        return stated_recipe(settings, {})
     open_fields = {"kind", *RECIPE.get(settings.kind, ())} - set(stated)
     is_open = settings.kind == "auto" or (
         settings.kind in ("embedder", "cross-encoder", "llm-reranker") and open_fields
     )
     if settings.backends or settings.onnx_file or not is_open:
-        if settings.path and settings.kind in RECIPE and not settings.backends:
+        named = stated_recipe(settings, stated)
+        if settings.backends or settings.onnx_file or settings.kind not in RECIPE:
+            return named
+        if settings.path:
             report_differences(settings, Path(settings.path).expanduser())
-        return stated_recipe(settings, stated)
+        return replace(named, named=bool(settings.hub_id))
     served = backend in option_names("backend") and read_backend(backend).server
     if served and not settings.path and settings.kind != "auto":
         return stated_recipe(settings, stated)
@@ -86,6 +96,26 @@ def report_differences(settings: ModelSettings, folder: Path) -> None:
 def recipe_fields(recipe: Recipe) -> dict[str, RecipeField]:
     """Return the fields that decide a score, with who states them, as JSON holds them."""
     return {name: RecipeField(plain_json(value), recipe.origins[name]) for name, value in recipe.fields.items()}
+
+
+def findings_of(recipe: Recipe | None, model: RunnableModel, runtime: Runtime) -> tuple[str, ...]:
+    """Return what is worth a word of a model's files and of how it was loaded.
+
+    The latter is kept in the cache beside the scores, so that scores from the store come with the same words.
+    """
+    own = () if recipe is None else recipe.findings
+    path = cache_folder(runtime.cache_dir) / FINDINGS
+    key = hashlib.sha256(json.dumps(model.way, sort_keys=True, default=str).encode()).hexdigest()
+    found = model.findings
+    if found is None:
+        kept = read_entries(path).get(key)
+        return own + tuple(map(str, kept if isinstance(kept, list) else ()))
+    if model.way is not None and found:
+        with suppress(
+            OSError
+        ):  # then the next run from the store lacks them, and says them no more than this one's log
+            store_entry(path, key, list(found))
+    return own + found
 
 
 def recipe_line(recipe: Recipe, dtype: str) -> str:
@@ -121,6 +151,18 @@ def _shown(value: Any) -> str:
     if (isinstance(value, str) and not value.isascii()) or not str(value).isprintable() or " " in str(value):
         return repr(value)
     return "none" if value in ("", None) else str(value)
+
+
+def compare_snapshot(recipe: Recipe, backend: str) -> None:
+    """Compare a named model's own file with those of its Hub repository, where they are on this machine."""
+    settings = recipe.settings
+    if not recipe.named or settings.path or (backend in option_names("backend") and read_backend(backend).server):
+        return
+    try:
+        folder = described_folder(settings, offline=True)
+    except EvalkitError:
+        return
+    report_differences(settings, folder)
 
 
 def with_recipe(model: RunnableModel, recipe: Recipe) -> RunnableModel:

@@ -10,11 +10,12 @@ from typing import Any
 import transformers
 
 from evalkit.errors import EvalkitError
+from evalkit.models.findings import report_once
 from evalkit.models.folders.files import tensor_shapes
 from evalkit.models.networks import load_config, position_limit
 from evalkit.models.settings import ModelSettings
 from evalkit.models.tokenization import InputBuilder
-from evalkit.models.tokenizers import largest_id, read_tokenizer, report_once
+from evalkit.models.tokenizers import largest_id, read_tokenizer
 
 # how networks name the table of their tokens' vectors
 WORD_TABLES = (
@@ -41,7 +42,7 @@ def load_inputs(settings: ModelSettings, folder: Path) -> InputBuilder:
         *_equal_segments(config, inputs),
         *_other_padding(settings, config, loaded.tokenizer),
     )
-    report_once(settings, findings)
+    report_once(settings.name, findings)
     return replace(inputs, findings=loaded.findings + findings)
 
 

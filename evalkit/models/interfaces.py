@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from evalkit.models.findings import collecting
 from evalkit.models.server_settings import ServerSettings
 from evalkit.records import ModelIdentity, Role, Task
 
@@ -246,10 +247,19 @@ class RunnableModel:
     guard: Callable[[], AbstractContextManager[None]] = nullcontext
 
     @cached_property
+    def _opened(self) -> tuple[Scorer, tuple[str, ...]]:
+        with self.guard(), collecting() as found:
+            return self.open(), tuple(found)
+
+    @property
     def scorer(self) -> Scorer:
         """The scorer, its weights loaded at the first use."""
-        with self.guard():
-            return self.open()
+        return self._opened[0]
+
+    @property
+    def findings(self) -> tuple[str, ...] | None:
+        """What came up when the scorer was opened; None where it was not yet."""
+        return self._opened[1] if "_opened" in self.__dict__ else None
 
     def scores_as(self, other: RunnableModel) -> bool:
         """Return whether another finding of a model has the same identity and way of scoring, so that either's scorer serves."""

@@ -75,7 +75,20 @@ class Tail(torch.nn.Module):
         if pooled is not None:
             features["pooled"] = pooled
         for part in self.parts:
-            features = part(features)
+            try:
+                features = part(features)
+            except KeyError as error:
+                raise EvalkitError(
+                    f"{type(part).__name__} behind the network reads {error}, which no part before it gives: modules.json is not "
+                    "whole"
+                ) from error
+            except RuntimeError as error:
+                if "shape" not in str(error):  # such as memory that ran out
+                    raise
+                raise EvalkitError(
+                    f"{type(part).__name__} behind the network takes vectors of another size than it is given ({error}): do its "
+                    "folder and model.pooling go together?"
+                ) from error
         if self.scores:
             scores = features["scores"] if "scores" in features else features["sentence_embedding"]
             if scores.shape[-1] != 1:

@@ -8,10 +8,9 @@ with what the file alone gives, and where they differ the file's own backend tak
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from evalkit.errors import EvalkitError
 from evalkit.models.consent import guarded_by
+from evalkit.models.findings import report_once
 from evalkit.models.networks import quiet_transformers, reporting_load_errors
 from evalkit.models.settings import ModelSettings
 from evalkit.models.weights import read_config
@@ -61,8 +61,6 @@ SHOWN = 8  # ids of an example
 Encoded = tuple[tuple[int, ...], tuple[int, ...]]
 """The ids of one probe, and its segment ids."""
 
-logger = logging.getLogger("evalkit")
-
 
 @dataclass(frozen=True, slots=True)
 class LoadedTokenizer:
@@ -102,7 +100,7 @@ def read_tokenizer(settings: ModelSettings, folder: Path) -> LoadedTokenizer:
         )
     if settings.lower_case:
         _read_small(tokenizer, folder)
-    report_once(settings, loaded.findings)
+    report_once(settings.name, loaded.findings)
     return loaded
 
 
@@ -120,17 +118,6 @@ def _read_small(tokenizer: Any, folder: Path) -> None:
     backend.normalizer = normalizers.Sequence(
         [normalizers.Lowercase(), *([backend.normalizer] if backend.normalizer else [])]
     )
-
-
-def report_once(settings: ModelSettings, findings: Iterable[str]) -> None:
-    """Log each finding on a model once in this process."""
-    for finding in findings:
-        _warn(f"{settings.name}: {finding}")
-
-
-@cache
-def _warn(text: str) -> None:
-    logger.warning("%s", text)
 
 
 def follow_file(tokenizer: Any, folder: Path, *, lower_case: bool = False) -> tuple[str, ...]:

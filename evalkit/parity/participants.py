@@ -10,6 +10,7 @@ from importlib.metadata import packages_distributions
 from evalkit.backends import AUTO, backends_for, is_installed, read_backend
 from evalkit.errors import EvalkitError
 from evalkit.evaluation.evaluate import Model, build_model
+from evalkit.evaluation.model_recipes import complete_recipe
 from evalkit.evaluation.runs import RunSettings
 from evalkit.machine import package_version
 from evalkit.models.settings import ModelSettings
@@ -54,7 +55,8 @@ def choose_candidates(words: ParityWords, compose: Compose) -> list[Contender]:
     """
     if words.backends:
         return [_candidate(name, words, compose) for name in words.backends]
-    settings = compose(list(words.common)).model
+    composed = compose(list(words.common))
+    settings = complete_recipe(composed.model, composed.stated, AUTO, composed.runtime).settings
     names = _local_backends(settings)
     if not names:
         raise EvalkitError(
@@ -91,7 +93,7 @@ def _local_backends(settings: ModelSettings) -> list[str]:
 def _candidate(name: str, words: ParityWords, compose: Compose) -> Contender:
     try:
         settings = compose(words.overrides(name))
-        model = build_model(settings.model, settings.backend, settings.runtime)
+        model = build_model(settings.model, settings.backend, settings.runtime, stated=settings.stated)
         _ = model.runnable  # its files are found and its recipe is checked; nothing is loaded
     except EvalkitError as error:  # whose advice is for a run, where a server's settings begin with backend.
         raise EvalkitError(str(error).replace("backend.", f"{name}.")) from error

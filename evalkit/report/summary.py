@@ -214,6 +214,10 @@ def _result_lines(results: Sequence[Result]) -> list[str]:
         lines.append(f"{result.model.name} on {result.task.name}: {'; '.join(facts)}")
         if result.precision is not None:
             lines.append(_precision_line(result.precision))
+    for name, finding in dict.fromkeys(
+        (result.model.name, finding) for result in results for finding in result.findings
+    ):
+        lines.append(f"{name}: {finding}")
     return lines
 
 

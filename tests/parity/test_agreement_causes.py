@@ -146,7 +146,7 @@ def test_two_causes_at_once(reranker: Model) -> None:
     ],
 )
 def test_texts_changed(rewrite: Any, cause: str, change: str, byte_level: Path) -> None:
-    card = card_model(byte_level)
+    card = card_model(byte_level, document_prompt=" | ")  # its template puts nothing between the texts
     assert named(diagnosed(card, Rewritten(card.runnable.scorer, rewrite))) == (cause, change)
 
 

@@ -34,7 +34,9 @@ class Recipe:
     """A model's settings as they are run.
 
     `origins` says of each field of its recipe who states it, `findings` what is worth a word. `as_folder` are the fields that the
-    user states as the folder's own files do; `differing` those that a file of settings states otherwise.
+    user states as the folder's own files do; `differing` those that a file of settings states otherwise. `named` says that
+    evalkit's
+    own file of a model on the Hub is the whole recipe.
     """
 
     settings: ModelSettings
@@ -42,6 +44,7 @@ class Recipe:
     findings: tuple[str, ...] = ()
     as_folder: frozenset[str] = frozenset()
     differing: Mapping[str, Any] = field(default_factory=dict)
+    named: bool = False
 
     @property
     def fields(self) -> Mapping[str, Any]:
