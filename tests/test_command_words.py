@@ -19,7 +19,7 @@ from evalkit.output.json import STDOUT
 from evalkit.report.formats import FORMATS
 
 ROOT = typer.main.get_command(app)
-COMMANDS = ("run", "doctor", "parity", "list", "check", "compare", "audit", "report", "cache", "help")
+COMMANDS = ("run", "doctor", "parity", "certify", "list", "check", "compare", "audit", "report", "cache", "help")
 WITH_JSON = (
     *(("run",), ("doctor",), ("parity",), ("list",), ("compare",), ("audit",), ("report",)),
     ("cache", "info"),

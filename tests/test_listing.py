@@ -12,7 +12,7 @@ from evalkit.configuration.files import option_names
 from evalkit.models.settings import read_model
 
 FIGURES = Path(__file__).parent.parent / "evalkit/results/data/cmteb-reranking.csv"
-COLUMNS = ("model", "kind", "parameters", "Hub id", "published MAP", "figures", "recipes", "backends")
+COLUMNS = ("model", "kind", "size", "Hub id", "verified", "published MAP", "figures", "recipes", "backends")
 WIDTH = 200
 
 
@@ -54,7 +54,8 @@ def test_each_row_says_what_the_file_says(rows: dict[str, dict[str, str]]) -> No
         model = read_model(name)
         assert (row["kind"], row["Hub id"]) == (model.kind, model.hub_id or "")
         assert row["recipes"] == ", ".join(model.recipes)
-        assert row["parameters"] == (f"{round(model.parameters)} M" if model.parameters else "")
+        assert row["verified"] == ("no, own code" if model.needs_remote_code else "no" if model.hub_id else "")
+        assert row["size"] == (f"{round(model.parameters)} M" if model.parameters else "")
 
 
 def test_the_number_of_published_figures(rows: dict[str, dict[str, str]]) -> None:

@@ -28,6 +28,7 @@ from evalkit.backends.libraries import (
     within_memory,
 )
 from evalkit.errors import EvalkitError
+from evalkit.machine import installed_version
 from evalkit.models.interfaces import PairScorer, RunnableModel, Runtime, TextEmbedder, TokenizedText
 from evalkit.models.local import Inputs
 from evalkit.models.settings import ModelSettings
@@ -240,9 +241,9 @@ def open_m3(class_name: str, model: CheckedModel) -> FlagEmbedder | M3Scorer:
 
 
 def _load(class_name: str, model: CheckedModel, **arguments: Any) -> Any:
-    import FlagEmbedding
+    with _naming_versions(), quiet(PACKAGE):
+        import FlagEmbedding
 
-    with quiet(PACKAGE):
         loaded = getattr(FlagEmbedding, class_name)(
             str(model.folder),
             use_fp16=str(model.dtype) == "torch.float16",
@@ -276,10 +277,23 @@ def _quietly(loaded: Any) -> Iterator[None]:
     bars = module.tqdm, module.trange
     module.tqdm, module.trange = _without_bar, lambda *numbers, **_: range(*numbers)
     try:
-        with quiet(PACKAGE):
+        with _naming_versions(), quiet(PACKAGE):
             yield
     finally:
         module.tqdm, module.trange = bars
+
+
+@contextmanager
+def _naming_versions() -> Iterator[None]:
+    """Name both versions where FlagEmbedding asks transformers for what that one does not have, or no longer."""
+    try:
+        yield
+    except (ImportError, AttributeError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise EvalkitError(
+            f"{PACKAGE} {installed_version(PACKAGE)} fails with the installed transformers {installed_version('transformers')} "
+            f"({reason}); another version of the two may do, or backend=torch"
+        ) from error
 
 
 def _without_bar(items: Iterable[Any], **_: object) -> Iterable[Any]:

@@ -189,7 +189,7 @@ def _refuse_other_inputs(settings: ModelSettings, folder: Path, inputs: Inputs) 
     own_length = encoder.max_seq_length if encoder is not None else None
     length: int = own_length or inputs.tokenizer.model_max_length
     if settings.kind == "embedder" and not own_length:  # then the network's positions set a limit too
-        length = min(length, int(str(read_config(folder).get("max_position_embeddings", length))))
+        length = min(length, int(str(read_config(folder).get("max_position_embeddings") or length)))
     if length != inputs.max_length:
         place = files.encoder_name if own_length else "tokenizer"
         says = (

@@ -23,7 +23,7 @@ from evalkit.models.identity import hash_files
 from evalkit.models.interfaces import LocalNetwork, RunnableModel, Runtime
 from evalkit.models.parts import network_output
 from evalkit.models.settings import ModelSettings
-from evalkit.models.weights import ModelFiles, find_model, opening, refuse_changed, way_of_scoring
+from evalkit.models.weights import ModelFiles, find_model, opening, refuse_changed_files, way_of_scoring
 
 if TYPE_CHECKING:
     import torch
@@ -143,7 +143,7 @@ def exported_file(settings: ModelSettings, files: ModelFiles, runtime: Runtime, 
                 shutil.rmtree(exported)
             else:
                 _export(settings, files, inputs, empty)
-            refuse_changed(files)  # it is kept under the name of what was there before
+            refuse_changed_files(files)  # it is kept under the name of what was there before
 
         try:
             keep_conversion(folder, write)

@@ -19,7 +19,7 @@ from evalkit.errors import EvalkitError
 from evalkit.machine import installed_version
 from evalkit.models.interfaces import LocalNetwork, RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
-from evalkit.models.weights import ModelFiles, find_model, opening, refuse_changed, way_of_scoring
+from evalkit.models.weights import ModelFiles, find_model, opening, refuse_changed_files, way_of_scoring
 
 if TYPE_CHECKING:
     from evalkit.backends.checked_conversion import Run
@@ -115,7 +115,7 @@ def converted_network(settings: ModelSettings, files: ModelFiles, runtime: Runti
     folder = conversion_folder("openvino", settings, files, runtime)
     if not folder.is_dir():
         converted = _convert(settings, files, inputs)
-        refuse_changed(files)  # it is kept under the name of what was there before
+        refuse_changed_files(files)  # it is kept under the name of what was there before
         try:
             keep_conversion(
                 folder, lambda empty: openvino.save_model(converted, empty / CONVERTED, compress_to_fp16=False)

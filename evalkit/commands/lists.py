@@ -12,6 +12,7 @@ from typing import Any
 
 from evalkit.backends import AUTO, backends_for, how_to_install, is_installed, read_backend
 from evalkit.configuration.files import option_names, read_option
+from evalkit.evaluation.certificates import CODE_OF_ITS_OWN, verification
 from evalkit.evaluation.model_recipes import complete_recipe, recipe_fields, recipe_sheet, stated_fields
 from evalkit.models.choosing import choose_model
 from evalkit.models.interfaces import Runtime
@@ -44,7 +45,8 @@ class Listing:
 def model_entries(folders: Folders) -> list[Entry]:
     """Per model: kind, Hub id and revision, millions of parameters, recipes, the backends that can run it, and what is published.
 
-    `published_map` is a mean in percent, of as many tasks as `published_tasks` says; `figures` counts all published ones.
+    `verified` says whether it has a certificate, null where there is nothing to verify. `published_map` is a mean
+    in percent, of as many tasks as `published_tasks` says; `figures` counts all published ones.
     """
     figures = Counter(figure.model for figure in published.all_figures())
     return [_model_entry(name, folders, figures) for name in sorted(option_names("model", folders), key=str.lower)]
@@ -61,6 +63,7 @@ def _model_entry(name: str, folders: Folders, figures: Mapping[str, int]) -> Ent
         "parameters_millions": model.parameters,
         "recipes": list(model.recipes),
         "backends": list(backends_for(model)),
+        "verified": verification(name, model, folders),
         "published_map": mean,
         "published_tasks": tasks,
         "figures": figures.get(model.hub_id or "", 0),
@@ -91,6 +94,7 @@ def _model_row(entry: Entry) -> Cells:
         entry["kind"],
         f"{millions:.0f} M" if millions else "",
         entry["hub_id"] or "",
+        (entry["verified"] or "").replace(CODE_OF_ITS_OWN, "own code"),  # the table is wide enough
         f"{mean:.2f} of {entry['published_tasks']}" if mean is not None else "",
         str(entry["figures"] or ""),
         ", ".join(entry["recipes"]),
@@ -174,7 +178,7 @@ def _described_row(entry: Entry) -> Cells:
 
 LISTS: Mapping[str, Listing] = {
     "models": Listing(
-        ("model", "kind", "parameters", "Hub id", "published MAP", "figures", "recipes", "backends"),
+        ("model", "kind", "size", "Hub id", "verified", "published MAP", "figures", "recipes", "backends"),
         model_entries,
         _model_row,
         _backends_of_kinds,

@@ -15,6 +15,7 @@ from evalkit import interruption
 from evalkit.commands.arguments import Command, arranged
 from evalkit.commands.audit import audit_figures
 from evalkit.commands.cache import app as cache
+from evalkit.commands.certify import certify
 from evalkit.commands.check import check
 from evalkit.commands.compare import compare
 from evalkit.commands.doctor import doctor
@@ -92,6 +93,7 @@ RUN = "run"
 app.command(RUN, cls=SettingsCommand)(run)
 app.command("doctor", cls=SettingsCommand)(doctor)
 app.command("parity", cls=SettingsCommand)(parity)
+app.command("certify", cls=Command)(certify)
 app.command("list", cls=Command)(list_options)
 app.command("check", cls=Command)(check)
 app.command("compare", cls=Command)(compare)

@@ -124,11 +124,15 @@ def model_words(overrides: Sequence[str], folders: Sequence[Path], *, multirun: 
     words: list[str] = []
     for override in overrides:
         key, _, value = override.partition("=")
-        plain = "/" not in value and not value.startswith((".", "~", "'", '"')) and not Path(value).is_dir()
-        if key != "model" or plain:
+        if key != "model":
             words.append(override)
             continue
-        from evalkit.models.choosing import choose_model
+        from evalkit.models.choosing import choose_model, names_folder
+
+        plain = "/" not in value and not value.startswith((".", "~", "'", '"')) and not names_folder(value)
+        if plain:
+            words.append(override)
+            continue
 
         named = [one.strip("'\"") for one in (value.split(",") if multirun else [value])]
         choices = [choose_model(one, folders) for one in named]

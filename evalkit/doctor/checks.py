@@ -24,7 +24,7 @@ from evalkit.doctor.prompts import judge_prompts
 from evalkit.doctor.records import Evidence, Measurements, Opinion, Rescored
 from evalkit.doctor.sampling import FEWEST_QUERIES, first_requests
 from evalkit.doctor.truncation import judge_truncation
-from evalkit.doctor.weights import judge_golden, judge_weights
+from evalkit.doctor.weights import judge_certificate, judge_golden, judge_weights
 from evalkit.output.numbers import percent, share
 from evalkit.records import Task
 from evalkit.results import published
@@ -245,6 +245,12 @@ CHECKS = (
         "golden scores",
         "known weights that give other scores than they should make every figure wrong",
         judge_golden,
+        "nothing",
+    ),
+    Check(
+        "certificate",
+        "a model that gives other tokens or scores than its certificate is not the one whose name it has",
+        judge_certificate,
         "nothing",
     ),
     Check(

@@ -43,7 +43,7 @@ class Doctor:
             print_sheets([recipe_sheet(model.settings.name, fields, model.recipe.findings)], self._console)
         for task in tasks:
             logger.info("examining %s on %s", model.settings.name, task.name)
-            evidence = examine(model, task, seconds=SECONDS / len(tasks))
+            evidence = examine(model, task, seconds=SECONDS / len(tasks), folders=settings.config_folders)
             opinions = judge_evidence(evidence)
             self._reports.append(report(evidence, opinions) | recipe)
             if self._json_file != STDOUT:

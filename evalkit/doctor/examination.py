@@ -7,7 +7,9 @@ is taken from the score store, nor kept there.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +31,7 @@ from evalkit.doctor.sampling import (
 from evalkit.doctor.truncation import measure_cuts
 from evalkit.doctor.weights import head_is_new
 from evalkit.errors import NonFiniteError, WrongWeightsError
+from evalkit.evaluation.certifying import compare_with_certificate
 from evalkit.evaluation.evaluate import Model
 from evalkit.evaluation.goldens import check_golden_scores
 from evalkit.metrics.measures import CARD_PROTOCOL
@@ -49,10 +52,11 @@ MOST_ALONE = 24
 FEWEST_ALONE = 3
 
 
-def examine(model: Model, task: Task, *, seconds: float = SECONDS) -> Evidence:
+def examine(model: Model, task: Task, *, seconds: float = SECONDS, folders: Sequence[Path] = ()) -> Evidence:
     """Measure the model on a sample of the task; what can't be measured is left out of the evidence.
 
-    Raises EvalkitError where the model's files are not to be had at all.
+    `folders` are the user's own configs folders, which may hold a certificate. Raises EvalkitError where the model's files are
+    not to be had at all.
     """
     evidence = Evidence(model.settings, model.runtime.dtype, task)
     try:
@@ -60,7 +64,9 @@ def examine(model: Model, task: Task, *, seconds: float = SECONDS) -> Evidence:
         started = time.perf_counter()
         _ = model.runnable.scorer
         loading = time.perf_counter() - started
-        evidence = replace(evidence, golden=check_golden_scores(model))
+        evidence = replace(
+            evidence, golden=check_golden_scores(model), certificate=compare_with_certificate(model, folders)
+        )
         return replace(evidence, measured=_Examination(model, task, seconds).measure(loading))
     except WrongWeightsError as error:
         return replace(evidence, broken=str(error))

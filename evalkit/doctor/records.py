@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from evalkit.evaluation.certifying import CertificateComparison
 from evalkit.evaluation.goldens import GoldenCheck
 from evalkit.models.settings import ModelSettings
 from evalkit.records import Task
@@ -108,6 +109,7 @@ class Measurements:
 class Evidence:
     """All that is known of one model on one task.
 
+    `certificate` is the model beside its certificate, None where it has none.
     `broken` is why the weights are not the model's, `not_finite` why its scores are none; `measured` is then None.
     `head_is_new` says whether all biases of a cross-encoder's head are exactly zero, as before any training; None where that
     can't be seen.
@@ -117,6 +119,7 @@ class Evidence:
     dtype: str
     task: Task
     golden: tuple[GoldenCheck, ...] = ()
+    certificate: CertificateComparison | None = None
     broken: str | None = None
     not_finite: str | None = None
     head_is_new: bool | None = None

@@ -47,6 +47,22 @@ def judge_golden(evidence: Evidence) -> Opinion:
     return Opinion("ok", describe(evidence.golden[-1]))
 
 
+def judge_certificate(evidence: Evidence) -> Opinion:
+    """Judge whether weights, tokenizer and recipe are those of the model's certificate."""
+    compared = evidence.certificate
+    if compared is None:
+        unscored = evidence.broken or evidence.not_finite
+        return Opinion("skipped", "not compared" if unscored else "no certificate")
+    if compared.differences:
+        return Opinion(
+            "fault",
+            "; ".join(compared.differences),
+            "look first at model.path, model.revision, and the versions of transformers and tokenizers",
+        )
+    said = "; ".join([*compared.same, *(f"not compared: {one}" for one in compared.skipped)])
+    return Opinion("ok" if compared.same else "skipped", said)
+
+
 def judge_weights(evidence: Evidence) -> Opinion:
     """Judge whether the weights are whole, of the kind that the recipe says, and their head trained."""
     if evidence.broken is not None:

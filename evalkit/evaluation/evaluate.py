@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 from uuid import uuid4
@@ -46,7 +46,7 @@ from evalkit.metrics.measures import CARD_PROTOCOL, all_measures
 from evalkit.models.choosing import choose_model
 from evalkit.models.folders.resolving import Recipe, StatedBy
 from evalkit.models.identity import remember_name
-from evalkit.models.interfaces import RunnableModel, Runtime
+from evalkit.models.interfaces import RunnableModel, Runtime, Scorer
 from evalkit.models.server_settings import ServerSettings
 from evalkit.models.settings import ModelSettings, Similarity, default_model, model_settings
 from evalkit.output.json import plain_json
@@ -71,6 +71,7 @@ class Model:
     `deviations` are the settings, by name, that are not the model's own: a result made with them must not stand for the model's.
     `recipe` says where each field of the settings comes from; None for a model that was not chosen by name.
     `find_object` reads a wrapped object (see `wrap`) as it is at that moment; None where the backend finds the model.
+    `check` looks at the model when its weights have loaded, before they score anything else; it raises where they must not.
     """
 
     settings: ModelSettings
@@ -80,6 +81,7 @@ class Model:
     deviations: Mapping[str, Any] = field(default_factory=dict)
     recipe: Recipe | None = None
     find_object: Callable[[], RunnableModel] | None = None
+    check: Callable[[Model, RunnableModel], None] | None = None
 
     def __repr__(self) -> str:
         """Name the model and what runs it, in one line."""
@@ -94,10 +96,17 @@ class Model:
             found = model_on_ray(self.ray, self.backend, self.settings, self.runtime)
         else:
             found = prepare_model(self.backend, self.settings, self.runtime)
-        if self.recipe is None:
-            return found
-        compare_snapshot(self.recipe, self.backend)
-        return with_recipe(found, self.recipe)
+        if self.recipe is not None:
+            compare_snapshot(self.recipe, self.backend)
+            found = with_recipe(found, self.recipe)
+        return found if self.check is None else replace(found, open=partial(self._open_checked, found))
+
+    def _open_checked(self, found: RunnableModel) -> Scorer:
+        """Open the model's scorer, and let `check` look at it."""
+        scorer = found.open()
+        if self.check is not None:
+            self.check(self, replace(found, open=lambda: scorer))
+        return scorer
 
     def runnable_on(self, task: Task) -> RunnableModel:
         """The same, with whatever it does for this task alone."""

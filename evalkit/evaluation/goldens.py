@@ -1,6 +1,7 @@
 """Golden scores: what known weights say of known pairs. Where they say something else, hours of inference are in vain.
 
-The scores are bge-reranker-base's in fp32, from FlagEmbedding's issue 108. Other models have none.
+The scores are bge-reranker-base's in fp32, from FlagEmbedding's issue 108. Those of other models stand in certificates
+(see evaluation/certificates.py).
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from evalkit.backends.probes import TOLERANCES
+from evalkit.backends.probes import LARGEST_LOGIT, TOLERANCES
 from evalkit.errors import MismatchError
 from evalkit.evaluation.evaluate import FULL_PRECISION, Model
+from evalkit.models.interfaces import RunnableModel
 from evalkit.models.settings import ModelSettings, read_model
 from evalkit.records import Candidate, Query, Request, Task
 from evalkit.scoring.engine import score_task
@@ -28,13 +30,14 @@ GOLDEN_SCORES = (
         6.1821117401,
     ),
 )
+GOLDEN_PAIRS = tuple((query, document) for query, document, _ in GOLDEN_SCORES)
 
 logger = logging.getLogger("evalkit")
 
 
 @dataclass(frozen=True, slots=True)
 class GoldenCheck:
-    """The golden scores in one precision; `expected` and `found` are raw logits in the order of GOLDEN_SCORES."""
+    """Golden scores in one precision; `expected` and `found` are raw logits or vectors' similarities, in the order of the pairs."""
 
     model: str
     backend: str
@@ -99,25 +102,34 @@ def describe(check: GoldenCheck) -> str:
     return f"{pairs} (backend {check.backend}, {check.dtype}; tolerance {check.tolerance:g})"
 
 
+def tolerance_for(dtype: str, expected: Sequence[float]) -> float:
+    """Return how far scores of any size may lie from the expected ones: TOLERANCES in proportion, as for a score of 1 at least."""
+    return TOLERANCES[dtype] * max(1.0, *map(abs, expected)) / LARGEST_LOGIT
+
+
+def score_pairs(model: RunnableModel, settings: ModelSettings, pairs: Sequence[tuple[str, str]]) -> tuple[float, ...]:
+    """Return a model's scores of (query, document) pairs, as a run makes them; nothing is taken from the store."""
+    return tuple(float(score) for score in score_task(model, settings, golden_task(pairs)).scores)
+
+
 def _check(model: Model, backend: str, dtype: str) -> GoldenCheck:
     same = dtype == model.runtime.dtype
     asked = model if same else replace(model, backend=backend, runtime=replace(model.runtime, dtype=dtype))
-    scores = score_task(asked.runnable, asked.settings, golden_task()).scores
     return GoldenCheck(
         model=str(model.settings.hub_id),
         backend=backend,
         dtype=dtype,
         tolerance=TOLERANCES[dtype],
         expected=tuple(score for _, _, score in GOLDEN_SCORES),
-        found=tuple(float(score) for score in scores),
+        found=score_pairs(asked.runnable, asked.settings, GOLDEN_PAIRS),
     )
 
 
-def golden_task() -> Task:
-    """The golden pairs as a task, a query each."""
+def golden_task(pairs: Sequence[tuple[str, str]]) -> Task:
+    """Make a task of pairs, a query each."""
     requests = tuple(
         Request(Query(f"q{number}", (query,)), (Candidate(f"d{number}", document, 1),))
-        for number, (query, document, _) in enumerate(GOLDEN_SCORES)
+        for number, (query, document) in enumerate(pairs)
     )
     statistics = task_statistics(requests)
     return Task("golden", "", "test", (), "cmteb", "FlagEmbedding issue 108", "", "", statistics, requests=requests)

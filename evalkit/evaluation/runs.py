@@ -14,6 +14,8 @@ from evalkit.cache import cache_folder
 from evalkit.cluster.settings import RaySettings
 from evalkit.configuration.files import Origin
 from evalkit.errors import EvalkitError
+from evalkit.evaluation.certificates import find_certificate
+from evalkit.evaluation.certifying import CertificateGuard
 from evalkit.evaluation.evaluate import Cache, Model, build_model, deviations_of, evaluate
 from evalkit.evaluation.goldens import check_golden_scores, refuse_other_weights
 from evalkit.evaluation.model_recipes import recipe_line
@@ -39,6 +41,7 @@ from evalkit.tasks.settings import TaskSettings, suite_settings
 
 logger = logging.getLogger("evalkit")
 _latest: list[Model] = []  # at most one: its weights fill the memory
+_compared: list[Model] = []  # at most one: the latest whose files were compared with its certificate
 
 
 @dataclass(frozen=True)
@@ -74,13 +77,14 @@ class RunSettings:
 def run(settings: RunSettings) -> Iterator[Result]:
     """Evaluate the model on the task, or on each task of the suite; yield each result as soon as its files are written.
 
-    Raises EvalkitError for whatever is wrong: settings first, then data, then weights; with `reproduce`, MismatchError
-    where the weights are not those that they should be.
+    Raises EvalkitError for whatever is wrong: settings first, then data, then weights; MismatchError where the weights or the
+    tokenizer are not those of the model's certificate, or with `reproduce` miss its golden scores.
     """
     find_protocol(settings.protocol)
     _refuse_unwritable(settings.results_dir)
-    model = model_of(settings)
+    model = model_of(settings, held_to_certificate=True)
     tasks = tasks_of(settings)
+    _compare_files_once(model)
     golden = check_golden_scores(model) if settings.reproduce else ()
     refuse_other_weights(golden, model.settings)
     names = [measure.name for measure in settings.measures]
@@ -146,8 +150,11 @@ def _warn_of_dropped(path: Path, names: Sequence[str]) -> None:
         logger.warning("%s had %s, which this run drops: measures=[%s] keeps all", path, ", ".join(dropped), every)
 
 
-def model_of(settings: RunSettings) -> Model:
-    """The model, checked but not loaded; a sweep that names the latest again finds it loaded, unless its files have changed."""
+def model_of(settings: RunSettings, *, held_to_certificate: bool = False) -> Model:
+    """The model, checked but not loaded; a sweep that names the latest again finds it loaded, unless its files have changed.
+
+    Held to its certificate, if it has one, it is compared with that when its weights load.
+    """
     model = build_model(
         settings.model,
         settings.backend,
@@ -156,6 +163,9 @@ def model_of(settings: RunSettings) -> Model:
         dict(settings.model_deviations),
         settings.stated,
     )
+    certificate = find_certificate(model.settings, settings.config_folders) if held_to_certificate else None
+    if certificate is not None:
+        model = replace(model, check=CertificateGuard(certificate[1]))
     if [model] != _latest or not _is_as_found(_latest[0], model):
         _latest[:] = [model]
         if model.recipe is not None and model.recipe.fields:
@@ -168,6 +178,13 @@ def _is_as_found(earlier: Model, again: Model) -> bool:
     if "runnable" not in vars(earlier):  # nothing was found yet
         return False
     return earlier.runnable.scores_as(again.runnable)
+
+
+def _compare_files_once(model: Model) -> None:
+    """Compare what needs no weights with the model's certificate, once for each model. Raises MismatchError as its guard does."""
+    if isinstance(model.check, CertificateGuard) and [model] != _compared:
+        model.check.check_files(model)
+        _compared[:] = [model]
 
 
 def _what(settings: ModelSettings) -> str:

@@ -33,7 +33,7 @@ def choose_model(word: str, folders: Sequence[Path] = ()) -> NamedModel:
     """
     if word in (".", "..") or word.startswith(FOLDERS):
         return NamedModel(AUTO, {"path": word})
-    is_folder = Path(word).is_dir()
+    is_folder = names_folder(word)
     if "/" not in word:
         if is_folder and word not in option_names("model", folders):
             raise EvalkitError(f"there is no model {word!r}, but a folder of that name: model=./{word}")
@@ -50,6 +50,14 @@ def choose_model(word: str, folders: Sequence[Path] = ()) -> NamedModel:
         logger.info("%s is run by evalkit's own file for it, model=%s", word, named)
         return NamedModel(named)
     return NamedModel(AUTO, {"hub_id": word})
+
+
+def names_folder(word: str) -> bool:
+    """Return whether there is a folder of that name; what no file can be called is none."""
+    try:
+        return Path(word).is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def named_by_hub_id(hub_id: str) -> str | None:

@@ -33,6 +33,7 @@ def load_inputs(settings: ModelSettings, folder: Path) -> InputBuilder:
     loaded = read_tokenizer(settings, folder)
     inputs = InputBuilder.create(loaded.tokenizer, settings, position_limit(settings, folder))
     config = load_config(settings, folder)
+    _refuse_last_position(settings, config)
     refuse_unknown_tokens(settings, folder, config, loaded.tokenizer)
     inputs = replace(inputs, with_types=inputs.with_types and _takes_segments(config))
     _refuse_unknown_segments(settings, config, inputs)
@@ -74,6 +75,15 @@ def _takes_segments(config: Any) -> bool:
     names = getattr(config, "architectures", None) or []
     network = getattr(transformers, str(names[0]), None) if names else None
     return network is None or "token_type_ids" in inspect.signature(network.forward).parameters
+
+
+def _refuse_last_position(settings: ModelSettings, config: Any) -> None:
+    """Refuse a classifier that scores by the last position of its row, which in a batch may be padding."""
+    if settings.kind == "cross-encoder" and getattr(config, "summary_type", None) == "last":
+        raise EvalkitError(
+            f"{settings.name} is a {config.model_type} whose score is read at the last position of a batch (summary_type=last), "
+            "where shorter texts have padding: its scores would depend on the batch, and evalkit does not run it"
+        )
 
 
 def _refuse_unknown_segments(settings: ModelSettings, config: Any, inputs: InputBuilder) -> None:

@@ -173,7 +173,8 @@ def positions_of(config: Any) -> int | None:
     positions: int | None = getattr(config, "max_position_embeddings", None)
     # RoBERTa and its kin count positions from the padding id + 1
     offset = config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet") else 0
-    return positions - offset if positions else None
+    # XLNet counts positions from each other, and says -1
+    return positions - offset if positions and positions > 0 else None
 
 
 def load_config(settings: ModelSettings, folder: Path) -> Any:

@@ -107,7 +107,7 @@ def find_model(
     return ModelFiles(folder, identity, digest, contents, states, listed)
 
 
-def refuse_changed(files: ModelFiles) -> None:
+def refuse_changed_files(files: ModelFiles) -> None:
     """Raise EvalkitError where the files that decide scores are no longer those that the model's identity was made of.
 
     Their scores would go under another model's name. A file whose time alone is another one is read again, and may be the same.
@@ -127,9 +127,9 @@ def opening(files: ModelFiles, load: Callable[[], Opened]) -> Callable[[], Opene
     """Return `load` for a RunnableModel's `open`: files that change before or while they are loaded are refused by name."""
 
     def load_unchanged() -> Opened:
-        refuse_changed(files)
+        refuse_changed_files(files)
         opened = load()
-        refuse_changed(files)
+        refuse_changed_files(files)
         return opened
 
     return load_unchanged

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from evalkit.output.text import OBEYED
 
 STDOUT = Path("-")
 """What `--json` without a file stands for."""
+# JSON's strings hold no line break, so that none of them is met
+_NUMBERS = re.compile(r"\[\n\s*(-?\d[-+.\de]*(?:,\n\s*-?\d[-+.\de]*)*)\n\s*\]")
 
 
 def write_json(content: object, path: Path = STDOUT) -> None:
@@ -28,6 +31,15 @@ def json_text(content: object) -> str:
     """Write content as JSON, with null for NaN and infinities, and control characters escaped."""
     plain: Any = plain_json(content)
     return escaped_json(json.dumps(plain, ensure_ascii=False, allow_nan=False, indent=2) + "\n")
+
+
+def compact_json(content: object) -> str:
+    """Write content as `json_text` does, but with each list of numbers in one line."""
+    return _NUMBERS.sub(_one_line, json_text(content))
+
+
+def _one_line(found: re.Match[str]) -> str:
+    return f"[{', '.join(number.strip() for number in found[1].split(','))}]"
 
 
 def json_bytes(content: Mapping[str, Any]) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from agreement import prepared, write_embedder
+from agreement import prepared, spare_cache, write_embedder
 from made_tasks import make_task
 from model_folders import copied, edit_json
 from tokenizer_folders import read_by_class, write_qwen3_classifier
@@ -34,7 +34,7 @@ POOLING = {"word_embedding_dimension": 64, "pooling_mode_mean_tokens": True}
 
 def scores(backend: str, folder: Path, **fields: Any) -> Any:
     settings = model_settings({"name": "made"} | fields)
-    return score_task(prepared(backend, folder, folder, **fields), settings, TASK).scores
+    return score_task(prepared(backend, folder, spare_cache(), **fields), settings, TASK).scores
 
 
 def library(backend: str) -> str:
@@ -91,7 +91,7 @@ def test_a_decoders_scores_do_not_depend_on_the_batch(padding: int | None, backe
     edit_json(folder / "config.json", lambda config: config.update(pad_token_id=padding))
     recipe = {"document_prompt": "\n", "max_length": 128, "truncation": TRUNCATIONS.get(backend, "longest_first")}
     settings = model_settings({"name": "made"} | recipe)
-    model = prepared(backend, folder, folder, **recipe)
+    model = prepared(backend, folder, spare_cache(), **recipe)
     together = score_task(model, settings, TASK).scores
     alone = [
         score_task(model, settings, make_task((request.query.texts, [(candidate.text, 1)]))).scores[0]

@@ -107,7 +107,8 @@ def test_every_check_has_an_opinion_and_a_reason(evidence: Evidence) -> None:
     ):
         opinions = judge_evidence(broken)
         assert [check.name for check, _ in opinions] == [
-            "golden scores", "weights", "finite", "spread", "ties", "order", "batches", "truncation", "prompts", "signal",
+            "golden scores", "certificate", "weights", "finite", "spread", "ties", "order", "batches", "truncation", "prompts",
+            "signal",
             "published", "cost",
         ]  # fmt: skip
         assert all(check.why and opinion.seen for check, opinion in opinions)

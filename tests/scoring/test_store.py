@@ -177,7 +177,7 @@ def test_all_that_can_change_a_score_is_another_way(tiny_bert_reranker: Path, tm
     fields: list[dict[str, Any]] = [
         {"query_prompt": "query: "},
         {"document_prompt": "query: "},
-        {"pooling": "mean"},
+        {"pooling": "cls"},
         {"similarity": "dot"},
         {"max_length": 512},
         {"max_length": 128},

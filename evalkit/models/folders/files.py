@@ -153,7 +153,7 @@ def read_folder(folder: Path) -> FolderFiles:
     return FolderFiles(
         folder=folder,
         network=network,
-        config=read_object(network / "config.json") or {},
+        config=_read_config(network / "config.json"),
         modules=modules,
         pooling={
             module.path: _validated(PoolingFile, _module_folder(folder, module) / "config.json", required=True)
@@ -180,6 +180,14 @@ def read_object(path: Path) -> dict[str, Any] | None:
     if content is not None and not isinstance(content, dict):
         raise EvalkitError(f"{path} holds a {type(content).__name__}, not an object; copy it from the model's origin")
     return content
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    config = read_object(path) or {}
+    named = config.get("architectures") or []
+    if not isinstance(named, list):
+        raise EvalkitError(f"{path}: architectures={named!r} must be a list of names; copy it from the model's origin")
+    return config
 
 
 def _read_json(path: Path) -> Any:

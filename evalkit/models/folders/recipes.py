@@ -140,6 +140,10 @@ def _read_pooling(files: FolderFiles, modules: tuple[FolderModule, ...], fields:
         raise EvalkitError(
             f"{files.folder / origin}: pooling_mode={unknown[0]!r} is none of {', '.join(POOLING_MODES)}"
         )
+    if not modes or len(set(modes)) < len(modes):
+        raise EvalkitError(
+            f"{files.folder / origin}: pooling_mode={modes!r} must name one mode, or several different ones"
+        )
     fields["pooling"] = Stated("+".join(modes), origin)
     fields["pool_prompt"] = Stated(file.include_prompt, origin)
 
