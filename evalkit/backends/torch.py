@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from evalkit.backends.devices import CpuOutputs, DeviceTrial, has_agreed, judge_device
-from evalkit.backends.probes import probe
+from evalkit.backends.probes import CpuOutputs, DeviceTrial, has_agreed, judge_device, probe
 from evalkit.errors import EvalkitError
 from evalkit.machine import memory_bytes
 from evalkit.models.interfaces import LocalNetwork, RunnableModel, Runtime

@@ -16,10 +16,9 @@ from model_folders import copied
 from models.test_packed import attend_each_input
 from numpy.typing import NDArray
 
-from evalkit.backends import devices, prepare_model
+from evalkit.backends import prepare_model, probes
 from evalkit.backends import torch as torch_backend
-from evalkit.backends.devices import CpuOutputs, DeviceTrial, has_agreed, judge_device
-from evalkit.backends.probes import TOLERANCES, VERDICTS
+from evalkit.backends.probes import TOLERANCES, VERDICTS, CpuOutputs, DeviceTrial, has_agreed, judge_device
 from evalkit.configuration.files import read_option
 from evalkit.errors import EvalkitError
 from evalkit.models import bert
@@ -113,7 +112,7 @@ def test_a_verdict_is_of_these_circumstances(tmp_path: Path, monkeypatch: pytest
     assert not has_agreed(DeviceTrial(trial.settings, "another device", trial.dtype, trial.way, tmp_path))
     for name, other in (("package_versions", lambda _: {"torch": "0"}), ("processor_name", lambda: "another")):
         with monkeypatch.context() as patch:
-            patch.setattr(devices, name, other)
+            patch.setattr(probes, name, other)
             assert not has_agreed(trial)
     for damaged in ("", "[]", json.dumps({trial.key: "agrees"}), json.dumps({trial.key: [1, 2]})):
         (tmp_path / VERDICTS).write_text(damaged)
