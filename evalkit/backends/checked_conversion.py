@@ -46,7 +46,9 @@ def convert_checked(
     with warnings.catch_warnings(), quiet_transformers():
         warnings.simplefilter("ignore")
         try:
-            converted = convert(compute_first_token_alone(network), batches[0])
+            # the first token that counts stands behind a prompt that is left out
+            trimmed = compute_first_token_alone(network) if settings.pool_prompt else network
+            converted = convert(trimmed, batches[0])
             run = run_with(converted)
             found = [run({name: tensor.numpy() for name, tensor in batch.items()}) for batch in batches]
         except EvalkitError:

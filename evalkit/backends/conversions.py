@@ -11,15 +11,15 @@ from filelock import FileLock
 
 from evalkit.cache import cache_folder
 from evalkit.interruption import scratch
-from evalkit.machine import installed_version
+from evalkit.machine import package_version
 from evalkit.models.interfaces import Runtime
 from evalkit.models.parts import graph_name
 from evalkit.models.settings import ModelSettings
 from evalkit.models.weights import ModelFiles
 from evalkit.version import __version__
 
-SYSTEMS = {"openvino": "openvino", "onnx": "onnxruntime"}
-"""The systems that networks are converted for, each with its package. Each has a folder of the cache."""
+SYSTEMS = {"openvino": ("openvino",), "onnx": ("onnxruntime", "onnx")}
+"""The systems that networks are converted for, each with its packages. Each has a folder of the cache."""
 UNFINISHED = ".unfinished"
 # digits of the two hashes that a conversion's name begins with: of what made it, and of the model
 CIRCUMSTANCES, IDENTITY = 12, 20
@@ -29,7 +29,7 @@ def conversion_folder(
     system: str, settings: ModelSettings, files: ModelFiles, runtime: Runtime, precision: str = "fp32"
 ) -> Path:
     """Return where the conversion of this model lies, or will: named by its identity, and all else that can change it."""
-    made_by = [f"{package} {installed_version(package)}" for package in (SYSTEMS[system], "torch", "transformers")]
+    made_by = [f"{package} {package_version(package)}" for package in (*SYSTEMS[system], "torch", "transformers")]
     circumstances = hashlib.sha256("\n".join([*made_by, f"evalkit {__version__}"]).encode()).hexdigest()
     name = f"{circumstances[:CIRCUMSTANCES]}{files.digest[:IDENTITY]}-{graph_name(settings)}-{precision}"
     return cache_folder(runtime.cache_dir) / system / name

@@ -1,12 +1,27 @@
-"""What networks are compared on before they are used: the probe texts, how far outputs may lie apart, where verdicts are kept."""
+"""What networks are compared on before they are used, and the comparison of an accelerator with the CPU.
+
+Kernels of a device may be wrong for a shape, a mask or a precision, and say nothing. What a device gives is compared with what the
+same weights give on the CPU in fp32, once for each model, recipe, precision, device and set of versions: the verdict is kept in the
+cache. That costs some seconds for an encoder; a language model is compared on short texts alone, which takes up to a few minutes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+import logging
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evalkit.cache import cache_folder, read_entries, store_entry
+from evalkit.errors import EvalkitError
+from evalkit.interruption import check
+from evalkit.machine import package_versions, processor_name
 from evalkit.models.interfaces import Encoding, LocalNetwork, OutOfMemoryError, Scorer
 from evalkit.models.settings import ModelSettings
 
@@ -26,6 +41,8 @@ TOLERANCES = {"fp32": 1e-3, "fp16": 0.05, "bf16": 0.25}
 """How far a logit may lie from the right one: by the rounding of some hundred operations one after the other, of logits up to 8.
 int8 rounds so coarsely that no figure could be given; its runs are checked in fp32 alone."""
 LARGEST_LOGIT = 8.0
+AGREES = "agrees with the CPU"
+logger = logging.getLogger("evalkit")
 
 
 def probe(scorer: Scorer, settings: ModelSettings, *, short: bool = False) -> NDArray[np.float32]:
@@ -52,3 +69,91 @@ def _run(network: LocalNetwork, batch: Sequence[Encoding]) -> NDArray[np.float32
             raise
     middle = len(batch) // 2
     return np.concatenate([_run(network, batch[:middle]), _run(network, batch[middle:])])
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceTrial:
+    """A model that is to run on an accelerator: the device's name, the run's precision, and all that can change its scores."""
+
+    settings: ModelSettings
+    device: str
+    dtype: str
+    way: Mapping[str, object]
+    cache_dir: Path | None
+
+    @property
+    def key(self) -> str:
+        """What its verdict is kept under: other weights, recipe, device, versions or systems are another question."""
+        versions = package_versions(PACKAGES)
+        circumstances = [AGREES, self.way, self.device, versions, platform.platform(), processor_name(), PROBE_TEXTS]
+        return hashlib.sha256(json.dumps(circumstances, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class CpuOutputs:
+    """What the CPU gives for the probes, in which precision, and whether the probes were the short ones."""
+
+    outputs: NDArray[np.float32]
+    dtype: str
+    short: bool
+
+
+def has_agreed(trial: DeviceTrial) -> bool:
+    """Return whether the cache says that this device gave what the CPU gives."""
+    match read_entries(cache_folder(trial.cache_dir) / VERDICTS).get(trial.key):
+        case [str(verdict), float()]:
+            return verdict == AGREES
+    return False
+
+
+def judge_device(trial: DeviceTrial, expected: CpuOutputs, run: Callable[[], NDArray[np.float32]]) -> None:
+    """Compare what `run` gives on the device with the CPU's outputs, and remember that they agree.
+
+    Raises EvalkitError, which names the device, where they differ by more than rounding does, or the device gives what is no number
+    or fails. A refusal is not remembered: it may end with another driver, which nothing here sees.
+    """
+    if not np.isfinite(expected.outputs).all():
+        raise EvalkitError(
+            f"{trial.settings.name} gives no finite numbers on the CPU in {expected.dtype} either, so that {trial.device} can't be "
+            "compared with it: are its weights damaged?"
+        )
+    try:
+        found = run()
+    except Exception as error:  # a device's library may fail in any way at what it has no kernel for
+        check()  # an interruption says nothing of the device
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise EvalkitError(f"{_subject(trial)} can't be run: {reason}; {_mend(trial)}") from error
+    if found.shape != expected.outputs.shape or not np.isfinite(found).all():
+        raise EvalkitError(f"{_subject(trial)} gives what is no finite number, where the CPU gives one; {_mend(trial)}")
+    difference = float(np.abs(found - expected.outputs).max())
+    most = tolerance_of(trial, expected)
+    if not difference <= most:
+        raise EvalkitError(
+            f"{_subject(trial)} differs from the CPU by {difference:.1e} on a probe, and rounding explains {most:.1e} at most; "
+            f"{_mend(trial)}"
+        )
+    logger.info("%s agrees with the CPU to %.0e on a probe", _subject(trial), difference)
+    path = cache_folder(trial.cache_dir) / VERDICTS
+    try:
+        store_entry(path, trial.key, [AGREES, difference])
+    except OSError as error:  # it costs a probe the next time, no more
+        logger.warning("the verdict on %s can't be remembered in %s: %s", trial.device, path, error.strerror)
+
+
+def tolerance_of(trial: DeviceTrial, expected: CpuOutputs) -> float:
+    """Return how far the device's outputs may lie from the CPU's: by what the coarser of both precisions rounds.
+
+    Logits above 8 round more coarsely in proportion. Of vectors, whose length is their model's affair, it is a share of the largest
+    number: a quarter of what a logit may lie off (multilingual-e5-small is off by 0.001 of it in fp16, by 0.009 in bf16).
+    """
+    rounding = max(TOLERANCES[trial.dtype], TOLERANCES[expected.dtype])
+    largest = float(np.abs(expected.outputs).max())
+    return rounding * (largest / 4 if trial.settings.makes_vectors else max(1.0, largest / LARGEST_LOGIT))
+
+
+def _subject(trial: DeviceTrial) -> str:
+    return f"{trial.settings.name} on {trial.device} in {trial.dtype}"
+
+
+def _mend(trial: DeviceTrial) -> str:
+    return "take device=cpu" if trial.dtype == "fp32" else "take dtype=fp32, or device=cpu"

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from evalkit.backends.devices import CpuOutputs, DeviceTrial, has_agreed, judge_device
-from evalkit.backends.probes import probe
+from evalkit.backends.probes import CpuOutputs, DeviceTrial, has_agreed, judge_device, probe
 from evalkit.errors import EvalkitError
 from evalkit.machine import memory_bytes
 from evalkit.models.interfaces import LocalNetwork, RunnableModel, Runtime
@@ -81,6 +80,7 @@ def open_network(
     for a while. Raises EvalkitError where they do not agree.
     """
     from evalkit.models.local import TokenizedNetwork, is_out_of_memory
+    from evalkit.models.networks import WholeNetwork
     from evalkit.models.recipes import load_recipe
 
     if runtime.threads:
@@ -88,7 +88,10 @@ def open_network(
     inputs, network = load_recipe(settings, files.folder)
     expected = None if trial is None or has_agreed(trial) else _cpu_outputs(settings, inputs, network)
     try:
-        network.to(device=device, dtype=DTYPES[runtime.dtype])
+        # the parts behind a network take its output in fp32
+        within = network.network if isinstance(network, WholeNetwork) else network
+        within.to(device=device, dtype=DTYPES[runtime.dtype])
+        network.to(device=device)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise

@@ -10,16 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from agreement import E5
+from agreement import E5, write_embedder
 from made_tasks import make_task, scored
 from model_folders import copied
 from models.test_packed import attend_each_input
 from numpy.typing import NDArray
 
-from evalkit.backends import devices, prepare_model
+from evalkit.backends import prepare_model, probes
 from evalkit.backends import torch as torch_backend
-from evalkit.backends.devices import CpuOutputs, DeviceTrial, has_agreed, judge_device
-from evalkit.backends.probes import TOLERANCES, VERDICTS
+from evalkit.backends.probes import TOLERANCES, VERDICTS, CpuOutputs, DeviceTrial, has_agreed, judge_device
 from evalkit.configuration.files import read_option
 from evalkit.errors import EvalkitError
 from evalkit.models import bert
@@ -113,7 +112,7 @@ def test_a_verdict_is_of_these_circumstances(tmp_path: Path, monkeypatch: pytest
     assert not has_agreed(DeviceTrial(trial.settings, "another device", trial.dtype, trial.way, tmp_path))
     for name, other in (("package_versions", lambda _: {"torch": "0"}), ("processor_name", lambda: "another")):
         with monkeypatch.context() as patch:
-            patch.setattr(devices, name, other)
+            patch.setattr(probes, name, other)
             assert not has_agreed(trial)
     for damaged in ("", "[]", json.dumps({trial.key: "agrees"}), json.dumps({trial.key: [1, 2]})):
         (tmp_path / VERDICTS).write_text(damaged)
@@ -269,3 +268,16 @@ def test_a_processor_is_not_compared_with_itself(tiny_bert_reranker: Path, tmp_p
     assert not (tmp_path / VERDICTS).exists()
     assert torch_backend.is_accelerator(torch.device("mps"))
     assert torch_backend.is_accelerator(torch.device("cuda"))
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+def test_parts_behind_a_network_stay_in_fp32(trials: Trials, dtype: str, tiny_bert_reranker: Path) -> None:
+    """A network gives its vectors in fp32, whatever it computes in."""
+    modules = pytest.importorskip("sentence_transformers.models")
+    folder = write_embedder(tiny_bert_reranker, trials.cache.parent / "model")
+    (folder / "2_Dense").mkdir()
+    modules.Dense(64, 32).save(str(folder / "2_Dense"))
+    fields = {"kind": "embedder", "modules": ("Pooling", "Dense:2_Dense", "Normalize")}
+    found = [probes.probe(trials.opened(folder, one, **fields), model_settings(fields)) for one in ("fp32", dtype)]
+    assert found[0].shape == (6, 32)
+    assert 0 < np.abs(found[1] - found[0]).max() < 0.02
