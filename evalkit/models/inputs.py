@@ -17,6 +17,8 @@ from evalkit.models.settings import ModelSettings
 from evalkit.models.tokenization import InputBuilder
 from evalkit.models.tokenizers import largest_id, read_tokenizer
 
+# how networks name the table of their positions' vectors
+POSITION_TABLES = ("position_embeddings.weight", "embed_positions.weight", "wpe.weight")
 # how networks name the table of their tokens' vectors
 WORD_TABLES = (
     *("word_embeddings.weight", "word_embedding.weight", "tok_embeddings.weight"),
@@ -31,7 +33,18 @@ def load_inputs(settings: ModelSettings, folder: Path) -> InputBuilder:
     between the two texts of a pair.
     """
     loaded = read_tokenizer(settings, folder)
-    inputs = InputBuilder.create(loaded.tokenizer, settings, position_limit(settings, folder))
+    if "attention_mask" not in loaded.tokenizer.model_input_names:
+        raise EvalkitError(
+            f"{settings.name}: its tokenizer_config.json leaves attention_mask out of model_input_names, so that padding would be "
+            "read as "
+            "text; name it there"
+        )
+    longest = position_limit(settings, folder)
+    if settings.max_length and not _has_position_table(
+        folder
+    ):  # what is computed, as rotary positions are, ends nowhere
+        longest = None
+    inputs = InputBuilder.create(loaded.tokenizer, settings, longest)
     config = load_config(settings, folder)
     _refuse_last_position(settings, config)
     refuse_unknown_tokens(settings, folder, config, loaded.tokenizer)
@@ -68,6 +81,12 @@ def embedding_rows(folder: Path) -> int | None:
     return max(
         (shape[0] for name, shape in shapes.items() if name.endswith(WORD_TABLES) and len(shape) == 2), default=None
     )
+
+
+def _has_position_table(folder: Path) -> bool:
+    """Return whether the network has a table of positions, as the headers of the safetensors files say; True where none tells."""
+    shapes = tensor_shapes(folder)
+    return not shapes or any(name.endswith(POSITION_TABLES) for name in shapes)
 
 
 def _takes_segments(config: Any) -> bool:

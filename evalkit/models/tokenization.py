@@ -123,7 +123,8 @@ class InputBuilder:
         else:
             lengths = only_second(query.length, document.length, room, self.max_length)
         texts = [self._cut(text.token_ids, length) for text, length in zip((query, document), lengths, strict=True)]
-        return self.pair.fill(texts, self.with_types, lengths != (query.length, document.length))
+        filled = self.pair.fill(texts, self.with_types, lengths != (query.length, document.length))
+        return replace(filled, unpooled=query.unpooled) if query.unpooled else filled
 
     def example(self, *texts: str) -> dict[str, torch.Tensor]:
         """Return a padded batch of inputs, by default two of different lengths, for what traces a network."""

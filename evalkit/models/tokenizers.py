@@ -115,9 +115,10 @@ def _read_small(tokenizer: Any, folder: Path) -> None:
             f"{folder}: do_lower_case can't be followed: {type(tokenizer).__name__} is none of the tokenizers library; copy the "
             "model's tokenizer.json"
         )
-    backend.normalizer = normalizers.Sequence(
-        [normalizers.Lowercase(), *([backend.normalizer] if backend.normalizer else [])]
-    )
+    own = backend.normalizer
+    steps: list[Any] = list(own) if isinstance(own, normalizers.Sequence) else [own]  # type: ignore[call-overload] # it can be iterated
+    if not any(isinstance(step, normalizers.Lowercase) for step in steps):
+        backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *([own] if own else [])])
 
 
 def follow_file(tokenizer: Any, folder: Path, *, lower_case: bool = False) -> tuple[str, ...]:
@@ -277,11 +278,12 @@ def _from_file(path: Path) -> Tokenizer:
 
 def _file_encoded(path: Path, with_types: bool) -> list[Encoded]:
     status = path.stat()
-    return _file_encoded_once(path, status.st_size, status.st_mtime_ns, with_types)
+    state = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    return _file_encoded_once(path, state, with_types)
 
 
 @lru_cache(maxsize=8)
-def _file_encoded_once(path: Path, size: int, changed: int, with_types: bool) -> list[Encoded]:  # noqa: ARG001
+def _file_encoded_once(path: Path, state: tuple[int, ...], with_types: bool) -> list[Encoded]:  # noqa: ARG001
     """Reading the file again would take half a second where its vocabulary is large."""
     return _backend_encoded(_from_file(path), with_types)
 

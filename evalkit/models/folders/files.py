@@ -27,20 +27,21 @@ OLD_POOLING = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
     "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
     "pooling_mode_weightedmean_tokens": "weightedmean",
-    "pooling_mode_lasttoken": "last",
+    "pooling_mode_lasttoken": "lasttoken",
 }
 File = TypeVar("File", bound=BaseModel)
 
 
 class FolderModule(BaseModel):
-    """An entry of `modules.json`: the class of a module, and its folder below the model's."""
+    """An entry of `modules.json`: the class of a module, its folder below the model's, and the name that it is given."""
 
     model_config = ConfigDict(frozen=True)
 
     type: str
     path: str = ""
+    given: str = Field(default="", alias="name")
     kwargs: list[str] = Field(default_factory=list)
 
     @property
@@ -50,9 +51,9 @@ class FolderModule(BaseModel):
 
 
 class PoolingFile(BaseModel):
-    """A pooling module's `config.json`: its modes by evalkit's names, and whether the prompt's tokens are pooled too."""
+    """A pooling module's `config.json`: its modes by sentence-transformers' names, and whether prompts are pooled."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="allow")
 
     pooling_mode: str | list[str] | None = None
     include_prompt: bool = True
@@ -148,7 +149,8 @@ def read_folder(folder: Path) -> FolderFiles:
     """Read what a model's folder says. Raises EvalkitError, naming file and field, where a file is damaged."""
     modules = _read_modules(folder)
     network = network_folder(folder)
-    encoder_name = next((name for name in ENCODER_SETTINGS if (network / name).is_file()), "")
+    # an empty file is passed over, as sentence-transformers does
+    encoder_name = next((name for name in ENCODER_SETTINGS if read_object(network / name)), "")
     names = frozenset(path.name for path in network.iterdir()) if network.is_dir() else frozenset[str]()
     return FolderFiles(
         folder=folder,

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from evalkit.errors import EvalkitError, WrongWeightsError
 from evalkit.machine import installed_version
-from evalkit.models.folders.files import FolderFiles
+from evalkit.models.folders.files import SETTINGS, FolderFiles
 
 # families whose networks read a text from left to right alone
 DECODERS = frozenset({
@@ -90,6 +90,11 @@ def refuse_unknown_kinds(files: FolderFiles) -> None:
             f"{files.folder} is a sparse encoder (SPLADE, by its {'settings' if saved_as == 'SparseEncoder' else 'modules.json'}): "
             "as a dense embedder its vectors would mean nothing; evalkit does not run it"
         )
+    if saved_as not in ("", "SentenceTransformer", "CrossEncoder"):
+        raise WrongWeightsError(
+            f"{files.folder / SETTINGS}: model_type={saved_as!r} is none that evalkit knows (SentenceTransformer, CrossEncoder); "
+            "sentence-transformers would leave out its modules and prompts"
+        )
     for architecture in files.architectures:
         if architecture in LAYERWISE:
             raise EvalkitError(
@@ -100,6 +105,24 @@ def refuse_unknown_kinds(files: FolderFiles) -> None:
         raise EvalkitError(
             f"{files.folder} scores by the logit of a word (LogitScore in its modules.json) within the tokenizer's chat template, "
             "which evalkit does not read; state the prompts: model=local-llm-reranker model.path=FOLDER model.prompt=…"
+        )
+
+
+def refuse_other_kind(files: FolderFiles, kind: str) -> None:
+    """Raise WrongWeightsError where modules.json says that the model is of the other of the two kinds that have one."""
+    if files.modules is None or (files.settings is None and kind == "embedder"):
+        return
+    saved_as = "SentenceTransformer" if files.settings is None else files.settings.model_type
+    alone = len(files.modules) == 1 and _ends(files.architectures, "ForSequenceClassification")
+    if kind == "cross-encoder" and saved_as != "CrossEncoder" and not alone:
+        raise WrongWeightsError(
+            f"{files.folder} is an embedder by its modules.json: it has no scoring head. model.kind=embedder, or "
+            "model=local-embedder"
+        )
+    if kind == "embedder" and saved_as == "CrossEncoder":
+        raise WrongWeightsError(
+            f"{files.folder} is a cross-encoder by its {SETTINGS}: as an embedder its scoring head would be dropped. "
+            "model.kind=cross-encoder, or model=local-cross-encoder"
         )
 
 

@@ -10,22 +10,28 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from evalkit.errors import EvalkitError, WrongWeightsError
-from evalkit.models.folders.files import MODULES, SETTINGS, FolderFiles, FolderModule
+from evalkit.models.folders.files import MODULES, SETTINGS, FolderFiles, FolderModule, read_object
 from evalkit.models.folders.kinds import is_causal, reads_both_ways
-from evalkit.models.settings import POOLING_MODES
 
 OURS = ("Pooling", "Normalize")
 # parts that sentence-transformers' own classes compute behind the network
 BEHIND = ("Dense", "LayerNorm", "WeightedLayerPooling")
 WITHOUT_EFFECT = ("Dropout",)
+# sentence-transformers' names of the modes, and evalkit's where they differ
+THEIR_MODES = {
+    **dict.fromkeys(("cls", "mean", "max", "weightedmean"), ""),
+    "mean_sqrt_len_tokens": "mean_sqrt_len",
+    "lasttoken": "last",
+}
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 # names of prompts that say that they are for documents, though sentence-transformers asks for "document" alone
 FOR_DOCUMENTS = ("passage", "doc", "corpus", "text")
 # what an encoder's settings file may say beside its length that decides nothing here
-ENCODER_HARMLESS = frozenset({"unpad_inputs", "backend", "module_output_name", "tokenizer_name_or_path"})
+ENCODER_HARMLESS = frozenset({"unpad_inputs", "backend", "module_output_name"})
 ARGUMENTS = ("model_args", "model_kwargs", "tokenizer_args", "processor_kwargs", "config_args", "config_kwargs")
 HARMLESS_ARGUMENTS = frozenset(
     {"torch_dtype", "dtype", "attn_implementation", "trust_remote_code", "padding_side", "cache_dir"}
@@ -58,11 +64,13 @@ def read_recipe(files: FolderFiles, kind: str) -> FolderRecipe:
     findings: list[str] = []
     _read_encoder(files, fields, undecided)
     if files.modules is None:
+        _refuse_other_padding(files)
         if kind == "embedder":
             fields["pooling"] = Stated("last" if is_causal(files) else "mean", "default")
         _leave_to_user(files, kind, undecided)
         return FolderRecipe(fields, undecided, tuple(findings))
     modules = _modules(files)
+    _refuse_other_padding(files)
     if kind == "embedder":
         _read_pooling(files, modules, fields)
         _read_comparison(files, fields)
@@ -71,6 +79,7 @@ def read_recipe(files: FolderFiles, kind: str) -> FolderRecipe:
     else:
         _read_pair_prompts(files, fields, undecided)
         if modules:
+            _refuse_no_scores(files, modules)
             _read_pooling(files, modules, fields)
             fields["modules"] = Stated(_names(files, modules), MODULES)
     return FolderRecipe(fields, undecided, tuple(findings))
@@ -93,11 +102,20 @@ def _modules(files: FolderFiles) -> tuple[FolderModule, ...]:
                 f"{files.folder / MODULES} names {module.type}, which evalkit can't honour: it knows Transformer, then "
                 f"{', '.join(known)}"
             )
+        if module.name == "Normalize":
+            _refuse_other_normalisation(files.folder, module)
         if module.kwargs:
             raise EvalkitError(
                 f"{files.folder / MODULES}: {module.name} wants {', '.join(module.kwargs)} with each text, which evalkit does not "
                 "give"
             )
+    names = [module.given for module in files.modules]
+    if len(set(names)) < len(names):
+        raise EvalkitError(
+            f"{files.folder / MODULES} gives two modules one name ({max(names, key=names.count)!r}), and sentence-transformers "
+            "keeps the "
+            "last of them alone"
+        )
     behind = tuple(module for module in files.modules[1:] if module.name not in WITHOUT_EFFECT)
     if any(module.name == "WeightedLayerPooling" for module in behind) and not files.config.get("output_hidden_states"):
         raise EvalkitError(
@@ -106,6 +124,18 @@ def _modules(files: FolderFiles) -> tuple[FolderModule, ...]:
             "so what its authors measured is unknown; set it there, or take the module out of modules.json"
         )
     return behind
+
+
+def _refuse_other_normalisation(folder: Path, module: FolderModule) -> None:
+    """Refuse a Normalize that reads or writes anything but the text's vector."""
+    config = read_object(folder / module.path / "config.json") or {}
+    for key in ("module_input_name", "module_output_name"):
+        if config.get(key) not in (None, "sentence_embedding"):
+            raise EvalkitError(
+                f"{folder / module.path / 'config.json'}: Normalize has {key}={config[key]!r}, and evalkit normalises the text's "
+                "vector "
+                "(sentence_embedding) alone"
+            )
 
 
 def _names(files: FolderFiles, modules: tuple[FolderModule, ...]) -> tuple[str, ...]:
@@ -131,15 +161,21 @@ def _read_pooling(files: FolderFiles, modules: tuple[FolderModule, ...], fields:
             f"{files.folder / MODULES} has {'no' if not places else len(places)} Pooling; evalkit makes one vector of a text's "
             "tokens once"
         )
+    if any(module.name == "Normalize" for module in modules[: [one.name for one in modules].index("Pooling")]):
+        raise EvalkitError(
+            f"{files.folder / MODULES} has Normalize before Pooling, where evalkit gives it nothing to normalise"
+        )
     file = files.pooling[places[0]]
     origin = f"{places[0]}/config.json"
-    others = {"lasttoken": "last", "mean_sqrt_len_tokens": "mean_sqrt_len"}
-    modes = [others.get(mode, mode) for mode in file.modes]
-    unknown = [mode for mode in modes if mode not in POOLING_MODES]
-    if unknown:
+    modes = [THEIR_MODES.get(mode, "") or mode for mode in file.modes]
+    unknown = [mode for mode in file.modes if mode not in THEIR_MODES]
+    unknown += [name for name in file.model_extra or {} if name.startswith("pooling_mode")]
+    if not {"word_embedding_dimension", "embedding_dimension"} & set(file.model_extra or {}):
         raise EvalkitError(
-            f"{files.folder / origin}: pooling_mode={unknown[0]!r} is none of {', '.join(POOLING_MODES)}"
+            f"{files.folder / origin} does not say the vectors' dimension; copy it from the model's origin"
         )
+    if unknown:
+        raise EvalkitError(f"{files.folder / origin}: pooling_mode={unknown[0]!r} is none of {', '.join(THEIR_MODES)}")
     if not modes or len(set(modes)) < len(modes):
         raise EvalkitError(
             f"{files.folder / origin}: pooling_mode={modes!r} must name one mode, or several different ones"
@@ -172,7 +208,7 @@ def _refuse_other_arguments(files: FolderFiles) -> None:
     assert files.encoder is not None  # noqa: S101 the caller looked
     path = files.network / files.encoder_name
     for name, value in (files.encoder.model_extra or {}).items():
-        if value in (None, {}, [], "", False) or name in ENCODER_HARMLESS:
+        if value is None or value is False or value in ({}, [], "") or name in ENCODER_HARMLESS:
             continue
         left = set(value) - HARMLESS_ARGUMENTS if name in ARGUMENTS and isinstance(value, dict) else {name}
         if left:
@@ -188,6 +224,9 @@ def _refuse_other_arguments(files: FolderFiles) -> None:
         )
     text = modalities.get("text")
     output = text.get("method_output_name") if isinstance(text, dict) else None
+    method = text.get("method") if isinstance(text, dict) else None
+    if method not in (None, "forward"):
+        raise EvalkitError(f"{path}: the network's {method} is called (modality_config), and evalkit calls forward")
     if output not in (None, "last_hidden_state", "logits", ["last_hidden_state"], ["logits"]):
         raise EvalkitError(
             f"{path}: the network's {output} is read (modality_config), and evalkit reads last_hidden_state or logits"
@@ -217,6 +256,8 @@ def _read_prompts(
     said, prompts = settings.said, settings.prompts
     others = {name: prompt for name, prompt in said.items() if name not in ("query", "document")}
     default = settings.default_prompt_name
+    if default is not None and default not in {"query", "document", *prompts}:
+        raise EvalkitError(f"{files.folder / SETTINGS}: default_prompt_name={default!r} is none of its prompts")
     for name in ("query", "document"):
         if prompts.get(name) is not None:
             fields[f"{name}_prompt"] = Stated(prompts[name], SETTINGS)
@@ -265,15 +306,51 @@ def _leave_to_user(files: FolderFiles, kind: str, undecided: dict[str, str]) -> 
             undecided["similarity"] = f"{SETTINGS} says {settings.similarity_fn_name}, and {alone}"
         if kind == "embedder" and settings.truncate_dim is not None:
             undecided["dimensions"] = f"{SETTINGS} says truncate_dim={settings.truncate_dim}, and {alone}"
+    if kind == "cross-encoder" and _has_chat_template(files):
+        undecided["query_prompt"] = (
+            "without modules.json sentence-transformers would put the tokenizer's chat template around query and document, and "
+            "plain pairs "
+            "are read here"
+        )
     if kind == "embedder":
         pooling = sorted(path.name for path in files.folder.glob("*_Pooling") if path.is_dir())
         if pooling:
             undecided["pooling"] = f"there is a {pooling[0]} and no modules.json, without which nobody reads it"
-        elif is_causal(files) and _has_chat_template(files):
+        elif _has_chat_template(files):
             undecided["pooling"] = (
                 "without modules.json sentence-transformers would put the tokenizer's chat template around each text, which "
                 "evalkit does not"
             )
+
+
+def _refuse_no_scores(files: FolderFiles, modules: tuple[FolderModule, ...]) -> None:
+    """Refuse a cross-encoder of parts whose last Dense writes no scores: what it would be scored by is no score."""
+    last = next((module for module in reversed(modules) if module.name == "Dense"), None)
+    written = read_object(files.folder / last.path / "config.json") if last is not None else None
+    if (written or {}).get("module_output_name") != "scores":
+        raise WrongWeightsError(
+            f"{files.folder / MODULES} is a cross-encoder's, and no part of it writes a score (a Dense with module_output_name "
+            "scores): "
+            "it has no scoring head"
+        )
+
+
+# networks that count positions from the left edge of a batch, so that padding on the left moves a text
+COUNTING = frozenset({"bert", "electra", "distilbert", "albert", "ernie", "nezha", "big_bird", "convbert", "layoutlm"})
+
+
+def _refuse_other_padding(files: FolderFiles) -> None:
+    """Refuse padding on the left where the network's positions are counted from there: scores would depend on the batch."""
+    said = [
+        files.tokenizer,
+        *((files.encoder.model_extra or {}).get(name) for name in ARGUMENTS if files.encoder is not None),
+    ]
+    left = any(isinstance(one, Mapping) and one.get("padding_side") == "left" for one in said)
+    if left and files.model_type in COUNTING:
+        raise EvalkitError(
+            f"{files.folder}: padding_side=left, and a {files.model_type} counts positions from the left edge of a batch: "
+            "sentence-transformers' scores of a text then depend on the batch that it is in; say padding_side=right"
+        )
 
 
 def _has_chat_template(files: FolderFiles) -> bool:

@@ -7,10 +7,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
+from evalkit.configuration.files import settings_error
 from evalkit.errors import EvalkitError
 from evalkit.models.choosing import UNNAMED
 from evalkit.models.folders.files import FolderFiles, read_folder
-from evalkit.models.folders.kinds import find_kind, refuse_files, refuse_formats, refuse_unknown_kinds
+from evalkit.models.folders.kinds import (
+    find_kind,
+    refuse_files,
+    refuse_formats,
+    refuse_other_kind,
+    refuse_unknown_kinds,
+)
 from evalkit.models.folders.recipes import FolderRecipe, plain_parts, read_recipe, refuse_causal_first_token
 from evalkit.models.settings import ModelSettings, refuse_ignored
 
@@ -59,13 +68,7 @@ def resolve(settings: ModelSettings, stated: Mapping[str, StatedBy], folder: Pat
     Raises EvalkitError, before any weights load, for what the folder's files leave open and for what can't be honoured.
     """
     files = read_folder(folder)
-    refuse_formats(files)
-    kind: str = settings.kind
-    kind_origin = _speaker(stated.get("kind"), settings)
-    if kind == "auto":
-        kind, kind_origin = find_kind(files)
-    elif kind in ("embedder", "cross-encoder"):
-        refuse_unknown_kinds(files)
+    kind, kind_origin = _kind_of(files, settings, stated)
     refuse_ignored(settings, kind, {name for name, by in stated.items() if by == "user"} - {"kind"})
     found = _recipe_of(files, kind, stated)
     fields = {name: one.value for name, one in found.fields.items() if name not in stated}
@@ -73,7 +76,10 @@ def resolve(settings: ModelSettings, stated: Mapping[str, StatedBy], folder: Pat
         fields["truncation"] = "only_second"
     if settings.name in UNNAMED:
         fields["name"] = (settings.hub_id or "").rpartition("/")[2] if not settings.path else folder.resolve().name
-    resolved = ModelSettings.model_validate({**settings.model_dump(), **fields, "kind": kind})
+    try:
+        resolved = ModelSettings.model_validate({**settings.model_dump(), **fields, "kind": kind})
+    except ValidationError as error:
+        raise settings_error("model", error) from error
     resolved = resolved.model_copy(update={"modules": plain_parts(resolved.modules, resolved.similarity, kind)})
     refuse_files(files, kind, label=resolved.label, trusts_code=resolved.trust_remote_code)
     if kind == "embedder":
@@ -98,6 +104,22 @@ def resolve(settings: ModelSettings, stated: Mapping[str, StatedBy], folder: Pat
             if stated[name] == "file" and value != getattr(resolved, name)
         },
     )
+
+
+def _kind_of(files: FolderFiles, settings: ModelSettings, stated: Mapping[str, StatedBy]) -> tuple[str, str]:
+    """Return the model's kind and who says it. Raises EvalkitError where the folder holds none that can be run as that."""
+    for name in ("revision", "hub_id"):
+        if settings.path and stated.get(name) == "user":
+            raise EvalkitError(
+                f"model.{name} says nothing to a folder, whose revision is its content; model.name=NAME names the system"
+            )
+    refuse_formats(files)
+    if settings.kind == "auto":
+        return find_kind(files)
+    if settings.kind in ("embedder", "cross-encoder"):
+        refuse_unknown_kinds(files)
+        refuse_other_kind(files, settings.kind)
+    return settings.kind, _speaker(stated.get("kind"), settings)
 
 
 def _folder_value(found: FolderRecipe, name: str) -> Any:
@@ -152,7 +174,7 @@ def _recipe_of(files: FolderFiles, kind: str, stated: Mapping[str, StatedBy]) ->
 
 
 def _speaker(by: StatedBy | None, settings: ModelSettings) -> str:
-    return "you" if by == "user" else f"model={settings.name}"
+    return "you" if by == "user" else f"model={settings.name}" if settings.name else "your file"
 
 
 def _findings(files: FolderFiles, settings: ModelSettings) -> tuple[str, ...]:
