@@ -21,6 +21,7 @@ from tokenizer_folders import read_by_class
 from tokenizers import Tokenizer, pre_tokenizers
 from transformers_reference import assert_same_ranking, reference_scores, reference_vectors, run_scores
 
+import evalkit
 from evalkit.backends import prepare_model
 from evalkit.errors import ConsentError, EvalkitError
 from evalkit.models.consent import guarded
@@ -284,6 +285,22 @@ def test_small_letters(e5_small: Path, tmp_path: Path) -> None:
     folder = copied(e5_small, tmp_path)
     edit_json(folder / "sentence_bert_config.json", lambda config: config.update(do_lower_case=True))
     assert "infinity writes texts in small letters, which made's tokenizer tells apart" in refusal(folder, **E5)
+
+
+def test_a_folder_by_its_files_alone(e5_small: Path, tmp_path: Path) -> None:
+    """Pooling, length and prompts are read from it; torch's scores of it are compared with mteb's own elsewhere."""
+    folder = copied(e5_small, tmp_path)
+    said = {"prompts": {"query": "query: ", "document": "passage: "}}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(said), encoding="utf-8")
+    task = evalkit.load_task("demo-zh", limit=4)
+    prompted, torchs, bare = (
+        evalkit.evaluate(
+            evalkit.load_model(str(path), backend=backend, device="cpu", cache_dir=tmp_path / "cache"), task
+        ).candidates["score"]
+        for path, backend in ((folder, "infinity"), (folder, "torch"), (e5_small, "infinity"))
+    )
+    np.testing.assert_allclose(prompted, torchs, atol=1e-4)
+    assert np.abs(prompted - bare).max() > 1e-3
 
 
 # the command line

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from real_models import write_json
 from safetensors.torch import load_file, save_file
 from task_files import mteb_parts, write_hub_parts, write_jsonl
-from tokenizer_folders import write_qwen3_classifier
+from tokenizer_folders import read_by_class, write_qwen3_classifier
 
 import evalkit
 from evalkit.results.reading import read_result
@@ -245,10 +245,41 @@ def test_two_files_for_one_folder_are_two_systems(tmp_path: Path) -> None:
     assert np.abs(scores_of(first) - scores_of(second)).max() > 0.01
 
 
+# a tokenizer's files that say different things
+
+
+def test_a_class_that_makes_other_tokens_changes_no_score(tiny_reranker: Path, tmp_path: Path) -> None:
+    """transformers 5 builds another tokenizer than tokenizer.json of it; the file's own is used, and that is reported."""
+    folder = linked(tiny_reranker, tmp_path / "by-class")
+    read_by_class(folder, "XLMRobertaTokenizer", add_prefix_space=False)
+    done = run(tmp_path, "model=local-cross-encoder", f"model.path={folder}", "backend=torch")
+    assert done.code == 0, done.stderr
+    (result,) = results(tmp_path)
+    np.testing.assert_allclose(scores_of(result), scored(tiny_reranker, tmp_path), atol=TOLERANCE)
+    if int(version("transformers").partition(".")[0]) >= 5:
+        finding = "transformers' XLMRobertaTokenizer makes other tokens than tokenizer.json"
+        assert f"by-class: {finding}" in done.stderr
+        assert any(found.startswith(finding) for found in read_result(result).findings)
+
+
+@pytest.mark.parametrize("backend", ["torch", "sentence-transformers"])
+@pytest.mark.parametrize("padding", [5, None])
+def test_one_padding_id(padding: int | None, backend: str, tmp_path: Path) -> None:
+    """A decoder that classifies looks for its last token by the configuration's padding id, whatever its tokenizer's."""
+    pytest.importorskip(PACKAGES.get(backend, backend))
+    write_qwen3_classifier(tmp_path / "qwen3")
+    expected = scored(tmp_path / "qwen3", tmp_path, backend, document_prompt="\n")
+    edit_json(tmp_path / "qwen3" / "config.json", lambda config: config.update(pad_token_id=padding))
+    found = scored(tmp_path / "qwen3", tmp_path, backend, document_prompt="\n")
+    np.testing.assert_allclose(found, expected, atol=TOLERANCE)
+
+
 # what ended as a bug of evalkit's or in a number that is none
 
 
-def scored(folder: Path, place: Path, backend: str = "torch", name: str = "auto", **recipe: Any) -> NDArray[np.float32]:
+def scored(
+    folder: Path, place: Path, backend: str = "torch", name: str = "local-cross-encoder", **recipe: Any
+) -> NDArray[np.float32]:
     model = evalkit.load_model(
         name, path=folder, backend=backend, device="cpu", offline=True, cache_dir=place / "cache", **recipe
     )
@@ -281,13 +312,13 @@ def test_an_xlnet_embedder(backend: str, tmp_path: Path) -> None:
     """It has no table of positions, and its configuration says that there are -1."""
     pytest.importorskip(PACKAGES.get(backend, backend))
     folder = write_xlnet(tmp_path / "xlnet", "Model")
-    np.testing.assert_allclose(scored(folder, tmp_path, backend), expected(folder), atol=TOLERANCE)
+    np.testing.assert_allclose(scored(folder, tmp_path, backend, "local-embedder"), expected(folder), atol=TOLERANCE)
 
 
 def test_an_xlnet_reranker_reads_padding(tmp_path: Path) -> None:
     folder = write_xlnet(tmp_path / "xlnet", "ForSequenceClassification")
     for backend in ("torch", "sentence-transformers"):
-        says = refusal(run(tmp_path, f"model={folder}", f"backend={backend}"))
+        says = refusal(run(tmp_path, "model=local-cross-encoder", f"model.path={folder}", f"backend={backend}"))
         assert "xlnet is a xlnet whose score is read at the last position of a batch (summary_type=last)" in says
 
 
@@ -327,7 +358,7 @@ def test_a_langchain_cross_encoder_with_modules(
     done = run(tmp_path, *words)
     assert done.code == 0, done.stderr
     (result,) = results(tmp_path)
-    plain = scored(tiny_bert_reranker, tmp_path, name="local-cross-encoder")
+    plain = scored(tiny_bert_reranker, tmp_path)
     np.testing.assert_allclose(scores_of(result), plain, atol=TOLERANCE)
 
 
@@ -345,7 +376,7 @@ def test_modernbert_with_mean_pooling_on_openvino(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     folder = tmp_path / "modernbert"
     write_classifier(folder, "modernbert", classifier_pooling="mean")
-    says = refusal(run(tmp_path, f"model={folder}", "backend=openvino"))
+    says = refusal(run(tmp_path, "model=local-cross-encoder", f"model.path={folder}", "backend=openvino"))
     assert "backend=openvino can't run modernbert: its output is no number where torch's is one" in says
     assert np.ptp(scored(folder, tmp_path)) > 0.1
 
