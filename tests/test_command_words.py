@@ -132,7 +132,7 @@ def test_help_is_made_of_the_registries() -> None:
         assert all(name.replace(" ", "") in whole for name in option_names(group)), group
     for command in ("run", "doctor", "parity"):
         text = run_here("help", command).stdout
-        for setting in ("limit: null", "model.pooling: cls", "backend.concurrency: 8", "ray.address: local"):
+        for setting in ("limit: null", "model.pooling: mean", "backend.concurrency: 8", "ray.address: local"):
             assert setting in text
     assert all(isinstance(command, Command) for name, command in ROOT.commands.items() if name != "cache")
 

@@ -26,6 +26,13 @@ from evalkit.records import RecipeField
 
 logger = logging.getLogger("evalkit")
 FINDINGS = "findings.json"
+UNLIMITED = {
+    "max_length": "all that it can read",
+    "dimensions": "all",
+    "label": "the only one",
+    "modules": "pooling alone",
+}
+"""What it means that a field says nothing."""
 SHOWN = {
     "embedder": ("pooling", "query_prompt", "document_prompt", "max_length", "similarity"),
     "cross-encoder": ("max_length", "truncation"),
@@ -125,7 +132,7 @@ def recipe_line(recipe: Recipe, dtype: str) -> str:
         usual = value == ModelSettings.model_fields[name].default
         told = name in SHOWN.get(recipe.settings.kind, ()) or not usual
         if name != "kind" and told:
-            parts.append(f"{name} {_shown(value)} ({recipe.origins[name]})")
+            parts.append(f"{name} {_shown(name, value)} ({recipe.origins[name]})")
     return ", ".join([*parts, dtype])
 
 
@@ -134,7 +141,7 @@ def recipe_sheet(title: str, fields: Mapping[str, RecipeField], findings: Sequen
     return Sheet(
         title=title,
         columns=(("field", "name"), ("value", "text"), ("from", "text")),
-        rows=tuple((name, _shown(_tupled(one.value)), one.origin) for name, one in fields.items()),
+        rows=tuple((name, _shown(name, _tupled(one.value)), one.origin) for name, one in fields.items()),
         below=tuple(findings),
     )
 
@@ -143,7 +150,9 @@ def _tupled(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _shown(value: Any) -> str:
+def _shown(name: str, value: Any) -> str:
+    if value in ((), None) and name in UNLIMITED:
+        return UNLIMITED[name]
     if isinstance(value, tuple):
         return " + ".join(map(str, value)) or "none"
     if isinstance(value, bool):

@@ -55,7 +55,7 @@ def choose_model(word: str, folders: Sequence[Path] = ()) -> NamedModel:
 def names_folder(word: str) -> bool:
     """Return whether there is a folder of that name; what no file can be called is none."""
     try:
-        return Path(word).is_dir()
+        return bool(word) and Path(word).is_dir()
     except (OSError, ValueError):
         return False
 

@@ -36,7 +36,17 @@ WITHOUT_EFFECT = (
     # weights for systems that no backend is
     *("tf_model*.h5", "*.msgpack", "rust_model.ot", "*.mlmodel"),
 )
-FOLDERS_WITHOUT_EFFECT = (".git", "__pycache__", ".cache", "runs", "logs", "wandb", "multirun", "*.mlpackage")
+FOLDERS_WITHOUT_EFFECT = (
+    ".git",
+    ".eval_results",
+    "__pycache__",
+    ".cache",
+    "runs",
+    "logs",
+    "wandb",
+    "multirun",
+    "*.mlpackage",
+)
 NUMBERED_FOLDER = re.compile(r"(checkpoint-|global_step)\d+")
 # lies beside results, mteb's and evalkit's
 RESULTS_MARK, RESULT_SUFFIXES = "model_meta.json", (".json", ".parquet")

@@ -173,7 +173,8 @@ def read_folder(folder: Path) -> FolderFiles:
 def network_folder(folder: Path) -> Path:
     """Return the folder of a model's network: that of the first module, in old layouts a folder of its own, else the model's."""
     modules = _read_modules(folder)
-    return _module_folder(folder, modules[0]) if modules and modules[0].path not in ("", ".") else folder
+    apart = modules and modules[0].name == "Transformer" and modules[0].path not in ("", ".")
+    return _module_folder(folder, modules[0]) if modules and apart else folder
 
 
 def read_object(path: Path) -> dict[str, Any] | None:

@@ -53,6 +53,10 @@ def find_kind(files: FolderFiles) -> tuple[str, str]:
             return "cross-encoder", "config_sentence_transformers.json"
         return "embedder", "modules.json"
     architectures = files.architectures
+    if not files.config:
+        raise EvalkitError(
+            f"{files.folder} has no config.json and no modules.json: is this the folder of a Hugging Face model?"
+        )
     if _ends(architectures, "ForSequenceClassification"):
         return "cross-encoder", "config.json"
     if _ends(architectures, "ForCausalLM"):

@@ -167,8 +167,9 @@ def _recipe_of(files: FolderFiles, kind: str, stated: Mapping[str, StatedBy]) ->
     if undecided:
         whys = "; ".join(dict.fromkeys(undecided.values()))
         settings = " ".join(f"model.{name}=…" for name in undecided)
+        copied = "" if files.modules is not None else "; or copy modules.json, if the model's origin has one"
         raise EvalkitError(
-            f"{files.folder}: {whys}. So authors and library may mean different things, and you decide: {settings}"
+            f"{files.folder}: {whys}. So authors and library may mean different things, and you decide: {settings}{copied}"
         )
     return found
 
