@@ -19,7 +19,7 @@ from model_folders import edit_json
 from task_files import ROWS, write_jsonl
 
 import evalkit
-from evalkit.evaluation import model_recipes
+from evalkit.models import findings
 from evalkit.results.reading import read_result
 
 PROMPTS = {"query": "query: ", "document": "passage: "}
@@ -181,16 +181,14 @@ def test_listing_a_folder_loads_no_networks(words: tuple[str, ...], models: Path
     assert "passage: " in done.stdout
 
 
-def test_a_named_models_file_leads_and_a_difference_is_said_once(
-    here: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(model_recipes, "SAID", set())
+def test_a_named_models_file_leads_and_a_difference_is_said_once(here: Path, caplog: pytest.LogCaptureFixture) -> None:
+    findings._warn.cache_clear()
     with caplog.at_level(logging.WARNING, "evalkit"):
         models = [evalkit.load_model("multilingual-e5-small", path="embedder", backend="torch") for _ in range(3)]
     assert models[0].settings.max_length == 512
-    said = [message for message in caplog.messages if "leads where its folder says otherwise" in message]
+    said = [message for message in caplog.messages if "own file leads" in message]
     assert said == [
-        f"model=multilingual-e5-small leads where its folder says otherwise: {difference}"
+        f"model=multilingual-e5-small: its own file leads where embedder says otherwise: {difference}"
         for difference in (
             "max_length: 512 here, 128 in sentence_bert_config.json",
             "similarity: 'cosine' here, 'dot' in config_sentence_transformers.json",

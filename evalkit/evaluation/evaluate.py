@@ -44,6 +44,7 @@ from evalkit.metrics import (
 )
 from evalkit.metrics.measures import CARD_PROTOCOL, all_measures
 from evalkit.models.choosing import choose_model
+from evalkit.models.findings import report_once
 from evalkit.models.folders.resolving import Recipe, StatedBy
 from evalkit.models.identity import remember_name
 from evalkit.models.interfaces import RunnableModel, Runtime, Scorer
@@ -178,6 +179,7 @@ def build_model(
     if runtime.threads is not None and runtime.threads < 1:
         raise EvalkitError(f"runner.threads={runtime.threads}: at least 1, or null for the backend's own choice")
     recipe = complete_recipe(settings, stated, backend, runtime)
+    report_once(recipe.settings.name, recipe.findings)
     check_backend(backend, recipe.settings, runtime)
     if ray is not None:
         check_on_ray(backend, recipe.settings)

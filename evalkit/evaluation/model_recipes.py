@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -16,6 +15,7 @@ from evalkit.cache import cache_folder, read_entries, store_entry
 from evalkit.configuration.files import option_names
 from evalkit.errors import EvalkitError
 from evalkit.models.choosing import is_whole_recipe
+from evalkit.models.findings import report_once
 from evalkit.models.folders.resolving import RECIPE, Recipe, StatedBy, compare_with_folder, resolve, stated_recipe
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
@@ -24,7 +24,6 @@ from evalkit.output.json import plain_json
 from evalkit.output.sheets import Sheet
 from evalkit.records import RecipeField
 
-logger = logging.getLogger("evalkit")
 FINDINGS = "findings.json"
 UNLIMITED = {
     "max_length": "all that it can read",
@@ -39,8 +38,6 @@ SHOWN = {
     "llm-reranker": ("prompt", "positive_word", "negative_word", "max_length", "truncation"),
 }
 """The fields of a kind that are shown even where they are defaults."""
-SAID: set[tuple[str, str]] = set()
-"""Differences between a model's own file and its folder's that were reported already, by folder."""
 
 
 def stated_fields(
@@ -84,20 +81,17 @@ def complete_recipe(
         raise EvalkitError(
             f"model={settings.name} needs a folder or a Hub id: model.path=FOLDER, or model.hub_id=ORGANISATION/NAME"
         )
-    recipe = resolve(settings, stated, described_folder(settings, offline=runtime.offline))
-    for finding in recipe.findings:
-        logger.warning("%s: %s", settings.path or settings.hub_id, finding)
-    return recipe
+    return resolve(settings, stated, described_folder(settings, offline=runtime.offline))
 
 
 def report_differences(settings: ModelSettings, folder: Path) -> None:
     """Say once where a named model's own file and its folder's files differ; the model's file leads."""
     if not folder.is_dir():
         return
-    for difference in compare_with_folder(settings, folder):
-        if (str(folder), difference) not in SAID:
-            SAID.add((str(folder), difference))
-            logger.warning("model=%s leads where its folder says otherwise: %s", settings.name, difference)
+    differences = compare_with_folder(settings, folder)
+    report_once(
+        f"model={settings.name}", [f"its own file leads where {folder} says otherwise: {one}" for one in differences]
+    )
 
 
 def recipe_fields(recipe: Recipe) -> dict[str, RecipeField]:
