@@ -61,6 +61,30 @@ def edited(write: Write, file: str, **changes: Any) -> Write:
     return write_edited
 
 
+def renamed(write: Write, names: Mapping[int, str]) -> Write:
+    """The folder with these rows of modules.json under other names."""
+
+    def write_renamed(folder: Path) -> None:
+        write(folder)
+        rows = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+        for place, name in names.items():
+            rows[place]["name"] = name
+        write_json(folder / "modules.json", rows)
+
+    return write_renamed
+
+
+def with_settings_elsewhere(write: Write) -> Write:
+    """The folder with an empty sentence_bert_config.json, and a length in the file of the next name."""
+
+    def write_elsewhere(folder: Path) -> None:
+        write(folder)
+        write_json(folder / "sentence_bert_config.json", {})
+        write_json(folder / "sentence_roberta_config.json", {"max_seq_length": 16})
+
+    return write_elsewhere
+
+
 def without(write: Write, *files: str) -> Write:
     def write_less(folder: Path) -> None:
         write(folder)
@@ -350,5 +374,23 @@ def write_reranker_of_parts(folder: Path) -> None:
             ]
         modules = [Transformer(str(place)), Pooling(HIDDEN, "cls"), *head]
         return CrossEncoder(modules=modules, device="cpu")
+
+    write_with_library(folder, build)
+
+
+def write_reranker_without_prompt(folder: Path) -> None:
+    """A head of modules behind the mean of the tokens but the prompt's."""
+
+    def build(place: Path) -> Any:
+        from sentence_transformers import CrossEncoder
+        from sentence_transformers.base.modules import Dense, Transformer
+        from sentence_transformers.sentence_transformer.modules import Pooling
+
+        write_network(place, "bert")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(3)
+            head = Dense(HIDDEN, 1, activation_function=torch.nn.Identity(), module_output_name="scores")
+        modules = [Transformer(str(place)), Pooling(HIDDEN, "mean", include_prompt=False), head]
+        return CrossEncoder(modules=modules, device="cpu", prompts={"q": "query: "}, default_prompt_name="q")
 
     write_with_library(folder, build)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from folder_shapes.comparison import BACKENDS, EQUAL
-from folder_shapes.shapes import CLASSIFIERS, ENCODERS, FILES, MODULES, POOLING, SETTINGS, Shape
+from folder_shapes.shapes import CLASSIFIERS, ENCODERS, FILES, MODULES, POOLING, SETTINGS, TRAPS, Shape
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 Cells = Mapping[tuple[str, str], str]  # by the shape's name and the backend
@@ -19,6 +19,7 @@ SECTIONS: Mapping[str, Sequence[Shape]] = {
     "Architectures of embedders": ENCODERS,
     "Files": FILES,
     "Cross-encoders": CLASSIFIERS,
+    "Traps": TRAPS,
 }
 INTRODUCTION = """# What evalkit makes of a model's folder
 

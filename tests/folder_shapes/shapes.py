@@ -629,6 +629,98 @@ CLASSIFIERS = (
         "LogitScore",
     ),
 )
+# what sentence-transformers reads in a way that one would not think of
+TRAPS = (
+    refused(
+        "classifier-chat",
+        "a classifier without modules.json whose tokenizer has a chat template",
+        "cross-encoder",
+        odd.edited(classifier(architecture="bert"), "tokenizer_config.json", chat_template=odd.CHAT_TEMPLATE),
+        "chat template",
+    ),
+    refused(
+        "network-chat",
+        "an encoder without modules.json whose tokenizer has a chat template",
+        "embedder",
+        odd.edited(partial(write_network, architecture="bert"), "tokenizer_config.json", chat_template=odd.CHAT_TEMPLATE),
+        "chat template",
+    ),
+    refused(
+        "other-tokenizer",
+        "a tokenizer in another folder",
+        "embedder",
+        odd.edited(write_embedder, "sentence_bert_config.json", tokenizer_name_or_path="../other"),
+        "tokenizer_name_or_path",
+    ),
+    refused(
+        "normalize-tokens",
+        "a Normalize that reads the tokens' vectors",
+        "embedder",
+        partial(write_embedder, after=[replace(NORMALIZE, config={"module_input_name": "token_embeddings"})]),
+        "Normalize",
+    ),
+    refused(
+        "one-name-twice",
+        "two modules of one name, of which the library keeps the last",
+        "embedder",
+        odd.renamed(partial(write_embedder, after=[dense(), dense()]), {3: "2"}),
+        "one name",
+    ),
+    refused(
+        "unknown-model-type",
+        "a model_type that nobody knows",
+        "embedder",
+        partial(write_embedder, settings={"model_type": "Foo"}),
+        "model_type",
+    ),
+    refused(
+        "padding-left-bert",
+        "BERT padded on the left: scores depend on the batch",
+        "embedder",
+        odd.edited(write_embedder, "tokenizer_config.json", padding_side="left"),
+        "padding_side",
+    ),
+    refused(
+        "no-attention-mask",
+        "a tokenizer that gives no attention mask",
+        "embedder",
+        odd.edited(write_embedder, "tokenizer_config.json", model_input_names=["input_ids"]),
+        "attention_mask",
+    ),
+    refused(
+        "default-prompt-unknown",
+        "a default_prompt_name that no prompt has",
+        "embedder",
+        partial(write_embedder, settings={"prompts": {"query": "q: "}, "default_prompt_name": "nothing"}),
+        "default_prompt_name",
+    ),
+    refused(
+        "classifier-of-no-score",
+        "a cross-encoder of modules, none of which writes a score",
+        "cross-encoder",
+        partial(write_embedder, settings={"model_type": "CrossEncoder"}),
+        "no scoring head",
+    ),
+    Shape(
+        "settings-of-another-name",
+        "sentence_bert_config.json empty, the length in sentence_roberta_config.json",
+        "embedder",
+        odd.with_settings_elsewhere(write_embedder),
+        unlike="mean",
+    ),
+    Shape(
+        "modular-without-prompt",
+        "a cross-encoder of modules whose prompt is not pooled",
+        "cross-encoder",
+        odd.write_reranker_without_prompt,
+    ),
+    Shape(
+        "rotary-length",
+        "Qwen3, longer than its trained positions, of which there is no table",
+        "embedder",
+        partial(write_embedder, architecture="qwen3", pooling=["lasttoken"], length=96, max_position_embeddings=64),
+    ),
+)
 # where a system can't run an architecture, with a word of the reason: OpenVINO's attention gives no number for a row that is all
 # padding within a sliding window, and neither converter knows all operations
 NO_NUMBER, NO_OPERATION = {"openvino": "no number"}, {"openvino": "can't run"}
@@ -640,5 +732,5 @@ LIMITED: Mapping[str, Mapping[str, str]] = {
 }
 SHAPES: tuple[Shape, ...] = tuple(
     replace(shape, refused={**shape.refused, **LIMITED.get(shape.name, {})})
-    for shape in (*POOLING, *SETTINGS, *MODULES, *ENCODERS, *FILES, *CLASSIFIERS)
+    for shape in (*POOLING, *SETTINGS, *MODULES, *ENCODERS, *FILES, *CLASSIFIERS, *TRAPS)
 )
