@@ -58,10 +58,13 @@ class CrossEncoderScorer:
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
         query_prompt, document_prompt = self._prompts
-        inputs = [(query_prompt + query, document_prompt + document) for query, document in pairs]
+        # the library puts a prompt before the first text itself, and so knows which tokens are the prompt's; version 3 has none
+        options = {"prompt": query_prompt} if query_prompt and _major_version() >= NEW else {}
+        before = "" if options else query_prompt
+        inputs = [(before + query, document_prompt + document) for query, document in pairs]
 
         def call(batch_size: int) -> NDArray[np.float32]:
-            found = self._model.predict(inputs, batch_size=batch_size, show_progress_bar=False)
+            found = self._model.predict(inputs, batch_size=batch_size, show_progress_bar=False, **options)
             return as_scores(found if found.ndim == 1 else found[:, self._label])
 
         return within_memory(call, BATCH_SIZE)
