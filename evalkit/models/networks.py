@@ -213,7 +213,8 @@ def refuse_incomplete(settings: ModelSettings, folder: Path, report: dict[str, A
     if settings.kind == "embedder" or settings.modules:  # the pooler is not part of any recipe here
         missing = [key for key in missing if not key.startswith("pooler.")]
     if not missing:
-        _refuse_unused(settings, folder, sorted(report["unexpected_keys"]))
+        if settings.kind != "layerwise-reranker":  # of which the layers above the one asked for are left out
+            _refuse_unused(settings, folder, sorted(report["unexpected_keys"]))
         return
     head = not settings.makes_vectors and all(
         key.split(".")[0] in ("classifier", "score", "pooler", "lm_head") for key in missing

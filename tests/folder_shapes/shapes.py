@@ -642,7 +642,9 @@ TRAPS = (
         "network-chat",
         "an encoder without modules.json whose tokenizer has a chat template",
         "embedder",
-        odd.edited(partial(write_network, architecture="bert"), "tokenizer_config.json", chat_template=odd.CHAT_TEMPLATE),
+        odd.edited(
+            partial(write_network, architecture="bert"), "tokenizer_config.json", chat_template=odd.CHAT_TEMPLATE
+        ),
         "chat template",
     ),
     refused(
