@@ -154,7 +154,9 @@ def test_differences_of_the_folder_s_files_are_in_it(here: Path, e5_small: Path)
     for path in e5_small.iterdir():
         if path.name != "1_Pooling":
             (folder / path.name).symlink_to(path)
-    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
+    (folder / "1_Pooling" / "config.json").write_text(
+        '{"pooling_mode_cls_token": true, "word_embedding_dimension": 384}'
+    )
     done = run_here("certify", f"model={EMBEDDER}", f"model.path={folder}", "device=cpu", "--json")
     (content,) = json.loads(done.stdout)["certificates"]
     assert content["differences"] == ["pooling: 'mean' here, 'cls' in 1_Pooling/config.json"]

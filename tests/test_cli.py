@@ -168,7 +168,7 @@ def test_cfg_prints_the_configuration_and_runs_nothing(here: Path) -> None:
     assert (done.code, done.stderr) == (0, "")
     config = yaml.safe_load(done.stdout)
     assert (config["limit"], config["task"]["name"]) == (5, "demo")
-    assert (config["model"]["path"], config["model"]["pooling"]) == ("/数据/a b=c", "cls")
+    assert (config["model"]["path"], config["model"]["pooling"]) == ("/数据/a b=c", "mean")
     assert files_below(here) == []
 
 

@@ -81,7 +81,7 @@ def test_the_recipe_s_prompts_taken_away(e5_small: Path) -> None:
 def test_an_embedder_as_cross_encoder(backend: str, e5_small: Path) -> None:
     done = run_here("doctor", *FEW, "model=local-cross-encoder", f"model.path={e5_small}", f"backend={backend}")
     assert faults(done) == {"weights"}
-    assert "BertModel, which has no scoring head" in line_of(done, "weights")
+    assert "an embedder by its modules.json: it has no scoring head" in line_of(done, "weights")
 
 
 def test_a_cross_encoder_as_embedder(tiny_reranker: Path) -> None:

@@ -240,7 +240,7 @@ def test_models_of_the_command_s_own(e5_small: Path) -> None:
     ("words", "says"),
     [
         (("backends=transformers,nobody",), "there is no backend 'nobody'"),
-        (("backends=transformers,lexical",), "backend=lexical can't run local-cross-encoder"),
+        (("backends=transformers,lexical",), "backend=lexical can't run model, "),
         (("backends=transformers,flagembedding",), "cuts long pairs by only_second"),
         (("backends=transformers,tei",), "tei.url=http://HOST:PORT"),
         (

@@ -13,6 +13,7 @@ from rich.text import Text
 from evalkit.doctor.checks import Check, judge_evidence
 from evalkit.doctor.examination import SECONDS, examine
 from evalkit.doctor.records import Evidence, Opinion, Verdict
+from evalkit.errors import WrongWeightsError
 from evalkit.evaluation.model_recipes import recipe_fields, recipe_sheet
 from evalkit.evaluation.runs import RunSettings, model_of, tasks_of
 from evalkit.output.console import OutputConsole, Tone, print_lines, toned
@@ -35,7 +36,12 @@ class Doctor:
 
     def examine(self, settings: RunSettings) -> None:
         """Examine a model on a task, or on each of a suite's, which share the time. Raises EvalkitError as a run does."""
-        model = model_of(settings)
+        try:
+            model = model_of(settings)
+        except WrongWeightsError as error:  # which its files say already
+            for task in tasks_of(settings):
+                self._tell(Evidence(settings.model, settings.runtime.dtype, task, broken=str(error)), {})
+            return
         tasks = tasks_of(settings)
         fields = {} if model.recipe is None else recipe_fields(model.recipe)
         recipe = {"recipe": {name: asdict(one) for name, one in fields.items()}}
@@ -43,11 +49,14 @@ class Doctor:
             print_sheets([recipe_sheet(model.settings.name, fields, model.recipe.findings)], self._console)
         for task in tasks:
             logger.info("examining %s on %s", model.settings.name, task.name)
-            evidence = examine(model, task, seconds=SECONDS / len(tasks), folders=settings.config_folders)
-            opinions = judge_evidence(evidence)
-            self._reports.append(report(evidence, opinions) | recipe)
-            if self._json_file != STDOUT:
-                print_lines(lines(evidence, opinions), self._console)
+            self._tell(examine(model, task, seconds=SECONDS / len(tasks), folders=settings.config_folders), recipe)
+
+    def _tell(self, evidence: Evidence, recipe: Mapping[str, Any]) -> None:
+        """Keep and print what was found."""
+        opinions = judge_evidence(evidence)
+        self._reports.append(report(evidence, opinions) | dict(recipe))
+        if self._json_file != STDOUT:
+            print_lines(lines(evidence, opinions), self._console)
 
     def finish(self) -> int:
         """Print what is left to print. Return the exit code: 1 where a check found a fault, else 0."""

@@ -22,7 +22,7 @@ from evalkit.evaluation.model_recipes import recipe_line
 from evalkit.metrics import Measure, find_protocol
 from evalkit.metrics.measures import asked_measures
 from evalkit.models.choosing import UNNAMED
-from evalkit.models.folders.resolving import StatedBy
+from evalkit.models.folders.resolving import RECIPE, StatedBy
 from evalkit.models.interfaces import Runtime
 from evalkit.models.settings import ModelSettings
 from evalkit.models.weights import REVISION_DIGITS
@@ -168,15 +168,15 @@ def model_of(settings: RunSettings, *, held_to_certificate: bool = False) -> Mod
         model = replace(model, check=CertificateGuard(certificate[1]))
     if [model] != _latest or not _is_as_found(_latest[0], model):
         _latest[:] = [model]
-        if model.recipe is not None and model.recipe.fields:
+        if model.recipe is not None and model.settings.kind in RECIPE:
             logger.info("%s: %s", _what(model.settings), recipe_line(model.recipe, model.runtime.dtype))
     return _latest[0]
 
 
 def _is_as_found(earlier: Model, again: Model) -> bool:
     """Whether what an earlier run found is what is there now: a model's files may change between two runs of one process."""
-    if "runnable" not in vars(earlier):  # nothing was found yet
-        return False
+    if "runnable" not in vars(earlier):  # nothing was found yet: it will be when it is used
+        return True
     return earlier.runnable.scores_as(again.runnable)
 
 

@@ -133,7 +133,8 @@ def test_a_network_is_converted_once(tiny_bert_reranker: Path, tmp_path: Path, m
     with monkeypatch.context() as patch:
         patch.delattr(openvino, "convert_model")
         np.testing.assert_array_equal(scores(prepared("openvino", tiny_bert_reranker, tmp_path)), first)
-    assert files_below(tmp_path) == sorted(  # nothing is left of the conversion
+    left = [name for name in files_below(tmp_path) if name.startswith("openvino/")]
+    assert left == sorted(  # nothing is left of the conversion
         str(file.relative_to(tmp_path))
         for file in (path, path.with_suffix(".bin"), path.parent.with_name(f"{path.parent.name}.lock"))
     )

@@ -68,8 +68,9 @@ def test_without_ray(tmp_path: Path) -> None:
     assert done.stderr == 'evalkit: runner=ray is not installed: pip install "evalkit-reranking[ray]"\n'
 
 
-def test_no_cluster_here(tmp_path: Path) -> None:
-    done = run_here(*BERT, "ray.address=127.0.0.1:1", f"results_dir={tmp_path}")
+def test_no_cluster_here(tiny_bert_reranker: Path, tmp_path: Path) -> None:
+    words = (f"model.path={tiny_bert_reranker}", "ray.address=127.0.0.1:1", f"results_dir={tmp_path}")
+    done = run_here("model=local-cross-encoder", "runner=ray", *words)
     assert done.code == 2
     assert done.stderr.splitlines()[-1].startswith("evalkit: ray.address=127.0.0.1:1: nothing answers there")
 

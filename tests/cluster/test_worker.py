@@ -213,7 +213,7 @@ def test_one_model_at_a_time_and_no_more_than_the_outbox_holds() -> None:
     other = Worker()
     for name in ("a", "a", "b", "b", "a"):
         assert isinstance(other.describe(name, prepare(name), True), Description)
-    assert made == ["a", "b", "a"]
+    assert made == ["a", "a", "b", "b", "a"]  # found anew each time, and opened once while nothing changed
     unloaded = RunnableModel(IDENTITY, {"name": "made"}, {}, lambda: pytest.fail("nothing is to be loaded"))
     assert isinstance(other.describe("c", lambda: unloaded, False), Description)
 

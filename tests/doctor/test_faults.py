@@ -37,7 +37,7 @@ def test_a_sound_model_has_no_fault(task: Task) -> None:
     found = opinions(Pairs(informed(task)), task)
     assert {opinion.verdict for opinion in found.values()} <= {"ok", "skipped"}
     assert {name for name, opinion in found.items() if opinion.verdict == "skipped"} == {
-        "golden scores", "truncation", "prompts", "published"
+        "golden scores", "certificate", "truncation", "prompts", "published"
     }  # fmt: skip
 
 

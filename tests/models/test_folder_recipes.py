@@ -351,9 +351,7 @@ def test_a_langchain_cross_encoder_with_modules(
         )
     words = ("model=local-cross-encoder", f"model.path={folder}", "backend=langchain")
     if modules:
-        assert "backend=langchain has no place for modules=Pooling of reranker's recipe" in refusal(
-            run(tmp_path, *words)
-        )
+        assert "reranker is an embedder by its modules.json: it has no scoring head" in refusal(run(tmp_path, *words))
         return
     done = run(tmp_path, *words)
     assert done.code == 0, done.stderr

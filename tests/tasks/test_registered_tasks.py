@@ -145,7 +145,7 @@ def test_tasks_that_it_does_not_run(name: str, fields: dict[str, str], says: str
 def test_the_hub_out_of_reach() -> None:
     done = run_here("task=mteb", "task.name=CMedQAv2-reranking", "model=bm25", "offline=true")
     assert done.code == 2
-    (line,) = done.stderr.splitlines()
+    line = done.stderr.splitlines()[-1]
     assert re.match("evalkit: mteb can't load the task CMedQAv2-reranking: ", line)
     assert line.endswith("or give a copy with task=local task.path=PATH")
 

@@ -170,15 +170,15 @@ def _read_pooling(files: FolderFiles, modules: tuple[FolderModule, ...], fields:
     modes = [THEIR_MODES.get(mode, "") or mode for mode in file.modes]
     unknown = [mode for mode in file.modes if mode not in THEIR_MODES]
     unknown += [name for name in file.model_extra or {} if name.startswith("pooling_mode")]
-    if not {"word_embedding_dimension", "embedding_dimension"} & set(file.model_extra or {}):
-        raise EvalkitError(
-            f"{files.folder / origin} does not say the vectors' dimension; copy it from the model's origin"
-        )
     if unknown:
         raise EvalkitError(f"{files.folder / origin}: pooling_mode={unknown[0]!r} is none of {', '.join(THEIR_MODES)}")
     if not modes or len(set(modes)) < len(modes):
         raise EvalkitError(
             f"{files.folder / origin}: pooling_mode={modes!r} must name one mode, or several different ones"
+        )
+    if not {"word_embedding_dimension", "embedding_dimension"} & set(file.model_extra or {}):
+        raise EvalkitError(
+            f"{files.folder / origin} does not say the vectors' dimension; copy it from the model's origin"
         )
     fields["pooling"] = Stated("+".join(modes), origin)
     fields["pool_prompt"] = Stated(file.include_prompt, origin)
