@@ -154,7 +154,7 @@ def test_model_is_one_file(copy: Copy, tiny_bert_reranker: Path) -> None:
     assert {"torch", "onnx", "transformers"} < set(entry["backends"])
     assert ", tiny-bert " in unwrapped(helped.stdout)
     assert (ran.code, ran.rows[0][0]) == (0, "tiny-bert")
-    assert tiny_bert_reranker.name in reported.stdout
+    assert "tiny-bert" in reported.stdout
     assert "tiny-bert" in misspelt.stderr
     assert max_length == 64
 
