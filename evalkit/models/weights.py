@@ -189,7 +189,9 @@ def described_folder(settings: ModelSettings, *, offline: bool) -> Path:
 def _local_folder(settings: ModelSettings) -> Path:
     folder = Path(str(settings.path)).expanduser()
     if folder.is_file():
-        raise EvalkitError(f"model.path={settings.path} is a file; name the folder that it is in")
+        raise EvalkitError(
+            f"model.path={settings.path}: there is no such folder, it is a file; name the folder that it is in"
+        )
     if not folder.is_dir():
         raise EvalkitError(f"model.path={settings.path}: there is no such folder")
     return folder
