@@ -15,7 +15,7 @@ import pytest
 import torch
 from chinese_texts import LONG_DOCUMENT, demo_pairs
 from command import run_here, run_program
-from model_folders import copied, edit_json
+from model_folders import copied, edit_json, edit_weights
 from numpy.typing import NDArray
 from tokenizer_folders import read_by_class
 from tokenizers import Tokenizer, pre_tokenizers
@@ -74,6 +74,8 @@ def test_tokenizer_json_leads(kind: str, tiny_bert_reranker: Path, tmp_path: Pat
     folder = copied(tiny_bert_reranker, tmp_path)
     if kind == "embedder":
         edit_json(folder / "config.json", lambda config: config.update(architectures=["BertModel"]))
+        heads = ("classifier.bias", "classifier.weight")
+        edit_weights(folder, lambda tensors: {name: one for name, one in tensors.items() if name not in heads})
     recipe = {"kind": kind, **({"pooling": "mean"} if kind == "embedder" else {})}
     texts = ["The BANK of CHINA", "How Cold IS the Water", "熊猫 APPLE 2024"]
 
@@ -220,7 +222,7 @@ def test_rerankers_that_it_refuses(fields: dict[str, Any], told: str, tiny_bert_
 @pytest.mark.parametrize(
     ("fields", "told"),
     [
-        ({"pooling": "cls"}, "own modules.json pools by mean, and the recipe says model.pooling=cls"),
+        ({"pooling": "cls"}, "1_Pooling/config.json says pooling=mean, and the recipe says cls"),
         ({"similarity": "dot"}, "backend=infinity gives every vector the length one, and made's recipe says dot"),
         ({"max_length": "64"}, "made's sentence_bert_config.json says 512, but the recipe 64 tokens"),
     ],
@@ -284,7 +286,7 @@ def test_code_that_modules_json_names(trusted: bool, e5_small: Path, tmp_path: P
 def test_small_letters(e5_small: Path, tmp_path: Path) -> None:
     folder = copied(e5_small, tmp_path)
     edit_json(folder / "sentence_bert_config.json", lambda config: config.update(do_lower_case=True))
-    assert "infinity writes texts in small letters, which made's tokenizer tells apart" in refusal(folder, **E5)
+    assert "sentence_bert_config.json says lower_case=True, and the recipe says False" in refusal(folder, **E5)
 
 
 def test_a_folder_by_its_files_alone(e5_small: Path, tmp_path: Path) -> None:
