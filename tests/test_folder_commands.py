@@ -188,7 +188,7 @@ def test_a_named_models_file_leads_and_a_difference_is_said_once(here: Path, cap
     assert models[0].settings.max_length == 512
     said = [message for message in caplog.messages if "own file leads" in message]
     assert said == [
-        f"model=multilingual-e5-small: its own file leads where embedder says otherwise: {difference}"
+        f"multilingual-e5-small: evalkit's own file leads where the model's folder says otherwise: {difference}"
         for difference in (
             "max_length: 512 here, 128 in sentence_bert_config.json",
             "similarity: 'cosine' here, 'dot' in config_sentence_transformers.json",

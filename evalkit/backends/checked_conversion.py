@@ -66,8 +66,7 @@ def convert_checked(
         if not difference <= TOLERANCE:
             raise EvalkitError(
                 f"backend={system} computes {settings.name} otherwise than torch: its output differs by {difference:.1e} of the "
-                "largest "
-                f"number{other}"
+                f"largest number{other}"
             )
     return converted
 

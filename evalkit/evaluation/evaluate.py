@@ -24,10 +24,10 @@ from evalkit.cluster.settings import RaySettings, ray_settings
 from evalkit.configuration.files import config_folders, default_settings, read_option
 from evalkit.errors import EvalkitError
 from evalkit.evaluation.model_recipes import (
-    compare_snapshot,
     complete_recipe,
     findings_of,
     recipe_fields,
+    snapshot_findings,
     stated_fields,
     with_recipe,
 )
@@ -98,7 +98,7 @@ class Model:
         else:
             found = prepare_model(self.backend, self.settings, self.runtime)
         if self.recipe is not None:
-            compare_snapshot(self.recipe, self.backend)
+            report_once(self.settings.name, snapshot_findings(self.recipe, self.backend))
             found = with_recipe(found, self.recipe)
         return found if self.check is None else replace(found, open=partial(self._open_checked, found))
 
@@ -343,7 +343,7 @@ def evaluate(
         deviations=deviations_of(model, task, seed),
         provenance=plain_json({**machine.collect(), **_object_provenance(model, runnable)}),
         recipe={} if model.recipe is None else recipe_fields(model.recipe),
-        findings=findings_of(model.recipe, runnable, model.runtime),
+        findings=findings_of(model.recipe, runnable, model.backend, model.runtime),
         precision=precision,
         first_stage=None if stage is None else _stage_scores(judged, stage, seed),
     )

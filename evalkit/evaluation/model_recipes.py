@@ -15,7 +15,6 @@ from evalkit.cache import cache_folder, read_entries, store_entry
 from evalkit.configuration.files import option_names
 from evalkit.errors import EvalkitError
 from evalkit.models.choosing import is_whole_recipe
-from evalkit.models.findings import report_once
 from evalkit.models.folders.resolving import RECIPE, Recipe, StatedBy, compare_with_folder, resolve, stated_recipe
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
@@ -72,7 +71,7 @@ def complete_recipe(
         if settings.backends or settings.onnx_file or settings.kind not in RECIPE:
             return named
         if settings.path:
-            report_differences(settings, Path(settings.path).expanduser())
+            return replace(named, findings=differences_from(settings, Path(settings.path).expanduser()))
         return replace(named, named=bool(settings.hub_id))
     served = backend in option_names("backend") and read_backend(backend).server
     if served and not settings.path and settings.kind != "auto":
@@ -84,14 +83,12 @@ def complete_recipe(
     return resolve(settings, stated, described_folder(settings, offline=runtime.offline))
 
 
-def report_differences(settings: ModelSettings, folder: Path) -> None:
-    """Say once where a named model's own file and its folder's files differ; the model's file leads."""
+def differences_from(settings: ModelSettings, folder: Path) -> tuple[str, ...]:
+    """Return where a named model's own file and its folder's files differ, as findings; the model's file leads."""
     if not folder.is_dir():
-        return
+        return ()
     differences = compare_with_folder(settings, folder)
-    report_once(
-        f"model={settings.name}", [f"its own file leads where {folder} says otherwise: {one}" for one in differences]
-    )
+    return tuple(f"evalkit's own file leads where the model's folder says otherwise: {one}" for one in differences)
 
 
 def recipe_fields(recipe: Recipe) -> dict[str, RecipeField]:
@@ -99,12 +96,12 @@ def recipe_fields(recipe: Recipe) -> dict[str, RecipeField]:
     return {name: RecipeField(plain_json(value), recipe.origins[name]) for name, value in recipe.fields.items()}
 
 
-def findings_of(recipe: Recipe | None, model: RunnableModel, runtime: Runtime) -> tuple[str, ...]:
+def findings_of(recipe: Recipe | None, model: RunnableModel, backend: str, runtime: Runtime) -> tuple[str, ...]:
     """Return what is worth a word of a model's files and of how it was loaded.
 
     The latter is kept in the cache beside the scores, so that scores from the store come with the same words.
     """
-    own = () if recipe is None else recipe.findings
+    own = () if recipe is None else (*recipe.findings, *snapshot_findings(recipe, backend))
     path = cache_folder(runtime.cache_dir) / FINDINGS
     key = hashlib.sha256(json.dumps(model.way, sort_keys=True, default=str).encode()).hexdigest()
     found = model.findings
@@ -112,9 +109,7 @@ def findings_of(recipe: Recipe | None, model: RunnableModel, runtime: Runtime) -
         kept = read_entries(path).get(key)
         return own + tuple(map(str, kept if isinstance(kept, list) else ()))
     if model.way is not None and found:
-        with suppress(
-            OSError
-        ):  # then the next run from the store lacks them, and says them no more than this one's log
+        with suppress(OSError):  # a run from the store then lacks these words
             store_entry(path, key, list(found))
     return own + found
 
@@ -156,16 +151,16 @@ def _shown(name: str, value: Any) -> str:
     return "none" if value in ("", None) else str(value)
 
 
-def compare_snapshot(recipe: Recipe, backend: str) -> None:
-    """Compare a named model's own file with those of its Hub repository, where they are on this machine."""
+def snapshot_findings(recipe: Recipe, backend: str) -> tuple[str, ...]:
+    """Return where a named model's own file differs from those of its Hub repository, where they are on this machine."""
     settings = recipe.settings
-    if not recipe.named or settings.path or (backend in option_names("backend") and read_backend(backend).server):
-        return
+    if not recipe.named or (backend in option_names("backend") and read_backend(backend).server):
+        return ()
     try:
         folder = described_folder(settings, offline=True)
     except EvalkitError:
-        return
-    report_differences(settings, folder)
+        return ()
+    return differences_from(settings, folder)
 
 
 def with_recipe(model: RunnableModel, recipe: Recipe) -> RunnableModel:

@@ -36,8 +36,7 @@ def load_inputs(settings: ModelSettings, folder: Path) -> InputBuilder:
     if "attention_mask" not in loaded.tokenizer.model_input_names:
         raise EvalkitError(
             f"{settings.name}: its tokenizer_config.json leaves attention_mask out of model_input_names, so that padding would be "
-            "read as "
-            "text; name it there"
+            "read as text; name it there"
         )
     longest = position_limit(settings, folder)
     if settings.max_length and not _has_position_table(

@@ -158,8 +158,7 @@ def _refuse_labels(settings: ModelSettings, labels: int) -> None:
     if labels != 1 and settings.label is None:
         raise WrongWeightsError(
             f"{settings.name} has {labels} labels; a cross-encoder for reranking has one score: model.label=NUMBER says which "
-            "label's "
-            "logit that is"
+            "label's logit that is"
         )
 
 

@@ -90,7 +90,7 @@ class Tail(torch.nn.Module):
                     "folder and model.pooling go together?"
                 ) from error
         if self.scores:
-            scores = features["scores"] if "scores" in features else features["sentence_embedding"]
+            scores = features["scores"]
             if scores.shape[-1] != 1:
                 raise EvalkitError(f"its last part gives {scores.shape[-1]} numbers per pair, not one score")
             found: torch.Tensor = scores[:, 0].float()
@@ -165,8 +165,7 @@ def _refuse_ignored_settings(part_class: Any, folder: Path) -> None:
     if activation is not None and not str(activation).startswith("torch."):
         raise EvalkitError(
             f"{folder / 'config.json'}: activation_function={activation!r} is none of torch's, and sentence-transformers would "
-            "take "
-            "Tanh in its place"
+            "take Tanh in its place"
         )
 
 

@@ -212,8 +212,7 @@ def choose_length(settings: ModelSettings, longest: int | None, tokenizer_limit:
         if longest and longest < settings.max_length:
             raise EvalkitError(
                 f"model.max_length={settings.max_length} is more than {settings.name} can read: at most {longest} tokens, where "
-                "its "
-                f"table of positions ends; model.max_length={longest}"
+                f"its table of positions ends; model.max_length={longest}"
             )
         return settings.max_length
     max_length = min(limit for limit in (longest, tokenizer_limit) if limit)

@@ -134,7 +134,7 @@ class FolderFiles:
         """A classifier's labels, by number; empty where config.json is silent, as transformers writes it where they are two."""
         named = self.config.get("id2label")
         if isinstance(named, Mapping) and named:
-            return tuple(str(named[key]) for key in sorted(named, key=str))
+            return tuple(str(named[key]) for key in sorted(named, key=lambda key: (len(str(key)), str(key))))
         count = self.config.get("num_labels", self.config.get("_num_labels"))
         return tuple(f"LABEL_{number}" for number in range(count)) if isinstance(count, int) and count > 0 else ()
 

@@ -81,8 +81,7 @@ def refuse_unknown_kinds(files: FolderFiles) -> None:
     if colbert or saved_as in COLBERT or "pylate" in packages or "artifact.metadata" in files.names:
         raise WrongWeightsError(
             f"{files.folder} is a ColBERT model ({', '.join(colbert) or saved_as or 'by its files'}): it compares token by token, "
-            "and "
-            "one vector per text would mean nothing; evalkit does not run it"
+            "and one vector per text would mean nothing; evalkit does not run it"
         )
     if saved_as == "SparseEncoder" or names & {
         "SpladePooling",
@@ -172,9 +171,8 @@ def refuse_formats(files: FolderFiles) -> None:
         if whole:
             raise WrongWeightsError(
                 f"{files.folder} holds whole weights and an adapter beside them (adapter_config.json): whether the adapter is in "
-                "the "
-                "weights already, its files don't say. If it is, take adapter_config.json and its weights out of the folder; if "
-                "not, merge it"
+                "the weights already, its files don't say. If it is, take adapter_config.json and its weights out of the folder; "
+                "if not, merge it"
             )
         raise WrongWeightsError(
             f"{files.folder} is an adapter (LoRA) without the weights that it belongs to: merge them first, with peft: "
@@ -185,8 +183,7 @@ def refuse_formats(files: FolderFiles) -> None:
     if quantised and not any(name.endswith((".safetensors", ".bin", ".onnx")) for name in files.names):
         raise EvalkitError(
             f"{files.folder} holds GGUF weights ({quantised[0]}), which no backend here loads: serve them, as with llama.cpp, and "
-            "name "
-            "the server: backend=openai backend.url=…; or take the model's safetensors"
+            "name the server: backend=openai backend.url=…; or take the model's safetensors"
         )
 
 
@@ -212,14 +209,12 @@ def _refuse_half_models(files: FolderFiles) -> None:
     if files.model_type not in T5_ENCODERS:
         raise WrongWeightsError(
             f"{files.folder} is a {files.model_type}, an encoder with a decoder: of its weights only half would make a vector, "
-            "and which, "
-            "its files don't say; evalkit runs the encoders of T5 and mT5"
+            "and which, its files don't say; evalkit runs the encoders of T5 and mT5"
         )
     if files.modules is None:
         raise WrongWeightsError(
             f"{files.folder} is a {', '.join(files.architectures) or files.model_type} without modules.json: of its weights only "
-            "the "
-            "encoder's half would be used; a folder that sentence-transformers saved says so"
+            "the encoder's half would be used; a folder that sentence-transformers saved says so"
         )
 
 
@@ -230,8 +225,7 @@ def _refuse_labels(files: FolderFiles, label: int | None) -> None:
     if nli:
         raise WrongWeightsError(
             f"{files.folder} classifies inference between sentences ({', '.join(labels)}): none of its labels is relevance, and "
-            "it is no "
-            "reranker"
+            "it is no reranker"
         )
     if label is not None and labels and label >= len(labels):
         raise EvalkitError(f"model.label={label}: {files.folder} has {len(labels)} labels, numbered from 0")

@@ -11,11 +11,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from evalkit.errors import EvalkitError, WrongWeightsError
 from evalkit.models.folders.files import MODULES, SETTINGS, FolderFiles, FolderModule, read_object
-from evalkit.models.folders.kinds import is_causal, reads_both_ways
+from evalkit.models.folders.kinds import is_causal
+from evalkit.models.settings import Similarity
 
 OURS = ("Pooling", "Normalize")
 # parts that sentence-transformers' own classes compute behind the network
@@ -27,7 +28,7 @@ THEIR_MODES = {
     "mean_sqrt_len_tokens": "mean_sqrt_len",
     "lasttoken": "last",
 }
-SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
+SIMILARITIES = get_args(Similarity)
 # names of prompts that say that they are for documents, though sentence-transformers asks for "document" alone
 FOR_DOCUMENTS = ("passage", "doc", "corpus", "text")
 # what an encoder's settings file may say beside its length that decides nothing here
@@ -113,15 +114,13 @@ def _modules(files: FolderFiles) -> tuple[FolderModule, ...]:
     if len(set(names)) < len(names):
         raise EvalkitError(
             f"{files.folder / MODULES} gives two modules one name ({max(names, key=names.count)!r}), and sentence-transformers "
-            "keeps the "
-            "last of them alone"
+            "keeps the last of them alone"
         )
     behind = tuple(module for module in files.modules[1:] if module.name not in WITHOUT_EFFECT)
     if any(module.name == "WeightedLayerPooling" for module in behind) and not files.config.get("output_hidden_states"):
         raise EvalkitError(
             f"{files.folder}: WeightedLayerPooling has no effect in sentence-transformers without output_hidden_states in "
-            "config.json, "
-            "so what its authors measured is unknown; set it there, or take the module out of modules.json"
+            "config.json, so what its authors measured is unknown; set it there, or take the module out of modules.json"
         )
     return behind
 
@@ -133,8 +132,7 @@ def _refuse_other_normalisation(folder: Path, module: FolderModule) -> None:
         if config.get(key) not in (None, "sentence_embedding"):
             raise EvalkitError(
                 f"{folder / module.path / 'config.json'}: Normalize has {key}={config[key]!r}, and evalkit normalises the text's "
-                "vector "
-                "(sentence_embedding) alone"
+                "vector (sentence_embedding) alone"
             )
 
 
@@ -309,8 +307,7 @@ def _leave_to_user(files: FolderFiles, kind: str, undecided: dict[str, str]) -> 
     if kind == "cross-encoder" and _has_chat_template(files):
         undecided["query_prompt"] = (
             "without modules.json sentence-transformers would put the tokenizer's chat template around query and document, and "
-            "plain pairs "
-            "are read here"
+            "plain pairs are read here"
         )
     if kind == "embedder":
         pooling = sorted(path.name for path in files.folder.glob("*_Pooling") if path.is_dir())
@@ -330,8 +327,7 @@ def _refuse_no_scores(files: FolderFiles, modules: tuple[FolderModule, ...]) -> 
     if (written or {}).get("module_output_name") != "scores":
         raise WrongWeightsError(
             f"{files.folder / MODULES} is a cross-encoder's, and no part of it writes a score (a Dense with module_output_name "
-            "scores): "
-            "it has no scoring head"
+            "scores): it has no scoring head"
         )
 
 
@@ -365,9 +361,8 @@ def _named(prompts: Mapping[str, str]) -> str:
 
 def refuse_causal_first_token(files: FolderFiles, pooling: str) -> None:
     """Raise WrongWeightsError where the first token's vector, which has read nothing of a text, would stand for it."""
-    if "cls" in pooling.split("+") and is_causal(files) and not reads_both_ways(files):
+    if "cls" in pooling.split("+") and is_causal(files):
         raise WrongWeightsError(
-            f"{files.folder} is a {files.model_type}, a causal network: its first token (pooling cls) has seen "
-            "nothing of "
-            "the text; model.pooling=last or mean decides otherwise"
+            f"{files.folder} is a {files.model_type}, a causal network: its first token (pooling cls) has seen nothing of the "
+            "text; model.pooling=last or mean decides otherwise"
         )
