@@ -21,8 +21,8 @@ from evalkit.configuration.files import option_names
 from evalkit.errors import EvalkitError
 from evalkit.evaluation.certificates import read_certificate, verification
 from evalkit.evaluation.goldens import GOLDEN_PAIRS, tolerance_for
+from evalkit.models.identity import PROBES
 from evalkit.models.settings import read_model
-from evalkit.models.tokenizers import PROBES
 from evalkit.output.json import compact_json
 
 HERE = ("backend=torch", "device=cpu")

@@ -35,6 +35,7 @@ from evalkit.evaluation.model_recipes import recipe_fields
 from evalkit.interruption import check as raise_if_interrupted
 from evalkit.models.consent import guarded_by
 from evalkit.models.folders.resolving import RECIPE, compare_with_folder
+from evalkit.models.identity import PROBES
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings, read_model
 from evalkit.models.weights import CONSENT, NO_RECIPE, ModelFiles, described_folder, find_model
@@ -77,7 +78,7 @@ class CertificateComparison:
 
 def make_certificate(model: Model, name: str) -> Certificate:
     """Certify the model of that name in fp32. Raises EvalkitError where its files can't be had or are refused."""
-    from evalkit.models.tokenizers import PROBES, probe_ids
+    from evalkit.models.tokenizers import probe_ids
 
     settings = model.settings
     files = _files_of(model)
@@ -270,7 +271,7 @@ def _compare_hash(model: Model, certificate: Certificate) -> CertificateComparis
 
 def _compare_tokens(model: Model, certificate: Certificate, inputs: Inputs) -> CertificateComparison:
     """Compare the tokenizer's ids of the probes, and of the scored pairs as the recipe makes them."""
-    from evalkit.models.tokenizers import PROBES, probe_ids
+    from evalkit.models.tokenizers import probe_ids
 
     tokens, scores = certificate.tokenizer, certificate.scores
     if tokens.probes != PROBES:

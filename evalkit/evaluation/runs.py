@@ -21,7 +21,6 @@ from evalkit.evaluation.goldens import check_golden_scores, refuse_other_weights
 from evalkit.evaluation.model_recipes import recipe_line
 from evalkit.metrics import Measure, find_protocol
 from evalkit.metrics.measures import asked_measures
-from evalkit.models.choosing import UNNAMED
 from evalkit.models.folders.resolving import RECIPE, StatedBy
 from evalkit.models.interfaces import Runtime
 from evalkit.models.settings import ModelSettings
@@ -169,7 +168,7 @@ def model_of(settings: RunSettings, *, held_to_certificate: bool = False) -> Mod
     if [model] != _latest or not _is_as_found(_latest[0], model):
         _latest[:] = [model]
         if model.recipe is not None and model.settings.kind in RECIPE:
-            logger.info("%s: %s", _what(model.settings), recipe_line(model.recipe, model.runtime.dtype))
+            logger.info("%s: %s", model.settings.name, recipe_line(model.recipe, model.runtime.dtype))
     return _latest[0]
 
 
@@ -185,12 +184,6 @@ def _compare_files_once(model: Model) -> None:
     if isinstance(model.check, CertificateGuard) and [model] != _compared:
         model.check.check_files(model)
         _compared[:] = [model]
-
-
-def _what(settings: ModelSettings) -> str:
-    """What the log calls a model: by its name, or where it has none of its own by where it is."""
-    place = settings.path or settings.hub_id
-    return place if place and settings.name in UNNAMED else settings.name
 
 
 def tasks_of(settings: RunSettings) -> list[Task]:

@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from fnmatch import fnmatchcase
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ from evalkit.cache import cache_folder, read_entries, store_entries
 from evalkit.errors import EvalkitError
 from evalkit.interruption import check
 from evalkit.machine import package_versions
-from evalkit.models.folders.files import network_folder
+from evalkit.models.folders.files import network_folder, read_modules
 from evalkit.models.settings import ModelSettings
 
 # what is known not to decide a score, by names in small letters; whatever is not known counts
@@ -61,15 +60,25 @@ HASHES = "file-hashes.json"
 TOKENIZERS = "tokenizers.json"
 NAMES = "models.json"
 
-PROBE_TEXTS = (
+PROBES = (
+    "How many doctors in 2023?",
     "感冒了应该吃什么药？",
-    "How many doctors were there in 2023? About 12,500.",
-    "  two  spaces,\ttab\nline　full-width ",
-    "ＡＢＣ１２３ ﬁne café CAFÉ naïve",
-    "🍎👩‍⚕️ 𠮷 的",
-    "“quoted” (brackets) [a]{b} <s> </s> #1 @x 50% a_b-c/d\\e…——《书名》、；：！",
+    "Ｆｕｌｌ－ｗｉｄｔｈ，１２３：“引号”；～￥％（全角）！",
+    "中文English混排123，a中1b。",
+    " leading, trailing and  double   spaces ",
+    "\u3000全角　空格\u00a0and\u200bothers\t",
+    "two\nlines\r\n\r\nand more\n",
+    "Crème brûlée, ÄÖÜ ñandú, Łódź, cafe\u0301, İstanbul ẞ",
+    "UPPER lower MiXed iPhone15 don't we'll",
+    "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~",
+    "0 12 345 6789 3.14 1,000 ½ ²",
+    "😀👍🏽 👨‍👩‍👧 ❤️",
+    "繁體中文、日本語のテキスト 한국어 русский العربية",
+    "龘靐𠮷",
+    "a",
     "",
 )
+"""Texts that two tokenizers read differently: letters, digits, spaces, scripts, marks, line breaks, accents, emoji."""
 DECIDES_IDS = ("transformers", "tokenizers", "sentencepiece", "tiktoken")
 
 
@@ -259,8 +268,7 @@ def named_paths(settings: ModelSettings, folder: Path) -> tuple[str, ...]:
     if settings.onnx_file:
         above = Path(settings.onnx_file).parent
         named.append(settings.onnx_file if above == Path() else str(above))
-    for module in _modules(folder):
-        path = str(module.get("path") or "")
+    for path in (module.path for module in read_modules(folder) or ()):
         if not path:
             continue
         if ".." in Path(path).parts or Path(path).is_absolute():
@@ -270,11 +278,6 @@ def named_paths(settings: ModelSettings, folder: Path) -> tuple[str, ...]:
             )
         named.append(path)
     return tuple(named)
-
-
-def _modules(folder: Path) -> list[dict[str, Any]]:
-    content = _read_json(folder / "modules.json")
-    return [module for module in content if isinstance(module, dict)] if isinstance(content, list) else []
 
 
 def _read_json(path: Path) -> Any:
@@ -358,7 +361,7 @@ def _tokenizer_hash(
 
     It is kept in the cache: whoever finds it there need not import transformers.
     """
-    key = _hash_json([files, trusted, PROBE_TEXTS, package_versions(DECIDES_IDS)])
+    key = _hash_json([files, trusted, PROBES, package_versions(DECIDES_IDS)])
     kept = cache_folder(cache_dir) / TOKENIZERS
     match read_entries(kept).get(key):
         case str(known):
@@ -376,24 +379,15 @@ _PROBED: dict[str, str | None] = {}  # in this process, by the content of the fi
 
 
 def _probe(settings: ModelSettings, folder: Path) -> str | None:
-    from evalkit.models.tokenizers import load_tokenizer
+    from evalkit.models.tokenizers import load_tokenizer, probe_ids
 
+    # as the files have it: small letters are the recipe's, by which scores are kept besides
+    as_filed = settings.model_copy(update={"lower_case": False})
     try:
-        tokenizer = load_tokenizer(settings, folder)
-        return _hash_json([_ids(tokenizer, *texts) for texts in _probes()])
+        return _hash_json(probe_ids(load_tokenizer(as_filed, folder)))
     except Exception:  # whichever backend needs the tokenizer says what is wrong with it
         check()  # an interruption says nothing of the tokenizer
         return None
-
-
-def _probes() -> Iterator[tuple[str, ...]]:
-    yield from ((text,) for text in PROBE_TEXTS)
-    yield from pairwise(PROBE_TEXTS)
-
-
-def _ids(tokenizer: Any, *texts: str) -> dict[str, list[int]]:
-    encoded = tokenizer(*texts)
-    return {name: [int(one) for one in encoded[name]] for name in ("input_ids", "token_type_ids") if name in encoded}
 
 
 def remember_name(cache_dir: Path | None, identity: str, name: str) -> None:

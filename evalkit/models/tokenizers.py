@@ -21,30 +21,12 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from evalkit.errors import EvalkitError
 from evalkit.models.consent import guarded_by
 from evalkit.models.findings import report_once
+from evalkit.models.identity import PROBES
 from evalkit.models.networks import quiet_transformers, reporting_load_errors
 from evalkit.models.settings import ModelSettings
 from evalkit.models.weights import read_config
 
 FILE = "tokenizer.json"
-PROBES = (
-    "How many doctors in 2023?",
-    "感冒了应该吃什么药？",
-    "Ｆｕｌｌ－ｗｉｄｔｈ，１２３：“引号”；～￥％（全角）！",
-    "中文English混排123，a中1b。",
-    " leading, trailing and  double   spaces ",
-    "\u3000全角　空格\u00a0and\u200bothers\t",
-    "two\nlines\r\n\r\nand more\n",
-    "Crème brûlée, ÄÖÜ ñandú, Łódź, cafe\u0301, İstanbul ẞ",
-    "UPPER lower MiXed iPhone15 don't we'll",
-    "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~",
-    "0 12 345 6789 3.14 1,000 ½ ²",
-    "😀👍🏽 👨‍👩‍👧 ❤️",
-    "繁體中文、日本語のテキスト 한국어 русский العربية",
-    "龘靐𠮷",
-    "a",
-    "",
-)
-"""Texts that two tokenizers read differently: letters, digits, spaces, scripts, marks, line breaks, accents, emoji."""
 # classes that put a template in place of tokenizer.json's, with their defaults of add_bos_token and add_eos_token
 TEMPLATE_CLASSES = {
     "LlamaTokenizer": (True, False),

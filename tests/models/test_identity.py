@@ -18,7 +18,7 @@ from model_folders import copied, edit_json
 from evalkit.backends import prepare_model, server_settings
 from evalkit.backends.conversions import conversion_folder
 from evalkit.errors import EvalkitError
-from evalkit.models import identity
+from evalkit.models import identity, tokenizers
 from evalkit.models.identity import HASHES, LARGE, TOKENIZERS, content_hashes, deciding_files
 from evalkit.models.interfaces import Runtime
 from evalkit.models.settings import model_settings
@@ -272,11 +272,26 @@ def test_what_the_tokenizer_makes_of_probes_is_part_of_it(
     for number, versions in enumerate(({"transformers": "4"}, {"transformers": "5"}, {"transformers": "6"})):
         monkeypatch.setattr(identity, "package_versions", lambda packages, versions=versions: versions)
         if number == 1:
-            monkeypatch.setattr(identity, "_ids", lambda tokenizer, *texts: {"input_ids": [len(texts)]})
+            monkeypatch.setattr(tokenizers, "probe_ids", lambda tokenizer: [[1]])
         found.append(naming(tiny_bert_reranker, tmp_path))
     assert found[0].revision != found[1].revision
     assert found[0].way != found[1].way
     assert found[1] == found[2]  # other versions that read alike are no other model
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_folder_has_one_revision_whatever_is_said_of_its_letters(
+    first: bool, tiny_reranker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its revision would depend on which recipe was run before, since what the tokenizer gives is kept."""
+    monkeypatch.setattr(identity, "_PROBED", {})
+    usual = naming(tiny_reranker, tmp_path / "usual").revision
+    identity._PROBED.clear()
+    said = {"path": str(tiny_reranker)}
+    for small in (first, not first):
+        settings = model_settings({**said, "lower_case": small})
+        found = find_model(settings, offline=True, cache_dir=tmp_path / "kept").identity
+        assert found.revision == usual
 
 
 def test_probes_are_kept_by_content_and_versions(

@@ -147,7 +147,7 @@ class FolderFiles:
 
 def read_folder(folder: Path) -> FolderFiles:
     """Read what a model's folder says. Raises EvalkitError, naming file and field, where a file is damaged."""
-    modules = _read_modules(folder)
+    modules = read_modules(folder)
     network = network_folder(folder)
     # an empty file is passed over, as sentence-transformers does
     encoder_name = next((name for name in ENCODER_SETTINGS if read_object(network / name)), "")
@@ -172,7 +172,7 @@ def read_folder(folder: Path) -> FolderFiles:
 
 def network_folder(folder: Path) -> Path:
     """Return the folder of a model's network: that of the first module, in old layouts a folder of its own, else the model's."""
-    modules = _read_modules(folder)
+    modules = read_modules(folder)
     apart = modules and modules[0].name == "Transformer" and modules[0].path not in ("", ".")
     return _module_folder(folder, modules[0]) if modules and apart else folder
 
@@ -204,7 +204,8 @@ def _read_json(path: Path) -> Any:
         ) from None
 
 
-def _read_modules(folder: Path) -> tuple[FolderModule, ...] | None:
+def read_modules(folder: Path) -> tuple[FolderModule, ...] | None:
+    """Return the entries of `modules.json`; None where there is none. Raises EvalkitError where it is damaged."""
     path = folder / MODULES
     content = _read_json(path)
     if content is None:

@@ -93,16 +93,13 @@ def resolve(settings: ModelSettings, stated: Mapping[str, StatedBy], folder: Pat
         else:
             origins[name] = "default"
     own = {name: _folder_value(found, name) for name in stated if name in origins and name != "kind"}
+    values = {name: getattr(resolved, name) for name in own}
     return Recipe(
         resolved,
         origins,
-        (*found.findings, *_findings(files, resolved)),
-        frozenset(name for name, value in own.items() if stated[name] == "user" and value == getattr(resolved, name)),
-        {
-            name: getattr(resolved, name)
-            for name, value in own.items()
-            if stated[name] == "file" and value != getattr(resolved, name)
-        },
+        findings=(*found.findings, *_findings(files, resolved)),
+        as_folder=frozenset(name for name in own if stated[name] == "user" and own[name] == values[name]),
+        differing={name: values[name] for name in own if stated[name] == "file" and own[name] != values[name]},
     )
 
 
