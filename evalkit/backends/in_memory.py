@@ -377,9 +377,9 @@ def _read_network(
         import torch
 
         from evalkit.backends.torch import BATCH_TOKENS
+        from evalkit.models.inputs import checked_inputs
         from evalkit.models.local import TokenizedNetwork
         from evalkit.models.networks import positions_of
-        from evalkit.models.tokenization import InputBuilder
 
         def forward(arrays: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
             tensors = {name: torch.from_numpy(array).to(network.device) for name, array in arrays.items()}
@@ -389,7 +389,13 @@ def _read_network(
             return found
 
         # a copy, since a call may leave its truncation and padding in a tokenizer
-        inputs = InputBuilder.create(deepcopy(tokenizer), made, positions_of(network.config))
+        inputs = checked_inputs(
+            deepcopy(tokenizer),
+            made,
+            network.config,
+            longest=positions_of(network.config),
+            rows=len(network.get_input_embeddings().weight),
+        )
         _refuse_padding_that_counts(network, forward, inputs, what)
         return TokenizedNetwork(inputs, forward, BATCH_TOKENS.get(network.device.type, BATCH_TOKENS["cpu"]))
 

@@ -33,30 +33,40 @@ def load_inputs(settings: ModelSettings, folder: Path) -> InputBuilder:
     between the two texts of a pair.
     """
     loaded = read_tokenizer(settings, folder)
-    if "attention_mask" not in loaded.tokenizer.model_input_names:
+    # what is computed, as rotary positions are, ends nowhere
+    bounded = not settings.max_length or _has_position_table(folder)
+    longest = position_limit(settings, folder) if bounded else None
+    config = load_config(settings, folder)
+    inputs = checked_inputs(loaded.tokenizer, settings, config, longest=longest, rows=_rows(folder, config))
+    return replace(inputs, findings=loaded.findings + inputs.findings)
+
+
+def checked_inputs(
+    tokenizer: Any, settings: ModelSettings, config: Any, *, longest: int | None, rows: int | None
+) -> InputBuilder:
+    """Return what builds a network's inputs with a tokenizer, once the two fit each other; `config` is the network's.
+
+    `longest` is the most positions that it has, `rows` how many tokens it has vectors for; None where that has no end. Raises
+    EvalkitError as `load_inputs`.
+    """
+    if "attention_mask" not in tokenizer.model_input_names:
         raise EvalkitError(
             f"{settings.name}: its tokenizer_config.json leaves attention_mask out of model_input_names, so that padding would be "
             "read as text; name it there"
         )
-    longest = position_limit(settings, folder)
-    if settings.max_length and not _has_position_table(
-        folder
-    ):  # what is computed, as rotary positions are, ends nowhere
-        longest = None
-    inputs = InputBuilder.create(loaded.tokenizer, settings, longest)
-    config = load_config(settings, folder)
+    inputs = InputBuilder.create(tokenizer, settings, longest)
     _refuse_last_position(settings, config)
-    refuse_unknown_tokens(settings, folder, config, loaded.tokenizer)
+    _refuse_unknown_tokens(settings, rows, tokenizer)
     inputs = replace(inputs, with_types=inputs.with_types and _takes_segments(config))
     _refuse_unknown_segments(settings, config, inputs)
     _refuse_joined_texts(settings, inputs)
     findings = (
         *_missing_end(settings, inputs),
         *_equal_segments(config, inputs),
-        *_other_padding(settings, config, loaded.tokenizer),
+        *_other_padding(settings, config, tokenizer),
     )
     report_once(settings.name, findings)
-    return replace(inputs, findings=loaded.findings + findings)
+    return replace(inputs, findings=findings)
 
 
 def refuse_unknown_tokens(settings: ModelSettings, folder: Path, config: Any, tokenizer: Any) -> None:
@@ -64,7 +74,14 @@ def refuse_unknown_tokens(settings: ModelSettings, folder: Path, config: Any, to
 
     The weights count where they say another number of rows than `config`, a configuration of transformers.
     """
-    rows = embedding_rows(folder) or getattr(config.get_text_config(), "vocab_size", None)
+    _refuse_unknown_tokens(settings, _rows(folder, config), tokenizer)
+
+
+def _rows(folder: Path, config: Any) -> int | None:
+    return embedding_rows(folder) or getattr(config.get_text_config(), "vocab_size", None)
+
+
+def _refuse_unknown_tokens(settings: ModelSettings, rows: int | None, tokenizer: Any) -> None:
     if rows is None or (most := largest_id(tokenizer)) < rows:
         return
     token = tokenizer.convert_ids_to_tokens(most)

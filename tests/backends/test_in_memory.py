@@ -274,7 +274,9 @@ def test_decoder_and_tokenizer_need_one_padding_token(padding: int | None, tiny_
             pad_token_id=padding,
         )
     )
-    model = evalkit.wrap(network, tokenizer=tokenizer, max_length=64)
+    with pytest.raises(EvalkitError, match="puts nothing between the two texts of a pair"):
+        scores_of(evalkit.wrap(network, tokenizer=tokenizer, max_length=64))
+    model = evalkit.wrap(network, tokenizer=tokenizer, max_length=64, document_prompt=" | ")
     with pytest.raises(EvalkitError, match=rf"in a batch than alone \(network.config.pad_token_id is {padding}"):
         scores_of(model)
     network.config.pad_token_id = tokenizer.pad_token_id
@@ -282,7 +284,8 @@ def test_decoder_and_tokenizer_need_one_padding_token(padding: int | None, tiny_
     alone = []
     with torch.no_grad():
         for pair in zip(queries, documents, strict=True):
-            inputs = tokenizer(*pair, truncation=True, max_length=64, return_tensors="pt")
+            query, document = pair
+            inputs = tokenizer(query, f" | {document}", truncation=True, max_length=64, return_tensors="pt")
             alone.append(network(**inputs).logits.item())
     np.testing.assert_allclose(scores_of(model), alone, atol=1e-4)
 
