@@ -102,7 +102,8 @@ def test_a_cross_encoder(
     assert done.code == 0, done.stderr
     ours = ("scoring: ", "waiting for the Ray cluster: ")  # the latter where the machine is slow
     told = [line for line in done.stderr.splitlines() if not line.startswith(ours)]
-    assert told == ["made: 120 queries, 2,400 pairs"]  # nothing of Ray's
+    assert told[0].startswith("tiny-bert-reranker: cross-encoder (model=local-cross-encoder), ")
+    assert told[1:] == ["made: 120 queries, 2,400 pairs"]  # nothing of Ray's
     assert contents(tmp_path / "results") == local_results
     assert rows_in(tmp_path / "cache" / FILE_NAME) == 2400
     again = run_here(*chosen)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from folder_shapes.comparison import BACKENDS, EQUAL, named, outcome, pairs, reference_of
+from folder_shapes.comparison import BACKENDS, EQUAL, TOLERANCE, named, outcome, pairs, reference_of
 from folder_shapes.page import PAGE, SECTIONS, as_in_the_page, cells_of, render, rows_of
 from folder_shapes.shapes import SHAPES, Shape
 
@@ -45,7 +45,7 @@ def test_the_reference_tells_texts_and_shapes_apart(shape: Shape) -> None:
     largest = np.abs(scores).max()
     assert scores.shape == (len(pairs()),)
     assert np.isfinite(scores).all()
-    assert scores.std() > 0.01 * largest
+    assert scores.std() > 100 * TOLERANCE * largest
     if shape.unlike:
         assert np.abs(scores - reference_of(named(shape.unlike))).max() > 0.001 * largest
 

@@ -30,6 +30,7 @@ from made_tasks import make_task
 from model_folders import copied, edit_json, pickle_weights
 from scoring.fakes import Network
 from tasks.hub_server import FakeHub, Repository
+from transformers import AutoModelForSequenceClassification
 
 from evalkit import backends
 from evalkit.backends import prepare_model
@@ -53,9 +54,12 @@ MTEB_MODELS = ("ByteDance/ListConRanker", "Querit/Querit", "jinaai/jina-reranker
 
 @pytest.fixture(autouse=True)
 def clean_imports() -> Iterator[None]:
-    """What a test imports is no other's."""
-    before, paths = set(sys.modules), list(sys.path)
+    """What a test imports or registers is no other's."""
+    registered = AutoModelForSequenceClassification._model_mapping._extra_content
+    before, paths, classes = set(sys.modules), list(sys.path), dict(registered)
     yield
+    registered.clear()
+    registered.update(classes)
     for name in set(sys.modules) - before:
         if name.startswith(("transformers_modules", "planted")):
             del sys.modules[name]
