@@ -1,4 +1,4 @@
-"""How large the published tasks are, as mteb says: a file beside this module."""
+"""mteb's reranking tasks, and how large those are that evalkit's own files describe: a file beside this module."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ _FILE = Path(__file__).with_suffix(".json")
 
 @cache
 def published_statistics() -> Mapping[str, Mapping[str, int]]:
-    """Return by a task's mteb name how many queries, pairs and so on it has: fields of TaskStatistics."""
+    """Return by a task's mteb name how many queries, pairs and so on it has: fields of TaskStatistics. Empty: not known here."""
     statistics: dict[str, dict[str, int]] = json.loads(_FILE.read_text(encoding="utf-8"))
     return statistics

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 Role = Literal["query", "document"]
 Layout = Literal["cmteb", "mteb"]
 Incomparable = Literal["", "limit", "other data"]
+OTHER_DATA = "(other data)"
+"""What is put behind a benchmark's name where data under it are not known to be the benchmark's."""
 QrelsDict = Mapping[str, Mapping[str, int]]
 RunDict = Mapping[str, Mapping[str, float]]
 

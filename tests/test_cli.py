@@ -282,7 +282,7 @@ def test_a_named_task_from_another_place_does_not_replace_the_real_one(tmp_path:
     data.write_text('{"query": "问", "positive": ["答"], "negative": ["错", "不对"]}\n', encoding="utf-8")
     outcome = run_here("task=T2Reranking", f"task.path={data}", "model=random", f"results_dir={tmp_path / 'results'}")
     assert outcome.code == 0, outcome.stderr
-    (written,) = [name for name in files_below(tmp_path / "results") if name.endswith("T2Reranking.json")]
+    (written,) = [name for name in files_below(tmp_path / "results") if name.endswith("T2Reranking_(other_data).json")]
     assert "experiments" in written
 
 

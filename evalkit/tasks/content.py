@@ -70,16 +70,16 @@ def _prefixed(text: str) -> bytes:
     return b"%d:%b" % (len(encoded), encoded)
 
 
-def compare_with_published(task: Task) -> tuple[str, ...]:
-    """Return how a whole task differs from the dataset statistics that mteb publishes for it, a phrase per figure.
+def compare_with_published(mteb_name: str, requests: Iterable[Request]) -> tuple[str, ...]:
+    """Return how whole data differ from the dataset statistics that mteb publishes for a task, a phrase per figure.
 
     Compared are the queries that have positives and negatives, since mteb's copies hold no others. Empty where nothing
     differs, and where nothing is published for the task.
     """
-    published = published_statistics().get(task.mteb_name)
-    if published is None:
+    published = published_statistics().get(mteb_name)
+    if not published:
         return ()
-    loaded = task_statistics(request for request in task.requests if has_both(request))
+    loaded = task_statistics(request for request in requests if has_both(request))
     return tuple(
         f"{name.replace('_', ' ')} {getattr(loaded, name):,} instead of {value:,}"
         for name, value in published.items()

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from evalkit.errors import EvalkitError
-from evalkit.records import Finding, Request, Task
+from evalkit.published_statistics import published_statistics
+from evalkit.records import OTHER_DATA, Finding, Request, Task
 from evalkit.tasks.content import compare_with_published, fingerprint, has_both, task_statistics
 from evalkit.tasks.findings import FindingLog, log_findings
 from evalkit.tasks.first_stage import FirstStageRun, read_first_stage
 from evalkit.tasks.layouts import requests_of
-from evalkit.tasks.settings import TaskSettings
+from evalkit.tasks.settings import TaskSettings, read_settings, task_names
 from evalkit.tasks.sources import complete_task, read_source
 
 UNNAMED = ("", "local")  # such a task is named after its folder or file
@@ -22,9 +24,9 @@ UNNAMED = ("", "local")  # such a task is named after its folder or file
 def read_task(settings: TaskSettings, *, limit: int | None = None, offline: bool = False) -> Task:
     """Load and check one task.
 
-    `limit` keeps the first so many queries that have both positives and negatives; statistics and fingerprint are those
-    of what is kept. Findings go to the logger `evalkit`, a line per kind. A dataset whose figures differ from the
-    published ones is reported, not refused.
+    `limit` keeps the first so many queries that can be scored; statistics and fingerprint are those
+    of what is kept. Findings go to the logger `evalkit`, a line per kind. A benchmark's data whose sizes differ from the
+    published ones are reported, not refused; data under a benchmark's name that are not known to be its own get another name.
 
     Raises EvalkitError where the dataset cannot be had, breaks its layout, or has no query that can be scored.
     """
@@ -38,11 +40,23 @@ def read_task(settings: TaskSettings, *, limit: int | None = None, offline: bool
     raw, source, revision = read_source(settings, offline=offline)
     log = FindingLog()
     requests = requests_of(raw, log, first_stage)
-    requests = _scorable(requests, limit, source, first_stage)
     name = settings.name if settings.mteb_name or settings.name not in UNNAMED else _name_of(settings.path)
+    mteb_name = settings.mteb_name or name
+    whole = requests if first_stage is None else requests_of(raw, FindingLog(), None)
+    differences, is_other = _compared(settings, name, mteb_name, whole)
+    findings = log.findings()
+    if is_other:
+        why = f"these data are not known to be {name}'s ({', '.join(differences)}): their figures are those of"
+        name, mteb_name = f"{name} {OTHER_DATA}", f"{mteb_name} {OTHER_DATA}"
+        findings += (Finding("warning", f"{why} {name!r}, and compared with none of the benchmark's", source),)
+    elif differences:
+        findings += (Finding("warning", f"differs from the published dataset: {', '.join(differences)}", source),)
+    if first_stage is not None:
+        differences += (f"the candidates of {first_stage.file.path.stem}",)
+    requests = _scorable(requests, limit, source, first_stage)
     task = Task(
         name=name,
-        mteb_name=settings.mteb_name or name,
+        mteb_name=mteb_name,
         split=raw.split,
         languages=settings.languages,
         layout=raw.layout,
@@ -51,15 +65,13 @@ def read_task(settings: TaskSettings, *, limit: int | None = None, offline: bool
         requests=requests,
         fingerprint=fingerprint(requests),
         statistics=task_statistics(requests),
-        findings=log.findings(),
+        findings=findings,
         limit=limit,
         subset=settings.subset or "default",
         first_stage=None if first_stage is None else first_stage.describe(),
-        differences=() if first_stage is None else (f"the candidates of {first_stage.file.path.stem}",),
+        differences=differences,
         settings=said,
     )
-    if limit is None and settings.mteb_name and first_stage is None:
-        task = _compared(task)
     log_findings(task.name, task.findings)
     return task
 
@@ -75,9 +87,48 @@ def with_deviations(task: Task, deviations: Mapping[str, Any]) -> Task:
     return replace(task, deviations=deviations)
 
 
+def _compared(
+    settings: TaskSettings, name: str, mteb_name: str, requests: Sequence[Request]
+) -> tuple[tuple[str, ...], bool]:
+    """Say how a whole task differs from the benchmark of its name, and whether it must not be called so.
+
+    A benchmark's data are those of the place that evalkit's own file or mteb names, and those whose sizes are the published ones.
+    """
+    known = benchmarks()
+    benchmark = known.get(mteb_name.casefold()) or known.get(name.casefold())
+    if benchmark is None and settings.registry is None:
+        return (), False
+    differences = () if benchmark is None else compare_with_published(benchmark.mteb_name, requests)
+    if settings.path is None and (benchmark is None or settings.registry or _place(settings) == _place(benchmark)):
+        return differences, False
+    if benchmark is None or differences or not published_statistics().get(benchmark.mteb_name):
+        return differences or ("the sizes of its data are not known",), True
+    return (), False
+
+
+def _place(settings: TaskSettings) -> tuple[object, ...]:
+    location = settings.cmteb if settings.source == "cmteb" else settings.mteb
+    return settings.path, settings.bundled, settings.source, location, settings.split, settings.subset
+
+
+@cache
+def benchmarks() -> Mapping[str, TaskSettings]:
+    """Return the settings of each public benchmark by its names in small letters: evalkit's own, else the name that mteb knows."""
+    own = [read_settings(name) for name in task_names()]
+    public = {one.mteb_name: one for one in own if one.cmteb or one.mteb}
+    known = {
+        name: public.get(name, TaskSettings(name=name, mteb_name=name)) for name in (*published_statistics(), *public)
+    }
+    return {name.casefold(): one for one in known.values() for name in (one.name, one.mteb_name)}
+
+
 def _scorable(
     requests: tuple[Request, ...], limit: int | None, source: str, first_stage: FirstStageRun | None
 ) -> tuple[Request, ...]:
+    """Return the queries, the first `limit` of those that can be scored where there is one.
+
+    A query whose relevant documents a first stage missed counts among these: leaving it out would flatter every figure.
+    """
     scorable = [request for request in requests if has_both(request)]
     if not scorable and first_stage is not None:
         raise EvalkitError(
@@ -89,7 +140,9 @@ def _scorable(
             f"{source}: none of its {len(requests)} queries has both a positive and a negative candidate, "
             "so nothing can be scored; add the documents that are missing (in mteb 2's layout through top_ranked)"
         )
-    return requests if limit is None else tuple(scorable[:limit])
+    if limit is None:
+        return requests
+    return tuple([one for one in requests if has_both(one) or any(one.unretrieved_gains)][:limit])
 
 
 def _name_of(path: str | None) -> str:
@@ -97,12 +150,3 @@ def _name_of(path: str | None) -> str:
         return ""
     place = Path(path).expanduser().resolve()
     return place.stem if place.is_file() else place.name
-
-
-def _compared(task: Task) -> Task:
-    """Return the task, with what differs from the published dataset of its name."""
-    differences = compare_with_published(task)
-    if not differences:
-        return task
-    finding = Finding("warning", f"differs from the published dataset: {', '.join(differences)}", task.source)
-    return replace(task, differences=differences, findings=(*task.findings, finding))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import hashlib
 import logging
-from dataclasses import replace
+from dataclasses import asdict
 
 import pytest
 from task_files import LIST_ROWS, ROWS, load, local_settings, mteb_parts, write_jsonl, write_parquet, write_parts
 
-from evalkit.records import Candidate, Query, Request, Task, TaskStatistics
-from evalkit.tasks.content import compare_with_published, fingerprint, script_of, task_statistics
+from evalkit.published_statistics import published_statistics
+from evalkit.records import OTHER_DATA, Candidate, Query, Request, Task, TaskStatistics
+from evalkit.tasks.content import compare_with_published, fingerprint, has_both, script_of, task_statistics
 from evalkit.tasks.loading import read_task
 from evalkit.tasks.settings import read_settings
 
@@ -96,32 +97,59 @@ def _published_size(name: str, positives: int = 1931) -> Task:
 
 def test_published_figures():
     task = _published_size("CMedQAv1-reranking")
-    assert compare_with_published(task) == (
+    assert compare_with_published(task.mteb_name, task.requests) == (
         "unique queries 2 instead of 999",
         "unique documents 2 instead of 62,326",
     )
     dropped = Request(Query("more", ("no candidates",)), ())
-    assert compare_with_published(replace(task, requests=(*task.requests, dropped))) == compare_with_published(task)
-    fewer = compare_with_published(_published_size("CMedQAv1-reranking", positives=1930))
+    assert compare_with_published(task.mteb_name, (*task.requests, dropped)) == compare_with_published(
+        task.mteb_name, task.requests
+    )
+    fewer = compare_with_published("CMedQAv1-reranking", _published_size("CMedQAv1-reranking", positives=1930).requests)
     assert fewer[0] == "positives 1,930 instead of 1,931"
-    assert compare_with_published(replace(task, mteb_name="unheard-of")) == ()
+    assert compare_with_published("unheard-of", task.requests) == ()
 
 
-def test_differences_are_told_once_and_kept(tmp_path, caplog):
-    path = str(write_jsonl(tmp_path / "rows.jsonl", ROWS))
-    settings = read_settings("T2Reranking").model_copy(update={"path": path})
+@pytest.mark.parametrize("limit", [None, 1])
+@pytest.mark.parametrize(
+    "place", ["path", "file-name", "task-name", "other-case", "repository", "mteb-name", "mteb-alone"]
+)
+def test_other_data_do_not_get_a_benchmark_s_name(tmp_path, caplog, place, limit):
+    """However the name comes about: the rows are not those of T2Reranking, nor of a benchmark that only mteb has."""
+    rows = write_jsonl(tmp_path / ("T2Reranking.jsonl" if place == "file-name" else "rows.jsonl"), ROWS)
+    own = read_settings("T2Reranking")
+    settings = {
+        "path": own.model_copy(update={"path": str(rows)}),
+        "file-name": local_settings(rows),
+        "task-name": local_settings(rows).model_copy(update={"name": "T2Reranking"}),
+        "other-case": local_settings(rows).model_copy(update={"name": "t2reranking"}),
+        "repository": own.model_copy(update={"name": "mine", "path": str(rows)}),
+        "mteb-name": local_settings(rows).model_copy(update={"name": "mine", "mteb_name": "T2Reranking"}),
+        "mteb-alone": local_settings(rows).model_copy(update={"name": "AskUbuntuDupQuestions"}),
+    }[place]
     with caplog.at_level(logging.WARNING, "evalkit"):
-        task = read_task(settings)
-    assert task.name == "T2Reranking"
-    (record,) = [record for record in caplog.records if "published" in record.message]
-    for figure in ("queries 3 instead of 5,908", "pairs 10 instead of 97,422", "positives 4 instead of 44,444"):
-        assert figure in record.message
-    assert any("published" in finding.message for finding in task.findings)
-    caplog.clear()
-    limited = read_task(settings, limit=1)
-    assert not any("published" in finding.message for finding in limited.findings)
-    named = write_jsonl(tmp_path / "T2Reranking.jsonl", ROWS)
-    assert not any("published" in finding.message for finding in read_task(local_settings(named)).findings)
+        task = read_task(settings, limit=limit)
+    assert task.name.endswith(f" {OTHER_DATA}")
+    assert task.mteb_name.endswith(f" {OTHER_DATA}")
+    assert task.differences
+    (record,) = [record for record in caplog.records if "are not known to be" in record.message]
+    if place != "mteb-alone":
+        for figure in ("queries 3 instead of 5,908", "pairs 10 instead of 97,422", "positives 4 instead of 44,444"):
+            assert figure in record.message
+    assert any("are not known to be" in finding.message for finding in task.findings)
+
+
+def test_data_of_the_published_sizes_are_the_benchmark_s(tmp_path, monkeypatch):
+    rows = write_jsonl(tmp_path / "rows.jsonl", ROWS)
+    settings = read_settings("T2Reranking").model_copy(update={"path": str(rows)})
+    sizes = asdict(task_statistics(one for one in read_task(local_settings(rows)).requests if has_both(one)))
+    figures = {name: sizes[name] for name in published_statistics()["T2Reranking"]}
+    monkeypatch.setitem(published_statistics(), "T2Reranking", figures)
+    for limit in (None, 1):
+        task = read_task(settings, limit=limit)
+        assert (task.name, task.mteb_name, task.differences) == ("T2Reranking", "T2Reranking", ())
+    monkeypatch.setitem(published_statistics(), "T2Reranking", {**figures, "query_characters": 0})
+    assert read_task(settings).name == f"T2Reranking {OTHER_DATA}"
 
 
 def test_a_hundred_thousand_pairs_share_their_texts(tmp_path):
