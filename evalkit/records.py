@@ -77,6 +77,16 @@ class Finding:
     column: str = ""
 
 
+def finding_text(finding: Finding) -> str:
+    """Return a finding in one line: file, row, column, message."""
+    place = [
+        finding.file,
+        f"row {finding.row}" if finding.row is not None else "",
+        f"column {finding.column}" if finding.column else "",
+    ]
+    return ": ".join(filter(None, (", ".join(filter(None, place)), finding.message)))
+
+
 @dataclass(frozen=True, slots=True)
 class TaskStatistics:
     """Sizes of a task as loaded, before any protocol drops a query. Characters are Unicode code points."""

@@ -36,13 +36,12 @@ from evalkit.evaluation.settings import backend_settings, find_deviations, recor
 from evalkit.metrics import (
     CandidateLists,
     Measure,
-    find_protocol,
     lists_of_task,
     query_table,
     read_measures,
     score_lists,
 )
-from evalkit.metrics.measures import CARD_PROTOCOL, all_measures
+from evalkit.metrics.measures import AUTO_PROTOCOL, all_measures, choose_protocol
 from evalkit.models.choosing import choose_model
 from evalkit.models.findings import report_once
 from evalkit.models.folders.resolving import Recipe, StatedBy
@@ -286,7 +285,7 @@ def evaluate(
     model: Model | str,
     task: Task | str,
     *,
-    protocol: str = CARD_PROTOCOL,
+    protocol: str = AUTO_PROTOCOL,
     measures: str | Sequence[str] = (),
     seed: int = 42,
     texts: bool = False,
@@ -294,6 +293,9 @@ def evaluate(
     config: Mapping[str, Any] | None = None,
 ) -> Result:
     """Score a task with a model and judge the scores by every protocol; `protocol` says which one leads.
+
+    `auto` leads with cmteb-v1, or, where candidates are a first stage's or relevant documents are missing among them, with
+    mteb-v2, which counts those as missed.
 
     A name stands for `load_model(name)` or `load_task(name)`; an object in memory needs `wrap`.
 
@@ -304,13 +306,15 @@ def evaluate(
     record something else, and decides nothing. Its folder is named after what deviates, which the model and the task say.
     Raises EvalkitError where the model can't be loaded, its output is not finite, or the protocol can score none of the queries.
     """
-    leading = find_protocol(protocol)
+    choose_protocol(protocol, misses=False)  # a wrong name is refused before data and weights are read
     asked = read_measures(measures)
     reported = all_measures(asked)
     if cache not in get_args(Cache):
         raise EvalkitError(f"cache={cache!r} is none of {', '.join(get_args(Cache))}")
     task = _loaded_task(task)
     model = _loaded_model(model)
+    misses = any(request.unretrieved_gains for request in task.requests)
+    leading = choose_protocol(protocol, misses or task.first_stage is not None)
     runnable = model.runnable_on(task)
     with _score_memory(model, runnable, cache) as kept:
         run = score_task(runnable, model.settings, task, kept)
@@ -318,7 +322,8 @@ def evaluate(
     comparable = model.runtime.dtype != FULL_PRECISION and model.find_object is None
     precision = _check_precision(model, task, run, cache) if comparable else None
     lists = lists_of_task(task, run.scores)
-    _warn_of_grades(task, asked)
+    ungraded = _measures_without_grades(task, asked)
+    report_once(task.name, ungraded)
     judged = score_lists(lists, reported)
     stage = _judge_first_stage(task, reported)
     intervals = bootstrap_intervals(np.column_stack(list(judged.values.values())), seed=seed)
@@ -335,6 +340,7 @@ def evaluate(
         scores=dict(judged.means),
         intervals={name: (float(low), float(high)) for name, (low, high) in zip(judged.values, intervals, strict=True)},
         ties=dict(judged.ties),
+        ceilings=dict(score_lists(_perfect(lists), reported).means) if misses else {},
         tables=TablesInMemory(queries, candidates),
         usage=usage,
         timing=timing,
@@ -343,7 +349,7 @@ def evaluate(
         deviations=deviations_of(model, task, seed),
         provenance=plain_json({**machine.collect(), **_object_provenance(model, runnable)}),
         recipe={} if model.recipe is None else recipe_fields(model.recipe),
-        findings=findings_of(model.recipe, runnable, model.backend, model.runtime),
+        findings=(*ungraded, *findings_of(model.recipe, runnable, model.backend, model.runtime)),
         precision=precision,
         first_stage=None if stage is None else _stage_scores(judged, stage, seed),
     )
@@ -376,16 +382,21 @@ def _object_provenance(model: Model, runnable: RunnableModel) -> dict[str, Any]:
     return {"object_in_memory": {"class": runnable.description["class"], "identity": identity}}
 
 
-def _warn_of_grades(task: Task, asked: Sequence[Measure]) -> None:
-    """Warn of measures that count documents from a grade on which the task has none."""
+def _measures_without_grades(task: Task, asked: Sequence[Measure]) -> tuple[str, ...]:
+    """Say which measures count documents from a grade on which the task has none."""
     gains = (candidate.gain for request in task.requests for candidate in request.candidates)
     missed = (gain for request in task.requests for gain in request.unretrieved_gains)
     highest = max((*gains, *missed), default=0)
-    for measure in asked:
-        if measure.rel > highest:
-            logger.warning(
-                "%s: no document has a grade of %d or more, so %s is 0", task.name, measure.rel, measure.name
-            )
+    return tuple(
+        f"no document has a grade of {measure.rel} or more, so {measure.name} is 0"
+        for measure in asked
+        if measure.rel > highest
+    )
+
+
+def _perfect(lists: CandidateLists) -> CandidateLists:
+    """Order every query's candidates by their gains: no reranker can do better."""
+    return replace(lists, scores=lists.gains.astype(np.float64))
 
 
 def _judge_first_stage(task: Task, measures: Sequence[Measure]) -> QueryScores | None:

@@ -19,8 +19,8 @@ from evalkit.evaluation.certifying import CertificateGuard
 from evalkit.evaluation.evaluate import Cache, Model, build_model, deviations_of, evaluate
 from evalkit.evaluation.goldens import check_golden_scores, refuse_other_weights
 from evalkit.evaluation.model_recipes import recipe_line
-from evalkit.metrics import Measure, find_protocol
-from evalkit.metrics.measures import asked_measures
+from evalkit.metrics import Measure
+from evalkit.metrics.measures import asked_measures, choose_protocol
 from evalkit.models.folders.resolving import RECIPE, StatedBy
 from evalkit.models.interfaces import Runtime
 from evalkit.models.settings import ModelSettings
@@ -79,7 +79,7 @@ def run(settings: RunSettings) -> Iterator[Result]:
     Raises EvalkitError for whatever is wrong: settings first, then data, then weights; MismatchError where the weights or the
     tokenizer are not those of the model's certificate, or with `reproduce` miss its golden scores.
     """
-    find_protocol(settings.protocol)
+    choose_protocol(settings.protocol, misses=False)
     _refuse_unwritable(settings.results_dir)
     model = model_of(settings, held_to_certificate=True)
     tasks = tasks_of(settings)

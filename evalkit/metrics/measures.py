@@ -28,7 +28,10 @@ from evalkit.metrics.ranking import (
 Order = Callable[[CandidateLists, Judgements], Ranking]
 
 CARD_PROTOCOL = "cmteb-v1"
-"""The protocol of model cards up to 2024, which leads unless another is asked for."""
+"""The protocol of model cards up to 2024, which leads unless another is asked for or relevant documents are no candidates."""
+
+AUTO_PROTOCOL = "auto"
+"""What asks for the protocol that fits the data: see `choose_protocol`."""
 
 CUTOFFS = (1, 3, 5, 10, 20, 100, 1000)
 """Where mteb cuts its measures."""
@@ -124,6 +127,11 @@ class Protocol:
         """The name of the measure that the protocol ranks by."""
         return self.leading_names[0]
 
+    @property
+    def counts_missed(self) -> bool:
+        """Whether relevant documents that are no candidates count as missed."""
+        return self.leading[0].rules.counts_unretrieved
+
     def measure(self, name: str) -> Measure:
         """Find one of the protocol's measures by its name. Raises KeyError where it has none of that name."""
         return {measure.name: measure for measure in self.measures}[name]
@@ -191,6 +199,18 @@ PROTOCOLS = {
 _NOTATION = re.compile(r"(?P<metric>[A-Za-z]+)(?:\((?P<parameters>[^()]*)\))?(?:@(?P<cutoff>[0-9]{1,30}))?")
 _MTEB_NAME = re.compile(r"(?P<metric>[a-z_]+?)_at_(?P<cutoff>[1-9][0-9]{0,3})")
 _HIGHEST = 10**6
+
+
+def choose_protocol(name: str, misses: bool) -> Protocol:
+    """Look up the protocol that leads a result. Raises `EvalkitError`, with the nearest right name, where there is none.
+
+    `auto` is cmteb-v1, or mteb-v2 where relevant documents may be missing among the candidates (`misses`): it counts them.
+    """
+    if name == AUTO_PROTOCOL:
+        return PROTOCOLS["mteb-v2" if misses else CARD_PROTOCOL]
+    if name in PROTOCOLS:
+        return PROTOCOLS[name]
+    raise unknown_name("protocol", name, (AUTO_PROTOCOL, *PROTOCOLS))
 
 
 def find_protocol(name: str) -> Protocol:

@@ -11,7 +11,7 @@ from evalkit.compare.slices import missing_slices
 from evalkit.compare.systems import System, system_labels
 from evalkit.metrics.measures import asked_measures
 from evalkit.report.leaderboard import Board, SliceBoard, average_boards, slice_board, task_board
-from evalkit.results.result import Result
+from evalkit.results.result import Result, remark_lines
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,18 @@ class Report:
         """All that the leaderboards are made of."""
         return (*self.tasks, *(shared for tasks in self.asked for shared in tasks))
 
+    def results_of(self, board: Board, system: System) -> list[Result]:
+        """List the results that a system's place on a leaderboard rests on."""
+        groups = [shared.of for shared in self.behind if shared.of.fingerprint in board.fingerprints]
+        found = [
+            result
+            for group in groups
+            if group.task in board.tasks and group.protocol == board.protocol
+            for one, result in zip(group.systems, group.results, strict=True)
+            if one == system
+        ]
+        return list({id(result): result for result in found}.values())
+
     @cached_property
     def slices(self) -> tuple[SliceBoard, ...]:
         """The means over parts of the queries."""
@@ -94,5 +106,9 @@ class Report:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Which slices can't be made, and why."""
+        """What a reader of the figures should know beside them, and which slices can't be made, and why."""
+        return (*remark_lines(self.results), *self._missing_slices)
+
+    @property
+    def _missing_slices(self) -> tuple[str, ...]:
         return tuple(note for shared in self.tasks for note in missing_slices(shared, self.choices.slices))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from evalkit.errors import EvalkitError, unknown_name
 from evalkit.output.files import write_bytes, write_text
+from evalkit.output.text import printable
 
 if TYPE_CHECKING:
     from evalkit.report.content import Report
@@ -79,9 +80,15 @@ _LATEX_BEGINNING = "% evalkit report"
 def _latex(report: Report) -> str:
     from evalkit.output.latex import sheet_as_latex
     from evalkit.report.tables import paper_sheets
+    from evalkit.results.result import remark_lines
+
+    remarks = [f"% {' '.join(printable(line, instead=' ').split())}" for line in remark_lines(report.results)]
 
     return "\n".join(
-        [f"{_LATEX_BEGINNING}; needs \\usepackage{{booktabs}}", *map(sheet_as_latex, paper_sheets(report))]
+        [
+            "\n".join((f"{_LATEX_BEGINNING}; needs \\usepackage{{booktabs}}", *remarks)),
+            *map(sheet_as_latex, paper_sheets(report)),
+        ]
     )
 
 

@@ -19,7 +19,7 @@ from evalkit.report.first_stage import print_first_stages
 from evalkit.report.reproduction import ReproducedFigure, claimed_model, verdict_cells
 from evalkit.results import published
 from evalkit.results.published import PublishedFigure
-from evalkit.results.result import Result
+from evalkit.results.result import Result, remark_lines
 from evalkit.results.writing import result_json
 
 _WITHIN_NOISE = "~"
@@ -29,15 +29,16 @@ _SHOWN_DISAGREEMENTS = 3
 def summary_sheet(results: Sequence[Result]) -> Sheet:
     """One row per result, in percent, and an average per model that ran two tasks or more.
 
-    A tie range stands where the order of tied documents can move a printed digit, and a published MAP, with its origin,
-    where there is one. Measures that were asked for have columns of their own. Columns that would be empty throughout are left
-    out.
+    A tie range stands where the order of tied documents can move a printed digit, a ceiling (the main score of a perfect order
+    of the candidates) where relevant documents are missing among them, and a published MAP, with its origin, where there is
+    one. Measures that were asked for have columns of their own. Columns that would be empty throughout are left out.
     """
     groups = _by_model(results)
     protocols = sorted({result.protocol for result in results})
     one_protocol = len(protocols) == 1
     asked = _asked(results)
-    numbers = (*_titles(protocols), *(measure.title for measure in asked), "95 % interval", "ties", "published")
+    titles = (*_titles(protocols), *(measure.title for measure in asked))
+    numbers = (*titles, "95 % interval", "ties", "ceiling", "published")
     columns: list[tuple[str, ColumnKind]] = [("model", "name"), ("task", "name"), ("protocol", "text")]
     columns += [*((title, "number") for title in numbers), ("difference", "text")]
     rows: list[SheetRow] = []
@@ -124,6 +125,7 @@ def _result_row(result: Result, asked: Sequence[Measure], *, named: bool) -> She
         *(percent(result.scores[measure.name]) if measure.name in result.scores else "" for measure in asked),
         percent_range(result.intervals[first.name]) if first.name in result.intervals else "",
         _tie_ranges([result], (first, second, *asked)),
+        _ceiling(result),
         _published(figure),
         _difference(result.scores[first.name], figure, result.incomparable),
     )
@@ -145,6 +147,7 @@ def _average_row(group: Sequence[Result], asked: Sequence[Measure], *, named: bo
         ),
         "",
         _tie_ranges(group, (first, second, *asked)),
+        "",
         _published(figure),
         _difference(_mean(group, first), figure, next(filter(None, (result.incomparable for result in group)), "")),
     )
@@ -185,6 +188,11 @@ def _tie_ranges(group: Sequence[Result], measures: Sequence[Measure]) -> str:
     return "\n".join(lines)
 
 
+def _ceiling(result: Result) -> str:
+    counted_there = result.ceilings and PROTOCOLS[result.protocol].counts_missed
+    return percent(result.ceilings[result.main_score]) if counted_there else ""
+
+
 def _published(figure: PublishedFigure | None) -> str:
     return f"{percent(figure.value)} {published.origin(figure)}" if figure else ""
 
@@ -214,11 +222,7 @@ def _result_lines(results: Sequence[Result]) -> list[str]:
         lines.append(f"{result.model.name} on {result.task.name}: {'; '.join(facts)}")
         if result.precision is not None:
             lines.append(_precision_line(result.precision))
-    for name, finding in dict.fromkeys(
-        (result.model.name, finding) for result in results for finding in result.findings
-    ):
-        lines.append(f"{name}: {finding}")
-    return lines
+    return lines + remark_lines(results)
 
 
 def _speed(result: Result) -> list[str]:

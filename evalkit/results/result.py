@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from evalkit.metrics.measures import find_measure
+from evalkit.metrics.measures import PROTOCOLS, find_measure
+from evalkit.output.numbers import counted, percent
 from evalkit.records import (
     Incomparable,
     ModelIdentity,
@@ -20,6 +21,7 @@ from evalkit.records import (
     TaskIdentity,
     TieRange,
     Usage,
+    finding_text,
 )
 from evalkit.results.folders import experiment_of, experiment_slug
 
@@ -100,9 +102,10 @@ class Result:
     row per query, `candidates` one per candidate (columns as in the result files). `config` is the configuration that was run,
     `deviations` the settings in it that differ from the model's and task's own (None: an older file, which does not say);
     `experiment` names them, `limit` is the number of queries asked for, and `incomparable` why no published figure can be
-    compared. `recipe` says how the model was run, each field with who states it, and `findings` what of its files is worth a
-    word (both empty in older files). `path` is the JSON file, None until it is written. Results are equal where all but tables
-    and path are.
+    compared. `recipe` says how the model was run, each field with who states it, and `findings` what a reader of the scores
+    should know of the model and of how it was judged (both empty in older files). Where relevant documents are no candidates,
+    `ceilings` are the scores of a perfect order of the candidates. `path` is the JSON file, None until it is written. Results
+    are equal where all but tables and path are.
     """
 
     model: ModelIdentity
@@ -114,6 +117,7 @@ class Result:
     config: Mapping[str, Any]
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     ties: Mapping[str, TieRange] = field(default_factory=dict)
+    ceilings: Mapping[str, float] = field(default_factory=dict)
     usage: ItemCounts = ItemCounts()
     timing: Timing = Timing()
     backend: Mapping[str, Any] = field(default_factory=dict)
@@ -168,6 +172,32 @@ class Result:
         return len(self.queries) - self.scored_queries
 
     @property
+    def remarks(self) -> tuple[tuple[str, str], ...]:
+        """What a reader of the figures should know beside them, each with what it is about: the task's or the model's name.
+
+        First what was found in the data that changes the figures, then how they were judged, then what is said of the model.
+        """
+        found = [finding_text(finding) for finding in self.task.findings if finding.severity == "warning"]
+        if dropped := self.dropped_queries:
+            among = "candidates that are relevant and candidates that are not"
+            found.append(
+                f"{self.protocol} leaves out {counted(dropped, 'query')} of {len(self.queries):,}: they lack {among}"
+            )
+        if (ceiling := self.ceilings.get(self.main_score)) is not None:
+            missed, reachable = self.missed_documents, PROTOCOLS[self.protocol].counts_missed
+            said = f"{counted(missed, 'relevant document')} of {missed + self.task.statistics.positives:,} are no candidates"
+            if reachable:
+                found.append(f"{said} and count as missed: no order can exceed {self.main_score} {percent(ceiling)}")
+            else:
+                found.append(f"{said}, which {self.protocol} does not count")
+        return (*((self.task.name, text) for text in found), *((self.model.name, text) for text in self.findings))
+
+    @property
+    def missed_documents(self) -> int:
+        """How many relevant documents are not among the candidates."""
+        return sum(map(len, self.queries["unretrieved_ids"])) if "unretrieved_ids" in self.queries else 0
+
+    @property
     def experiment(self) -> str:
         """The name of the settings that deviate, as the result's folder has it; empty where none do."""
         if self.deviations is None:
@@ -184,6 +214,11 @@ class Result:
     def incomparable(self) -> Incomparable:
         """Why the result can't be compared with a published figure; empty where it can."""
         return self.task.incomparable if self.limit is None else "limit"
+
+
+def remark_lines(results: Iterable[Result]) -> list[str]:
+    """Say in a line each what a reader of these results' figures should know beside them; what several share once."""
+    return list(dict.fromkeys(f"{name}: {text}" for result in results for name, text in result.remarks))
 
 
 BLOCK_FIELDS = tuple(one.name for one in fields(Result) if one.name not in ("scores", "tables", "path"))

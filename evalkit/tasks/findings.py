@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from evalkit.errors import EvalkitError
 from evalkit.output.numbers import counted
-from evalkit.records import Finding
+from evalkit.records import Finding, finding_text
 
 logger = logging.getLogger("evalkit")
 
@@ -64,16 +64,6 @@ class FindingLog:
             first = f", first in rows {rows}" if rows else ""
             message = f"{message} ({count} of them{first})"
         return Finding(severity, message, *places[0])  # type: ignore[arg-type]
-
-
-def finding_text(finding: Finding) -> str:
-    """Return a finding in one line: file, row, column, message."""
-    place = [
-        finding.file,
-        f"row {finding.row}" if finding.row is not None else "",
-        f"column {finding.column}" if finding.column else "",
-    ]
-    return ": ".join(filter(None, (", ".join(filter(None, place)), finding.message)))
 
 
 def log_findings(task_name: str, findings: tuple[Finding, ...]) -> None:

@@ -14,7 +14,7 @@ from evalkit.output.numbers import counted
 from evalkit.report.exports.model_index import yaml_text
 from evalkit.report.exports.selection import Dataset, dataset_of, main_figures, results_of_one_model
 from evalkit.results.folders import file_name
-from evalkit.results.result import Result
+from evalkit.results.result import Result, remark_lines
 
 FOLDER = ".eval_results"
 _FORMAT = "eval-results"
@@ -66,4 +66,4 @@ def _notes(result: Result, dataset: Dataset, main: str, others: Sequence[tuple[s
         *(f"{name} {value}" for name, value in dataset.changes.items()),
         f"evalkit {version}" if version else "",
     ]
-    return ", ".join(filter(None, facts))
+    return "; ".join((", ".join(filter(None, facts)), *remark_lines([result])))

@@ -9,7 +9,7 @@ import yaml
 
 from evalkit.configuration.files import parse_yaml
 from evalkit.report.exports.selection import dataset_of, main_figures, results_of_one_model
-from evalkit.results.result import Result
+from evalkit.results.result import Result, remark_lines
 
 KEY = "model-index"
 TASK_TYPE = "Reranking"
@@ -53,7 +53,8 @@ def _entry(result: Result) -> Entry:
     }
     if dataset.revision:
         described["revision"] = dataset.revision
-    if dataset.changes:
-        described["args"] = dict(dataset.changes)
+    remarks = remark_lines([result])
+    if dataset.changes or remarks:
+        described["args"] = {**dataset.changes, **({"remarks": remarks} if remarks else {})}
     metrics = [{"type": metric, "value": value} for metric, value in main_figures(result).items()]
     return {"task": {"type": TASK_TYPE}, "dataset": described, "metrics": metrics}

@@ -12,7 +12,6 @@ from typing import Any
 from evalkit.errors import EvalkitError
 from evalkit.metrics.measures import PROTOCOLS
 from evalkit.output.numbers import listed
-from evalkit.records import TaskIdentity
 from evalkit.results.result import Result
 
 _COMMIT = re.compile("[0-9a-f]{40}")
@@ -25,8 +24,8 @@ logger = logging.getLogger("evalkit")
 class Dataset:
     """The data that a result is of, as the Hub names them; `identifier` is the task's name where they are not of the Hub.
 
-    `revision` is a commit, or empty where it is not known; `changes` say what sets the data apart from the dataset: the number of
-    queries that they were cut to, and whose candidates they have.
+    `revision` is a commit, or empty where it is not known; `changes` say what sets a figure on them apart from the model's on the
+    dataset: the settings of an experiment, the number of queries that the data were cut to, and whose candidates they have.
     """
 
     identifier: str
@@ -71,7 +70,7 @@ def results_of_one_model(results: Sequence[Result], format_name: str) -> list[Re
 
 def dataset_of(result: Result) -> Dataset:
     """Name the data of a result. A folder of the user's is named by its task alone, never by its path."""
-    task, changes = result.task, _changes(result.task)
+    task, changes = result.task, _changes(result)
     repository = _repository(result)
     name = f"MTEB {task.name}" if repository else task.name
     said = ", ".join(f"{key} {value}" for key, value in changes.items())
@@ -99,9 +98,10 @@ def _is_same_file(one: Result, other: Result) -> bool:
     return one.path is not None and other.path is not None and one.path.resolve() == other.path.resolve()
 
 
-def _changes(task: TaskIdentity) -> dict[str, Any]:
-    first = task.first_stage
+def _changes(result: Result) -> dict[str, Any]:
+    task, first = result.task, result.task.first_stage
     said = {
+        "experiment": result.experiment or None,
         "limit": task.limit,
         "candidates": first and first.name,
         "top_k": first and first.top_k,
