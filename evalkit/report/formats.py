@@ -98,6 +98,21 @@ def _html(report: Report) -> str:
     return html_page(report)
 
 
+_REMARKS_BEGINNING = "What a reader of these figures should know beside them, reported by evalkit:"
+
+
+def _remarks(report: Report, folder: str = "") -> Files:
+    """Give the remarks on the results as a file of their own, for formats whose files have no place for them."""
+    from evalkit.results.result import remark_lines
+
+    lines = remark_lines(report.results)
+    text = "".join(f"{printable(line)}\n" for line in (_REMARKS_BEGINNING, *lines))
+    return {PurePosixPath(folder, "remarks.txt"): text.encode()} if lines else {}
+
+
+_is_remarks = begins_with(_REMARKS_BEGINNING)
+
+
 def _is_markdown(content: bytes) -> bool:
     # its first table is headed by a task and a metric, or names what was published
     return re.match(rb"### .+(?: on [\d,]+ quer| of |\(MAP, %)", content) is not None
@@ -138,27 +153,27 @@ def _is_eval_results(content: bytes) -> bool:
 
 
 def _mteb(report: Report) -> Files:
-    from evalkit.report.exports.mteb_results import mteb_files
+    from evalkit.report.exports.mteb_results import FOLDER, mteb_files
 
-    return mteb_files(report.results)
+    return {**mteb_files(report.results), **_remarks(report, FOLDER)}
 
 
 def _is_mteb(content: bytes) -> bool:
     from evalkit.report.exports.mteb_results import is_mteb_file
 
-    return is_mteb_file(content)
+    return is_mteb_file(content) or _is_remarks(content)
 
 
 def _trec(report: Report) -> Files:
     from evalkit.report.exports.trec import trec_files
 
-    return trec_files(report.results)
+    return {**trec_files(report.results), **_remarks(report)}
 
 
 def _is_trec(content: bytes) -> bool:
     from evalkit.report.exports.trec import is_trec_file
 
-    return is_trec_file(content)
+    return is_trec_file(content) or _is_remarks(content)
 
 
 FORMATS = format_table(

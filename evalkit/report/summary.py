@@ -19,7 +19,7 @@ from evalkit.report.first_stage import print_first_stages
 from evalkit.report.reproduction import ReproducedFigure, claimed_model, verdict_cells
 from evalkit.results import published
 from evalkit.results.published import PublishedFigure
-from evalkit.results.result import Result, remark_lines
+from evalkit.results.result import Result
 from evalkit.results.writing import result_json
 
 _WITHIN_NOISE = "~"
@@ -222,7 +222,7 @@ def _result_lines(results: Sequence[Result]) -> list[str]:
         lines.append(f"{result.model.name} on {result.task.name}: {'; '.join(facts)}")
         if result.precision is not None:
             lines.append(_precision_line(result.precision))
-    return lines + remark_lines(results)
+    return lines + list(dict.fromkeys(f"{name}: {text}" for result in results for name, text in result.remarks))
 
 
 def _speed(result: Result) -> list[str]:

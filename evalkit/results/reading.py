@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 
 from evalkit.errors import EvalkitError
 from evalkit.metrics.measures import CARD_PROTOCOL, PROTOCOLS, Measure, all_measures, asked_measures, is_measure
+from evalkit.published_statistics import mteb_task_names
+from evalkit.records import OTHER_DATA, TaskIdentity
 from evalkit.results.folders import find_results
 from evalkit.results.result import BLOCK_FIELDS, Result
 from evalkit.results.writing import SCHEMA_VERSION, UNPINNED
@@ -78,8 +80,17 @@ def read_result(path: Path) -> Result:
         revision=block["task"].revision if outer["dataset_revision"] == UNPINNED else outer["dataset_revision"],
         subset=str(row.get("hf_subset") or "default"),
     )
+    block["task"] = _named_by_its_data(block["task"])
     block.setdefault("deviations", None)
     return Result(**block, scores=scores, tables=StoredTables(path, block["protocol"], scores), path=path)
+
+
+def _named_by_its_data(task: TaskIdentity) -> TaskIdentity:
+    """Call other data of a benchmark's name other data: earlier versions of evalkit called them by the benchmark's name."""
+    differs = len(task.differences) > (task.first_stage is not None)  # a first stage is no difference of the data
+    if not differs or task.revision != UNPINNED or task.mteb_name not in mteb_task_names():
+        return task
+    return replace(task, name=f"{task.name} {OTHER_DATA}", mteb_name=f"{task.mteb_name} {OTHER_DATA}")
 
 
 def read_json(path: Path) -> dict[str, Any]:

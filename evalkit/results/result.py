@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -176,13 +176,9 @@ class Result:
         """What a reader of the figures should know beside them, each with what it is about: the task's or the model's name.
 
         First what was found in the data that changes the figures, then how they were judged, then what is said of the model.
+        How many queries are left out is `dropped_queries`.
         """
         found = [finding_text(finding) for finding in self.task.findings if finding.severity == "warning"]
-        if dropped := self.dropped_queries:
-            among = "candidates that are relevant and candidates that are not"
-            found.append(
-                f"{self.protocol} leaves out {counted(dropped, 'query')} of {len(self.queries):,}: they lack {among}"
-            )
         if (ceiling := self.ceilings.get(self.main_score)) is not None:
             missed, reachable = self.missed_documents, PROTOCOLS[self.protocol].counts_missed
             said = f"{counted(missed, 'relevant document')} of {missed + self.task.statistics.positives:,} are no candidates"
@@ -218,7 +214,15 @@ class Result:
 
 def remark_lines(results: Iterable[Result]) -> list[str]:
     """Say in a line each what a reader of these results' figures should know beside them; what several share once."""
-    return list(dict.fromkeys(f"{name}: {text}" for result in results for name, text in result.remarks))
+    return list(dict.fromkeys(line for result in results for line in _lines_of(result)))
+
+
+def _lines_of(result: Result) -> Iterator[str]:
+    if dropped := result.dropped_queries:
+        queries = f"{counted(dropped, 'query')} of {len(result.queries):,}"
+        lacking = "relevant candidates, or candidates that are not relevant"
+        yield f"{result.task.name}: {result.protocol} leaves out {queries}, for lack of {lacking}"
+    yield from (f"{name}: {text}" for name, text in result.remarks)
 
 
 BLOCK_FIELDS = tuple(one.name for one in fields(Result) if one.name not in ("scores", "tables", "path"))

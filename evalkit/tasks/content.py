@@ -77,7 +77,7 @@ def compare_with_published(mteb_name: str, requests: Iterable[Request]) -> tuple
     differs, and where nothing is published for the task.
     """
     published = published_statistics().get(mteb_name)
-    if not published:
+    if published is None:
         return ()
     loaded = task_statistics(request for request in requests if has_both(request))
     return tuple(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.errors import EvalkitError
-from evalkit.published_statistics import published_statistics
+from evalkit.published_statistics import mteb_task_names, published_statistics
 from evalkit.records import OTHER_DATA, Finding, Request, Task
 from evalkit.tasks.content import compare_with_published, fingerprint, has_both, task_statistics
 from evalkit.tasks.findings import FindingLog, log_findings
@@ -101,7 +101,7 @@ def _compared(
     differences = () if benchmark is None else compare_with_published(benchmark.mteb_name, requests)
     if settings.path is None and (benchmark is None or settings.registry or _place(settings) == _place(benchmark)):
         return differences, False
-    if benchmark is None or differences or not published_statistics().get(benchmark.mteb_name):
+    if benchmark is None or differences or benchmark.mteb_name not in published_statistics():
         return differences or ("the sizes of its data are not known",), True
     return (), False
 
@@ -116,9 +116,7 @@ def benchmarks() -> Mapping[str, TaskSettings]:
     """Return the settings of each public benchmark by its names in small letters: evalkit's own, else the name that mteb knows."""
     own = [read_settings(name) for name in task_names()]
     public = {one.mteb_name: one for one in own if one.cmteb or one.mteb}
-    known = {
-        name: public.get(name, TaskSettings(name=name, mteb_name=name)) for name in (*published_statistics(), *public)
-    }
+    known = {name: public.get(name, TaskSettings(name=name, mteb_name=name)) for name in (*mteb_task_names(), *public)}
     return {name.casefold(): one for one in known.values() for name in (one.name, one.mteb_name)}
 
 

@@ -100,8 +100,10 @@ def _is_same_file(one: Result, other: Result) -> bool:
 
 def _changes(result: Result) -> dict[str, Any]:
     task, first = result.task, result.task.first_stage
+    of_data = {"limit", "candidates", "top_k"}
+    settings = {"experiment": result.experiment or None} if result.deviations is None else result.deviations
     said = {
-        "experiment": result.experiment or None,
+        **{name: value for name, value in settings.items() if name not in of_data},
         "limit": task.limit,
         "candidates": first and first.name,
         "top_k": first and first.top_k,
