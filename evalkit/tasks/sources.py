@@ -25,7 +25,11 @@ from evalkit.tasks.tables import Row, Table, table_of
 
 UNPINNED = "unpinned"
 _BUNDLED = Path(__file__).parent / "demo"
-_DATA_FILES = ["README.md", "*.parquet", "*.jsonl", "*.json", "*.csv", "*.tsv"]
+_DATA_FILES = [
+    "README.md",
+    "*.parquet",
+    *(f"*.{kind}{packed}" for kind in ("jsonl", "json", "csv", "tsv") for packed in ("", ".gz")),
+]
 TYPES = ("Reranking", "InstructionReranking")
 _ADVICE = "run it on a machine that reaches the Hub, set HF_ENDPOINT to a mirror, or give a copy with task=local task.path=PATH"
 
@@ -81,7 +85,7 @@ def read_hub(location: HubLocation, layout: Layout, split: str, *, offline: bool
     if qrels is None or not {"corpus", "queries"} <= set(configs):
         found_names = ", ".join(configs)
         raise EvalkitError(f"{location.repo} has the configs {found_names}; mteb 2's corpus, queries and qrels are due")
-    names = {"corpus": "corpus", "queries": "queries", "top_ranked": "top_ranked", "qrels": qrels}
+    names = {part: part for part in ("corpus", "queries", "top_ranked", "instruction")} | {"qrels": qrels}
     tables = {part: _load(location, snapshot, name, split) for part, name in names.items() if name in configs}
     parts = {part: (table,) for part, (table, _) in tables.items()}
     return RawDataset(layout, tables["qrels"][1], parts), location.repo, revision

@@ -30,6 +30,7 @@ _IDS_COLUMN = "corpus-ids"
 # how JSON, Python and numpy print lists and tuples of texts
 _LIST_NOTATION = re.compile(r"""\s*(\[\s*\]|[\[(]\s*['"].*['"],?\s*[\])]|(array|list)\(.*\))\s*""", re.DOTALL)
 _PACKED = ".gz"
+_PEEKED_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,20 @@ def table_of(file: str, rows: Sequence[Row], numbers: Sequence[int] | None = Non
 def read_lines(path: Path) -> list[str]:
     """Return a text file's lines as they are; a `.gz` is unpacked. Raises EvalkitError where it is not UTF-8."""
     return [line.removesuffix("\r") for line in _text(path).split("\n")]
+
+
+def peeked_columns(path: Path) -> tuple[str, ...]:
+    """Return the names that seem to be a data file's columns, from its beginning alone."""
+    try:
+        if data_suffix(path) == ".parquet":
+            return tuple(pq.read_schema(path).names)
+        with pa.input_stream(str(path), compression="gzip" if _is_packed(path) else None) as stream:
+            head: str = stream.read(_PEEKED_BYTES).decode("utf-8-sig", errors="replace")
+    except (pa.ArrowException, OSError) as error:
+        raise EvalkitError(f"{path} is no readable {data_suffix(path)[1:]} file: fetch or write it again") from error
+    if data_suffix(path).startswith((".csv", ".tsv")):
+        return tuple(name.strip('"') for name in re.split(r"[,\t]", head.split("\n", 1)[0].strip()))
+    return tuple(dict.fromkeys(re.findall(r'"([^"\\]{1,40})"\s*:', head)))
 
 
 def looks_like_list(text: str) -> bool:
@@ -157,7 +172,7 @@ def _read_json(path: Path) -> Table:
 
 
 def _rows_of(path: Path, content: Mapping[str, Any]) -> Any:
-    """Return the rows in an object: one row, rows under `data`, or a frame of pandas in its orient split, table, columns or index."""
+    """Return the rows in an object: one row, rows under `data`, or a frame of pandas (orient split, table, columns or index)."""
     data, columns = content.get("data"), content.get("columns")
     if isinstance(data, list) and isinstance(columns, list):
         _refuse_repetition(str(path), map(str, columns))

@@ -217,7 +217,7 @@ def test_a_part_that_is_missing_or_there_twice(tmp_path):
     _refused(tmp_path / "a" / "corpus.jsonl", "one part", "give its folder")
     write_parts(tmp_path / "b", parts)
     write_parquet(tmp_path / "b" / "corpus.parquet", parts["corpus"])
-    _refused(tmp_path / "b", "corpus twice", "corpus.parquet, corpus.jsonl")
+    _refused(tmp_path / "b", "corpus twice", "corpus.jsonl, corpus.parquet")
 
 
 def _set(part, number, **changes):
