@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from evalkit.output.numbers import counted
+from evalkit.output.numbers import counted, listed
 from evalkit.records import Candidate, Query, Request
 from evalkit.tasks.findings import Cell, FindingLog, described
 from evalkit.tasks.layouts.columns import Columns, columns_of
@@ -45,6 +47,7 @@ def requests_from_rows(tables: tuple[Table, ...], split: str, log: FindingLog) -
             log.add("error", message, Cell(table.file))
     require_rows(tables, log)
     log.raise_errors()
+    _report_several_files(tables, log)
     single = _columns_of_single_texts(tables, known[0])
     judged = list(_read(tables, known[0], single, TextReader(log), log))
     log.raise_errors()
@@ -52,6 +55,14 @@ def requests_from_rows(tables: tuple[Table, ...], split: str, log: FindingLog) -
         _report_separators(tables, single, log)
         judged = _merged(judged, known[0], log)
     return _requests(judged, split, log)
+
+
+def _report_several_files(tables: Sequence[Table], log: FindingLog) -> None:
+    """Report files that are read as one dataset, unless their names say which part of how many each is."""
+    names = [Path(table.file).name for table in tables]
+    if len(names) > 1 and not all(re.search(r"-\d{5}-of-\d{5}", name) for name in names):
+        message = f"{len(names)} files are read as one dataset: {listed(names)}"
+        log.add("warning", message, Cell(str(Path(tables[0].file).parent)))
 
 
 def _columns_of_single_texts(tables: Sequence[Table], columns: Columns) -> frozenset[str]:
@@ -140,9 +151,7 @@ def _merged(rows: Sequence[_Judged], columns: Columns, log: FindingLog) -> list[
     log.raise_errors()
     place = Cell(rows[0].cell.file)
     if len(found) < len(rows):
-        message = (
-            f"{len(rows):,} rows hold {counted(len(found), 'different query')}: the rows of one query are read as one"
-        )
+        message = f"{len(rows):,} rows hold {counted(len(found), 'query')}: the rows of one query are read as one"
         log.add("note" if columns.document else "warning", message, place)
     repeated = sum(len(row.documents) for row in rows) - sum(len(one.documents) for one in found)
     if repeated:

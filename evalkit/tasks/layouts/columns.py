@@ -20,6 +20,8 @@ _NAMES = {
 _DECISIVE = re.compile(r"instruct|prompt|title|neg|pos|passage|document|answer|context", re.IGNORECASE)
 _HARMLESS = re.compile(r"(^|[^a-z])(ids?|scores?|idx)$", re.IGNORECASE)
 
+_NAME_SHOWN = 40
+
 
 @dataclass(frozen=True, slots=True)
 class Columns:
@@ -52,8 +54,7 @@ def columns_of(table: Table, log: FindingLog) -> Columns | None:
     wanted = ("query", "document", "label") if labelled else ("query", "positive", "negative")
     for meaning in wanted:
         if not names[meaning]:
-            found = ", ".join(table.columns) or "none"
-            log.add("error", f"there is no column {meaning}; the columns are: {found}", place)
+            log.add("error", f"there is no column {meaning}; {_listed(table.columns, any(names.values()))}", place)
         elif meaning not in ("positive", "negative") and len(names[meaning]) > 1:
             both = " and ".join(names[meaning])
             log.add("error", f"the columns {both} could each be the {meaning}; rename or leave out all but one", place)
@@ -66,6 +67,13 @@ def columns_of(table: Table, log: FindingLog) -> Columns | None:
         columns = Columns(first["query"], names["positive"], names["negative"])
     _report_unread(table, columns, log)
     return columns
+
+
+def _listed(columns: Iterable[str], some_known: bool) -> str:
+    found = ", ".join(name[:_NAME_SHOWN] for name in columns) or "none"
+    if some_known:
+        return f"the columns are: {found}"
+    return f"the columns are: {found}; rows are query, positive, negative or query, document, label, and say so in their first line"
 
 
 def _named(meaning: str, names: Iterable[str]) -> tuple[str, ...]:

@@ -18,7 +18,8 @@ class TextReader:
     def text(self, value: Any, cell: Cell) -> str:
         """Return a text; note what is not text (error) and what has no characters but white space (warning)."""
         if not isinstance(value, str):
-            self._log.add("error", f"{described(value)} where a text is due", cell)
+            mend = "; give the text that is in it" if isinstance(value, dict) else ""
+            self._log.add("error", f"{described(value)} where a text is due{mend}", cell)
             return ""
         if value not in self._known and not _is_encodable(value):
             self._log.add("error", f"{described(value)} holds half a surrogate pair, which is no character", cell)
