@@ -28,7 +28,7 @@ _LABEL_COLUMN = re.compile(r"labels?|scores?|relevances?|gains?")
 _QUERY_COLUMN = re.compile(r"query|question|anchor|sentence1|text1")
 _IDS_COLUMN = "corpus-ids"
 # how JSON, Python and numpy print lists and tuples of texts
-_LIST_NOTATION = re.compile(r"""\s*(\[\s*\]|[\[(]\s*['"].*['"],?\s*[\])]|(array|list)\(.*\))\s*""", re.DOTALL)
+_LIST_NOTATION = re.compile(r"""\s*(\[\s*\]|\[\s*['"].*\]|\(\s*['"].*['"],?\s*\)|(array|list)\(.*\))\s*""", re.DOTALL)
 _PACKED = ".gz"
 _PEEKED_BYTES = 1 << 20
 

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import math
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,7 +80,11 @@ def plain_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _cell(name: str, cell: str) -> Any:
-    if name in ("positive", "negative", "corpus-ids", "query") and cell.startswith(('["', "[]")) and cell.endswith("]"):
+    if (
+        re.fullmatch(NUMBERED.format("(positive|negative|corpus-ids|query)"), name)
+        and cell.startswith(('["', "[]"))
+        and cell.endswith("]")
+    ):
         return json.loads(cell) if name != "query" or cell != "[]" else cell
     return ([cell] if cell else []) if name == "corpus-ids" else cell
 
@@ -95,17 +100,29 @@ def found(task: Task) -> list[tuple[list[str], list[tuple[str, int]]]]:
     ]
 
 
+NUMBERED = r"{}([._ ]?\d+)?"
+
+
 def same_as_rows(task: Task, path: Path) -> None:
     rows = plain_rows(path)
+    names = {
+        gain: [
+            name
+            for name in dict.fromkeys(name for row in rows for name in row)
+            if re.fullmatch(NUMBERED.format(role), name)
+        ]
+        for role, gain in (("positive", 1), ("negative", 0))
+    }
     single = [
         name
-        for name in ("positive", "negative")
-        if any(isinstance(row[name], str) for row in rows) and not any(isinstance(row[name], list) for row in rows)
+        for name in (*names[1], *names[0])
+        if any(isinstance(row.get(name), str) for row in rows)
+        and not any(isinstance(row.get(name), list) for row in rows)
     ]
     expected = [
         (
             texts(row["query"]),
-            [(text, gain) for name, gain in (("positive", 1), ("negative", 0)) for text in listed(row[name])],
+            [(text, gain) for gain in (1, 0) for name in names[gain] for text in listed(row.get(name))],
         )
         for row in rows
     ]
@@ -120,6 +137,7 @@ def same_as_rows(task: Task, path: Path) -> None:
 
 
 def listed(cell: Any) -> list[str]:
+    """The texts of a cell; an empty one, or one that is left out beside numbered ones, has none."""
     return cell if isinstance(cell, list) else [cell] if cell else []
 
 

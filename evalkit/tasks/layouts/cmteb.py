@@ -95,6 +95,8 @@ def _listed(
 ) -> Documents:
     texts: list[str] = []
     for name in names:
+        if row.get(name) is None and len(names) > 1:
+            continue  # numbered columns are filled as far as a query has documents
         place = cell._replace(column=name)
         # an empty cell of a triple is no document
         found = reader.texts_in_cell(row.get(name), place) if name in single else reader.texts(row.get(name), place)

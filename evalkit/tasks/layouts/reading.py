@@ -61,8 +61,8 @@ def read_path(path: Path, split: str) -> RawDataset:
     places = {part: found for part in _PARTS if (found := _places(path, part))}
     if places.keys() & {"corpus", "queries", "top_ranked"}:
         return _read_parts(path, places, split)
-    tables, found = _read_folder(path, split)
-    return RawDataset("cmteb", found if found in _SPLITS else split, {"rows": tables})
+    tables, read_split = _read_folder(path, split)
+    return RawDataset("cmteb", read_split if read_split in _SPLITS else split, {"rows": tables})
 
 
 def choose_split(where: str, available: Iterable[str], wanted: str) -> str:
