@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -183,16 +184,16 @@ def _files_of_split(folder: Path, split: str) -> tuple[list[Path], str]:
             f"{folder} holds files of several types ({', '.join(suffixes)}); give one file, or keep one type"
         )
     others = [file for file in by_split.get("", ()) if found and holds_rows(peeked_columns(file))]
-    _refuse_several_datasets(folder, [*chosen, *others])
+    refuse_several_datasets(folder, [*chosen, *others])
     refuse_missing_shards(chosen)
     return chosen, found
 
 
-def _refuse_several_datasets(folder: Path, files: list[Path]) -> None:
+def refuse_several_datasets(folder: Path, files: list[Path]) -> None:
     """Raise EvalkitError where files have several names, numbers apart, or lie in several folders: they would be pooled."""
     names = {(file.parent, _NUMBER.sub("", _split_of(file) or data_stem(file))) for file in files}
     if len(names) > 1:
-        shown = ", ".join(str(file.relative_to(folder)) for file in files[:4]) + (", …" if len(files) > 4 else "")
+        shown = ", ".join(os.path.relpath(file, folder) for file in files[:4]) + (", …" if len(files) > 4 else "")
         raise EvalkitError(
             f"{folder} holds several files that may be several datasets ({shown}); give one with task.path=FILE, or name the "
             "parts of one dataset by numbers: NAME-0, NAME-1"
