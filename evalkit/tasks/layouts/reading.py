@@ -13,8 +13,17 @@ import pyarrow as pa
 from evalkit.errors import EvalkitError
 from evalkit.records import Layout
 from evalkit.tasks.layouts.columns import holds_rows
-from evalkit.tasks.layouts.headless import read_headless
-from evalkit.tasks.tables import READERS, Table, data_stem, data_suffix, peeked_columns, read_table, table_of
+from evalkit.tasks.tables import (
+    READERS,
+    Row,
+    Table,
+    data_stem,
+    data_suffix,
+    peeked_columns,
+    read_lines,
+    read_table,
+    table_of,
+)
 
 # the qrels of mteb 2 may go by three names: its Hub repositories keep the config `default` in `data/`
 QRELS_NAMES = ("qrels", "default", "data")
@@ -35,6 +44,20 @@ _METADATA = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "st
 _SPLITS = {"train", "dev", "test", "validation", "valid", "val", "eval"}
 _SHARD = re.compile(r"(?P<split>.+?)-(?P<index>\d{5})-of-(?P<total>\d{5})(-[0-9a-f]+)?")
 _NUMBER = re.compile(r"[-_. ]?\d+$")
+# files whose columns no first line names: MS MARCO's texts and candidates, TREC's judgements
+_HEADERS = {
+    "corpus": {"id", "_id", "text", "title"},
+    "queries": {"id", "_id", "text"},
+    "qrels": {"query-id", "corpus-id", "score"},
+    "top_ranked": {"query-id", "corpus-ids"},
+}
+_NAMED = (".parquet", ".jsonl", ".json", ".csv")
+_DUE = {
+    "corpus": "a document's id, a tab and its text",
+    "queries": "a query's id, a tab and its text",
+    "qrels": "TREC's four columns, query 0 document grade",
+    "top_ranked": "query id, document id, query and document, with tabs between them (a TREC run: task.candidates=FILE)",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +163,56 @@ def _read_part(place: Path, part: str, split: str) -> tuple[dict[str, tuple[Tabl
     if not files:
         tables, found = _read_saved(place, split)
         return {part: tables}, found
-    read = [read_headless(file, part) or {part: read_table(file)} for file in files]
+    read = [_read_headless(file, part) or {part: read_table(file)} for file in files]
     names = list(dict.fromkeys(name for tables in read for name in tables))
     return {name: tuple(tables[name] for tables in read if name in tables) for name in names}, found
+
+
+def _read_headless(path: Path, part: str) -> dict[str, Table] | None:
+    """Return a part's table, by its name; None where the file names its columns, and `read_table` reads it.
+
+    Candidates that hold their texts give the tables of `queries` and `corpus` too. Raises EvalkitError, naming the row,
+    for a line of other columns.
+    """
+    if data_suffix(path).removesuffix(".gz") in _NAMED or part not in _HEADERS:
+        return None
+    lines = [(number, line) for number, line in enumerate(read_lines(path), start=1) if line.strip()]
+    if not lines or len(_HEADERS[part] & set(lines[0][1].replace('"', "").split("\t"))) > 1:
+        return None
+    rows = [_fields(path, part, number, line) for number, line in lines]
+    numbers = [number for number, _ in lines]
+    if part == "top_ranked":
+        return _candidates(path, rows, numbers)
+    columns = ("query-id", "", "corpus-id", "score") if part == "qrels" else ("id", "text")
+    return {part: table_of(str(path), [dict(zip(columns, row, strict=True)) for row in rows], numbers)}
+
+
+def _fields(path: Path, part: str, number: int, line: str) -> list[str]:
+    fields = line.split() if part == "qrels" else line.split("\t")
+    due = {"corpus": (2,), "queries": (2,), "qrels": (4,), "top_ranked": (2, 4)}[part]
+    if len(fields) not in due:
+        raise EvalkitError(
+            f"{path}, row {number}: {len(fields)} fields where {_DUE[part]}, are due; other columns need a first line with their "
+            f"names ({', '.join(sorted(_HEADERS[part]))}) and tabs"
+        )
+    return fields
+
+
+def _candidates(path: Path, rows: list[list[str]], numbers: list[int]) -> dict[str, Table]:
+    ranked: dict[str, list[str]] = {}
+    texts: dict[str, dict[str, str]] = {"queries": {}, "corpus": {}}
+    for number, (query_id, doc_id, *given) in zip(numbers, rows, strict=True):
+        ranked.setdefault(query_id, []).append(doc_id)
+        for part, text_id, text in zip(texts, (query_id, doc_id), given, strict=False):
+            if texts[part].setdefault(text_id, text) != text:
+                raise EvalkitError(f"{path}, row {number}: {text_id!r} has another text than in an earlier row")
+    parts: dict[str, list[Row]] = {
+        name: [{"id": text_id, "text": text} for text_id, text in found.items()]
+        for name, found in texts.items()
+        if found
+    }
+    parts["top_ranked"] = [{"query-id": query_id, "corpus-ids": doc_ids} for query_id, doc_ids in ranked.items()]
+    return {name: table_of(str(path), found) for name, found in parts.items()}
 
 
 def _refuse_rows_beside_parts(folder: Path, chosen: Mapping[str, Path]) -> None:
