@@ -1,8 +1,9 @@
-"""Runs on disk: scores by query and document, as a TREC run, JSON or parquet (such as evalkit's own `*.run.parquet`)."""
+"""Runs on disk: scores by query and document, as a TREC run, JSON (or mteb's predictions) or parquet (`*.run.parquet`)."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 from dataclasses import dataclass
@@ -40,28 +41,59 @@ class RunFile:
 
 
 def read_run(path: Path, setting: str = "model.path") -> RunFile:
-    """Read a run: `.json` ({query_id: {doc_id: score}}), `.parquet`, or else TREC's six columns.
+    """Read a run: `.json` ({query_id: {doc_id: score}}, or mteb 2's predictions), `.parquet`, or else TREC's six columns.
 
-    `setting` is what named the file, for messages. Raises EvalkitError for a wrong shape, a score that is no finite number,
-    and a document scored twice.
+    Each may be packed (`.gz`). `setting` is what named the file, for messages. Raises EvalkitError for a wrong shape, a score
+    that is no finite number, a document scored twice, and ranks that contradict the scores.
     """
     if not path.is_file():
         raise EvalkitError(f"{setting}={path}: there is no such file")
-    if path.suffix in (".jsonl", ".csv", ".tsv"):
+    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
+    if suffix in (".jsonl", ".csv", ".tsv"):
         raise EvalkitError(
             f"{setting}={path}: a run is .json ({{query_id: {{doc_id: score}}}}), .parquet, or TREC's six columns"
         )
     table = None
     try:
-        content = path.read_bytes()
-        if path.suffix == ".json":
-            run = _read_json(path, content)
+        content = _content(path)
+        if suffix == ".json":
+            run = _without_names(path, _read_json(path, content))
         else:
-            table = _read_table(path, content)
+            table = _read_table(path, content, suffix)
             run = _run_of(table)
     except (ValueError, OSError, RecursionError) as error:
         raise EvalkitError(f"{path} is not a TREC run, JSON or parquet: {str(error).splitlines()[0]}") from error
-    return RunFile(path, _checked(path, run), hashlib.sha256(content).hexdigest(), table)
+    run = _checked(path, run)
+    if table is not None:
+        _refuse_contradicting_ranks(path, table)
+    return RunFile(path, run, hashlib.sha256(content).hexdigest(), table)
+
+
+def _content(path: Path) -> bytes:
+    import pyarrow as pa
+
+    with pa.input_stream(str(path), compression="gzip" if path.name.lower().endswith(".gz") else None) as stream:
+        content: bytes = stream.read()
+    return content
+
+
+def _without_names(path: Path, content: object) -> object:
+    """Return the run in mteb 2's predictions, which name a model, a subset and a split; anything else as it is."""
+    if not isinstance(content, dict) or "mteb_model_meta" not in content:
+        return content
+    found = [
+        (f"{subset} {split}", run)
+        for subset, splits in content.items()
+        if subset != "mteb_model_meta" and isinstance(splits, dict)
+        for split, run in splits.items()
+    ]
+    if len(found) != 1:
+        names = ", ".join(name for name, _ in found) or "none"
+        raise EvalkitError(
+            f"{path}: mteb's predictions of one subset and split are due, and it has {names}; write that one alone, as "
+            "{query_id: {doc_id: score}}"
+        )
+    return found[0][1]
 
 
 def _read_json(path: Path, content: bytes) -> object:
@@ -76,18 +108,21 @@ def _read_json(path: Path, content: bytes) -> object:
     return json.loads(content.decode("utf-8"), object_pairs_hook=refuse_repetition)
 
 
-def _read_table(path: Path, content: bytes) -> pd.DataFrame:
+def _read_table(path: Path, content: bytes, suffix: str) -> pd.DataFrame:
     import pandas as pd
 
-    table = pd.read_parquet(path) if path.suffix == ".parquet" else _trec_table(path, content)
+    table = pd.read_parquet(io.BytesIO(content)) if suffix == ".parquet" else _trec_table(path, content)
+    if table.columns.has_duplicates:
+        twice = table.columns[table.columns.duplicated()][0]
+        raise EvalkitError(f"{path} has the column {twice!r} more than once; keep one")
     lacking = {"query_id", "doc_id", "score"} - set(table.columns)
     if lacking:
         raise EvalkitError(
             f"{path} lacks the columns {', '.join(sorted(lacking))}; it has {', '.join(map(str, table.columns))}"
         )
-    twice = table.duplicated(["query_id", "doc_id"])
-    if twice.any():
-        row = int(np.argmax(twice.to_numpy()))
+    repeated = table.duplicated(["query_id", "doc_id"])
+    if repeated.any():
+        row = int(np.argmax(repeated.to_numpy()))
         raise EvalkitError(
             f"{path}, row {row + 1}: document {table['doc_id'].iloc[row]!r} is scored twice for one query"
         )
@@ -142,6 +177,34 @@ def _checked(path: Path, run: object) -> RunDict:
                     f"{path}: query {query_id!r}, document {doc_id!r} has the score {score!r}, not a finite number"
                 )
     return run
+
+
+def _refuse_contradicting_ranks(path: Path, table: pd.DataFrame) -> None:
+    """Raise EvalkitError where a query's document has a better rank than one with a higher score: one of the two is wrong."""
+    import pandas as pd
+
+    if "rank" not in table.columns:
+        return
+    ranks = pd.to_numeric(table["rank"], errors="coerce")
+    if ranks.isna().any():
+        return
+    order = pd.DataFrame({"query": table["query_id"].astype(str), "rank": ranks, "score": table["score"].astype(float)})
+    order = order.sort_values(["query", "rank", "score"], ascending=[True, True, False], kind="stable")
+    # the lowest score of the better ranks: documents of one rank are not compared with each other
+    lowest = (
+        order.groupby(["query", "rank"])["score"].min().groupby(level="query").cummin().groupby(level="query").shift()
+    )
+    best = order.groupby(["query", "rank"])["score"].max()
+    wrong = best[best > lowest]
+    if wrong.empty:
+        return
+    query_id, rank = wrong.index[0]
+    queries = wrong.index.get_level_values("query").nunique()
+    raise EvalkitError(
+        f"{path}: query {query_id!r} has at rank {rank:g} a higher score than at a better rank ({queries} of "
+        f"{order['query'].nunique()} queries are so): ranks and scores contradict each other. Runs are read by their scores, the "
+        "higher the better; write scores that fall with the rank (distances: their negative), or rank 0 throughout"
+    )
 
 
 def _is_finite(score: object) -> bool:

@@ -17,6 +17,7 @@ from evalkit.tasks.first_stage import FirstStageRun, read_first_stage
 from evalkit.tasks.layouts import requests_of
 from evalkit.tasks.settings import TaskSettings, read_settings, task_names
 from evalkit.tasks.sources import complete_task, read_source
+from evalkit.tasks.tables import data_stem
 
 UNNAMED = ("", "local")  # such a task is named after its folder or file
 
@@ -136,7 +137,7 @@ def _scorable(
     if not scorable:
         raise EvalkitError(
             f"{source}: none of its {len(requests)} queries has both a positive and a negative candidate, "
-            "so nothing can be scored; add the documents that are missing (in mteb 2's layout through top_ranked)"
+            "so nothing can be scored; add the documents that are missing (through top_ranked or task.candidates)"
         )
     if limit is None:
         return requests
@@ -147,4 +148,4 @@ def _name_of(path: str | None) -> str:
     if path is None:
         return ""
     place = Path(path).expanduser().resolve()
-    return place.stem if place.is_file() else place.name
+    return data_stem(place) if place.is_file() else place.name

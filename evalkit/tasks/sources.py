@@ -18,6 +18,7 @@ from evalkit.tasks.layouts.reading import (
     choose_split,
     read_path,
     refuse_missing_shards,
+    refuse_several_datasets,
     table_of_dataset,
 )
 from evalkit.tasks.settings import HubLocation, TaskSettings
@@ -25,7 +26,11 @@ from evalkit.tasks.tables import Row, Table, table_of
 
 UNPINNED = "unpinned"
 _BUNDLED = Path(__file__).parent / "demo"
-_DATA_FILES = ["README.md", "*.parquet", "*.jsonl", "*.json", "*.csv", "*.tsv"]
+_DATA_FILES = [
+    "README.md",
+    "*.parquet",
+    *(f"*.{kind}{packed}" for kind in ("jsonl", "json", "csv", "tsv") for packed in ("", ".gz")),
+]
 TYPES = ("Reranking", "InstructionReranking")
 _ADVICE = "run it on a machine that reaches the Hub, set HF_ENDPOINT to a mirror, or give a copy with task=local task.path=PATH"
 
@@ -81,7 +86,7 @@ def read_hub(location: HubLocation, layout: Layout, split: str, *, offline: bool
     if qrels is None or not {"corpus", "queries"} <= set(configs):
         found_names = ", ".join(configs)
         raise EvalkitError(f"{location.repo} has the configs {found_names}; mteb 2's corpus, queries and qrels are due")
-    names = {"corpus": "corpus", "queries": "queries", "top_ranked": "top_ranked", "qrels": qrels}
+    names = {part: part for part in ("corpus", "queries", "top_ranked", "instruction")} | {"qrels": qrels}
     tables = {part: _load(location, snapshot, name, split) for part, name in names.items() if name in configs}
     parts = {part: (table,) for part, (table, _) in tables.items()}
     return RawDataset(layout, tables["qrels"][1], parts), location.repo, revision
@@ -171,11 +176,25 @@ def _load(location: HubLocation, snapshot: Path, config: str | None, split: str)
 
     where = "/".join(filter(None, (location.repo, config)))
     try:
+        files = datasets.load_dataset_builder(str(snapshot), name=config).config.data_files or {}
         loaded: Any = datasets.load_dataset(str(snapshot), name=config)
     except _reading_errors() as error:
         raise _unreadable(location, error) from error
     found = choose_split(where, loaded, split)
+    if not _names_its_files(snapshot):  # `datasets` pools all that it finds
+        refuse_several_datasets(snapshot, [Path(file) for file in files.get(found, ())])
     return table_of_dataset(f"{where} ({found})", loaded[found]), found
+
+
+def _names_its_files(snapshot: Path) -> bool:
+    """Return whether a repository's card says which files its configs and splits are made of."""
+    from huggingface_hub import DatasetCard
+
+    card = snapshot / "README.md"
+    if not card.is_file():
+        return False
+    configs = DatasetCard.load(card, ignore_metadata_errors=True).data.get("configs") or []
+    return any("data_files" in config for config in configs if isinstance(config, Mapping))
 
 
 def _reading_errors() -> tuple[type[Exception], ...]:

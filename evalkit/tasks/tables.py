@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,17 @@ from evalkit.tasks.findings import described
 
 Row = Mapping[str, Any]
 
-# columns that hold lists; in CSV each of their cells is a JSON list, or one text
-_LIST_COLUMNS = ("positive", "negative", "corpus-ids")
+# columns that may hold lists, under all names that `layouts/columns.py` reads; in CSV such a cell is a JSON list, or one text
+_LIST_COLUMN = re.compile(
+    r"(pos|positives?|neg|negatives?)([._ ]?\d+)?|documents?|passages?|docs?|texts|answers?|labels?|scores?|relevances?|gains?"
+)
+_LABEL_COLUMN = re.compile(r"labels?|scores?|relevances?|gains?")
+_QUERY_COLUMN = re.compile(r"query|question|anchor|sentence1|text1")
+_IDS_COLUMN = "corpus-ids"
+# how JSON, Python and numpy print lists and tuples of texts
+_LIST_NOTATION = re.compile(r"""\s*(\[\s*\]|\[\s*['"].*\]|\(\s*['"].*['"],?\s*\)|(array|list)\(.*\))\s*""", re.DOTALL)
+_PACKED = ".gz"
+_PEEKED_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +45,28 @@ class Table:
 
 def read_table(path: Path) -> Table:
     """Read one data file; EvalkitError says which file (and line) is not what its name promises."""
-    reader = READERS.get(path.suffix.lower())
+    reader = READERS.get(data_suffix(path).removesuffix(_PACKED))
     if reader is None:
-        raise EvalkitError(f"{path}: unknown file type; known are {', '.join(READERS)}, and folders of such files")
+        known = ", ".join(READERS)
+        raise EvalkitError(
+            f"{path}: unknown file type; known are {known}, each also as {_PACKED}, and folders of such files"
+        )
     try:
         return reader(path)
     except OSError as error:
         raise EvalkitError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def data_suffix(path: Path) -> str:
+    """Return a file's type in small letters, with `.gz` where it is packed: `.jsonl`, `.jsonl.gz`."""
+    name = path.name.lower()
+    packed = _PACKED if name.endswith(_PACKED) else ""
+    return Path(name.removesuffix(_PACKED)).suffix + packed
+
+
+def data_stem(path: Path) -> str:
+    """Return a file's name without its type: `train` of `train.jsonl.gz`."""
+    return path.name[: len(path.name) - len(data_suffix(path))]
 
 
 def table_of(file: str, rows: Sequence[Row], numbers: Sequence[int] | None = None) -> Table:
@@ -49,14 +75,60 @@ def table_of(file: str, rows: Sequence[Row], numbers: Sequence[int] | None = Non
     return Table(file, columns, rows, range(1, len(rows) + 1) if numbers is None else numbers)
 
 
+def read_lines(path: Path) -> list[str]:
+    """Return a text file's lines as they are; a `.gz` is unpacked. Raises EvalkitError where it is not UTF-8."""
+    return [line.removesuffix("\r") for line in _text(path).split("\n")]
+
+
+def peeked_columns(path: Path) -> tuple[str, ...]:
+    """Return the names that seem to be a data file's columns, from its beginning alone."""
+    try:
+        if data_suffix(path) == ".parquet":
+            return tuple(pq.read_schema(path).names)
+        with pa.input_stream(str(path), compression="gzip" if _is_packed(path) else None) as stream:
+            head: str = stream.read(_PEEKED_BYTES).decode("utf-8-sig", errors="replace")
+    except (pa.ArrowException, OSError) as error:
+        raise EvalkitError(f"{path} is no readable {data_suffix(path)[1:]} file: fetch or write it again") from error
+    if data_suffix(path).startswith((".csv", ".tsv")):
+        return tuple(name.strip('"') for name in re.split(r"[,\t]", head.split("\n", 1)[0].strip()))
+    return tuple(dict.fromkeys(re.findall(r'"([^"\\]{1,40})"\s*:', head)))
+
+
+def looks_like_list(text: str) -> bool:
+    """Return whether a text is how JSON, Python or numpy print a list or a tuple of texts."""
+    return _LIST_NOTATION.fullmatch(text) is not None
+
+
 def _read_parquet(path: Path) -> Table:
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path if not _is_packed(path) else pa.BufferReader(_content(path))) as file:
+            _refuse_repetition(str(path), file.schema_arrow.names)
             table = file.read()
         return Table(str(path), tuple(table.column_names), table.to_pylist(), range(1, table.num_rows + 1))
     except (pa.ArrowException, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
         raise EvalkitError(f"{path} is no readable parquet file ({reason}): fetch or write it again") from error
+
+
+def _refuse_repetition(where: str, names: Iterable[str]) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise EvalkitError(
+            f"{where} has the column {twice[0]!r} more than once, and one would hide the other: give each a name of its own, "
+            f"such as {twice[0]}_1 and {twice[0]}_2"
+        )
+
+
+def _no_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {twice!r} is given twice in one object, and one would hide the other")
+    return found
+
+
+def _parsed(text: str) -> Any:
+    return json.loads(text, object_pairs_hook=_no_repeated_keys)
 
 
 def _read_jsonl(path: Path) -> Table:
@@ -70,29 +142,66 @@ def _json_lines(path: Path, text: str) -> Table:
         if not line.strip():
             continue
         try:
-            rows.append(_object(path, number, json.loads(line)))
+            rows.append(_object(path, number, _parsed(line)))
         except (ValueError, RecursionError) as error:
-            raise EvalkitError(f"{path}, row {number}: not JSON ({error}); each line must be one object") from error
+            raise EvalkitError(f"{path}, row {number}: {_json_problem(error)}; each line must be one object") from error
         numbers.append(number)
     return table_of(str(path), rows, numbers)
 
 
+def _json_problem(error: Exception) -> str:
+    wrong_syntax = isinstance(error, json.JSONDecodeError | RecursionError)
+    return f"not JSON ({error})" if wrong_syntax else str(error)
+
+
 def _read_json(path: Path) -> Table:
-    """Return an array of rows, `{"data": [rows]}`, or JSON Lines under a .json name."""
+    """Return an array of rows, `{"data": [rows]}`, what pandas writes (orient), or JSON Lines under a .json name."""
     text = _text(path)
     try:
-        content = json.loads(text)
+        content = _parsed(text)
     except (ValueError, RecursionError) as error:
         first_line = text.lstrip().split("\n", 1)[0].strip()
-        if first_line.startswith("{") and first_line.endswith("}"):
+        if isinstance(error, json.JSONDecodeError) and first_line.startswith("{") and first_line.endswith("}"):
             return _json_lines(path, text)
         line = f", row {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
-        raise EvalkitError(f"{path}{line}: not JSON ({error}); it must hold an array of objects") from error
-    if isinstance(content, dict):
-        content = content["data"] if isinstance(content.get("data"), list) else [content]
-    if not isinstance(content, list):
-        raise EvalkitError(f"{path} holds {described(content)}; it must hold an array of objects")
-    return table_of(str(path), [_object(path, number, row) for number, row in enumerate(content, start=1)])
+        raise EvalkitError(f"{path}{line}: {_json_problem(error)}; it must hold an array of objects") from error
+    rows = _rows_of(path, content) if isinstance(content, dict) else content
+    if not isinstance(rows, list):
+        raise EvalkitError(f"{path} holds {described(rows)}; it must hold an array of objects")
+    return table_of(str(path), [_object(path, number, row) for number, row in enumerate(rows, start=1)])
+
+
+def _rows_of(path: Path, content: Mapping[str, Any]) -> Any:
+    """Return the rows in an object: one row, rows under `data`, or a frame of pandas (orient split, table, columns or index)."""
+    data, columns = content.get("data"), content.get("columns")
+    if isinstance(data, list) and isinstance(columns, list):
+        _refuse_repetition(str(path), map(str, columns))
+        if any(not isinstance(cells, list) or len(cells) != len(columns) for cells in data):
+            raise EvalkitError(
+                f"{path}: rows under `data` that do not have the {len(columns)} cells that `columns` names"
+            )
+        return [dict(zip(map(str, columns), cells, strict=True)) for cells in data]
+    if isinstance(data, list):
+        return data
+    values = list(content.values())
+    if not values or not all(isinstance(value, dict) for value in values):
+        if (
+            len(values) > 1
+            and all(isinstance(value, list) for value in values)
+            and any(isinstance(one, list) for value in values for one in value)
+        ):
+            raise EvalkitError(
+                f"{path} holds columns instead of rows; write rows, as df.to_json(orient='records') does"
+            )
+        return [content]
+    if any(values[0].keys() != value.keys() for value in values):
+        raise EvalkitError(
+            f"{path} holds objects of different keys ({', '.join(list(content)[:4])}, …); write an array of rows, as "
+            "df.to_json(orient='records') does"
+        )
+    if any(_QUERY_COLUMN.fullmatch(name) or name in ("id", "_id", "query-id") for name in content):
+        return [{name: cells[index] for name, cells in content.items()} for index in values[0]]
+    return values
 
 
 def _object(path: Path, number: int, value: Any) -> Row:
@@ -104,8 +213,18 @@ def _object(path: Path, number: int, value: Any) -> Row:
     return value
 
 
+def _is_packed(path: Path) -> bool:
+    return path.name.lower().endswith(_PACKED)
+
+
+def _content(path: Path) -> bytes:
+    with pa.input_stream(str(path), compression="gzip" if _is_packed(path) else None) as stream:
+        content: bytes = stream.read()
+    return content
+
+
 def _text(path: Path) -> str:
-    content = path.read_bytes()
+    content = _content(path)
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -114,10 +233,11 @@ def _text(path: Path) -> str:
 
 
 def _read_csv(path: Path) -> Table:
-    records = _csv_records(path, "\t" if path.suffix.lower() == ".tsv" else ",")
+    records = _csv_records(path, "\t" if data_suffix(path).startswith(".tsv") else ",")
     if not records:
         raise EvalkitError(f"{path} is empty; its first line must name the columns")
     columns = tuple(records[0])
+    _refuse_repetition(str(path), columns)
     rows = []
     for number, record in enumerate(records[1:], start=1):
         if len(record) != len(columns):
@@ -127,6 +247,8 @@ def _read_csv(path: Path) -> Table:
             )
         cells = zip(columns, record, strict=True)
         rows.append({column: _csv_cell(path, number, column, cell) for column, cell in cells})
+    for column in columns:
+        _even_out(rows, column)
     return Table(str(path), columns, rows, range(1, len(rows) + 1))
 
 
@@ -138,21 +260,28 @@ def _csv_records(path: Path, separator: str) -> list[list[str]]:
         return [record for record in csv.reader(lines, delimiter=separator, strict=True) if record]
     except csv.Error as error:
         raise EvalkitError(
-            f"{path} is no readable {path.suffix[1:].upper()}: {error}; quote cells as RFC 4180 says"
+            f"{path} is no readable {data_suffix(path)[1:].upper()}: {error}; quote cells as RFC 4180 says"
         ) from error
     finally:
         csv.field_size_limit(previous_limit)
 
 
 def _csv_cell(path: Path, row: int, column: str, cell: str) -> Any:
-    if column not in _LIST_COLUMNS:
-        is_list = column == "query" and cell.startswith('["') and cell.endswith("]")
-        return _json_list(path, row, column, cell) if is_list else cell
-    if not cell:
-        return []
     # a list as Python or numpy prints it would pass for one long text
-    is_list = cell.startswith(('["', "['", "[]")) and cell.endswith("]")
-    return _json_list(path, row, column, cell) if is_list else [cell]
+    if _LABEL_COLUMN.fullmatch(column):
+        is_list = cell.startswith("[")
+    else:
+        read = column == _IDS_COLUMN or _LIST_COLUMN.fullmatch(column) or _QUERY_COLUMN.fullmatch(column)
+        is_list = bool(read) and looks_like_list(cell)
+    return _json_list(path, row, column, cell) if is_list else cell
+
+
+def _even_out(rows: list[dict[str, Any]], column: str) -> None:
+    """Make a column hold lists alone where one of its cells is a list; an empty cell is an empty list, a text a list of one."""
+    if column == _IDS_COLUMN or (_LIST_COLUMN.fullmatch(column) and any(isinstance(row[column], list) for row in rows)):
+        for row in rows:
+            if not isinstance(row[column], list):
+                row[column] = [row[column]] if row[column] else []
 
 
 def _json_list(path: Path, row: int, column: str, cell: str) -> Any:

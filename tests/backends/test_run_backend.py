@@ -27,8 +27,8 @@ ROWS = pd.DataFrame(
 
 def write_trec(path: Path, rows: pd.DataFrame = ROWS, separator: str = " ") -> Path:
     lines = [
-        separator.join([str(row.query_id), "Q0", str(row.doc_id), str(number), str(row.score), "tag"])
-        for number, row in enumerate(rows.itertuples())
+        separator.join([str(row.query_id), "Q0", str(row.doc_id), "0", str(row.score), "tag"])
+        for row in rows.itertuples()
     ]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import math
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,11 +80,13 @@ def plain_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _cell(name: str, cell: str) -> Any:
-    if name in ("positive", "negative", "corpus-ids") and not cell:
-        return []
-    if name in ("positive", "negative", "corpus-ids", "query") and cell.startswith(('["', "[]")) and cell.endswith("]"):
+    if (
+        re.fullmatch(NUMBERED.format("(positive|negative|corpus-ids|query)"), name)
+        and cell.startswith(('["', "[]"))
+        and cell.endswith("]")
+    ):
         return json.loads(cell) if name != "query" or cell != "[]" else cell
-    return [cell] if name in ("positive", "negative", "corpus-ids") else cell
+    return ([cell] if cell else []) if name == "corpus-ids" else cell
 
 
 def texts(value: Any) -> list[str]:
@@ -97,14 +100,45 @@ def found(task: Task) -> list[tuple[list[str], list[tuple[str, int]]]]:
     ]
 
 
+NUMBERED = r"{}([._ ]?\d+)?"
+
+
 def same_as_rows(task: Task, path: Path) -> None:
-    expected = [
-        (texts(row["query"]), [(text, 1) for text in row["positive"]] + [(text, 0) for text in row["negative"]])
-        for row in plain_rows(path)
+    rows = plain_rows(path)
+    names = {
+        gain: [
+            name
+            for name in dict.fromkeys(name for row in rows for name in row)
+            if re.fullmatch(NUMBERED.format(role), name)
+        ]
+        for role, gain in (("positive", 1), ("negative", 0))
+    }
+    single = [
+        name
+        for name in (*names[1], *names[0])
+        if any(isinstance(row.get(name), str) for row in rows)
+        and not any(isinstance(row.get(name), list) for row in rows)
     ]
+    expected = [
+        (
+            texts(row["query"]),
+            [(text, gain) for gain in (1, 0) for name in names[gain] for text in listed(row.get(name))],
+        )
+        for row in rows
+    ]
+    if single:  # a query's rows are one query, with each of its texts once
+        merged: dict[tuple[str, ...], dict[tuple[str, int], None]] = {}
+        for query, candidates in expected:
+            merged.setdefault(tuple(query), {}).update(dict.fromkeys(candidates))
+        expected = [(list(query), sorted(candidates, key=lambda one: -one[1])) for query, candidates in merged.items()]
     assert found(task) == expected
     assert task.statistics.pairs == sum(len(candidates) for _, candidates in expected)
     assert task.statistics.positives == sum(gain for _, candidates in expected for _, gain in candidates)
+
+
+def listed(cell: Any) -> list[str]:
+    """The texts of a cell; an empty one, or one that is left out beside numbered ones, has none."""
+    return cell if isinstance(cell, list) else [cell] if cell else []
 
 
 @fuzzed(KIND, 0.3, rows=mutated(ROWS) | mutated(LIST_ROWS), suffix=st.sampled_from(ROW_TYPES))

@@ -91,6 +91,20 @@ def test_from_the_hub_and_then_from_its_cache(source, revision, hub, client, exp
     assert client.load(source, revision=revision, HF_HUB_OFFLINE="1") == loaded
 
 
+def test_files_of_several_datasets_are_not_pooled(hub, client, tmp_path):
+    """`datasets` reads every file of a repository as one split where its card does not say what belongs together."""
+    folder = tmp_path / "two"
+    for name in ("law", "medicine"):
+        write_jsonl(folder / f"{name}.jsonl", ROWS)
+    hub.repositories["C-MTEB/cmteb"] = Repository(folder, COMMIT)
+    error = client.load()["error"]
+    assert "may be several datasets (law.jsonl, medicine.jsonl)" in error
+    header = ["---", "configs:", "- config_name: default", "  data_files:", "  - split: dev"]
+    (folder / "README.md").write_text("\n".join([*header, "    path: [law.jsonl, medicine.jsonl]", "---", ""]))
+    hub.repositories["C-MTEB/cmteb"] = Repository(folder, OTHER_COMMIT)
+    assert len(client.load(revision=OTHER_COMMIT)["ids"]) == 2 * len(ROWS)
+
+
 def test_the_cache_serves_when_the_hub_is_down(hub, client):
     loaded = client.load()
     hub.stop()

@@ -65,7 +65,7 @@ def test_wrong_cells(row, fragments, tmp_path):
 
 
 def test_other_problems_are_counted(tmp_path):
-    bad = {"query": 1, "positive": ["a"], "negative": "b"}
+    bad = {"query": 1, "positive": ["a"], "negative": 5}
     _refused(write_jsonl(tmp_path / "rows.jsonl", [bad, bad]), "row 1", "column query", "and 3 more such problems")
 
 
@@ -78,8 +78,8 @@ def test_other_problems_are_counted(tmp_path):
         (b'"text"\n', ["row 1", "the text 'text' where an object"]),
         (b"", ["there is nothing in it"]),
         (
-            b'{"question": "q", "pos": ["a"], "negative": ["b"]}\n',
-            ["no column query", "question, pos, negative", "1 more"],
+            b'{"topic": "q", "good": ["a"], "negative": ["b"]}\n',
+            ["no column query", "topic, good, negative", "1 more"],
         ),
         (b"[" * 100_000 + b"\n", ["row 1", "not JSON"]),
     ],
@@ -138,7 +138,7 @@ def test_broken_parquet(content, tmp_path):
 
 
 def test_parquet_of_the_wrong_types(tmp_path):
-    rows = [{"query": 1, "positive": "a", "negative": [1]}]
+    rows = [{"query": 1, "positive": 2, "negative": [1]}]
     _refused(write_parquet(tmp_path / "rows.parquet", rows), "row 1", "column query", "the number 1", "2 more")
     _refused(write_parquet(tmp_path / "b.parquet", [GOOD | {"query": b"q"}]), "row 1", "type bytes")
 
@@ -217,7 +217,7 @@ def test_a_part_that_is_missing_or_there_twice(tmp_path):
     _refused(tmp_path / "a" / "corpus.jsonl", "one part", "give its folder")
     write_parts(tmp_path / "b", parts)
     write_parquet(tmp_path / "b" / "corpus.parquet", parts["corpus"])
-    _refused(tmp_path / "b", "corpus twice", "corpus.parquet, corpus.jsonl")
+    _refused(tmp_path / "b", "corpus twice", "corpus.jsonl, corpus.parquet")
 
 
 def _set(part, number, **changes):
@@ -334,7 +334,7 @@ def test_odd_parts_are_findings(tmp_path):
     found = {(f.severity, Path(f.file).name, f.row, f.message) for f in task.findings}
     assert found == {
         ("warning", "corpus.jsonl", 1, "empty text (2 of them, first in rows 1, 10)"),
-        ("warning", "queries.jsonl", None, "instructions are not read: queries go without them"),
+        ("warning", "queries.jsonl", None, "instructions are not read: 5 of 5 queries go without them"),
         ("warning", "dev.tsv", 13, "judgement given twice for a query and document: the last one counts"),
         ("note", "queries.jsonl", 2, "query with duplicate candidates: all are kept"),
         ("warning", "queries.jsonl", 3, "query with a text that is both positive and negative"),

@@ -1,9 +1,13 @@
-"""The two layouts of a reranking dataset, C-MTEB's rows and mteb 2's parts: told apart and read, checked, turned into requests."""
+"""The layouts of a reranking dataset, rows and mteb 2's parts: told apart and read, checked, turned into requests."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
+from evalkit.output.numbers import counted
 from evalkit.records import Request
-from evalkit.tasks.findings import FindingLog
+from evalkit.tasks.findings import Cell, FindingLog
 from evalkit.tasks.first_stage import FirstStageRun
 from evalkit.tasks.layouts.cmteb import requests_from_rows
 from evalkit.tasks.layouts.mteb import requests_from_parts, rerank_rows
@@ -22,4 +26,35 @@ def requests_of(raw: RawDataset, log: FindingLog, first_stage: FirstStageRun | N
     else:
         requests = requests_from_parts(raw.parts, log, first_stage)
     log.raise_errors()
+    _report_contents(requests, Cell(next(iter(raw.parts.values()))[0].file), log)
     return requests
+
+
+def _report_contents(requests: Sequence[Request], place: Cell, log: FindingLog) -> None:
+    """Report, with counts, what about the queries and candidates as a whole changes what a figure means."""
+    uses = Counter(request.query.texts for request in requests)
+    repeated = [count for count in uses.values() if count > 1]
+    if repeated:
+        message = (
+            f"{counted(sum(repeated), 'query')} have only {counted(len(repeated), 'different text')}: each is scored by itself "
+            "with its own candidates, as mteb does"
+        )
+        log.add("warning", message, place)
+    own = sum(any(candidate.text in request.query.texts for candidate in request.candidates) for request in requests)
+    if own:
+        message = f"{own:,} of {counted(len(requests), 'query')} stand among their own candidates, word for word"
+        log.add("warning", message, place)
+    grades = Counter(
+        gain for request in requests for gain in (*_gains(request), *request.unretrieved_gains) if gain > 0
+    )
+    if max(grades, default=0) > 1:
+        found = ", ".join(f"{grade} ({grades[grade]:,})" for grade in sorted(grades))
+        message = (
+            f"relevance has grades, {found}: every grade from 1 counts as relevant in MAP and MRR; "
+            "measures such as AP(rel=2) count from a higher one"
+        )
+        log.add("warning", message, place)
+
+
+def _gains(request: Request) -> list[int]:
+    return [candidate.gain for candidate in request.candidates]

@@ -1,55 +1,183 @@
-"""C-MTEB's layout: one row per query, with the lists of its positive and negative documents."""
+"""Rows of queries with their documents: C-MTEB's layout, triples of texts, and labelled documents."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evalkit.output.numbers import counted, listed
 from evalkit.records import Candidate, Query, Request
-from evalkit.tasks.findings import Cell, FindingLog
-from evalkit.tasks.layouts.texts import TextReader, require_columns, require_rows
+from evalkit.tasks.findings import Cell, FindingLog, described
+from evalkit.tasks.layouts.columns import Columns, columns_of
+from evalkit.tasks.layouts.texts import TextReader, gain_of, require_rows
 from evalkit.tasks.tables import Row, Table
 
-COLUMNS = ("query", "positive", "negative")
+Documents = tuple[tuple[str, int], ...]
+_SEPARATORS = ("|", "[SEP]", "<sep>", ";;", "\t")
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """A query and its documents, each with its gain, and where they stand."""
+
+    query: tuple[str, ...]
+    documents: Documents
+    cell: Cell
 
 
 def requests_from_rows(tables: tuple[Table, ...], split: str, log: FindingLog) -> tuple[Request, ...]:
-    """Return the requests of rows in C-MTEB's layout, in file order, positives before negatives.
+    """Return the requests of rows, in file order, positives before negatives.
 
-    Ids are those that mteb 2 gives when it converts such rows: `{split}_query{i}`, where i counts from 0 the rows that
-    have both positives and negatives, and for documents `apositive_{query_id}_{00000}`, `negative_{query_id}_{00000}`.
-    mteb leaves other rows out; here they stay, as `{split}_dropped{row}` with their row counted from 0 over all files,
-    because which queries count is for the protocol to say.
+    A row of lists is a query, as in C-MTEB and mteb; where a column of documents holds single texts (triples, labelled
+    pairs), the rows of one query are one request, with each of its texts once. Ids are those that mteb 2 gives when it
+    converts C-MTEB's rows: `{split}_query{i}`, where i counts from 0 the queries that have both positives and negatives, and
+    for documents `apositive_{query_id}_{00000}`, `negative_{query_id}_{00000}`. mteb leaves other rows out; here they stay,
+    as `{split}_dropped{row}` with their row counted from 0 over all files, because which queries count is for the protocol
+    to say.
     """
-    for table in tables:
-        require_columns(table, COLUMNS, log)
+    columns = [columns_of(table, log) for table in tables]
+    log.raise_errors()
+    known = [found for found in columns if found is not None]
+    for table, found in zip(tables, known, strict=True):
+        if found != known[0]:
+            message = f"its columns are not those of {tables[0].file}; give each dataset a folder of its own"
+            log.add("error", message, Cell(table.file))
     require_rows(tables, log)
     log.raise_errors()
-    reader = TextReader(log)
-    requests: list[Request] = []
-    kept = 0
+    _report_several_files(tables, log)
+    single = _columns_of_single_texts(tables, known[0])
+    judged = list(_read(tables, known[0], single, TextReader(log), log))
+    log.raise_errors()
+    if single:
+        _report_separators(tables, single, log)
+        judged = _merged(judged, known[0], log)
+    return _requests(judged, split, log)
+
+
+def _report_several_files(tables: Sequence[Table], log: FindingLog) -> None:
+    """Report files that are read as one dataset, unless their names say which part of how many each is."""
+    names = [Path(table.file).name for table in tables]
+    if len(names) > 1 and not all(re.search(r"-\d{5}-of-\d{5}", name) for name in names):
+        message = f"{len(names)} files are read as one dataset: {listed(names)}"
+        log.add("warning", message, Cell(str(Path(tables[0].file).parent)))
+
+
+def _columns_of_single_texts(tables: Sequence[Table], columns: Columns) -> frozenset[str]:
+    """Return the columns of documents in which no cell is a list and some cell is a text."""
+    single = set()
+    for name in (*columns.positive, *columns.negative, *filter(None, (columns.document,))):
+        kinds = {type(row.get(name)) for table in tables for row in table.rows}
+        if str in kinds and list not in kinds:
+            single.add(name)
+    return frozenset(single)
+
+
+def _read(
+    tables: Sequence[Table], columns: Columns, single: frozenset[str], reader: TextReader, log: FindingLog
+) -> Iterator[_Judged]:
     for table in tables:
         for number, row in zip(table.numbers, table.rows, strict=True):
-            query, positives, negatives = _texts_of(row, Cell(table.file, number), reader)
-            counts = bool(positives) and bool(negatives)
-            query_id = f"{split}_query{kept}" if counts else f"{split}_dropped{len(requests)}"
-            kept += counts
-            _note_oddities(positives, negatives, Cell(table.file, number), log)
-            requests.append(_request(query_id, query, positives, negatives))
+            cell = Cell(table.file, number)
+            query = reader.query(row.get(columns.query), cell._replace(column=columns.query))
+            if columns.document:
+                documents = _labelled(row, columns, single, cell, reader, log)
+            else:
+                documents = _listed(row, columns.positive, 1, single, cell, reader)
+                documents += _listed(row, columns.negative, 0, single, cell, reader)
+            yield _Judged(query, documents, cell)
+
+
+def _listed(
+    row: Row, names: Sequence[str], gain: int, single: frozenset[str], cell: Cell, reader: TextReader
+) -> Documents:
+    texts: list[str] = []
+    for name in names:
+        if row.get(name) is None and len(names) > 1:
+            continue  # numbered columns are filled as far as a query has documents
+        place = cell._replace(column=name)
+        # an empty cell of a triple is no document
+        found = reader.texts_in_cell(row.get(name), place) if name in single else reader.texts(row.get(name), place)
+        texts.extend(found)
+    return tuple((text, gain) for text in texts)
+
+
+def _labelled(
+    row: Row, columns: Columns, single: frozenset[str], cell: Cell, reader: TextReader, log: FindingLog
+) -> Documents:
+    document, label = row.get(columns.document), row.get(columns.label)
+    document_cell, label_cell = cell._replace(column=columns.document), cell._replace(column=columns.label)
+    if columns.document in single:
+        texts: tuple[str, ...] = reader.texts_in_cell(document, document_cell) or (
+            reader.text(document, document_cell),
+        )
+        labels: list[Any] = [label]
+    else:
+        texts = reader.texts(document, document_cell)
+        if not isinstance(label, list) or len(label) != len(texts):
+            found = f"{len(label)} labels" if isinstance(label, list) else described(label)
+            log.add("error", f"{found} where a list of {counted(len(texts), 'label')} is due", label_cell)
+            return ()
+        labels = label
+    return tuple((text, gain_of(value, label_cell, log)) for text, value in zip(texts, labels, strict=True))
+
+
+def _report_separators(tables: Sequence[Table], single: frozenset[str], log: FindingLog) -> None:
+    """Report columns whose cells seem to be lists that something other than JSON wrote."""
+    for name in sorted(single):
+        cells = [cell for table in tables for row in table.rows if isinstance(cell := row.get(name), str) and cell]
+        for separator in _SEPARATORS:
+            holding = sum(separator in cell for cell in cells)
+            if 2 * holding >= len(cells):
+                message = (
+                    f"{holding} of {len(cells)} cells hold {separator!r}: each cell is read as one text; "
+                    "if they are lists, write them as JSON lists"
+                )
+                log.add("warning", message, Cell(tables[0].file, None, name))
+
+
+def _merged(rows: Sequence[_Judged], columns: Columns, log: FindingLog) -> list[_Judged]:
+    """Return one entry per query, each of its texts once per gain, in the order of their first rows."""
+    merged: dict[tuple[str, ...], dict[tuple[str, int], None]] = {}
+    first: dict[tuple[str, ...], Cell] = {}
+    for row in rows:
+        first.setdefault(row.query, row.cell)
+        merged.setdefault(row.query, {}).update(dict.fromkeys(row.documents))
+    found = [_Judged(query, tuple(documents), first[query]) for query, documents in merged.items()]
+    for one in found:
+        if columns.document and len({text for text, _ in one.documents}) < len(one.documents):
+            message = "a document has two different labels for this query; keep one of them"
+            log.add("error", message, one.cell._replace(column=columns.label))
+    log.raise_errors()
+    place = Cell(rows[0].cell.file)
+    if len(found) < len(rows):
+        message = f"{len(rows):,} rows hold {counted(len(found), 'query')}: the rows of one query are read as one"
+        log.add("note" if columns.document else "warning", message, place)
+    repeated = sum(len(row.documents) for row in rows) - sum(len(one.documents) for one in found)
+    if repeated:
+        log.add("warning", f"{counted(repeated, 'repeated text')} of a query: each is taken once", place)
+    return found
+
+
+def _requests(judged: Sequence[_Judged], split: str, log: FindingLog) -> tuple[Request, ...]:
+    requests: list[Request] = []
+    kept = 0
+    for one in judged:
+        positives = [document for document in one.documents if document[1] > 0]
+        negatives = [document for document in one.documents if document[1] == 0]
+        counts = bool(positives) and bool(negatives)
+        query_id = f"{split}_query{kept}" if counts else f"{split}_dropped{len(requests)}"
+        kept += counts
+        _note_oddities([text for text, _ in positives], [text for text, _ in negatives], one.cell, log)
+        candidates = [Candidate(f"apositive_{query_id}_{i:05d}", *found) for i, found in enumerate(positives)]
+        candidates += [Candidate(f"negative_{query_id}_{i:05d}", *found) for i, found in enumerate(negatives)]
+        requests.append(Request(Query(query_id, one.query), tuple(candidates)))
     return tuple(requests)
 
 
-def _texts_of(row: Row, cell: Cell, reader: TextReader) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    query = reader.query(row.get("query"), cell._replace(column="query"))
-    positives = reader.texts(row.get("positive"), cell._replace(column="positive"))
-    negatives = reader.texts(row.get("negative"), cell._replace(column="negative"))
-    return query, positives, negatives
-
-
-def _request(query_id: str, query: tuple[str, ...], positives: tuple[str, ...], negatives: tuple[str, ...]) -> Request:
-    candidates = [Candidate(f"apositive_{query_id}_{i:05d}", text, 1) for i, text in enumerate(positives)]
-    candidates += [Candidate(f"negative_{query_id}_{i:05d}", text, 0) for i, text in enumerate(negatives)]
-    return Request(Query(query_id, query), tuple(candidates))
-
-
-def _note_oddities(positives: tuple[str, ...], negatives: tuple[str, ...], cell: Cell, log: FindingLog) -> None:
+def _note_oddities(positives: Sequence[str], negatives: Sequence[str], cell: Cell, log: FindingLog) -> None:
     for column, texts in (("positive", positives), ("negative", negatives)):
         if not texts:
             log.add("note", f"query without {column}s: cmteb-v1 leaves it out", cell._replace(column=column))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from evalkit.output.numbers import counted
 from evalkit.records import Candidate, Query, Request
 from evalkit.tasks.findings import Cell, FindingLog, described
 from evalkit.tasks.first_stage import FirstStageRun
-from evalkit.tasks.layouts.texts import TextReader, identifier, require_columns, require_rows
+from evalkit.tasks.layouts.texts import TextReader, gain_of, identifier, require_columns, require_rows
 from evalkit.tasks.tables import Row, Table
 
 Texts = dict[str, tuple[str, ...]]
 Gains = dict[str, dict[str, int]]
 Ranked = Mapping[str, list[str]]
+_INSTRUCTION = re.compile("instruct|prompt", re.IGNORECASE)
 
 
 def requests_from_parts(
@@ -72,16 +75,18 @@ def _require(parts: Mapping[str, tuple[Table, ...]], log: FindingLog) -> None:
         "queries": ("id|_id", "text"),
         "qrels": ("query-id", "corpus-id", "score"),
         "top_ranked": ("query-id", "corpus-ids"),
+        "instruction": (),
     }
     for name, tables in parts.items():
         for table in tables:
             require_columns(table, columns[name], log)
         require_rows(tables, log)
-    for table in parts["queries"]:
-        if "instruction" in table.columns:
-            log.add(
-                "warning", "instructions are not read: queries go without them", Cell(table.file, None, "instruction")
-            )
+    for table in (*parts["queries"], *parts.get("instruction", ())):
+        for column in table.columns:
+            filled = sum(row.get(column) not in (None, "") for row in table.rows) if _INSTRUCTION.search(column) else 0
+            if filled:
+                message = f"instructions are not read: {filled} of {len(table.rows)} queries go without them"
+                log.add("warning", message, Cell(table.file, None, column))
     log.raise_errors()
 
 
@@ -137,21 +142,8 @@ def _read_gains(tables: tuple[Table, ...], queries: Texts, corpus: Texts, log: F
         judged = gains.setdefault(query_id, {})
         if doc_id in judged:
             log.add("warning", "judgement given twice for a query and document: the last one counts", cell)
-        judged[doc_id] = _gain(row.get("score"), cell._replace(column="score"), log)
+        judged[doc_id] = gain_of(row.get("score"), cell._replace(column="score"), log)
     return gains
-
-
-def _gain(value: Any, cell: Cell, log: FindingLog) -> int:
-    try:
-        number = float("nan") if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = float("nan")
-    if not number.is_integer():
-        log.add("error", f"{described(value)} where a whole number is due", cell)
-        return 0
-    if number < 0:
-        log.add("error", f"negative relevance {number:.0f}; write 0 for what is irrelevant", cell)
-    return int(number)
 
 
 def _read_ranked(tables: tuple[Table, ...], queries: Texts, corpus: Texts, log: FindingLog) -> Ranked:
@@ -168,13 +160,17 @@ def _read_ranked(tables: tuple[Table, ...], queries: Texts, corpus: Texts, log: 
         doc_ids = [_known(doc_id, corpus, "corpus", list_cell, log) for doc_id in listed]
         ranked[query_id] = list(dict.fromkeys(doc_ids))
         if len(ranked[query_id]) < len(doc_ids):
-            log.add("note", "document listed twice for a query: taken once", list_cell)
+            log.add("warning", "document listed twice for a query: taken once", list_cell)
     return ranked
 
 
 def _judged(parts: Mapping[str, tuple[Table, ...]], gains: Gains, log: FindingLog) -> Ranked:
-    message = "there is no top_ranked: each query's candidates are the documents that its qrels name"
-    log.add("note", message, Cell(parts["qrels"][0].file))
+    pairs = sum(map(len, gains.values()))
+    message = (
+        f"there is no top_ranked: the candidates of {counted(len(gains), 'query')} are the {counted(pairs, 'document')} that the "
+        "qrels name for them, which is easier than what a first stage finds; give its run with task.candidates=FILE"
+    )
+    log.add("warning", message, Cell(parts["qrels"][0].file))
     return {query_id: list(judged) for query_id, judged in gains.items()}
 
 

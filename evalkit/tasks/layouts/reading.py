@@ -2,30 +2,67 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from evalkit.errors import EvalkitError
 from evalkit.records import Layout
-from evalkit.tasks.tables import READERS, Table, read_table, table_of
+from evalkit.tasks.layouts.columns import holds_rows
+from evalkit.tasks.tables import (
+    READERS,
+    Row,
+    Table,
+    data_stem,
+    data_suffix,
+    peeked_columns,
+    read_lines,
+    read_table,
+    table_of,
+)
 
 # the qrels of mteb 2 may go by three names: its Hub repositories keep the config `default` in `data/`
 QRELS_NAMES = ("qrels", "default", "data")
-_PART_NAMES = ("corpus", "queries", "top_ranked", *QRELS_NAMES)
+# each part of a dataset, and the names that mteb, BEIR, TREC and MS MARCO give it
+_PARTS = {
+    "corpus": ("corpus", "collection"),
+    "queries": ("queries", "topics"),
+    "top_ranked": ("top_ranked", "top1000"),
+    "qrels": QRELS_NAMES,
+    "instruction": ("instruction",),
+}
+_TYPES = "|".join(suffix[1:] for suffix in READERS)
+_PART_FILE = re.compile(
+    rf"(?P<name>corpus|collection|queries|topics|top_ranked|top1000|qrels|instruction)(\.(?P<split>[\w.-]+?))?\.({_TYPES}|txt|trec|qrels)"
+    r"|(?P<bare>qrels|top1000)(\.(?P<bare_split>train|dev|eval|test))?"
+)
 _METADATA = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"}
-_SPLITS = {"train", "dev", "test", "validation", "valid", "val"}
+_SPLITS = {"train", "dev", "test", "validation", "valid", "val", "eval"}
 _SHARD = re.compile(r"(?P<split>.+?)-(?P<index>\d{5})-of-(?P<total>\d{5})(-[0-9a-f]+)?")
-_SNIFFED_BYTES = 1 << 20
+_NUMBER = re.compile(r"[-_. ]?\d+$")
+# files whose columns no first line names: MS MARCO's texts and candidates, TREC's judgements
+_HEADERS = {
+    "corpus": {"id", "_id", "text", "title"},
+    "queries": {"id", "_id", "text"},
+    "qrels": {"query-id", "corpus-id", "score"},
+    "top_ranked": {"query-id", "corpus-ids"},
+}
+_NAMED = (".parquet", ".jsonl", ".json", ".csv")
+_DUE = {
+    "corpus": "a document's id, a tab and its text",
+    "queries": "a query's id, a tab and its text",
+    "qrels": "TREC's four columns, query 0 document grade",
+    "top_ranked": "query id, document id, query and document, with tabs between them (a TREC run: task.candidates=FILE)",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class RawDataset:
-    """A dataset as read, before any check: `rows` for C-MTEB; `corpus`, `queries`, `qrels`, `top_ranked` for mteb 2."""
+    """A dataset as read, before any check: `rows`, or `corpus`, `queries`, `qrels`, `top_ranked`, `instruction`."""
 
     layout: Layout
     split: str
@@ -33,22 +70,23 @@ class RawDataset:
 
 
 def read_path(path: Path, split: str) -> RawDataset:
-    """Read a file or folder in either layout; where several splits are there, the one asked for.
+    """Read a file or folder in any layout; where several splits are there, the one asked for.
 
     Raises EvalkitError where there is nothing, nothing known, or more than one thing that it could be.
     """
     if path.is_file():
         table = read_table(path)
-        if path.stem in ("corpus", "queries", "top_ranked", "qrels") and "positive" not in table.columns:
-            raise EvalkitError(f"{path} is one part of a dataset in mteb 2's layout; give its folder, {path.parent}")
-        return RawDataset("cmteb", path.stem if path.stem in _SPLITS else split, {"rows": (table,)})
+        if _PART_FILE.fullmatch(_unpacked(path)) and not holds_rows(table.columns):
+            raise EvalkitError(f"{path} is one part of a dataset of several files; give its folder, {path.parent}")
+        stem = data_stem(path)
+        return RawDataset("cmteb", stem if stem in _SPLITS else split, {"rows": (table,)})
     if not path.is_dir():
         raise EvalkitError(f"{path}: no such file or folder; check task.path")
-    parts = {name: places for name in _PART_NAMES if (places := _part_places(path, name))}
-    if parts.keys() & {"corpus", "queries", "top_ranked"}:
-        return _read_parts(path, parts, split)
-    tables, found = _read_folder(path, split)
-    return RawDataset("cmteb", found if found in _SPLITS else split, {"rows": tables})
+    places = {part: found for part in _PARTS if (found := _places(path, part))}
+    if places.keys() & {"corpus", "queries", "top_ranked"}:
+        return _read_parts(path, places, split)
+    tables, read_split = _read_folder(path, split)
+    return RawDataset("cmteb", read_split if read_split in _SPLITS else split, {"rows": tables})
 
 
 def choose_split(where: str, available: Iterable[str], wanted: str) -> str:
@@ -60,65 +98,148 @@ def choose_split(where: str, available: Iterable[str], wanted: str) -> str:
     raise EvalkitError(f"{where} has no split {wanted!r} but {found}; choose one with task.split=NAME")
 
 
-def _part_places(folder: Path, name: str) -> list[Path]:
-    places = [folder / name] if (folder / name).is_dir() else []
-    return places + [file for suffix in READERS if (file := folder / f"{name}{suffix}").is_file()]
+def _unpacked(path: Path) -> str:
+    """Return a file's name in small letters and without `.gz`."""
+    return path.name.lower().removesuffix(".gz")
 
 
-def _read_parts(folder: Path, places: Mapping[str, list[Path]], split: str) -> RawDataset:
-    qrels_name = next((name for name in QRELS_NAMES if name in places), "qrels")
-    _refuse_rows_beside_parts(folder, used={"corpus", "queries", "top_ranked", qrels_name})
-    missing = [name for name in ("corpus", "queries", qrels_name) if name not in places]
+def _places(folder: Path, part: str) -> dict[str, list[Path]]:
+    """Return the folders and files that may hold a part, by the split that their names say ("" where none does)."""
+    by_split: dict[str, list[Path]] = {}
+    for entry in sorted(folder.iterdir()):
+        if entry.is_dir():
+            name, split = entry.name, ""
+        elif found := _PART_FILE.fullmatch(_unpacked(entry)):
+            name, split = found["name"] or found["bare"], found["split"] or found["bare_split"] or ""
+        else:
+            known = data_suffix(entry).removesuffix(".gz") in READERS
+            name, split = data_stem(entry) if known else "", ""
+        if name in _PARTS[part]:
+            by_split.setdefault(split, []).append(entry)
+    if part == "qrels":  # `data` holds them where nothing else is called so
+        names = [name for name in QRELS_NAMES for paths in by_split.values() for path in paths if _called(path) == name]
+        by_split = {
+            split: kept for split, paths in by_split.items() if (kept := [p for p in paths if _called(p) == names[0]])
+        }
+    return by_split
+
+
+def _called(path: Path) -> str:
+    return path.name.split(".")[0].lower()
+
+
+def _read_parts(folder: Path, places: Mapping[str, dict[str, list[Path]]], split: str) -> RawDataset:
+    parts: dict[str, tuple[Table, ...]] = {}
+    chosen: dict[str, Path] = {}
+    found = split
+    # the judgements' split is the task's; another part may have a split of its own
+    for part in ("qrels", *(part for part in places if part != "qrels")):
+        if part not in places:
+            continue
+        named = choose_split(f"{folder}, {part}", places[part], found)
+        twice = places[part][named]
+        if len(twice) > 1:
+            raise EvalkitError(f"{folder} has {part} twice ({', '.join(place.name for place in twice)}): keep one")
+        chosen[part] = twice[0]
+        read, inner = _read_part(twice[0], part, found)
+        parts = {**read, **parts, part: read[part]}
+        if part == "qrels":
+            found = named or inner or found
+    _refuse_rows_beside_parts(folder, chosen)
+    missing = [part for part in ("corpus", "queries", "qrels") if part not in parts]
     if missing:
         raise EvalkitError(
-            f"{folder} has {', '.join(places)} but no {' and no '.join(missing)}: "
+            f"{folder} has {', '.join(part for part in _PARTS if part in places)} but no {' and no '.join(missing)}: "
             "mteb 2's layout needs corpus, queries and qrels, each a folder or file of that name"
         )
-    parts, found = {}, split
-    for part, name in {
-        "corpus": "corpus",
-        "queries": "queries",
-        "top_ranked": "top_ranked",
-        "qrels": qrels_name,
-    }.items():
-        if name not in places:
-            continue
-        if len(places[name]) > 1:
-            raise EvalkitError(f"{folder} has {name} twice ({', '.join(p.name for p in places[name])}): keep one")
-        place = places[name][0]
-        parts[part], found = ((read_table(place),), split) if place.is_file() else _read_folder(place, split)
-    # the corpus may have a split of its own; the judgements' split is the task's
-    return RawDataset("mteb", found if found in _SPLITS else split, parts)
+    task_split = found.split(".")[0]
+    in_order = {part: parts[part] for part in _PARTS if part in parts}
+    return RawDataset("mteb", task_split if task_split in _SPLITS else split, in_order)
 
 
-def _refuse_rows_beside_parts(folder: Path, used: set[str]) -> None:
-    others = [file for file in _data_files(folder) if file.stem not in used]
-    if "data" not in used:
+def _read_part(place: Path, part: str, split: str) -> tuple[dict[str, tuple[Table, ...]], str]:
+    """Return a part's tables, with those of other parts where its files hold their texts too, and the split they are of."""
+    files, found = ([place], "") if place.is_file() else _files_of_split(place, split)
+    if not files:
+        tables, found = _read_saved(place, split)
+        return {part: tables}, found
+    read = [_read_headless(file, part) or {part: read_table(file)} for file in files]
+    names = list(dict.fromkeys(name for tables in read for name in tables))
+    return {name: tuple(tables[name] for tables in read if name in tables) for name in names}, found
+
+
+def _read_headless(path: Path, part: str) -> dict[str, Table] | None:
+    """Return a part's table, by its name; None where the file names its columns, and `read_table` reads it.
+
+    Candidates that hold their texts give the tables of `queries` and `corpus` too. Raises EvalkitError, naming the row,
+    for a line of other columns.
+    """
+    if data_suffix(path).removesuffix(".gz") in _NAMED or part not in _HEADERS:
+        return None
+    lines = [(number, line) for number, line in enumerate(read_lines(path), start=1) if line.strip()]
+    if not lines or len(_HEADERS[part] & set(lines[0][1].replace('"', "").split("\t"))) > 1:
+        return None
+    rows = [_fields(path, part, number, line) for number, line in lines]
+    numbers = [number for number, _ in lines]
+    if part == "top_ranked":
+        return _candidates(path, rows, numbers)
+    columns = ("query-id", "", "corpus-id", "score") if part == "qrels" else ("id", "text")
+    return {part: table_of(str(path), [dict(zip(columns, row, strict=True)) for row in rows], numbers)}
+
+
+def _fields(path: Path, part: str, number: int, line: str) -> list[str]:
+    fields = line.split() if part == "qrels" else line.split("\t")
+    due = {"corpus": (2,), "queries": (2,), "qrels": (4,), "top_ranked": (2, 4)}[part]
+    if len(fields) not in due:
+        raise EvalkitError(
+            f"{path}, row {number}: {len(fields)} fields where {_DUE[part]}, are due; other columns need a first line with their "
+            f"names ({', '.join(sorted(_HEADERS[part]))}) and tabs"
+        )
+    return fields
+
+
+def _candidates(path: Path, rows: list[list[str]], numbers: list[int]) -> dict[str, Table]:
+    ranked: dict[str, list[str]] = {}
+    texts: dict[str, dict[str, str]] = {"queries": {}, "corpus": {}}
+    for number, (query_id, doc_id, *given) in zip(numbers, rows, strict=True):
+        ranked.setdefault(query_id, []).append(doc_id)
+        for part, text_id, text in zip(texts, (query_id, doc_id), given, strict=False):
+            if texts[part].setdefault(text_id, text) != text:
+                raise EvalkitError(f"{path}, row {number}: {text_id!r} has another text than in an earlier row")
+    parts: dict[str, list[Row]] = {
+        name: [{"id": text_id, "text": text} for text_id, text in found.items()]
+        for name, found in texts.items()
+        if found
+    }
+    parts["top_ranked"] = [{"query-id": query_id, "corpus-ids": doc_ids} for query_id, doc_ids in ranked.items()]
+    return {name: table_of(str(path), found) for name, found in parts.items()}
+
+
+def _refuse_rows_beside_parts(folder: Path, chosen: Mapping[str, Path]) -> None:
+    others = [file for file in _data_files(folder) if file not in chosen.values()]
+    if folder / "data" not in chosen.values():
         others += _data_files(folder / "data")
     for file in others:
-        if _holds_rows(file):
+        if not _PART_FILE.fullmatch(_unpacked(file)) and holds_rows(peeked_columns(file)):
             raise EvalkitError(
-                f"{folder} holds both layouts: {file.name} has query/positive/negative rows beside mteb 2's "
+                f"{folder} holds both layouts: {file.name} has rows of queries with their documents beside mteb 2's "
                 "corpus and queries; give one of them a folder of its own"
             )
 
 
-def _holds_rows(file: Path) -> bool:
-    """Return whether a file seems to have C-MTEB's columns, from its beginning alone."""
-    if file.suffix.lower() == ".parquet":
-        try:
-            return {"positive", "negative"} <= set(pq.read_schema(file).names)
-        except (pa.ArrowException, OSError) as error:
-            raise EvalkitError(f"{file} is no readable parquet file: fetch or write it again") from error
-    with file.open("rb") as stream:
-        head = stream.read(_SNIFFED_BYTES)
-    return b"positive" in head and b"negative" in head
-
-
 def _read_folder(folder: Path, split: str) -> tuple[tuple[Table, ...], str]:
-    """Return one table's files, and the split they are of ("" where no name says)."""
+    """Return the files of one table, and the split they are of ("" where no name says)."""
+    files, found = _files_of_split(folder, split)
+    return (tuple(read_table(file) for file in files), found) if files else _read_saved(folder, split)
+
+
+def _files_of_split(folder: Path, split: str) -> tuple[list[Path], str]:
+    """Return the files of one dataset and split, and the split's name; no files where `save_to_disk` wrote the folder.
+
+    Raises EvalkitError where there are none, and where they may be those of several datasets.
+    """
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
-        return _read_saved(folder, split)
+        return [], ""
     files = _data_files(folder) + _data_files(folder / "data")
     if not files:
         raise EvalkitError(_nothing_found(folder))
@@ -127,13 +248,26 @@ def _read_folder(folder: Path, split: str) -> tuple[tuple[Table, ...], str]:
         by_split.setdefault(_split_of(file), []).append(file)
     found = choose_split(str(folder), by_split, split)
     chosen = by_split[found]
-    suffixes = sorted({file.suffix.lower() for file in chosen})
+    suffixes = sorted({data_suffix(file) for file in chosen})
     if len(suffixes) > 1:
         raise EvalkitError(
             f"{folder} holds files of several types ({', '.join(suffixes)}); give one file, or keep one type"
         )
+    others = [file for file in by_split.get("", ()) if found and holds_rows(peeked_columns(file))]
+    refuse_several_datasets(folder, [*chosen, *others])
     refuse_missing_shards(chosen)
-    return tuple(read_table(file) for file in chosen), found
+    return chosen, found
+
+
+def refuse_several_datasets(folder: Path, files: list[Path]) -> None:
+    """Raise EvalkitError where files have several names, numbers apart, or lie in several folders: they would be pooled."""
+    names = {(file.parent, _NUMBER.sub("", _split_of(file) or data_stem(file))) for file in files}
+    if len(names) > 1:
+        shown = ", ".join(os.path.relpath(file, folder) for file in files[:4]) + (", …" if len(files) > 4 else "")
+        raise EvalkitError(
+            f"{folder} holds several files that may be several datasets ({shown}); give one with task.path=FILE, or name the "
+            "parts of one dataset by numbers: NAME-0, NAME-1"
+        )
 
 
 def _data_files(folder: Path) -> list[Path]:
@@ -143,23 +277,24 @@ def _data_files(folder: Path) -> list[Path]:
         file
         for file in folder.iterdir()
         if file.is_file()
-        and file.suffix.lower() in READERS
+        and data_suffix(file).removesuffix(".gz") in READERS
         and file.name not in _METADATA
         and not file.name.startswith((".", "_"))
     )
 
 
 def _split_of(file: Path) -> str:
-    shard = _SHARD.fullmatch(file.stem)
+    stem = data_stem(file)
+    shard = _SHARD.fullmatch(stem)
     if shard:
         return shard["split"]
-    return file.stem if file.stem in _SPLITS else ""
+    return stem if stem in _SPLITS else ""
 
 
 def refuse_missing_shards(files: Iterable[Path]) -> None:
     """Raise EvalkitError where files named NAME-00000-of-00003 are not all there: a part would pass for the whole."""
     for file in files:
-        shard = _SHARD.fullmatch(file.stem)
+        shard = _SHARD.fullmatch(data_stem(file))
         if shard is None:
             continue
         for index in range(int(shard["total"])):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from evalkit.tasks.findings import Cell, FindingLog, described
-from evalkit.tasks.tables import Table
+from evalkit.tasks.tables import Table, looks_like_list
 
 
 class TextReader:
@@ -18,7 +18,8 @@ class TextReader:
     def text(self, value: Any, cell: Cell) -> str:
         """Return a text; note what is not text (error) and what has no characters but white space (warning)."""
         if not isinstance(value, str):
-            self._log.add("error", f"{described(value)} where a text is due", cell)
+            mend = "; give the text that is in it" if isinstance(value, dict) else ""
+            self._log.add("error", f"{described(value)} where a text is due{mend}", cell)
             return ""
         if value not in self._known and not _is_encodable(value):
             self._log.add("error", f"{described(value)} holds half a surrogate pair, which is no character", cell)
@@ -34,10 +35,22 @@ class TextReader:
             return ()
         return tuple(self.text(item, cell) for item in value)
 
+    def texts_in_cell(self, value: Any, cell: Cell) -> tuple[str, ...]:
+        """Return the one text of a cell, or nothing for an empty one; note what seems to be a list (error)."""
+        if value == "":
+            return ()
+        if isinstance(value, str) and looks_like_list(value):
+            self._log.add(
+                "error", f"{described(value)} is a list written as text; give a list, or one text a row", cell
+            )
+        return (self.text(value, cell),)
+
     def query(self, value: Any, cell: Cell) -> tuple[str, ...]:
         """Return a text, or a list of them with at least one."""
         if isinstance(value, list) and value:
             return self.texts(value, cell)
+        if isinstance(value, str) and looks_like_list(value) and value.strip("[]() \n"):
+            self._log.add("warning", "a query that seems to be a list written as text: it is read as one text", cell)
         return (self.text(value, cell),)
 
 
@@ -47,6 +60,20 @@ def identifier(value: Any, cell: Cell, log: FindingLog) -> str:
         log.add("error", f"{described(value)} where an id is due", cell)
         return ""
     return str(value)
+
+
+def gain_of(value: Any, cell: Cell, log: FindingLog) -> int:
+    """Return a graded relevance, a whole number from 0; note an error for anything else."""
+    try:
+        number = float("nan") if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = float("nan")
+    if not number.is_integer():
+        log.add("error", f"{described(value)} where a whole number is due: 0 for irrelevant, 1 or a higher grade", cell)
+        return 0
+    if number < 0:
+        log.add("error", f"negative relevance {number:.0f}; write 0 for what is irrelevant", cell)
+    return int(number)
 
 
 def require_columns(table: Table, columns: tuple[str, ...], log: FindingLog) -> None:

@@ -1,0 +1,94 @@
+"""What the columns of a row mean: C-MTEB's and FlagEmbedding's lists, triples of texts, and labelled documents."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from evalkit.tasks.findings import Cell, FindingLog
+from evalkit.tasks.tables import Table
+
+_NAMES = {
+    "query": re.compile(r"query|question|anchor|sentence1|text1"),
+    "positive": re.compile(r"(pos|positives?)([._ ]?\d+)?"),
+    "negative": re.compile(r"(neg|negatives?)([._ ]?\d+)?"),
+    "document": re.compile(r"documents?|passages?|texts?|docs?|sentence2|answers?|text2"),
+    "label": re.compile(r"labels?|scores?|relevances?|gains?"),
+}
+# columns that would change a figure if they were read: they get a warning, others a note
+_DECISIVE = re.compile(r"instruct|prompt|title|neg|pos|passage|document|answer|context", re.IGNORECASE)
+_HARMLESS = re.compile(r"(^|[^a-z])(ids?|scores?|idx)$", re.IGNORECASE)
+
+_NAME_SHOWN = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The columns of a row by what they mean: a query with `positive` and `negative` columns, or with a `document` and its `label`.
+
+    The two forms exclude each other; `document` is empty in the first.
+    """
+
+    query: str
+    positive: tuple[str, ...] = ()
+    negative: tuple[str, ...] = ()
+    document: str = ""
+    label: str = ""
+
+
+def holds_rows(names: Iterable[str]) -> bool:
+    """Return whether columns of these names are rows of queries with their documents."""
+    found = {meaning for meaning in _NAMES if _named(meaning, names)}
+    return {"positive", "negative"} <= found or {"query", "document", "label"} <= found
+
+
+def columns_of(table: Table, log: FindingLog) -> Columns | None:
+    """Return what the columns of a table of rows mean; None, with an error in `log`, where they are not those of any known rows."""
+    place = Cell(table.file)
+    if not table.columns and not table.rows:
+        log.add("error", "there is nothing in it", place)
+        return None
+    names = {meaning: _named(meaning, table.columns) for meaning in _NAMES}
+    labelled = not names["positive"] and not names["negative"] and (names["document"] or names["label"])
+    wanted = ("query", "document", "label") if labelled else ("query", "positive", "negative")
+    for meaning in wanted:
+        if not names[meaning]:
+            log.add("error", f"there is no column {meaning}; {_listed(table.columns, any(names.values()))}", place)
+        elif meaning not in ("positive", "negative") and len(names[meaning]) > 1:
+            both = " and ".join(names[meaning])
+            log.add("error", f"the columns {both} could each be the {meaning}; rename or leave out all but one", place)
+    if not all(names[meaning] for meaning in wanted):
+        return None
+    first = {meaning: names[meaning][0] for meaning in wanted}
+    if labelled:
+        columns = Columns(first["query"], document=first["document"], label=first["label"])
+    else:
+        columns = Columns(first["query"], names["positive"], names["negative"])
+    _report_unread(table, columns, log)
+    return columns
+
+
+def _listed(columns: Iterable[str], some_known: bool) -> str:
+    found = ", ".join(name[:_NAME_SHOWN] for name in columns) or "none"
+    if some_known:
+        return f"the columns are: {found}"
+    return f"the columns are: {found}; rows are query, positive, negative or query, document, label, and say so in their first line"
+
+
+def _named(meaning: str, names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(name for name in names if _NAMES[meaning].fullmatch(name))
+
+
+def _report_unread(table: Table, columns: Columns, log: FindingLog) -> None:
+    read = {columns.query, *columns.positive, *columns.negative, columns.document, columns.label}
+    for name in table.columns:
+        if name in read or not name:
+            continue
+        filled = sum(row.get(name) not in (None, "", []) for row in table.rows)
+        decisive = _DECISIVE.search(name) is not None and not _HARMLESS.search(name)
+        if decisive and filled:
+            message = f"the column {name} is not read, though it holds something in {filled} of {len(table.rows)} rows"
+            log.add("warning", message, Cell(table.file, None, name))
+        else:
+            log.add("note", f"the column {name} is not read", Cell(table.file, None, name))
