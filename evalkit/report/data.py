@@ -13,6 +13,7 @@ from evalkit.output.json import json_text
 from evalkit.output.text import printable
 from evalkit.report.content import Report
 from evalkit.report.leaderboard import Board, SliceBoard, SliceMean, Standing
+from evalkit.results.training import training_phrase
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _CSV_COLUMNS = (
@@ -41,6 +42,7 @@ _CSV_COLUMNS = (
         "high",
         "ties_low",
         "ties_high",
+        "training",
     ),
 )
 
@@ -70,7 +72,8 @@ def report_csv(report: Report) -> str:
             best, worst = standing.ranks
             ranks = {"n_queries": board.n_queries, "best_rank": best, "worst_rank": worst}
             ties = dict(zip(("ties_low", "ties_high"), standing.ties or (), strict=False))
-            writer.writerow(_csv_row({**shared, **ranks, **ties, **_csv_system(report, standing)}))
+            training = {"training": training_phrase(standing.training)}
+            writer.writerow(_csv_row({**shared, **ranks, **ties, **training, **_csv_system(report, standing)}))
     for cut in report.slices:
         shared = {"tasks": cut.task, "fingerprints": cut.fingerprint, "slice_by": cut.by, **_common(cut)}
         for mean in cut.means:

@@ -19,6 +19,7 @@ from evalkit.records import (
     StageScores,
     TaskIdentity,
     TieRange,
+    TrainingMark,
     Usage,
 )
 from evalkit.results.folders import experiment_of, experiment_slug
@@ -101,7 +102,8 @@ class Result:
     `deviations` the settings in it that differ from the model's and task's own (None: an older file, which does not say);
     `experiment` names them, `limit` is the number of queries asked for, and `incomparable` why no published figure can be
     compared. `recipe` says how the model was run, each field with who states it, and `findings` what of its files is worth a
-    word (both empty in older files). `path` is the JSON file, None until it is written. Results are equal where all but tables
+    word (both empty in older files). `training` says whether the model was trained on the task's data (None for data that are no
+    benchmark's, and in older files). `path` is the JSON file, None until it is written. Results are equal where all but tables
     and path are.
     """
 
@@ -123,6 +125,7 @@ class Result:
     findings: tuple[str, ...] = ()
     precision: PrecisionCheck | None = None
     first_stage: StageScores | None = None
+    training: TrainingMark | None = None
     path: Path | None = field(default=None, compare=False)
 
     def __repr__(self) -> str:
