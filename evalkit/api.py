@@ -14,6 +14,7 @@ from evalkit.report.leaderboard import Board, Standing
 from evalkit.results.folders import result_folder
 from evalkit.results.reading import read_results
 from evalkit.results.result import Result
+from evalkit.results.training import training_phrase
 from evalkit.results.writing import refuse_other_data, refuse_other_object, result_file, write_result
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def leaderboard(*paths: Path | str, metric: str | None = None, alpha: float = 0.
     """Rank the systems of these results: a row per task (or average over the same tasks) and system, the best first.
 
     `value`, `low` and `high` (95 %) are fractions; `best_rank` to `worst_rank` are the ranks that no test at `alpha` rules out.
+    `training` says whether a model was trained on the task's data, as far as that is known, and on how many of an average's.
     `metric` is a name in `scores`; without it, the protocol's main score. Raises EvalkitError where results can't be compared.
     """
     import pandas as pd
@@ -105,6 +107,7 @@ def _standing_row(report: content.Report, board: Board, standing: Standing) -> d
         "value": standing.value,
         **dict(zip(("low", "high"), standing.interval, strict=True)),
         **dict(zip(("ties_low", "ties_high"), standing.ties or (None, None), strict=True)),
+        "training": training_phrase(standing.training),
     }
 
 

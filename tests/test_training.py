@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from command import run_here
+from made_results import change_json, noisy_scores, ranking_task, write_scores
 from made_tasks import make_task
+from task_files import write_jsonl
 
+import evalkit
+from evalkit import wrap
 from evalkit.configuration.files import option_names, parse_yaml
+from evalkit.errors import EvalkitError
 from evalkit.evaluation.evaluate import evaluate, load_model
 from evalkit.records import FirstStage, ModelIdentity, Task, TrainingMark
 from evalkit.results import training
 from evalkit.results.reading import read_result
-from evalkit.results.training import Card, mark_training, read_card, training_line, training_of_model, training_phrase
+from evalkit.results.training import Card, mark_training, read_card, training_line, training_phrase
 from evalkit.results.writing import result_json, write_result
 from evalkit.tasks.settings import read_settings
 
@@ -48,6 +56,10 @@ def mark(
 ) -> TrainingMark | None:
     task = task or task_of()
     return mark_training(ModelIdentity(hub_id.rpartition("/")[2], hub_id, "", kind), task, task.settings, card)
+
+
+def training_of_model(hub_id: str, task: str) -> TrainingMark | None:
+    return training.training_of_model(hub_id, "embedder", task)
 
 
 def card_of(folder: Path, text: str | bytes) -> Card:
@@ -370,3 +382,172 @@ def test_an_older_result_of_a_hub_model_is_looked_up(tmp_path: Path) -> None:
 def test_the_file_is_plain_yaml() -> None:
     text = (Path(training.__file__).parent / "data/training.yaml").read_text(encoding="utf-8")
     assert parse_yaml(text).keys() == {"models", "weights_of", "tasks", "datasets"}
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"verdict": "perhaps", "datasets": [], "source": "me"},
+        {"verdict": "trained", "datasets": "T2Reranking", "source": "me"},
+        {"verdict": "trained", "datasets": []},
+        "trained",
+    ],
+)
+def test_a_broken_mark_in_a_file_is_named(broken: object, tmp_path: Path) -> None:
+    path = write_scores(tmp_path, ranking_task(3), noisy_scores(ranking_task(3)))
+    change_json(path, lambda content: content["evalkit"].update(training=broken))
+    with pytest.raises(EvalkitError, match=r"evalkit\.training"):
+        read_result(path)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_reranker: Path) -> Path:
+    """A folder with own data, `data.jsonl`, and a model, `mine`, whose card names them and its base."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny_reranker, tmp_path / "mine")
+    card_of(tmp_path / "mine", "---\nbase_model: BAAI/bge-m3\ndatasets: [me/else, data]\n---\n")
+    write_jsonl(tmp_path / "data.jsonl", [{"query": "好", "positive": ["好的"], "negative": ["不", "没有"]}] * 3)
+    return tmp_path
+
+
+def test_a_run_reads_the_folders_card_and_shows_what_it_says(here: Path) -> None:
+    done = run_here("task.path=data.jsonl", "task=local", "model=./mine", "backend=torch", "cache=off", "offline=true")
+    assert done.code == 0, done.stderr
+    assert "mine: trained on the data of data (its card)\n" in done.stdout
+    (path,) = (here / "results").rglob("data.json")
+    assert json.loads(path.read_text(encoding="utf-8"))["evalkit"]["training"] == {
+        "verdict": "trained",
+        "datasets": ["data"],
+        "source": "its card",
+    }
+
+
+@pytest.mark.parametrize(("task", "expected"), [("T2Reranking", None), ("T2RerankingEn2Zh", "not stated")])
+def test_other_data_under_a_benchmarks_name_are_not_marked_as_it(task: str, expected: str | None, here: Path) -> None:
+    words = (f"task={task}", "task.path=data.jsonl", "model=./mine", "backend=torch", "cache=off", "offline=true")
+    done = run_here(*words)
+    assert done.code == 0, done.stderr
+    (path,) = (here / "results").rglob(f"{task}.json")
+    stored = json.loads(path.read_text(encoding="utf-8"))["evalkit"].get("training")
+    assert (stored and stored["verdict"]) == expected
+    assert "mine: trained on" not in done.stdout
+
+
+def test_a_broken_card_stops_no_run(here: Path) -> None:
+    card_of(here / "mine", "---\nbase_model: [\n---\n")
+    result = evaluate(load_model("./mine", backend="torch"), task_of(), cache="off")
+    assert result.training is not None
+    assert result.training.verdict == "not stated"
+    assert "is broken" in result.training.source
+
+
+def test_a_folder_under_a_named_model_is_known_by_its_card(here: Path) -> None:
+    model = load_model("bge-reranker-base", path="mine", backend="torch")
+    assert verdict(evaluate(model, task_of("CMedQAv1"), cache="off").training) == "trained"  # of its base, bge-m3
+    card_of(here / "mine", "---\nlicense: mit\n---\n")
+    assert verdict(evaluate(model, task_of("T2Reranking"), cache="off").training) == "not stated"
+
+
+def test_objects_in_memory_and_scores_from_a_file_say_nothing(tmp_path: Path) -> None:
+    def bge_m3(pairs: list[tuple[str, str]]) -> list[float]:
+        return [float(len(document)) for _, document in pairs]
+
+    wrapped = wrap(bge_m3, kind="cross-encoder", name="multilingual-e5-small-q4")
+    assert verdict(evaluate(wrapped, task_of(), cache="off").training) == "not stated"
+    file = tmp_path / "multilingual-e5-small-q4.json"
+    file.write_text(json.dumps({"q0": {"d0-0": 1.0, "d0-1": 0.5}}), encoding="utf-8")
+    task = task_of()
+    (request,) = task.requests
+    scores = {request.query.query_id: {one.doc_id: float(one.gain) for one in request.candidates}}
+    file.write_text(json.dumps(scores), encoding="utf-8")
+    assert verdict(evaluate(load_model("run", path=file), task, cache="off").training) == "not stated"
+
+
+def test_a_list_of_models_says_it(here: Path) -> None:
+    def marks(word: str) -> list[str]:
+        done = run_here("list", "models", word, "--json")
+        assert done.code == 0, done.stderr
+        return [one["verdict"] for one in json.loads(done.stdout)["training"].values()]
+
+    assert marks("bge-reranker-base") == ["trained", "trained", "not trained", "trained"]
+    assert marks("./mine") == ["trained"] * 4
+    assert marks("bm25") == ["not trained"] * 4
+    assert marks("multilingual-e5-small-q4") == marks("multilingual-e5-small")
+    assert "3 of 4 tasks marked as trained on\n" in run_here("list", "models", "bge-reranker-base").stdout
+
+
+# --- a report
+
+MARKS = {"one": ("trained", "trained"), "two": ("trained", "not trained"), "three": ("not stated", "not stated")}
+
+
+@pytest.fixture
+def reported(tmp_path: Path) -> Path:
+    """Results of three systems with other marks, and of one without, on two tasks."""
+    for place, name in enumerate(("first", "second")):
+        task = ranking_task(20, name)
+        for seed, model in enumerate((*MARKS, "four")):
+            path = write_scores(tmp_path / "results", task, noisy_scores(task, seed), model)
+            if model in MARKS:
+                said = {"verdict": MARKS[model][place], "datasets": [], "source": "someone"}
+                change_json(path, lambda content, said=said: content["evalkit"].update(training=said))
+            else:
+                change_json(path, lambda content: content["evalkit"].pop("training", None))
+    return tmp_path / "results"
+
+
+def shown(folder: Path, form: str, *words: str) -> str:
+    done = run_here("report", str(folder), "--format", form, *words)
+    assert done.code == 0, done.stderr
+    return done.stdout
+
+
+def test_every_board_says_it(reported: Path) -> None:
+    markdown = shown(reported, "markdown").split("### ")
+    (average,) = [part for part in markdown if part.startswith("average of 2")]
+    (first,) = [part for part in markdown if part.startswith("first")]
+    (second,) = [part for part in markdown if part.startswith("second")]
+    assert "* 2 of 2 tasks marked as trained on: one\n" in average
+    assert "* 1 of 2 tasks marked as trained on: two\n" in average
+    assert "* 0 of 2 tasks marked as trained on, 2 not stated: three\n" in average
+    assert sorted(line for line in first.splitlines() if "train" in line) in (
+        ["* trained on this task: one, two", "* training not stated: three"],
+        ["* trained on this task: two, one", "* training not stated: three"],
+    )
+    assert "* not trained on this task: two\n" in second
+    assert "four" not in "".join(line for line in markdown if "train" in line and "|" not in line)
+    assert "1 of 2 tasks marked as trained on: two" in shown(reported, "latex")
+
+
+def test_tables_for_machines_say_it(reported: Path) -> None:
+    rows = list(csv.DictReader(shown(reported, "csv").splitlines()))
+    found = {(row["tasks"], row["system"]): row["training"] for row in rows}
+    assert found["first+second", "two"] == "1 of 2 tasks marked as trained on"
+    assert found["second", "two"] == "not trained on this task"
+    assert found["second", "four"] == found["first+second", "four"] == ""
+    boards = json.loads(shown(reported, "json"))["boards"]
+    marks = {
+        (*board["tasks"], one["system"]["name"]): [mark and mark["verdict"] for mark in one["training"]]
+        for board in boards
+        for one in board["standings"]
+    }
+    assert marks["first", "second", "two"] == ["trained", "not trained"]
+    assert marks["first", "four"] == [None]
+    frame = evalkit.leaderboard(reported)
+    assert frame["training"].fillna("").tolist() == [row["training"] for row in rows]
+
+
+def test_the_page_says_it(reported: Path) -> None:
+    page = shown(reported, "html")
+    assert "<small>1 of 2 tasks marked as trained on</small>" in page
+    assert "<small>training not stated</small>" in page
+
+
+def test_exports_say_it_where_they_have_room(reported: Path) -> None:
+    from huggingface_hub import parse_eval_result_entries
+
+    (one,) = (path for path in reported.glob("*one"))
+    notes = [entry.notes for entry in parse_eval_result_entries(yaml.safe_load(shown(one, "eval-results")))]
+    assert len(notes) == 2
+    assert all("trained on this task" in str(note) for note in notes)
+    assert "train" not in shown(one, "model-index")

@@ -17,6 +17,7 @@ from typing import Any
 
 from evalkit.configuration.files import parse_yaml
 from evalkit.output.numbers import listed
+from evalkit.output.text import printable
 from evalkit.published_statistics import published_statistics
 from evalkit.records import ModelIdentity, TaskIdentity, TrainingMark
 from evalkit.results.result import Result
@@ -26,6 +27,7 @@ _DATA = Path(__file__).parent / "data"
 _FRONT_MATTER = re.compile(r"\s*---[ \t]*(?:\r\n|\r|\n)(.*?)(?:\r\n|\r|\n)---[ \t]*(?:\r\n|\r|\n|$)", re.DOTALL)
 _ADDRESS = re.compile(r"^(https?://)?(www\.)?(huggingface\.co|hf\.co)/(datasets/)?")
 _LONGEST_CARD = 1_000_000
+_LONGEST_NAME = 200
 _NAMED = 4
 _UNTRAINED = ("lexical", "baseline")  # kinds of models
 
@@ -70,9 +72,9 @@ def read_card(folder: Path) -> Card:
 def _names(value: object) -> tuple[str, ...] | None:
     """Return the names that a card's field lists, without the Hub's address; None where it is something else."""
     values = [] if value is None else value if isinstance(value, list) else [value]
-    if not all(isinstance(one, str) for one in values):
+    if not all(isinstance(one, str) and len(one) <= _LONGEST_NAME for one in values):
         return None
-    return tuple(name for one in values if (name := _ADDRESS.sub("", one.strip()).rstrip("/")))
+    return tuple(name for one in values if (name := _ADDRESS.sub("", printable(one).strip()).rstrip("/")))
 
 
 def mark_training(
@@ -90,9 +92,7 @@ def mark_training(
         return TrainingMark("trained", named, "its card") if named else None
     if not _is_compared(task, settings, benchmark):
         return TrainingMark("not stated", (), f"{task.source} was not compared with the published data of this name")
-    if model.kind in _UNTRAINED:
-        return TrainingMark("not trained", (), "nothing of it is trained")
-    return _by_name(model.hub_id, benchmark) if card is None else _by_card(card, benchmark)
+    return training_of_model(model.hub_id, model.kind, benchmark, card)
 
 
 def training_of(result: Result) -> TrainingMark | None:
@@ -103,10 +103,14 @@ def training_of(result: Result) -> TrainingMark | None:
     return mark_training(result.model, result.task, settings if isinstance(settings, Mapping) else {}, None)
 
 
-def training_of_model(hub_id: str, mteb_name: str) -> TrainingMark | None:
-    """Return whether a named model was trained on the data of one of mteb's tasks; None where mteb has no such task."""
+def training_of_model(hub_id: str, kind: str, mteb_name: str, card: Card | None = None) -> TrainingMark | None:
+    """Return whether a model, by its name or its card, was trained on the data of a task; None where mteb has no such task."""
     benchmark = _known_task(mteb_name)
-    return None if benchmark is None else _by_name(hub_id, benchmark)
+    if benchmark is None:
+        return None
+    if kind in _UNTRAINED:
+        return TrainingMark("not trained", (), "nothing of it is trained")
+    return _by_name(hub_id, benchmark) if card is None else _by_card(card, benchmark)
 
 
 def training_phrase(marks: Sequence[TrainingMark | None]) -> str:
