@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -228,6 +229,9 @@ def test_weights_of_the_package_are_the_original_models() -> None:
             "not trained",
             "its card",
         ),
+        ({"base_model": "nlpai-lab/KURE-v1"}, "not stated", "its base BAAI/bge-m3 was trained on it"),
+        ({"base_model": "dragonkue/BGE-m3-ko"}, "trained", "made from dragonkue/BGE-m3-ko"),
+        ({"base_model": "x/\x1b[31m"}, "not stated", "made from x/\ufffd[31m"),
         ({"license": "mit"}, "not stated", "lists no datasets"),
         ({"datasets": [], "base_model": None}, "not stated", "lists no datasets"),
     ],
@@ -250,8 +254,9 @@ def test_cards(content: dict[str, Any], expected: str, source: str, tmp_path: Pa
         ("---\ndatasets: [C-MTEB/T2Reranking, 3]\n---\n", "datasets of its README.md is no list of names"),
         ("---\nbase_model: {name: BAAI/bge-m3}\n---\n", "base_model of its README.md is no list of names"),
         ("---\n- BAAI/bge-m3\n---\n", "is no mapping"),
+        (f"---\nbase_model: {'x' * 5000}\n---\n", "base_model of its README.md is no list of names"),
         ("---\nbase_model: BAAI/bge-m3\n", "no YAML at its top"),
-        (b"---\nbase_model: \xff\n---\n", "it is not UTF-8"),
+        (b"---\nbase_model: \xff\n---\n", "is not UTF-8"),
         (f"---\nbase_model: {'[' * 500}\n---\n", "is broken"),
         ("---\na: &a [1, 1]\nb: !!python/object:os.system [x]\n---\n", "is broken"),
     ],
@@ -266,13 +271,21 @@ def test_broken_cards_say_nothing_and_why(text: str | bytes, problem: str, tmp_p
 def test_a_missing_card_and_a_folder_in_its_place(tmp_path: Path) -> None:
     assert "has no README.md" in read_card(tmp_path).problem
     (tmp_path / "README.md").mkdir()
-    assert "can't be read" in read_card(tmp_path).problem
+    assert "has no README.md" in read_card(tmp_path).problem
+    (tmp_path / "README.md").rmdir()
+    os.mkfifo(tmp_path / "README.md")  # to read it would wait for whoever writes
+    assert "has no README.md" in read_card(tmp_path).problem
 
 
 @pytest.mark.parametrize("line_break", ["\n", "\r\n", "\r"])
 def test_cards_of_any_line_break_and_with_a_byte_order_mark(line_break: str, tmp_path: Path) -> None:
     text = line_break.join(["\ufeff---", "base_model: BAAI/bge-m3", "---", "# A model"])
     assert card_of(tmp_path, text).base_models == ("BAAI/bge-m3",)
+
+
+def test_a_cards_text_need_be_no_utf8_and_may_be_long(tmp_path: Path) -> None:
+    card = card_of(tmp_path, b"---\nbase_model: BAAI/bge-m3\n---\n\xff" + b"\xe5\xa5\xbd" * 500_000)
+    assert card == Card(base_models=("BAAI/bge-m3",))
 
 
 def test_a_folder_is_known_by_its_card_and_not_by_its_name() -> None:
@@ -305,6 +318,8 @@ def test_a_folder_is_known_by_its_card_and_not_by_its_name() -> None:
         ),
         ({"settings": read_settings("local").model_dump(mode="json") | {"name": "T2Reranking", "path": "x"}}, None),
         ({"settings": {}}, None),
+        ({"settings": {"registry": "mteb", "path": None, "mteb_name": ""}}, "trained"),
+        ({"settings": {"registry": "mteb", "path": "mine.jsonl", "mteb_name": ""}}, None),
         (
             {
                 "differences": ("the candidates of bm25",),

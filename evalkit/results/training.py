@@ -24,11 +24,12 @@ from evalkit.results.result import Result
 
 CARD = "README.md"
 _DATA = Path(__file__).parent / "data"
-_FRONT_MATTER = re.compile(r"\s*---[ \t]*(?:\r\n|\r|\n)(.*?)(?:\r\n|\r|\n)---[ \t]*(?:\r\n|\r|\n|$)", re.DOTALL)
+_FRONT_MATTER = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s*---[ \t]*(?:\r\n|\r|\n)(.*?)(?:\r\n|\r|\n)---[ \t]*(?:\r\n|\r|\n|$)", re.DOTALL
+)
 _ADDRESS = re.compile(r"^(https?://)?(www\.)?(huggingface\.co|hf\.co)/(datasets/)?")
 _LONGEST_CARD = 1_000_000
 _LONGEST_NAME = 200
-_NAMED = 4
 _UNTRAINED = ("lexical", "baseline")  # kinds of models
 
 
@@ -47,17 +48,20 @@ class Card:
 
 def read_card(folder: Path) -> Card:
     """Read the card of a model's folder (the YAML at the top of README.md). What is wrong with it is its `problem`."""
-    try:
-        text = (folder / CARD).read_bytes()[:_LONGEST_CARD].decode("utf-8-sig")
-    except FileNotFoundError:
+    path = folder / CARD
+    if not path.is_file():
         return Card(problem=f"the folder has no {CARD}")
-    except (OSError, UnicodeDecodeError) as error:
-        return Card(problem=f"its {CARD} can't be read ({getattr(error, 'strerror', None) or 'it is not UTF-8'})")
-    found = _FRONT_MATTER.match(text)
+    try:
+        with path.open("rb") as file:
+            found = _FRONT_MATTER.match(file.read(_LONGEST_CARD))
+    except OSError as error:
+        return Card(problem=f"its {CARD} can't be read ({error.strerror})")
     if found is None:
         return Card(problem=f"its {CARD} has no YAML at its top")
     try:
-        content = parse_yaml(found[1])
+        content = parse_yaml(found[1].decode("utf-8"))
+    except UnicodeDecodeError:
+        return Card(problem=f"the YAML of its {CARD} is not UTF-8")
     except ValueError as error:
         return Card(problem=f"the YAML of its {CARD} is broken ({error})")
     if not isinstance(content, dict):
@@ -72,9 +76,10 @@ def read_card(folder: Path) -> Card:
 def _names(value: object) -> tuple[str, ...] | None:
     """Return the names that a card's field lists, without the Hub's address; None where it is something else."""
     values = [] if value is None else value if isinstance(value, list) else [value]
-    if not all(isinstance(one, str) and len(one) <= _LONGEST_NAME for one in values):
+    texts = [one for one in values if isinstance(one, str) and len(one) <= _LONGEST_NAME]
+    if len(texts) < len(values):
         return None
-    return tuple(name for one in values if (name := _ADDRESS.sub("", printable(one).strip()).rstrip("/")))
+    return tuple(name for one in texts if (name := _ADDRESS.sub("", printable(one).strip()).rstrip("/")))
 
 
 def mark_training(
@@ -225,14 +230,12 @@ def _by_card(card: Card, task: str) -> TrainingMark:
     bases = [(base, _by_name(base, task)) for base in card.base_models]
     for base, mark in bases:
         if mark.verdict == "trained":
-            return TrainingMark("trained", mark.datasets, f"its card: made from {base}, of which {mark.source} says so")
+            return TrainingMark("trained", mark.datasets, f"its card: made from {base}; {mark.source}")
     if card.problem:
         return TrainingMark("not stated", (), card.problem)
-    unknown = [base for base, mark in bases if mark.verdict == "not stated"]
-    if unknown:
-        return TrainingMark(
-            "not stated", (), f"its card: made from {listed(unknown, _NAMED)}, of which that is not known"
-        )
+    for base, mark in bases:
+        if mark.verdict == "not stated":
+            return TrainingMark("not stated", (), f"its card: made from {base}; {mark.source}")
     if card.datasets or (bases and card.quantized):
         return TrainingMark("not trained", (), "its card")
     return TrainingMark("not stated", (), "its card lists no datasets")
