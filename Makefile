@@ -3,6 +3,7 @@
 # make infinity  tests the backends `infinity` and `infinity-server` in an environment of their own, .venv-infinity
 # make check  evaluates the demo with both bundled models and compares with results/baseline; ARGS="--junit FILE …"
 # make baseline  makes results/baseline anew: after a change that is meant, from a clean checkout
+# make training-data  makes evalkit/results/data/training.json anew: what mteb's registry says that models were trained on
 # make notebooks  runs all notebooks on the bundled data
 # make docs   writes docs/api.md anew
 # make report-picture  takes the README's picture of an HTML report, with Chromium
@@ -26,7 +27,7 @@ DEMO = $(BIN)/python -m evalkit -m task=demo model=multilingual-e5-small-q4,bm25
 # where an image forbids it, each of the tests' many processes would compile evalkit anew
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: run test lint infinity check baseline docs notebooks report-picture parity models-table fuzz audit-dependencies bench soak structure clean
+.PHONY: run test lint infinity check baseline docs training-data notebooks report-picture parity models-table fuzz audit-dependencies bench soak structure clean
 
 run: .venv/.installed
 	$(BIN)/python -m evalkit $(ARGS)
@@ -58,6 +59,9 @@ docs: .venv/.installed-dev
 
 notebooks: .venv/.installed-dev
 	$(BIN)/python -m pytest tests/test_notebooks.py $(ARGS)
+
+training-data: .venv/.installed-dev
+	$(BIN)/python -m docs.make_training_data
 
 report-picture: .venv/.installed-dev
 	PYTHONPATH=tests $(BIN)/python docs/report_picture.py

@@ -14,6 +14,7 @@ from evalkit.report.leaderboard import Board, Standing
 from evalkit.results.folders import result_folder
 from evalkit.results.reading import read_results
 from evalkit.results.result import Result, remark_lines
+from evalkit.results.training import training_phrase
 from evalkit.results.writing import refuse_other_data, refuse_other_object, result_file, write_result
 
 if TYPE_CHECKING:
@@ -52,8 +53,9 @@ def load_results(*paths: Path | str) -> list[Result]:
 def leaderboard(*paths: Path | str, metric: str | None = None, alpha: float = 0.05, seed: int = 42) -> pd.DataFrame:
     """Rank the systems of these results: a row per task (or average over the same tasks) and system, the best first.
 
-    `value`, `low` and `high` (95 %) are fractions; `best_rank` to `worst_rank` are the ranks that no test at `alpha` rules out;
-    `remarks` says, in lines, what a reader should know of the figure.
+    `value`, `low` and `high` (95 %) are fractions; `best_rank` to `worst_rank` are the ranks that no test at `alpha` rules out.
+    `training` says whether a model was trained on the task's data, as far as that is known, and on how many of an average's.
+    `remarks` says, in lines, what else a reader should know of the figure.
     `metric` is a name in `scores`; without it, the protocol's main score. Raises EvalkitError where results can't be compared.
     """
     import pandas as pd
@@ -106,6 +108,7 @@ def _standing_row(report: content.Report, board: Board, standing: Standing) -> d
         "value": standing.value,
         **dict(zip(("low", "high"), standing.interval, strict=True)),
         **dict(zip(("ties_low", "ties_high"), standing.ties or (None, None), strict=True)),
+        "training": training_phrase(standing.training),
         "remarks": "\n".join(remark_lines(report.results_of(board, standing.system))),
     }
 

@@ -184,6 +184,15 @@ class RecipeField:
 
 
 @dataclass(frozen=True, slots=True)
+class TrainingMark:
+    """Whether a model was trained on a task's data, as far as `source` says; `datasets` are those by which it names them."""
+
+    verdict: Literal["trained", "not trained", "not stated"]
+    datasets: tuple[str, ...]
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """What scoring a task cost. `latencies` are seconds to score one query's candidates, where that was measured."""
 

@@ -16,11 +16,13 @@ from evalkit.evaluation.certificates import CODE_OF_ITS_OWN, verification
 from evalkit.evaluation.model_recipes import complete_recipe, recipe_fields, recipe_sheet, stated_fields
 from evalkit.models.choosing import choose_model
 from evalkit.models.interfaces import Runtime
-from evalkit.models.settings import default_model, model_settings, read_model
+from evalkit.models.settings import ModelSettings, default_model, model_settings, read_model
 from evalkit.output.console import OutputConsole
 from evalkit.output.json import STDOUT, write_json
 from evalkit.output.sheets import Sheet, print_sheets
+from evalkit.records import TrainingMark
 from evalkit.results import published
+from evalkit.results.training import read_card, training_line, training_of_model
 from evalkit.tasks.settings import read_settings, task_names
 
 SUITES = ("C-MTEB-6", "C-MTEB")
@@ -208,11 +210,29 @@ def print_recipe(word: str, folders: Folders, json_file: Path | None) -> None:
     stated = stated_fields(own, settings, content, choice.settings)
     recipe = complete_recipe(settings, stated, "torch", Runtime())
     fields = recipe_fields(recipe)
-    entry = {"name": word, "recipe": {name: asdict(one) for name, one in fields.items()}, "findings": recipe.findings}
+    training = _training_marks(recipe.settings)
+    entry = {
+        "name": word,
+        "recipe": {name: asdict(one) for name, one in fields.items()},
+        "findings": recipe.findings,
+        "training": {task: asdict(mark) for task, mark in training.items()},
+    }
     if json_file is not None:
         write_json(entry, json_file)
     if json_file != STDOUT:
-        print_sheets([recipe_sheet(word, fields, recipe.findings)], OutputConsole())
+        print_sheets([recipe_sheet(word, fields, (*recipe.findings, training_line(training)))], OutputConsole())
+
+
+def _training_marks(model: ModelSettings) -> dict[str, TrainingMark]:
+    """Say of each task of C-MTEB whether the model was trained on its data, by its name or by its folder's card."""
+    card = None if model.path is None else read_card(Path(model.path).expanduser())
+    hub_id = model.hub_id or f"local/{model.name}"
+    found = {}
+    for name in read_settings(SUITES[-1]).suite:
+        mark = training_of_model(hub_id, model.kind, read_settings(name).mteb_name, card)
+        if mark is not None:
+            found[name] = mark
+    return found
 
 
 def _sheet(title: str, listing: Listing, entries: Sequence[Entry]) -> Sheet:

@@ -52,6 +52,7 @@ from evalkit.models.settings import ModelSettings, Similarity, default_model, mo
 from evalkit.output.json import plain_json
 from evalkit.records import IN_MEMORY, UNIDENTIFIED, PrecisionCheck, QueryScores, Run, StageScores, Task
 from evalkit.results.result import Result, TablesInMemory, split_usage
+from evalkit.results.training import Card, mark_training, read_card
 from evalkit.scoring.engine import ScoreMemory, score_task
 from evalkit.scoring.store import open_store
 from evalkit.statistics import bootstrap_intervals
@@ -352,7 +353,16 @@ def evaluate(
         findings=(*ungraded, *findings_of(model.recipe, runnable, model.backend, model.runtime)),
         precision=precision,
         first_stage=None if stage is None else _stage_scores(judged, stage, seed),
+        training=mark_training(runnable.identity, task, task.settings, _card_of(model)),
     )
+
+
+def _card_of(model: Model) -> Card | None:
+    """The card of a model in a folder; None for one that is known by its name."""
+    settings = model.settings
+    if settings.kind == "run" or settings.object is not None or model.find_object is not None:
+        return Card(problem="nothing is known of its training")
+    return None if settings.path is None else read_card(Path(settings.path).expanduser())
 
 
 def _loaded_task(task: object) -> Task:

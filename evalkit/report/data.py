@@ -14,6 +14,7 @@ from evalkit.output.text import printable
 from evalkit.report.content import Report
 from evalkit.report.leaderboard import Board, SliceBoard, SliceMean, Standing
 from evalkit.results.result import remark_lines
+from evalkit.results.training import training_phrase
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _CSV_COLUMNS = (
@@ -42,6 +43,7 @@ _CSV_COLUMNS = (
         "high",
         "ties_low",
         "ties_high",
+        "training",
         "remarks",
     ),
 )
@@ -72,8 +74,11 @@ def report_csv(report: Report) -> str:
             best, worst = standing.ranks
             ranks = {"n_queries": board.n_queries, "best_rank": best, "worst_rank": worst}
             ties = dict(zip(("ties_low", "ties_high"), standing.ties or (), strict=False))
-            remarks = {"remarks": "\n".join(remark_lines(report.results_of(board, standing.system)))}
-            writer.writerow(_csv_row({**shared, **ranks, **ties, **remarks, **_csv_system(report, standing)}))
+            known = {
+                "training": training_phrase(standing.training),
+                "remarks": "\n".join(remark_lines(report.results_of(board, standing.system))),
+            }
+            writer.writerow(_csv_row({**shared, **ranks, **ties, **known, **_csv_system(report, standing)}))
     for cut in report.slices:
         shared = {"tasks": cut.task, "fingerprints": cut.fingerprint, "slice_by": cut.by, **_common(cut)}
         for mean in cut.means:

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from evalkit.compare.shared_queries import SharedQueries
 from evalkit.compare.slices import Slice, slice_queries
 from evalkit.compare.systems import System
+from evalkit.records import TrainingMark
 from evalkit.results.result import Result
+from evalkit.results.training import training_of
 from evalkit.statistics import (
     average_differences,
     average_intervals,
@@ -31,7 +33,7 @@ class Standing:
     """A system's value, its 95 % interval and the range that ties leave it, fractions; the ranks that the tests leave open.
 
     `ties` is None where it is not known, `ranks` the best and the worst. `among_best`: no test tells it from the system with
-    the highest value.
+    the highest value. `training` says of each of the board's tasks whether the model was trained on its data.
     """
 
     system: System
@@ -40,6 +42,7 @@ class Standing:
     ties: tuple[float, float] | None
     ranks: tuple[int, int]
     among_best: bool
+    training: tuple[TrainingMark | None, ...]
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,13 @@ def _board(
     among_best = not_told_from_best(np.array(values), p_values, alpha)
     standings = [
         Standing(
-            system, value, (float(low), float(high)), average_ties(own, metric), (int(best), int(worst)), bool(top)
+            system=system,
+            value=value,
+            interval=(float(low), float(high)),
+            ties=average_ties(own, metric),
+            ranks=(int(best), int(worst)),
+            among_best=bool(top),
+            training=tuple(map(training_of, own)),
         )
         for system, value, (low, high), own, (best, worst), top in zip(
             systems, values, intervals, results, ranks, among_best, strict=True

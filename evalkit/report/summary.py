@@ -20,6 +20,7 @@ from evalkit.report.reproduction import ReproducedFigure, claimed_model, verdict
 from evalkit.results import published
 from evalkit.results.published import PublishedFigure
 from evalkit.results.result import Result
+from evalkit.results.training import training_line, training_of
 from evalkit.results.writing import result_json
 
 _WITHIN_NOISE = "~"
@@ -67,7 +68,7 @@ def print_summary(results: Sequence[Result], console: Console) -> None:
     """
     print_sheets([summary_sheet(results)], console)
     console.print()
-    print_lines((*_result_lines(results), *_disagreement_lines(results)), console)
+    print_lines((*_result_lines(results), *_training_lines(results), *_disagreement_lines(results)), console)
     print_first_stages(results, console)
 
 
@@ -223,6 +224,15 @@ def _result_lines(results: Sequence[Result]) -> list[str]:
         if result.precision is not None:
             lines.append(_precision_line(result.precision))
     return lines + list(dict.fromkeys(f"{name}: {text}" for result in results for name, text in result.remarks))
+
+
+def _training_lines(results: Sequence[Result]) -> list[str]:
+    """Say per model on which of the tasks' data it was trained, as far as that is known."""
+    lines = [
+        (group[0].model.name, training_line({result.task.name: training_of(result) for result in group}))
+        for group in _by_model(results)
+    ]
+    return list(dict.fromkeys(f"{name}: {line}" for name, line in lines if line))
 
 
 def _speed(result: Result) -> list[str]:

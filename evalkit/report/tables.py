@@ -10,6 +10,7 @@ from evalkit.output.numbers import counted, percent, percent_range, rank_range, 
 from evalkit.output.sheets import ColumnKind, Sheet, SheetCell
 from evalkit.report.content import Report
 from evalkit.report.leaderboard import Board, SliceBoard
+from evalkit.results.training import training_phrase
 
 
 def report_sheets(report: Report) -> list[Sheet]:
@@ -80,7 +81,21 @@ def _board_sheet(report: Report, board: Board) -> Sheet:
         title=board_title(report, board),
         columns=tuple(columns),
         rows=tuple(rows),
+        below=_training_notes(report, [board]),
     )
+
+
+def _training_notes(report: Report, boards: Sequence[Board]) -> tuple[str, ...]:
+    """Say of each system, on the widest of the boards that it is on, what is known of its training on the tasks' data."""
+    widest = sorted(boards, key=lambda board: -len(board.tasks))
+    found: dict[System, str] = {}
+    for standing in (standing for board in widest for standing in board.standings):
+        found.setdefault(standing.system, training_phrase(standing.training))
+    by_phrase: dict[str, list[str]] = {}
+    for system, phrase in found.items():
+        if phrase:
+            by_phrase.setdefault(phrase, []).append(report.labels[system])
+    return tuple(f"{phrase}: {', '.join(labels)}" for phrase, labels in by_phrase.items())
 
 
 def _slice_sheet(report: Report, board: SliceBoard) -> Sheet:
@@ -147,4 +162,4 @@ def _caption(report: Report, boards: Sequence[Board]) -> str:
     ]
     if with_ties:
         facts.append("in brackets what the order of tied documents can give")
-    return "; ".join(facts)
+    return "; ".join([*facts, *_training_notes(report, boards)])

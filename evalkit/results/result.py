@@ -20,6 +20,7 @@ from evalkit.records import (
     StageScores,
     TaskIdentity,
     TieRange,
+    TrainingMark,
     Usage,
     finding_text,
 )
@@ -103,7 +104,8 @@ class Result:
     `deviations` the settings in it that differ from the model's and task's own (None: an older file, which does not say);
     `experiment` names them, `limit` is the number of queries asked for, and `incomparable` why no published figure can be
     compared. `recipe` says how the model was run, each field with who states it, and `findings` what a reader of the scores
-    should know of the model and of how it was judged (both empty in older files). Where relevant documents are no candidates,
+    should know of the model and of how it was judged (both empty in older files). `training` says whether the model was trained
+    on the task's data (None for data that are no benchmark's, and in older files). Where relevant documents are no candidates,
     `ceilings` are the scores of a perfect order of the candidates. `path` is the JSON file, None until it is written. Results
     are equal where all but tables and path are.
     """
@@ -127,6 +129,7 @@ class Result:
     findings: tuple[str, ...] = ()
     precision: PrecisionCheck | None = None
     first_stage: StageScores | None = None
+    training: TrainingMark | None = None
     path: Path | None = field(default=None, compare=False)
 
     def __repr__(self) -> str:

@@ -147,9 +147,9 @@ def without_timings(content: Mapping[str, Any]) -> dict[str, Any]:
 def _own_block(result: Result) -> dict[str, Any]:
     block = {name: getattr(result, name) for name in BLOCK_FIELDS}
     block["task"] = {one.name: getattr(result.task, one.name) for one in fields(TaskIdentity)}
-    for holder in (block, block["task"]):
-        if holder["first_stage"] is None:
-            del holder["first_stage"]
+    for holder, name in ((block, "first_stage"), (block["task"], "first_stage"), (block, "training")):
+        if holder[name] is None:
+            del holder[name]
     return {
         "schema_version": SCHEMA_VERSION,
         "queries": {"scored": result.scored_queries, "dropped": result.dropped_queries},

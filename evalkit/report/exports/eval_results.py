@@ -15,6 +15,7 @@ from evalkit.report.exports.model_index import yaml_text
 from evalkit.report.exports.selection import Dataset, dataset_of, main_figures, results_of_one_model
 from evalkit.results.folders import file_name
 from evalkit.results.result import Result, remark_lines
+from evalkit.results.training import training_of, training_phrase
 
 FOLDER = ".eval_results"
 _FORMAT = "eval-results"
@@ -64,6 +65,7 @@ def _notes(result: Result, dataset: Dataset, main: str, others: Sequence[tuple[s
         f"{dataset.split} split",
         counted(result.scored_queries, "query"),
         *(f"{name} {value}" for name, value in dataset.changes.items()),
+        training_phrase((training_of(result),)),
         f"evalkit {version}" if version else "",
     ]
     return "; ".join((", ".join(filter(None, facts)), *remark_lines([result])))

@@ -17,6 +17,7 @@ from evalkit.report.tables import board_name, measured
 from evalkit.results import published
 from evalkit.results.published import PublishedFigure
 from evalkit.results.result import Result
+from evalkit.results.training import training_phrase
 
 PLOT_WIDTH, _PLOT_MARGIN = 150, 7
 
@@ -176,6 +177,7 @@ def _shown(
     return {
         "ranks": rank_range(standing.ranks),
         "value": percent(standing.value),
+        "training": training_phrase(standing.training),
         "interval": percent_range(standing.interval),
         "ties": tied_range(standing.ties, standing.value),
         "published": percent(figure.value) if figure else "",
