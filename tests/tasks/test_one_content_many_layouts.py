@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -228,6 +229,20 @@ def pandas_csv(path: Path, rows: Rows, **kwargs: Any) -> Path:
     return path
 
 
+def saved(folder: Path, rows: Rows) -> Path:
+    datasets.Dataset.from_list(rows).save_to_disk(str(folder))
+    return folder
+
+
+def shards(folder: Path, rows: Rows, *, packed: bool = False) -> Path:
+    """Three files of one split, cut in the middle of a query's rows."""
+    for i, part in enumerate(np.array_split(np.arange(len(rows)), 3)):
+        path = write_jsonl(folder / f"dev-{i:05d}-of-00003.jsonl", [rows[j] for j in part])
+        if packed:
+            pack(path)
+    return folder
+
+
 WRITERS: dict[str, Callable[[Path], Path]] = {
     "rows jsonl": lambda d: write_jsonl(d / "a.jsonl", CONTENT),
     "rows json": lambda d: write_json(d / "a.json", CONTENT),
@@ -271,6 +286,9 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
         for orient in ("records", "columns", "index", "split", "table")
     },
     "pandas json columns of pairs": lambda d: pandas_json(d / "a.json", pairs(CONTENT), "columns"),
+    "pairs saved by datasets": lambda d: saved(d / "a", pairs(CONTENT)),
+    "FlagEmbedding in shards": lambda d: shards(d / "a", flag_embedding(CONTENT)),
+    "triples in shards, packed": lambda d: shards(d / "a", triples(CONTENT), packed=True),
     "BEIR": lambda d: beir(d / "a", CONTENT),
     "BEIR gz": lambda d: beir(d / "a", CONTENT, packed=True),
     "mteb parts": lambda d: write_hub_parts(d / "a", mteb_parts(CONTENT)),

@@ -214,6 +214,9 @@ def test_labels_by_two_columns_or_of_two_minds(tmp_path: Path) -> None:
     refused(write_jsonl(tmp_path / "a.jsonl", both), "the columns label and score could each be the label")
     both = [row | {"question": "?"} for row in PAIRS]
     refused(write_jsonl(tmp_path / "b.jsonl", both), "the columns query and question could each be the query")
+    for name in ("pos", "positives"):
+        both = [GOOD | {name: ["c"]}]
+        refused(write_jsonl(tmp_path / "p.jsonl", both), f"the columns positive and {name} could each be the positive")
     torn = [*PAIRS, PAIRS[0] | {"label": 0}]
     refused(write_jsonl(tmp_path / "c.jsonl", torn), "row 1, column label", "two different labels")
     short = [{"query": "q", "documents": ["a", "b", "c"], "labels": [1, 0]}]
@@ -287,6 +290,22 @@ def test_lines_of_trecs_files_with_other_fields(name: str, line: str, fragments:
     with (tmp_path / name).open("a", encoding="utf-8") as stream:
         stream.write(f"{line}\n")
     refused(tmp_path, *fragments)
+
+
+@pytest.mark.parametrize(
+    ("name", "header"),
+    [("qrels.txt", "query_id iter doc_id rel"), ("topics.tsv", "qid\ttitle"), ("corpus.tsv", "pid\tpassage")],
+)
+def test_first_lines_with_other_names(name: str, header: str, tmp_path: Path) -> None:
+    parts = mteb_parts([ROWS[2]], split="test")
+    plain_lines(tmp_path / "topics.tsv", [(one["id"], one["text"]) for one in parts["queries"]])
+    plain_lines(tmp_path / "corpus.tsv", [(one["id"], one["text"]) for one in parts["corpus"]])
+    plain_lines(
+        tmp_path / "qrels.txt", [(one["query-id"], 0, one["corpus-id"], one["score"]) for one in parts["qrels"]], " "
+    )
+    path = tmp_path / name
+    path.write_text(f"{header}\n{path.read_text(encoding='utf-8')}", encoding="utf-8")
+    refused(tmp_path, f"{name}, row 1 seems to name columns")
 
 
 def test_candidates_of_one_id_and_two_texts(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ _NAMES = {
 _DECISIVE = re.compile(r"instruct|prompt|title|neg|pos|passage|document|answer|context", re.IGNORECASE)
 _HARMLESS = re.compile(r"(^|[^a-z])(ids?|scores?|idx)$", re.IGNORECASE)
 
+_NUMBER = re.compile(r"[._ ]?\d+$")
 _NAME_SHOWN = 40
 
 
@@ -55,7 +56,7 @@ def columns_of(table: Table, log: FindingLog) -> Columns | None:
     for meaning in wanted:
         if not names[meaning]:
             log.add("error", f"there is no column {meaning}; {_listed(table.columns, any(names.values()))}", place)
-        elif meaning not in ("positive", "negative") and len(names[meaning]) > 1:
+        elif len(_unnumbered(names[meaning]) if meaning in ("positive", "negative") else names[meaning]) > 1:
             both = " and ".join(names[meaning])
             log.add("error", f"the columns {both} could each be the {meaning}; rename or leave out all but one", place)
     if not all(names[meaning] for meaning in wanted):
@@ -67,6 +68,10 @@ def columns_of(table: Table, log: FindingLog) -> Columns | None:
         columns = Columns(first["query"], names["positive"], names["negative"])
     _report_unread(table, columns, log)
     return columns
+
+
+def _unnumbered(names: Iterable[str]) -> set[str]:
+    return {_NUMBER.sub("", name) for name in names}
 
 
 def _listed(columns: Iterable[str], some_known: bool) -> str:

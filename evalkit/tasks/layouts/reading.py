@@ -51,6 +51,7 @@ _HEADERS = {
     "qrels": {"query-id", "corpus-id", "score"},
     "top_ranked": {"query-id", "corpus-ids"},
 }
+_ID_NAME = re.compile(r"_?id|[qpd]id|docno|(query|doc|document|passage|corpus|topic)[-_]?id", re.IGNORECASE)
 _NAMED = (".parquet", ".jsonl", ".json", ".csv")
 _DUE = {
     "corpus": "a document's id, a tab and its text",
@@ -179,6 +180,11 @@ def _read_headless(path: Path, part: str) -> dict[str, Table] | None:
     lines = [(number, line) for number, line in enumerate(read_lines(path), start=1) if line.strip()]
     if not lines or len(_HEADERS[part] & set(lines[0][1].replace('"', "").split("\t"))) > 1:
         return None
+    if _ID_NAME.fullmatch(re.split(r"\s", lines[0][1])[0]):
+        names = ", ".join(sorted(_HEADERS[part]))
+        raise EvalkitError(
+            f"{path}, row {lines[0][0]} seems to name columns, but not as {names}; call them so, or leave it out"
+        )
     rows = [_fields(path, part, number, line) for number, line in lines]
     numbers = [number for number, _ in lines]
     if part == "top_ranked":
