@@ -54,6 +54,7 @@ from evalkit.output.json import plain_json
 from evalkit.records import IN_MEMORY, UNIDENTIFIED, PrecisionCheck, QueryScores, Run, StageScores, Task
 from evalkit.results.result import Result, TablesInMemory, split_usage
 from evalkit.scoring.engine import ScoreMemory, score_task
+from evalkit.scoring.plan import WINDOW_ITEMS
 from evalkit.scoring.store import open_store
 from evalkit.statistics import bootstrap_intervals
 from evalkit.tasks.content import script_of
@@ -299,9 +300,10 @@ def evaluate(
 
     `measures` are further ones, in the field's notation and by trec_eval's rules: `["nDCG@20", "AP(rel=2)", "RR@10"]`.
 
-    `cache` says whether scores are taken from and kept in the store; with `refresh` they are made again. `texts` puts the
-    texts into the result's tables. The result records the settings at hand as its configuration; `config` is for whoever wants to
-    record something else, and decides nothing. Its folder is named after what deviates, which the model and the task say.
+    `cache` says whether scores are taken from and kept in the store; with `refresh` they are made again, and what was stored of
+    this model is no longer read: after an interrupted refresh, `on` goes on with it. `texts` puts the texts into the result's
+    tables. The result records the settings at hand as its configuration; `config` is for whoever wants to record something
+    else, and decides nothing. Its folder is named after what deviates, which the model and the task say.
     Raises EvalkitError where the model can't be loaded, its output is not finite, or the protocol can score none of the queries.
     """
     leading = find_protocol(protocol)
@@ -412,12 +414,15 @@ def _stage_scores(judged: QueryScores, stage: QueryScores, seed: int) -> StageSc
 
 
 def _check_precision(model: Model, task: Task, run: Run, cache: Cache) -> PrecisionCheck:
-    """Score a sample in fp32 too, with the same backend (the one that `auto` took)."""
+    """Score a sample in fp32 too, with the same backend (the one that `auto` took).
+
+    A refresh is of the scores that were asked for: those of the sample are then made again, and not kept.
+    """
     sample = sample_of(task)
     backend = str(model.runnable.description["name"])
     full = replace(model, backend=backend, runtime=replace(model.runtime, dtype=FULL_PRECISION))
     runnable = full.runnable_on(sample)
-    with _score_memory(full, runnable, cache) as kept:
+    with _score_memory(full, runnable, "off" if cache == "refresh" else cache) as kept:
         expected = score_task(runnable, full.settings, sample, kept).scores
     return compare_precisions(sample, run.scores[: len(expected)], expected, model.runtime.dtype)
 
@@ -429,7 +434,9 @@ def _score_memory(model: Model, runnable: RunnableModel, cache: Cache) -> Iterat
         yield ScoreMemory()
         return
     cache_dir = model.runtime.cache_dir
-    with closing(open_store(cache_folder(cache_dir), way)) as store:
+    # an earlier evalkit stored the scores of all windows as one: those are another way's
+    planned = {} if runnable.independent else {"window": WINDOW_ITEMS}
+    with closing(open_store(cache_folder(cache_dir), {**way, **planned})) as store:
         if "identity" in way and "model" not in way:
             with suppress(OSError):  # the store says what is wrong with the folder
                 remember_name(cache_dir, str(way["identity"]), runnable.identity.hub_id)

@@ -28,6 +28,7 @@ from evalkit.scoring.store_file import StoreFile, check_structure, open_database
 FILE_NAME = "scores-v1.sqlite3"  # other tables, another name: two versions of evalkit may share a folder
 KEY_BYTES = 16
 KEYS_AT_ONCE = 500
+EPOCH = "refresh"  # the field of a description that numbers its refreshes
 logger = logging.getLogger("evalkit")
 
 
@@ -64,14 +65,42 @@ Row = tuple[Any, ...]  # key, output, tokens, truncated, checksum
 
 
 class ScoreStore:
-    """The outputs of one way of scoring. Make one with `open_store`."""
+    """The outputs of one way of scoring. Make one with `open_store`.
+
+    Each refresh begins an epoch, a way of its own: the description with the number of the refresh. Only the newest epoch is
+    read, so that what an interrupted refresh made and what was there before never meet in one run.
+    """
 
     def __init__(self, path: Path, description: Mapping[str, Any]) -> None:
-        self._path = path
-        self._description = json.dumps(description, sort_keys=True, ensure_ascii=True)
-        self._hash = _hash(self._description)
+        self.path = path
+        self._base = description
+        self._description = ""
+        self._hash = b""
         self._way = 0
         self._file = StoreFile(path, self._register)
+
+    def begin_anew(self, keys: Sequence[bytes]) -> None:
+        """Begin an epoch, which holds nothing; from now on nobody who opens the store reads an earlier one.
+
+        The epoch that this process began last is gone on with where it holds none of these items, so that the tasks of one
+        command share it. The one before the new epoch stays for runs that read it now; those before that are deleted.
+        """
+        self._file.do(lambda connection: self._begin_anew(connection, keys))
+        _begun.add((self.path.resolve(), self._hash))
+
+    def _begin_anew(self, connection: sqlite3.Connection, keys: Sequence[bytes]) -> None:
+        with transaction(connection):
+            epochs = self._epochs(connection)
+            newest = max(epochs)
+            self._take(connection, newest)
+            ours = (self.path.resolve(), self._hash) in _begun
+            if ours and not any(self._rows(connection, part) for part in _parts(keys)):
+                return
+            for number, way in epochs.items():
+                if number < newest:
+                    connection.execute("delete from outputs where way = ?", (way,))
+                    connection.execute("delete from ways where way = ?", (way,))
+            self._take(connection, newest + 1)
 
     def read(self, keys: Sequence[bytes]) -> Iterator[tuple[bytes, StoredOutput]]:
         """Read what is stored of these items.
@@ -79,8 +108,8 @@ class ScoreStore:
         Where some are missing, damage may have hidden them: then all is looked through, and what is damaged is told.
         """
         found = 0
-        for start in range(0, len(keys), KEYS_AT_ONCE):
-            for row in self._select(keys[start : start + KEYS_AT_ONCE]):
+        for part in _parts(keys):
+            for row in self._select(part):
                 if _is_whole(self._hash, row):
                     found += 1
                     key, output, tokens, truncated, _ = row
@@ -88,7 +117,7 @@ class ScoreStore:
         if found < len(keys):
             damaged = self._file.do(self._delete_damaged)
             if damaged:
-                logger.warning("%s: %d damaged rows are deleted, and scored again where needed", self._path, damaged)
+                logger.warning("%s: %d damaged rows are deleted, and scored again where needed", self.path, damaged)
 
     def write(self, outputs: Mapping[bytes, StoredOutput]) -> None:
         """Store a batch, whole or not at all; it replaces what was there under the same keys.
@@ -113,9 +142,12 @@ class ScoreStore:
         self._file.close()
 
     def _select(self, keys: Sequence[bytes]) -> list[Row]:
+        return self._file.do(lambda connection: self._rows(connection, keys))
+
+    def _rows(self, connection: sqlite3.Connection, keys: Sequence[bytes]) -> list[Row]:
         marks = ",".join("?" * len(keys))
         query = f"select key, output, tokens, truncated, checksum from outputs where way = ? and key in ({marks})"  # noqa: S608
-        return self._file.do(lambda connection: connection.execute(query, (self._way, *keys)).fetchall())
+        return connection.execute(query, (self._way, *keys)).fetchall()
 
     def _delete_damaged(self, connection: sqlite3.Connection) -> int:
         check_structure(connection)
@@ -129,15 +161,49 @@ class ScoreStore:
         return len(damaged)
 
     def _register(self, connection: sqlite3.Connection) -> None:
-        query = "select way from ways where hash = ?"
-        row = connection.execute(query, (self._hash,)).fetchone()
-        if row is None:
-            with transaction(connection):
-                connection.execute(
-                    "insert or ignore into ways (hash, description) values (?, ?)", (self._hash, self._description)
-                )
-            row = connection.execute(query, (self._hash,)).fetchone()
-        self._way = row[0]
+        """Take the newest epoch, or again the one that this store has, in a file that was opened anew."""
+        if self._hash:
+            self._way = _way(connection, self._description)
+        else:
+            self._take(connection, max(self._epochs(connection), default=0))
+
+    def _epochs(self, connection: sqlite3.Connection) -> dict[int, int]:
+        """Return the way of each epoch by its number; 0 is what was there before any refresh."""
+        found = {}
+        for way, text in connection.execute("select way, description from ways"):
+            description = json.loads(text)
+            number = description.pop(EPOCH, 0)
+            if _text(description) == _text(self._base):
+                found[number] = way
+        return found
+
+    def _take(self, connection: sqlite3.Connection, epoch: int) -> None:
+        """Make this epoch, which may be new, the one that is read and written."""
+        self._description = _text({**self._base, EPOCH: epoch} if epoch else self._base)
+        self._hash = _hash(self._description)
+        self._way = _way(connection, self._description)
+
+
+_begun: set[tuple[Path, bytes]] = set()  # the epochs that this process began, as file and hash of the way
+
+
+def _text(description: Mapping[str, Any]) -> str:
+    return json.dumps(description, sort_keys=True, ensure_ascii=True)
+
+
+def _way(connection: sqlite3.Connection, description: str) -> int:
+    """Return the number of a way of scoring, which may be new."""
+    row = connection.execute("select way from ways where hash = ?", (_hash(description),)).fetchone()
+    if row is None:
+        values = _hash(description), description
+        connection.execute("insert or ignore into ways (hash, description) values (?, ?)", values)
+        return _way(connection, description)
+    return int(row[0])
+
+
+def _parts(keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    for start in range(0, len(keys), KEYS_AT_ONCE):
+        yield keys[start : start + KEYS_AT_ONCE]
 
 
 def open_store(folder: Path, description: Mapping[str, Any]) -> ScoreStore:
