@@ -167,7 +167,7 @@ def _set_aside_files(folder: Path) -> list[Path]:
     except sqlite3.DatabaseError as error:
         if not is_damage(error, path):
             raise refusal(path, error) from error
-        set_aside(path, error)
+        set_aside(path)
     return sorted(folder.glob(f"{FILE_NAME}.damaged-*"))
 
 
@@ -184,5 +184,5 @@ def _told(folder: Path, error: sqlite3.DatabaseError) -> EvalkitError:
     if not is_damage(error, path):
         raise refusal(path, error) from error
     return EvalkitError(
-        f"{path} is damaged: {error}; the next run sets it aside and scores again, evalkit cache prune --all deletes it"
+        f"{path} is damaged: {error}; the next run keeps what can be read of it, evalkit cache prune --all deletes it"
     )

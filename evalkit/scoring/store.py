@@ -12,7 +12,6 @@ import hashlib
 import json
 import logging
 import sqlite3
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -23,7 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.errors import EvalkitError
-from evalkit.scoring.store_file import StoreFile, check_structure, open_database, transaction
+from evalkit.scoring.lease import refuse_other_host
+from evalkit.scoring.store_file import (
+    StoreFile,
+    check_structure,
+    checksum,
+    is_whole,
+    open_database,
+    transaction,
+)
 
 FILE_NAME = "scores-v1.sqlite3"  # other tables, another name: two versions of evalkit may share a folder
 KEY_BYTES = 16
@@ -110,7 +117,7 @@ class ScoreStore:
         found = 0
         for part in _parts(keys):
             for row in self._select(part):
-                if _is_whole(self._hash, row):
+                if is_whole(self._hash, row):
                     found += 1
                     key, output, tokens, truncated, _ = row
                     yield key, StoredOutput(np.frombuffer(output, np.float32), tokens, bool(truncated))
@@ -128,7 +135,7 @@ class ScoreStore:
         for key, stored in outputs.items():
             output = np.ascontiguousarray(stored.output, np.float32).tobytes()
             values = (key, output, int(stored.tokens), int(stored.truncated))
-            rows.append((*values, _checksum(self._hash, *values)))
+            rows.append((*values, checksum(self._hash, *values)))
 
         def insert(connection: sqlite3.Connection) -> None:
             with transaction(connection):
@@ -154,7 +161,7 @@ class ScoreStore:
         rows = connection.execute(
             "select key, output, tokens, truncated, checksum from outputs where way = ?", (self._way,)
         )
-        damaged = [(self._way, row[0]) for row in rows if not _is_whole(self._hash, row)]
+        damaged = [(self._way, row[0]) for row in rows if not is_whole(self._hash, row)]
         if damaged:
             with transaction(connection):
                 connection.executemany("delete from outputs where way = ? and key = ?", damaged)
@@ -223,13 +230,14 @@ def open_store(folder: Path, description: Mapping[str, Any]) -> ScoreStore:
 def ways(folder: Path) -> list[WayInfo]:
     """List the ways of scoring in a folder's store, and how much each holds.
 
-    Raises sqlite3.DatabaseError where the file is broken or can't be opened.
+    Raises sqlite3.DatabaseError where the file is broken or can't be opened, EvalkitError where another computer uses it.
     """
     path = folder / FILE_NAME
     if not path.is_file():
         return []
     columns = "w.way, w.description, count(o.key), coalesce(sum(length(o.output)), 0)"
     query = f"select {columns} from ways w left join outputs o using (way) group by w.way order by w.way"  # noqa: S608
+    refuse_other_host(path)
     with closing(open_database(path)) as connection:
         rows = connection.execute(query).fetchall()
     return [WayInfo(way, json.loads(description), count, size) for way, description, count, size in rows]
@@ -241,10 +249,11 @@ def descriptions(folder: Path) -> list[Mapping[str, Any]]:
     if not path.is_file():
         return []
     try:
+        refuse_other_host(path)
         with closing(open_database(path)) as connection:
             found = connection.execute("select description from ways order by way").fetchall()
         return [json.loads(description) for (description,) in found]
-    except (sqlite3.DatabaseError, ValueError):  # whoever uses the store says what is wrong with it
+    except (EvalkitError, sqlite3.DatabaseError, ValueError):  # whoever uses the store says what is wrong with it
         return []
 
 
@@ -254,12 +263,13 @@ def damaged_rows(folder: Path) -> tuple[int, int]:
     Raises sqlite3.DatabaseError where the file itself is broken.
     """
     total = damaged = 0
+    refuse_other_host(folder / FILE_NAME)
     with closing(open_database(folder / FILE_NAME)) as connection:
         check_structure(connection)
         columns = "w.hash, o.key, o.output, o.tokens, o.truncated, o.checksum"
         for way_hash, *row in connection.execute(f"select {columns} from outputs o left join ways w using (way)"):  # noqa: S608
             total += 1
-            damaged += way_hash is None or not _is_whole(way_hash, row)
+            damaged += way_hash is None or not is_whole(way_hash, row)
     return total, damaged
 
 
@@ -268,6 +278,7 @@ def prune(folder: Path, doomed: Sequence[int]) -> None:
 
     Raises sqlite3.DatabaseError where the file is broken or can't be written.
     """
+    refuse_other_host(folder / FILE_NAME)
     with closing(open_database(folder / FILE_NAME)) as connection:
         with transaction(connection):
             connection.executemany("delete from ways where way = ?", [(way,) for way in doomed])
@@ -277,13 +288,3 @@ def prune(folder: Path, doomed: Sequence[int]) -> None:
 
 def _hash(description: str) -> bytes:
     return hashlib.sha256(description.encode()).digest()
-
-
-def _is_whole(way_hash: bytes, row: Sequence[Any]) -> bool:
-    key, output, *numbers = row
-    typed = isinstance(key, bytes) and isinstance(output, bytes) and all(isinstance(number, int) for number in numbers)
-    return typed and row[-1] == _checksum(way_hash, *row[:-1])
-
-
-def _checksum(way_hash: bytes, key: bytes, output: bytes, tokens: int, truncated: int) -> int:
-    return zlib.crc32(b"".join((way_hash, key, output, b"%d,%d" % (tokens, truncated))))

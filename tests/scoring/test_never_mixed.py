@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sqlite3
@@ -14,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from command import run_here
 from fakes import Network, PairParts, Pairs, TextParts, Vectors, overlap
@@ -107,28 +109,43 @@ def test_full_windows_are_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (shorter.usage.items, whole.usage.items_from_store) == (200, 192)
 
 
-@pytest.mark.parametrize("kind", ["cross-encoder", "embedder"])
-def test_a_real_network_gives_one_run_s_tables(kind: str, tiny_bert_reranker: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "model", "queries", "orders"),
+    [
+        ("cross-encoder", "tiny_bert_reranker", 12, (("limit=2",), ("limit=5", "limit=2"), ("limit=2", "limit=5"))),
+        ("embedder", "e5_small", 6, (("limit=2", "limit=5"),)),
+    ],
+)
+def test_a_real_network_gives_one_run_s_tables(
+    kind: str,
+    model: str,
+    queries: int,
+    orders: Sequence[Sequence[str]],
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+) -> None:
     """By torch, whose last bits depend on the batch: limits in several orders, and then the whole task."""
-    rows = uneven_rows(queries=20, candidates=12, longest=120)
+    path = request.getfixturevalue(model)
+    rows = uneven_rows(queries=queries, candidates=8, longest=50)
     task = write_jsonl(tmp_path / "tasks" / "made" / "test.jsonl", rows).parent
 
-    def run(cache: str, *chosen: str) -> dict[str, bytes]:
+    def run(cache: str, *limit: str) -> dict[str, bytes]:
+        results = tmp_path / "results" / cache / "-".join(limit)
         done = run_here(
-            *("task=local", f"task.path={task}", "backend=torch", "runner.threads=1", "device=cpu"),
-            *(f"model=local-{kind}", f"model.path={tiny_bert_reranker}", *chosen),
-            *(f"cache_dir={tmp_path / cache}", f"results_dir={tmp_path / 'results' / cache / '-'.join(chosen)}"),
+            *("task=local", f"task.path={task}", "backend=torch", "runner.threads=1", "device=cpu", *limit),
+            *(f"model=local-{kind}", f"model.path={path}", f"cache_dir={tmp_path / cache}", f"results_dir={results}"),
         )
         assert done.code == 0, done.stderr
-        folder = tmp_path / "results" / cache / "-".join(chosen)
-        return {path.name: path.read_bytes() for path in sorted(folder.rglob("*.parquet"))}
+        return {path.name: path.read_bytes() for path in sorted(results.rglob("*.parquet"))}
 
-    alone = {limit: run(f"alone-{limit}", *limit) for limit in ((), ("limit=2",), ("limit=9",))}
-    for number, order in enumerate([("limit=2",), ("limit=9", "limit=2"), ("limit=2", "limit=9")]):
+    alone = {limit: run(f"alone-{'-'.join(limit)}", *limit) for limit in ((), ("limit=2",), ("limit=5",))}
+    whole, part = (pd.read_parquet(io.BytesIO(alone[limit]["made.run.parquet"])) for limit in ((), ("limit=5",)))
+    assert (whole["score"][: len(part)] != part["score"]).any()  # the batch does move bits
+    for number, order in enumerate(orders):
         for limit in order:
             assert run(f"shared-{number}", limit) == alone[(limit,)]
         assert run(f"shared-{number}") == alone[()]
-        assert run(f"shared-{number}") == alone[()]
+    assert run("shared-0") == alone[()]
 
 
 # a refresh that is interrupted
