@@ -427,16 +427,24 @@ def _check_precision(model: Model, task: Task, run: Run, cache: Cache) -> Precis
     return compare_precisions(sample, run.scores[: len(expected)], expected, model.runtime.dtype)
 
 
+def stored_under(runnable: RunnableModel) -> Mapping[str, object] | None:
+    """Return what a model's scores are stored under: its way of scoring, and how long the windows are that decide its batches.
+
+    An earlier evalkit did not tell windows apart, so its scores of a local model are another way's.
+    """
+    if runnable.way is None or runnable.independent:
+        return runnable.way
+    return {**runnable.way, "window": WINDOW_ITEMS}
+
+
 @contextmanager
 def _score_memory(model: Model, runnable: RunnableModel, cache: Cache) -> Iterator[ScoreMemory]:
-    way = runnable.way
+    way = stored_under(runnable)
     if cache == "off" or way is None:
         yield ScoreMemory()
         return
     cache_dir = model.runtime.cache_dir
-    # an earlier evalkit stored the scores of all windows as one: those are another way's
-    planned = {} if runnable.independent else {"window": WINDOW_ITEMS}
-    with closing(open_store(cache_folder(cache_dir), {**way, **planned})) as store:
+    with closing(open_store(cache_folder(cache_dir), way)) as store:
         if "identity" in way and "model" not in way:
             with suppress(OSError):  # the store says what is wrong with the folder
                 remember_name(cache_dir, str(way["identity"]), runnable.identity.hub_id)

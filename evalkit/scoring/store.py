@@ -11,9 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from evalkit.scoring.store_file import (
 FILE_NAME = "scores-v1.sqlite3"  # other tables, another name: two versions of evalkit may share a folder
 KEY_BYTES = 16
 KEYS_AT_ONCE = 500
+ROW_BYTES = 41  # what a row takes beside its output
 EPOCH = "refresh"  # the field of a description that numbers its refreshes
 logger = logging.getLogger("evalkit")
 
@@ -50,12 +52,22 @@ class StoredOutput:
 
 @dataclass(frozen=True, slots=True)
 class WayInfo:
-    """One way of scoring in a store: its description, and how much is stored under it."""
+    """One way of scoring in a store: its description, how much is stored under it, and when it was last opened (Unix time).
+
+    It is `replaced` where a refresh began another way in its place.
+    """
 
     way: int
     description: Mapping[str, Any]
     rows: int
     output_bytes: int
+    last_used: float = 0.0
+    replaced: bool = False
+
+    @property
+    def stored_bytes(self) -> int:
+        """About what it takes in the file."""
+        return self.output_bytes + ROW_BYTES * self.rows
 
 
 def item_key(*texts: str) -> bytes:
@@ -173,6 +185,10 @@ class ScoreStore:
             self._way = _way(connection, self._description)
         else:
             self._take(connection, max(self._epochs(connection), default=0))
+        with suppress(OSError):  # the store itself says where the folder can't be written
+            mark = _mark(self.path, self._hash)
+            mark.parent.mkdir(exist_ok=True)
+            mark.touch()
 
     def _epochs(self, connection: sqlite3.Connection) -> dict[int, int]:
         """Return the way of each epoch by its number; 0 is what was there before any refresh."""
@@ -189,6 +205,24 @@ class ScoreStore:
         self._description = _text({**self._base, EPOCH: epoch} if epoch else self._base)
         self._hash = _hash(self._description)
         self._way = _way(connection, self._description)
+
+
+def _mark(path: Path, way_hash: bytes) -> Path:
+    """Return the file beside a store whose time is when a way of scoring was last opened."""
+    return path.with_name(f"{path.name}.used") / way_hash.hex()
+
+
+def _last_used(mark: Path, path: Path) -> float:
+    """Return the time of a way's mark. One that has none yet gets the store's own time: it was used no later."""
+    if not mark.exists():
+        changed = path.stat().st_mtime
+        try:
+            mark.parent.mkdir(exist_ok=True)
+            mark.touch()
+            os.utime(mark, (changed, changed))
+        except OSError:  # the folder may only be read
+            return changed
+    return mark.stat().st_mtime
 
 
 _begun: set[tuple[Path, bytes]] = set()  # the epochs that this process began, as file and hash of the way
@@ -228,7 +262,9 @@ def open_store(folder: Path, description: Mapping[str, Any]) -> ScoreStore:
 
 
 def ways(folder: Path) -> list[WayInfo]:
-    """List the ways of scoring in a folder's store, and how much each holds.
+    """List the ways of scoring in a folder's store, how much each holds, and when it was last opened.
+
+    Of one that nobody has opened since its use is noted, that is when the store was last changed.
 
     Raises sqlite3.DatabaseError where the file is broken or can't be opened, EvalkitError where another computer uses it.
     """
@@ -240,7 +276,22 @@ def ways(folder: Path) -> list[WayInfo]:
     refuse_other_host(path)
     with closing(open_database(path)) as connection:
         rows = connection.execute(query).fetchall()
-    return [WayInfo(way, json.loads(description), count, size) for way, description, count, size in rows]
+    known = [(json.loads(description), _mark(path, _hash(description))) for _, description, _, _ in rows]
+    newest: dict[str, int] = {}
+    for description, _ in known:
+        base = _text({**description, EPOCH: 0})
+        newest[base] = max(description.get(EPOCH, 0), newest.get(base, 0))
+    return [
+        WayInfo(
+            way,
+            description,
+            count,
+            size,
+            last_used=_last_used(mark, path),
+            replaced=description.get(EPOCH, 0) < newest[_text({**description, EPOCH: 0})],
+        )
+        for (way, _, count, size), (description, mark) in zip(rows, known, strict=True)
+    ]
 
 
 def descriptions(folder: Path) -> list[Mapping[str, Any]]:
@@ -284,6 +335,10 @@ def prune(folder: Path, doomed: Sequence[int]) -> None:
             connection.executemany("delete from ways where way = ?", [(way,) for way in doomed])
             connection.execute("delete from outputs where way not in (select way from ways)")
         connection.execute("vacuum")
+        left = {bytes(way_hash).hex() for (way_hash,) in connection.execute("select hash from ways")}
+    for mark in (folder / f"{FILE_NAME}.used").glob("*"):
+        if mark.name not in left:
+            mark.unlink(missing_ok=True)
 
 
 def _hash(description: str) -> bytes:
