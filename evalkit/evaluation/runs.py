@@ -118,8 +118,8 @@ def _tell_of_older(model: Model, settings: RunSettings) -> None:
     way, now = plain_json(model.runnable.way), plain_json(stored_under(model.runnable))
     if way != now and way in stored and now not in stored:
         logger.info(
-            "%s: an earlier evalkit left scores in the store, which are not used: it mixed those of limited runs with those of whole "
-            "ones, whose last digits differ; evalkit cache prune deletes them",
+            "%s: an earlier evalkit left scores in the store, which are not used: it mixed those of limited runs with those of "
+            "whole ones, whose last digits differ; evalkit cache prune deletes them",
             model.settings.name,
         )
     identity = model.runnable.identity
