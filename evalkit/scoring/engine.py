@@ -75,8 +75,8 @@ def _score_vectors(
     kept.begin([*query_keys, *document_keys])
     queries = _outputs(model, query_items, OutputTable(query_keys, kept.store))
     documents = _outputs(model, document_items, OutputTable(document_keys, kept.store, queries.width))
-    vectors = [table.values.reshape(len(table.values), -1) for table in (queries, documents)]
-    scores = similarities(*vectors, texts.meetings, settings.similarity)
+    query_vectors, document_vectors = (table.values.reshape(len(table.values), -1) for table in (queries, documents))
+    scores = similarities(query_vectors, document_vectors, texts.meetings, settings.similarity)
     if not np.isfinite(scores).all():
         query, document = texts.meetings[np.argmin(np.isfinite(scores))]
         raise NonFiniteError(

@@ -140,7 +140,7 @@ def test_a_real_network_gives_one_run_s_tables(
 
     alone = {limit: run(f"alone-{'-'.join(limit)}", *limit) for limit in ((), ("limit=2",), ("limit=5",))}
     whole, part = (pd.read_parquet(io.BytesIO(alone[limit]["made.run.parquet"])) for limit in ((), ("limit=5",)))
-    assert (whole["score"][: len(part)] != part["score"]).any()  # the batch does move bits
+    assert kind == "embedder" or (whole["score"][: len(part)] != part["score"]).any()  # the batch does move bits
     for number, order in enumerate(orders):
         for limit in order:
             assert run(f"shared-{number}", limit) == alone[(limit,)]
