@@ -38,8 +38,7 @@ def fill(table: OutputTable, items: Items, batches: Generator[DoneBatch]) -> Non
             if table.width not in (None, batch.outputs[0].size):
                 raise EvalkitError(
                     f"the vector of {items.name(int(batch.items[0]))} has {batch.outputs[0].size} numbers, those before it have "
-                    f"{table.width}: it is another model than before, under the same name or address (has the server changed its "
-                    "model?); cache=refresh scores all of them again"
+                    f"{table.width}: has the server changed its model? cache=refresh scores all of them again"
                 )
             lacking = int((~table.known[batch.items]).sum())
             table.add(batch.items, batch.outputs, batch.seconds, batch.lengths, batch.truncated)
