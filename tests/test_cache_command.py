@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import closing
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -45,9 +49,10 @@ def test_info(folder: Path) -> None:
     assert (done.code, done.stderr) == (0, "")
     title, rule, first, second, place = done.stdout.splitlines()
     assert set(rule.strip()) == {"─"}
-    assert title.split() == ["model", "identity", "backend", "dtype", "max_length", "scores", "MiB"]
-    assert first.split() == ["mine", "0123456789ab", "torch", "fp32", "512", "30", "0.0"]
-    assert second.split() == ["BAAI/bge-reranker-base", "1123456789ab", "torch", "fp32", "512", "20", "0.0"]
+    day = date.today().isoformat()
+    assert title.split() == ["model", "identity", "backend", "dtype", "max_length", "scores", "MiB", "used"]
+    assert first.split() == ["mine", "0123456789ab", "torch", "fp32", "512", "30", "0.0", day]
+    assert second.split() == ["BAAI/bge-reranker-base", "1123456789ab", "torch", "fp32", "512", "20", "0.0", day]
     assert place.startswith(f"{folder / FILE_NAME}: 0.")
 
 
@@ -83,12 +88,103 @@ def test_prune_a_folder_s_model_by_its_names(tmp_path: Path) -> None:
             remember_name(tmp_path, identity, f"local/{name}")
     networks = [converted(tmp_path, system, n * 64) for n in "12" for system in ("onnx", "openvino")]
     rows = cache("info", tmp_path).rows
-    assert [row[:-4] for row in rows[:3]] == [["mine,", "copy"], ["other"], ["3" * 12]]
-    assert rows[0][-4] == "1" * 12
+    assert [row[:-5] for row in rows[:3]] == [["mine,", "copy"], ["other"], ["3" * 12]]
+    assert rows[0][-5] == "1" * 12
     assert cache("prune", tmp_path, "--model", "copy").stdout == "deleted 1 scores, 2 converted networks\n"
     assert [network.is_dir() for network in networks] == [False, False, True, True]
     assert cache("prune", tmp_path, "--model", "3" * 12).stdout == "deleted 1 scores\n"
     assert [info.description["identity"] for info in ways(tmp_path)] == ["2" * 64]
+
+
+DAY = 86_400
+
+
+def used(folder: Path, days: dict[str, float]) -> None:
+    """Say how long ago each model's scores were last used."""
+    for info in ways(folder):
+        identity = str(info.description.get("model", info.description.get("identity", "")))
+        (mark,) = [path for path in (folder / f"{FILE_NAME}.used").iterdir() if path.name == way_hash(folder, info.way)]
+        os.utime(mark, (time.time() - days[identity] * DAY,) * 2)
+
+
+def way_hash(folder: Path, way: int) -> str:
+    with closing(sqlite3.connect(folder / FILE_NAME)) as connection:
+        return connection.execute("select hash from ways where way = ?", (way,)).fetchone()[0].hex()
+
+
+def aged(network: Path, days: float) -> Path:
+    os.utime(network, (time.time() - days * DAY,) * 2)
+    return network
+
+
+def test_prune_by_age(folder: Path) -> None:
+    """Scores, converted networks and what was set aside; a model that is opened again is young again."""
+    used(folder, {"local/mine": 31, "BAAI/bge-reranker-base": 29})
+    old, young = aged(converted(folder, "onnx", "1" * 64), 31), aged(converted(folder, "openvino", "1" * 64), 29)
+    broken = folder / f"{FILE_NAME}.damaged-1"
+    broken.touch()
+    aged(broken, 31)
+    done = cache("prune", folder, "--older-than", "30d")
+    assert (done.code, done.stderr) == (0, "")
+    assert done.stdout == "deleted 30 scores, 1 converted network, 1 damaged file\n"
+    assert [info.description["model"] for info in ways(folder)] == ["BAAI/bge-reranker-base"]
+    assert (old.exists(), young.exists(), broken.exists()) == (False, True, False)
+    with closing(open_store(folder, ways(folder)[0].description)):
+        pass
+    aged(young, 0)
+    assert cache("prune", folder, "--older-than", "0.5D").stdout == "deleted 0 scores\n"
+    assert cache("prune", folder, "--older-than", "0s").stdout == "deleted 20 scores, 1 converted network\n"
+    assert not list((folder / f"{FILE_NAME}.used").iterdir())
+
+
+def test_prune_by_size(folder: Path) -> None:
+    """What was used longest ago goes first, whatever it is, until the rest is no larger."""
+    used(folder, {"local/mine": 3, "BAAI/bge-reranker-base": 1})
+    networks = {days: aged(converted(folder, "onnx", str(days) * 64), days) for days in (2, 4, 5)}
+    assert cache("prune", folder, "--max-size", "1GB").stdout == "deleted 0 scores\n"
+    assert cache("prune", folder, "--max-size", "2.1MiB").stdout == "deleted 0 scores, 1 converted network\n"
+    assert sorted(days for days, network in networks.items() if network.exists()) == [2, 4]
+    assert cache("prune", folder, "--max-size", "1050kb").stdout == "deleted 30 scores, 1 converted network\n"
+    assert networks[2].exists()
+    assert cache("prune", folder, "--max-size", "0B", "--older-than", "1w").code == 0
+    assert (ways(folder), networks[2].exists()) == ([], False)
+
+
+def test_prune_one_model_by_age(folder: Path) -> None:
+    used(folder, {"local/mine": 31, "BAAI/bge-reranker-base": 31})
+    assert cache("prune", folder, "--model", "mine", "--older-than", "32d").stdout == "deleted 0 scores\n"
+    assert cache("prune", folder, "--model", "mine", "--older-than", "30d").stdout == "deleted 30 scores\n"
+    assert [info.description["model"] for info in ways(folder)] == ["BAAI/bge-reranker-base"]
+
+
+def test_what_a_refresh_replaced_goes_first(tmp_path: Path) -> None:
+    for _ in range(2):
+        with closing(open_store(tmp_path, {"model": "local/mine"})) as store:
+            store.begin_anew([item_key("a")])
+            store.write({item_key("a"): StoredOutput(np.float32([1]), 1, False)})
+    assert "mine (refreshed since)" in cache("info", tmp_path).stdout
+    assert cache("prune", tmp_path, "--older-than", "30d").stdout == "deleted 1 scores\n"
+    assert [info.description["refresh"] for info in ways(tmp_path)] == [2]
+    assert "refreshed" not in cache("info", tmp_path).stdout
+
+
+def test_what_an_earlier_evalkit_stored_was_used_when_the_store_was(folder: Path) -> None:
+    """It noted no times."""
+    shutil.rmtree(folder / f"{FILE_NAME}.used")
+    aged(folder / FILE_NAME, 40)
+    assert cache("prune", folder, "--older-than", "41d").stdout == "deleted 0 scores\n"
+    (folder / FILE_NAME).touch()
+    assert cache("prune", folder, "--older-than", "39d").stdout == "deleted 50 scores\n"
+
+
+def test_a_converted_network_without_scores_has_its_model_s_name(tmp_path: Path) -> None:
+    remember_name(tmp_path, "1" * 64, "local/mine")
+    mine, other = converted(tmp_path, "onnx", "1" * 64), converted(tmp_path, "onnx", "2" * 64)
+    assert cache("prune", tmp_path, "--model", "mine").stdout == "deleted 0 scores, 1 converted network\n"
+    assert (mine.exists(), other.exists()) == (False, True)
+    info = cache("info", tmp_path)
+    assert f"converted network {other}: 1.0 MiB, last used {date.today().isoformat()}\n" in info.stdout
+    assert "1 converted network: 1.0 MiB\n" in info.stdout
 
 
 def test_prune_all_with_what_was_set_aside(folder: Path) -> None:
@@ -97,7 +193,7 @@ def test_prune_all_with_what_was_set_aside(folder: Path) -> None:
     network = folder / "openvino" / "some-network" / "model.xml"
     network.parent.mkdir(parents=True)
     network.write_bytes(bytes(2**20))
-    assert f"converted network {network.parent}: 1.0 MiB\n" in cache("info", folder).stdout
+    assert f"converted network {network.parent}: 1.0 MiB, last used 2" in cache("info", folder).stdout
     before = (folder / FILE_NAME).stat().st_size
     done = cache("prune", folder, "--all")
     assert (done.code, done.stdout) == (0, "deleted 50 scores, 1 converted network, 3 damaged files\n")
@@ -118,9 +214,16 @@ def test_prune_gives_space_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ((), "say whose scores to delete: --model NAME or --all; stored: BAAI/bge-reranker-base, mine"),
+        ((), "--older-than AGE, what is beyond --max-size SIZE, or --all; stored: BAAI/bge-reranker-base, mine"),
         (("--model", "mien"), "there is no stored model 'mien'; did you mean mine?"),
         (("--nonsense",), "--nonsense"),
+        (("--all", "--max-size", "1GB"), "--all deletes everything: leave out --model, --max-size and --older-than"),
+        (("--all", "--model", "mine"), "--all deletes everything"),
+        (("--max-size", "2"), "--max-size='2': a number and its unit, such as 500MB or 2GB"),
+        (("--max-size", "2XB"), "--max-size='2XB': a number and its unit"),
+        (("--max-size=-1GB",), "--max-size='-1GB': a number and its unit"),
+        (("--older-than", "30 years"), "--older-than='30 years': a number and its unit, such as 12h, 30d or 8w"),
+        (("--older-than", "d"), "--older-than='d': a number and its unit"),
     ],
 )
 def test_prune_needs_to_be_told_what(folder: Path, options: tuple[str, ...], says: str) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock
@@ -28,11 +30,17 @@ CIRCUMSTANCES, IDENTITY = 12, 20
 def conversion_folder(
     system: str, settings: ModelSettings, files: ModelFiles, runtime: Runtime, precision: str = "fp32"
 ) -> Path:
-    """Return where the conversion of this model lies, or will: named by its identity, and all else that can change it."""
+    """Return where the conversion of this model lies, or will: named by its identity, and all else that can change it.
+
+    One that is there counts as used now.
+    """
     made_by = [f"{package} {package_version(package)}" for package in (*SYSTEMS[system], "torch", "transformers")]
     circumstances = hashlib.sha256("\n".join([*made_by, f"evalkit {__version__}"]).encode()).hexdigest()
     name = f"{circumstances[:CIRCUMSTANCES]}{files.digest[:IDENTITY]}-{graph_name(settings)}-{precision}"
-    return cache_folder(runtime.cache_dir) / system / name
+    folder = cache_folder(runtime.cache_dir) / system / name
+    with suppress(OSError):  # it is not there yet, or may only be read
+        os.utime(folder)
+    return folder
 
 
 def keep_conversion(folder: Path, write: Callable[[Path], None]) -> None:
@@ -61,12 +69,7 @@ def conversion_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def delete_conversions(cache: Path, identities: Collection[str] | None = None) -> int:
-    """Delete them all, or those of the models with these identities, and say how many there were."""
-    found = kept_conversions(cache)
-    if identities is not None:
-        doomed = {identity[:IDENTITY] for identity in identities if len(identity) >= IDENTITY}
-        found = [folder for folder in found if folder.name[CIRCUMSTANCES : CIRCUMSTANCES + IDENTITY] in doomed]
-    for folder in found:
-        shutil.rmtree(folder)
-    return len(found)
+def is_conversion_of(folder: Path, identity: str) -> bool:
+    """Tell whether a conversion is of the model with this identity, or in an earlier evalkit with these weights."""
+    own = folder.name[CIRCUMSTANCES : CIRCUMSTANCES + IDENTITY]
+    return len(identity) >= IDENTITY and own == identity[:IDENTITY]

@@ -35,9 +35,19 @@ def prune(
         list[str] | None, typer.Option(help="Delete this model's scores and converted networks (may be repeated).")
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Delete all scores and converted networks.")] = False,
+    max_size: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Delete what was used longest ago until the rest is no larger: 500MB, 2GB."),
+    ] = None,
+    older_than: Annotated[
+        str | None, typer.Option(metavar="AGE", help="Delete what was last used that long ago: 12h, 30d, 8w.")
+    ] = None,
     cache_dir: CacheDir = None,
 ) -> None:
-    """Delete stored scores, and networks converted for another system."""
+    """Delete stored scores, and networks converted for another system.
+
+    With --model, --max-size and --older-than heed that model's alone.
+    """
     from evalkit.commands.store import prune_store
 
-    prune_store(cache_dir, model or [], everything)
+    prune_store(cache_dir, model or [], everything, max_size, older_than)

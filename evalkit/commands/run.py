@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from evalkit.results.result import Result
 
 GOES_ON = "finished results and stored scores are kept: the same command goes on from there"
+REFRESH_GOES_ON = (
+    "finished results and stored scores are kept: the same command without cache=refresh goes on from there"
+)
 logger = logging.getLogger("evalkit")
 
 
@@ -45,6 +48,8 @@ def run(
     def act(settings: RunSettings) -> None:
         from evalkit.evaluation.runs import run as evaluate_all
 
+        if settings.cache == "refresh":
+            interruption.advise(REFRESH_GOES_ON)
         for finished in evaluate_all(settings):  # one by one: what is done stays done
             done.append(finished)
 

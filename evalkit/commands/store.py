@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import re
+import shutil
 import sqlite3
+import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from evalkit.backends.conversions import conversion_bytes, delete_conversions, kept_conversions
+from evalkit.backends.conversions import conversion_bytes, is_conversion_of, kept_conversions
 from evalkit.cache import cache_folder
 from evalkit.errors import EvalkitError, unknown_name
 from evalkit.models.identity import names_by_identity
@@ -34,13 +40,15 @@ def print_info(chosen: Path | None, json_file: Path | None) -> None:
         return
     console = OutputConsole()
     path = folder / FILE_NAME
-    print_lines(
-        (
-            f"converted network {made}: {conversion_bytes(made) / MEBIBYTE:,.1f} MiB"
-            for made in kept_conversions(folder)
-        ),
-        console,
-    )
+    networks = [(made, conversion_bytes(made)) for made in kept_conversions(folder)]
+    lines = [
+        f"converted network {made}: {size / MEBIBYTE:,.1f} MiB, last used {_day(made.stat().st_mtime)}"
+        for made, size in networks
+    ]
+    if networks:
+        total = sum(size for _, size in networks)
+        lines.append(f"{counted(len(networks), 'converted network')}: {total / MEBIBYTE:,.1f} MiB")
+    print_lines(lines, console)
     if not path.is_file():
         print_lines([f"no scores are stored in {folder}"], console)
         return
@@ -48,19 +56,23 @@ def print_info(chosen: Path | None, json_file: Path | None) -> None:
     print_lines([f"{path}: {path.stat().st_size / MEBIBYTE:.1f} MiB"], console)
 
 
+def _day(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).astimezone().date().isoformat()
+
+
 def _sheet(ways: Iterable[tuple[WayInfo, dict[str, Any]]]) -> Sheet:
-    titles = ("model", "identity", "backend", "dtype", "max_length", "scores", "MiB")
+    titles = ("model", "identity", "backend", "dtype", "max_length", "scores", "MiB", "used")
     rows = []
     for info, said in ways:
         size = f"{info.output_bytes / MEBIBYTE:.1f}"
         cells = (
-            said["model"],
+            f"{said['model']} (refreshed since)" if info.replaced else said["model"],
             (said["identity"] or said["weights_hash"])[:12],
             said["backend"],
             said["dtype"],
             str(said["max_length"] or ""),
         )
-        rows.append((*cells, f"{info.rows:,}", size))
+        rows.append((*cells, f"{info.rows:,}", size, _day(info.last_used)))
     return Sheet(
         title="",
         columns=tuple((title, "number" if title in ("max_length", "scores", "MiB") else "name") for title in titles),
@@ -94,8 +106,20 @@ def _content(folder: Path) -> dict[str, Any]:
     return {
         "folder": str(folder),
         "store": {"file": str(path), "bytes": path.stat().st_size} if path.is_file() else None,
-        "ways": [{**said, "scores": info.rows, "bytes": info.output_bytes} for info, said in _described(folder)],
-        "conversions": [{"file": str(made), "bytes": conversion_bytes(made)} for made in kept_conversions(folder)],
+        "ways": [
+            {
+                **said,
+                "scores": info.rows,
+                "bytes": info.output_bytes,
+                "last_used": _day(info.last_used),
+                "replaced": info.replaced,
+            }
+            for info, said in _described(folder)
+        ],
+        "conversions": [
+            {"file": str(made), "bytes": conversion_bytes(made), "last_used": _day(made.stat().st_mtime)}
+            for made in kept_conversions(folder)
+        ],
     }
 
 
@@ -114,35 +138,119 @@ def print_verification(chosen: Path | None) -> int:
     return 1 if damaged else 0
 
 
-def prune_store(chosen: Path | None, models: list[str], everything: bool) -> None:
-    """Delete the scores and converted networks of some models, or all that is kept. Raises EvalkitError for a model without any.
+@dataclass(frozen=True)
+class Kept:
+    """One thing of the cache that can be deleted: a way of scoring, a converted network, or a damaged store's file."""
 
-    Models whose files are the same share them, so whichever name is given, they go.
+    thing: WayInfo | Path
+    names: tuple[str, ...]
+    size: int
+    last_used: float
+
+
+def prune_store(
+    chosen: Path | None,
+    models: list[str],
+    everything: bool,
+    max_size: str | None = None,
+    older_than: str | None = None,
+) -> None:
+    """Delete scores and converted networks: of some models, of an age, what is beyond a size, or all that is kept.
+
+    Models whose files are the same share them, so whichever name is given, they go. Raises EvalkitError for a model without any,
+    and where nothing says what is to go.
     """
     folder = cache_folder(chosen)
-    aside = _set_aside_files(folder) if everything else []
-    found = _ways(folder)
-    known = names_by_identity(folder)
-    names = sorted({name for info in found for name in _models(info, known)})
-    if not models and not everything:
-        raise EvalkitError(f"say whose scores to delete: --model NAME or --all; stored: {', '.join(names) or 'none'}")
+    most = None if max_size is None else _read_amount("--max-size", max_size, SIZES, "500MB or 2GB")
+    age = None if older_than is None else _read_amount("--older-than", older_than, AGES, "12h, 30d or 8w")
+    if everything and (models or most is not None or age is not None):
+        raise EvalkitError("--all deletes everything: leave out --model, --max-size and --older-than, or --all")
+    aside = _set_aside_files(folder) if everything else sorted(folder.glob(f"{FILE_NAME}.damaged-*"))
+    kept = _kept(folder, aside)
+    names = sorted({name for one in kept for name in one.names})
+    if not models and not everything and most is None and age is None:
+        raise EvalkitError(
+            f"say what to delete: --model NAME, --older-than AGE, what is beyond --max-size SIZE, or --all; stored: "
+            f"{', '.join(names) or 'none'}"
+        )
     for name in models:
         if name not in names:
             raise unknown_name("stored model", name, names)
-    doomed = [info for info in found if everything or set(_models(info, known)) & set(models)]
+    found = [one for one in kept if not models or set(one.names) & set(models)]
+    _delete(folder, found if most is None and age is None else _beyond(found, most, age))
+
+
+def _kept(folder: Path, aside: Iterable[Path]) -> list[Kept]:
+    """List what is kept in a cache. Whatever a refresh has replaced was used longest ago."""
+    known = names_by_identity(folder)
+    kept = []
+    for info in _ways(folder):
+        last_used = 0.0 if info.replaced else info.last_used
+        kept.append(Kept(info, tuple(_models(info, known)), info.stored_bytes, last_used))
+    for made in kept_conversions(folder):
+        names = {
+            name for one in kept if isinstance(one.thing, WayInfo) for name in one.names if _is_of(made, one.thing)
+        }
+        names |= {
+            name.removeprefix("local/")
+            for identity, found in known.items()
+            if is_conversion_of(made, identity)
+            for name in found
+        }
+        kept.append(Kept(made, tuple(sorted(names)), conversion_bytes(made), made.stat().st_mtime))
+    return [*kept, *(Kept(path, (), path.stat().st_size, path.stat().st_mtime) for path in aside)]
+
+
+def _is_of(made: Path, info: WayInfo) -> bool:
+    return any(is_conversion_of(made, str(info.description.get(key, ""))) for key in ("identity", "weights_hash"))
+
+
+def _beyond(kept: Sequence[Kept], most: float | None, age: float | None) -> list[Kept]:
+    """Choose what was last used longer ago than `age` seconds, and then, by last use, what is beyond `most` bytes."""
+    limit = -math.inf if age is None else time.time() - age
+    doomed = [one for one in kept if one.last_used < limit]
+    left = sorted((one for one in kept if one.last_used >= limit), key=lambda one: one.last_used)
+    size = sum(one.size for one in left)
+    for one in left:
+        if most is None or size <= most:
+            break
+        doomed.append(one)
+        size -= one.size
+    return doomed
+
+
+def _delete(folder: Path, doomed: Sequence[Kept]) -> None:
+    """Delete these things, and report how much that was."""
+    ways = [one.thing for one in doomed if isinstance(one.thing, WayInfo)]
     if (folder / FILE_NAME).is_file():
         try:
-            prune(folder, [info.way for info in doomed])
+            prune(folder, [info.way for info in ways])
         except sqlite3.DatabaseError as error:
             raise _told(folder, error) from error
-    for path in aside:
+    paths = [one.thing for one in doomed if isinstance(one.thing, Path)]
+    networks = [path for path in paths if path.is_dir()]
+    for network in networks:
+        shutil.rmtree(network)
+    files = [path for path in paths if path not in networks]
+    for path in files:
         path.unlink()
-    conversions = delete_conversions(folder, None if everything else _identities(doomed))
-    rows = sum(info.rows for info in doomed)
-    deleted = [f"deleted {rows:,} scores"]
-    deleted += [counted(conversions, "converted network")] if conversions else []
-    deleted += [counted(len(aside), "damaged file")] if aside else []
+    deleted = [f"deleted {sum(info.rows for info in ways):,} scores"]
+    deleted += [counted(len(networks), "converted network")] if networks else []
+    deleted += [counted(len(files), "damaged file")] if files else []
     print_lines([", ".join(deleted)], OutputConsole())
+
+
+SIZES = {"B": 1, **{f"{letter}B": 1_000**n for n, letter in enumerate("KMGT", 1)}}
+SIZES |= {f"{letter}IB": 1_024**n for n, letter in enumerate("KMGT", 1)}
+AGES = {"S": 1, "M": 60, "H": 3_600, "D": 86_400, "W": 604_800}
+
+
+def _read_amount(option: str, text: str, units: Mapping[str, int], examples: str) -> float:
+    """Read a number with its unit, in capitals or not. Raises EvalkitError for anything else."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]+)\s*", text, re.ASCII)
+    if found is None or found[2].upper() not in units:
+        raise EvalkitError(f"{option}={text!r}: a number and its unit, such as {examples}")
+    return float(found[1]) * units[found[2].upper()]
 
 
 def _models(info: WayInfo, known: Mapping[str, Sequence[str]]) -> list[str]:
@@ -151,11 +259,6 @@ def _models(info: WayInfo, known: Mapping[str, Sequence[str]]) -> list[str]:
     own = info.description.get("model")
     names = [str(own)] if own else known.get(identity) or [identity[:REVISION_DIGITS]]
     return [name.removeprefix("local/") for name in names]
-
-
-def _identities(doomed: Iterable[WayInfo]) -> list[str]:
-    """Return what conversions are named by: the model's identity, or for an earlier evalkit its weights."""
-    return [str(info.description.get(key, "")) for info in doomed for key in ("identity", "weights_hash")]
 
 
 def _set_aside_files(folder: Path) -> list[Path]:
@@ -167,7 +270,7 @@ def _set_aside_files(folder: Path) -> list[Path]:
     except sqlite3.DatabaseError as error:
         if not is_damage(error, path):
             raise refusal(path, error) from error
-        set_aside(path, error)
+        set_aside(path)
     return sorted(folder.glob(f"{FILE_NAME}.damaged-*"))
 
 
@@ -184,5 +287,5 @@ def _told(folder: Path, error: sqlite3.DatabaseError) -> EvalkitError:
     if not is_damage(error, path):
         raise refusal(path, error) from error
     return EvalkitError(
-        f"{path} is damaged: {error}; the next run sets it aside and scores again, evalkit cache prune --all deletes it"
+        f"{path} is damaged: {error}; the next run keeps what can be read of it, evalkit cache prune --all deletes it"
     )

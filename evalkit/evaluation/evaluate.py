@@ -54,6 +54,7 @@ from evalkit.records import IN_MEMORY, UNIDENTIFIED, PrecisionCheck, QueryScores
 from evalkit.results.result import Result, TablesInMemory, split_usage
 from evalkit.results.training import Card, mark_training, read_card
 from evalkit.scoring.engine import ScoreMemory, score_task
+from evalkit.scoring.plan import WINDOW_ITEMS
 from evalkit.scoring.store import open_store
 from evalkit.statistics import bootstrap_intervals
 from evalkit.tasks.content import script_of
@@ -302,9 +303,10 @@ def evaluate(
 
     `measures` are further ones, in the field's notation and by trec_eval's rules: `["nDCG@20", "AP(rel=2)", "RR@10"]`.
 
-    `cache` says whether scores are taken from and kept in the store; with `refresh` they are made again. `texts` puts the
-    texts into the result's tables. The result records the settings at hand as its configuration; `config` is for whoever wants to
-    record something else, and decides nothing. Its folder is named after what deviates, which the model and the task say.
+    `cache` says whether scores are taken from and kept in the store; with `refresh` they are made again, and what was stored of
+    this model is no longer read: after an interrupted refresh, `on` goes on with it. `texts` puts the texts into the result's
+    tables. The result records the settings at hand as its configuration; `config` is for whoever wants to record something
+    else, and decides nothing. Its folder is named after what deviates, which the model and the task say.
     Raises EvalkitError where the model can't be loaded, its output is not finite, or the protocol can score none of the queries.
     """
     choose_protocol(protocol, misses=False)  # a wrong name is refused before data and weights are read
@@ -433,19 +435,32 @@ def _stage_scores(judged: QueryScores, stage: QueryScores, seed: int) -> StageSc
 
 
 def _check_precision(model: Model, task: Task, run: Run, cache: Cache) -> PrecisionCheck:
-    """Score a sample in fp32 too, with the same backend (the one that `auto` took)."""
+    """Score a sample in fp32 too, with the same backend (the one that `auto` took).
+
+    A refresh is of the scores that were asked for: those of the sample are then made again, and not kept.
+    """
     sample = sample_of(task)
     backend = str(model.runnable.description["name"])
     full = replace(model, backend=backend, runtime=replace(model.runtime, dtype=FULL_PRECISION))
     runnable = full.runnable_on(sample)
-    with _score_memory(full, runnable, cache) as kept:
+    with _score_memory(full, runnable, "off" if cache == "refresh" else cache) as kept:
         expected = score_task(runnable, full.settings, sample, kept).scores
     return compare_precisions(sample, run.scores[: len(expected)], expected, model.runtime.dtype)
 
 
+def stored_under(runnable: RunnableModel) -> Mapping[str, object] | None:
+    """Return what a model's scores are stored under: its way of scoring, and how long the windows are that decide its batches.
+
+    An earlier evalkit did not tell windows apart, so its scores of a local model are another way's.
+    """
+    if runnable.way is None or runnable.independent:
+        return runnable.way
+    return {**runnable.way, "window": WINDOW_ITEMS}
+
+
 @contextmanager
 def _score_memory(model: Model, runnable: RunnableModel, cache: Cache) -> Iterator[ScoreMemory]:
-    way = runnable.way
+    way = stored_under(runnable)
     if cache == "off" or way is None:
         yield ScoreMemory()
         return

@@ -16,7 +16,7 @@ from evalkit.configuration.files import Origin
 from evalkit.errors import EvalkitError
 from evalkit.evaluation.certificates import find_certificate
 from evalkit.evaluation.certifying import CertificateGuard
-from evalkit.evaluation.evaluate import Cache, Model, build_model, deviations_of, evaluate
+from evalkit.evaluation.evaluate import Cache, Model, build_model, deviations_of, evaluate, stored_under
 from evalkit.evaluation.goldens import check_golden_scores, refuse_other_weights
 from evalkit.evaluation.model_recipes import recipe_line
 from evalkit.metrics import Measure
@@ -114,6 +114,14 @@ def run(settings: RunSettings) -> Iterator[Result]:
 
 def _tell_of_older(model: Model, settings: RunSettings) -> None:
     """Say what an earlier evalkit left of the same weights: it named models by these alone, and other files decide scores too."""
+    stored = () if settings.cache == "off" else descriptions(cache_folder(settings.runtime.cache_dir))
+    way, now = plain_json(model.runnable.way), plain_json(stored_under(model.runnable))
+    if way != now and way in stored and now not in stored:
+        logger.info(
+            "%s: an earlier evalkit left scores in the store, which are not used: it mixed those of limited runs with those of "
+            "whole ones, whose last digits differ; evalkit cache prune deletes them",
+            model.settings.name,
+        )
     identity = model.runnable.identity
     older = identity.weights_hash[:REVISION_DIGITS]
     if not older or identity.revision == older:
@@ -122,7 +130,6 @@ def _tell_of_older(model: Model, settings: RunSettings) -> None:
     folder = result_folder(settings.results_dir, replace(identity, revision=older))
     if identity.hub_id.startswith("local/") and folder.is_dir():
         left.append(f"results in {homeless(str(folder))}")
-    stored = () if settings.cache == "off" else descriptions(cache_folder(settings.runtime.cache_dir))
     if any(
         "identity" not in one and (one.get("weights_hash") == identity.weights_hash or one.get("revision") == older)
         for one in stored

@@ -236,7 +236,8 @@ class RunnableModel:
     `description` is what the backend says of itself, for the result. `way` is all that can change a score (weights, recipe,
     backend, precision), the name under which scores are stored; None where they are not to be stored. `for_task` gives the model
     as it is on one task, where it does something for that task alone, such as an instruction before its queries. Under `guard`
-    nothing of the model's files runs that the user did not consent to.
+    nothing of the model's files runs that the user did not consent to. `independent` says that no plan decides what an item is
+    scored with, as at a server, which batches by itself: its outputs are stored one by one, and those of others by window.
     """
 
     identity: ModelIdentity
@@ -245,6 +246,7 @@ class RunnableModel:
     open: Callable[[], Scorer]
     for_task: Callable[[Task], RunnableModel] | None = None
     guard: Callable[[], AbstractContextManager[None]] = nullcontext
+    independent: bool = False
 
     @cached_property
     def _opened(self) -> tuple[Scorer, tuple[str, ...]]:

@@ -16,6 +16,7 @@ from evalkit.scoring.adapters import adapter_of
 from evalkit.scoring.execution import fill
 from evalkit.scoring.items import TaskTexts, best_of_variants, pair_items, task_texts, text_items, unique_pairs
 from evalkit.scoring.outputs import NOT_COUNTED, OutputTable
+from evalkit.scoring.plan import window_keys
 from evalkit.scoring.store import ScoreStore, item_key
 
 SIMILARITY_ROWS = 8_192
@@ -23,14 +24,15 @@ SIMILARITY_ROWS = 8_192
 
 @dataclass(frozen=True, slots=True)
 class ScoreMemory:
-    """Where scores are kept between runs; with `refresh` they are made again, and replace what is there."""
+    """Where scores are kept between runs; with `refresh` a run begins anew, and nothing stored before is read from then on."""
 
     store: ScoreStore | None = None
     refresh: bool = False
 
-    def table(self, keys: Sequence[bytes]) -> OutputTable:
-        """A table of these items, with what is stored of them."""
-        return OutputTable(keys, self.store, refresh=self.refresh)
+    def begin(self, keys: Sequence[bytes]) -> None:
+        """Begin a run of these items."""
+        if self.store is not None and self.refresh:
+            self.store.begin_anew(keys)
 
 
 NOWHERE = ScoreMemory()
@@ -52,7 +54,10 @@ def score_task(model: RunnableModel, settings: ModelSettings, task: Task, kept: 
 
 def _score_pairs(model: RunnableModel, task: Task, texts: TaskTexts, kept: ScoreMemory) -> Run:
     pairs, meeting_pairs = unique_pairs(texts)
-    table = _outputs(model, pair_items(texts, pairs), kept)
+    items = pair_items(texts, pairs)
+    keys = _keys(items, model.independent)
+    kept.begin(keys)
+    table = _outputs(model, items, OutputTable(keys, kept.store, width=1))
     tokens, truncated = _counts(table, meeting_pairs[texts.starts])
     return Run(
         scores=best_of_variants(table.values[meeting_pairs], texts.starts),
@@ -65,9 +70,13 @@ def _score_pairs(model: RunnableModel, task: Task, texts: TaskTexts, kept: Score
 def _score_vectors(
     model: RunnableModel, settings: ModelSettings, task: Task, texts: TaskTexts, kept: ScoreMemory
 ) -> Run:
-    queries = _outputs(model, text_items("query", texts.queries), kept)
-    documents = _outputs(model, text_items("document", texts.documents), kept)
-    scores = similarities(queries.values, documents.values, texts.meetings, settings.similarity)
+    query_items, document_items = text_items("query", texts.queries), text_items("document", texts.documents)
+    query_keys, document_keys = _keys(query_items, model.independent), _keys(document_items, model.independent)
+    kept.begin([*query_keys, *document_keys])
+    queries = _outputs(model, query_items, OutputTable(query_keys, kept.store))
+    documents = _outputs(model, document_items, OutputTable(document_keys, kept.store, queries.width))
+    query_vectors, document_vectors = (table.values.reshape(len(table.values), -1) for table in (queries, documents))
+    scores = similarities(query_vectors, document_vectors, texts.meetings, settings.similarity)
     if not np.isfinite(scores).all():
         query, document = texts.meetings[np.argmin(np.isfinite(scores))]
         raise NonFiniteError(
@@ -123,20 +132,22 @@ def similarities(
     return scores
 
 
-def _outputs(model: RunnableModel, items: Items, kept: ScoreMemory) -> OutputTable:
-    """Return the items' outputs: what is stored, and then what the scorer makes of the others."""
-    table = kept.table(_keys(items))
+def _outputs(model: RunnableModel, items: Items, table: OutputTable) -> OutputTable:
+    """Return the table, which has what is stored, with what the scorer makes of the other items."""
     if not table.complete:
         fill(table, items, adapter_of(model.scorer).batches(items, table.known))
     return table
 
 
-def _keys(items: Items) -> list[bytes]:
+def _keys(items: Items, independent: bool) -> list[bytes]:
+    """Return what each item's output is stored under: its texts, and unless independent its window, which decides its batch."""
     numbers = np.arange(len(items))
     if items.unit == "pair":
-        return [item_key(*pair) for pair in items.pairs(numbers)]
-    texts, role = items.texts(numbers)
-    return [item_key(role, text) for text in texts]
+        keys = [item_key(*pair) for pair in items.pairs(numbers)]
+    else:
+        texts, role = items.texts(numbers)
+        keys = [item_key(role, text) for text in texts]
+    return keys if independent else window_keys(keys)
 
 
 def _counts(

@@ -35,10 +35,10 @@ def fill(table: OutputTable, items: Items, batches: Generator[DoneBatch]) -> Non
     ):
         for batch in done:
             _refuse_non_finite(batch.outputs, batch.items, items.name)
-            if table.known.any() and batch.outputs.shape[1:] != table.values.shape[1:]:
+            if table.width not in (None, batch.outputs[0].size):
                 raise EvalkitError(
-                    f"the vector of {items.name(int(batch.items[0]))} has {batch.outputs.shape[-1]} numbers, those before it have "
-                    f"{table.values.shape[-1]}: has the server changed its model? cache=refresh scores all of them again"
+                    f"the vector of {items.name(int(batch.items[0]))} has {batch.outputs[0].size} numbers, those before it have "
+                    f"{table.width}: has the server changed its model? cache=refresh scores all of them again"
                 )
             lacking = int((~table.known[batch.items]).sum())
             table.add(batch.items, batch.outputs, batch.seconds, batch.lengths, batch.truncated)

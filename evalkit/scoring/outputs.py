@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from evalkit.errors import EvalkitError
 from evalkit.scoring.store import ScoreStore, StoredOutput
 
 NOT_COUNTED = -1
@@ -17,12 +18,14 @@ class OutputTable:
 
     `elapsed` is the time that scoring took, in seconds, without loading the model; `padding_tokens` is what it wasted.
     `values` is float32, shape (items,) for scores and (items, dimensions) for vectors; `tokens` (NOT_COUNTED where the scorer does
-    not count), `truncated` and `seconds` (NaN for what the store had) are per item.
+    not count), `truncated` and `seconds` (NaN for what the store had) are per item. `width` is how many numbers each output has: 1
+    for a score, None until the first output says it. Raises EvalkitError where a stored output has another.
     """
 
-    def __init__(self, keys: Sequence[bytes], store: ScoreStore | None, *, refresh: bool = False) -> None:
+    def __init__(self, keys: Sequence[bytes], store: ScoreStore | None, width: int | None = None) -> None:
         self._keys = keys
         self._store = store
+        self.width = width
         self.values: NDArray[np.float32] = np.empty(0, np.float32)
         self.known = np.zeros(len(keys), np.bool_)
         self.tokens = np.full(len(keys), NOT_COUNTED, np.int32)
@@ -30,7 +33,7 @@ class OutputTable:
         self.seconds = np.full(len(keys), np.nan)
         self.padding_tokens = 0
         self.elapsed = 0.0
-        if store is not None and not refresh:
+        if store is not None:
             self._take_stored(store)
         self.from_store = int(self.known.sum())
 
@@ -57,8 +60,8 @@ class OutputTable:
         share = counted / counted.sum() if tokens is not None else np.full(len(items), 1 / len(items))
         new = ~self.known[items]
         fresh = items[new]
-        self._reserve(outputs.shape[1:])
-        self.values[fresh] = outputs[new]
+        self._reserve(outputs[0].size)
+        self.values[fresh] = outputs[new].reshape(len(fresh), *self.values.shape[1:])
         self.tokens[fresh], self.truncated[fresh] = counted[new], cut[new]
         self.seconds[fresh] = (share * seconds)[new]
         if self._store is not None:
@@ -75,12 +78,18 @@ class OutputTable:
     def _take_stored(self, store: ScoreStore) -> None:
         numbers = {key: item for item, key in enumerate(self._keys)}
         for key, stored in store.read(self._keys):
+            if self.width not in (None, stored.output.size):
+                raise EvalkitError(
+                    f"{store.path} holds vectors of {self.width} and of {stored.output.size} numbers for one model: it was another "
+                    "one in between, under the same name or address; cache=refresh scores all again"
+                )
             item = numbers[key]
-            self._reserve(() if len(stored.output) == 1 else stored.output.shape)
-            self.values[item] = stored.output[0] if self.values.ndim == 1 else stored.output
+            self._reserve(stored.output.size)
+            self.values[item] = stored.output.reshape(self.values.shape[1:])
             self.tokens[item], self.truncated[item] = stored.tokens, stored.truncated
             self.known[item] = True
 
-    def _reserve(self, shape: tuple[int, ...]) -> None:
+    def _reserve(self, width: int) -> None:
         if len(self.values) != len(self._keys):
-            self.values = np.zeros((len(self._keys), *shape), np.float32)
+            self.width = width
+            self.values = np.zeros((len(self._keys),) if width == 1 else (len(self._keys), width), np.float32)

@@ -1,11 +1,12 @@
 """The plan of the work: windows of items, and the batches of each window. It is the same whatever has its output already.
 
 A local network's windows are tokenised ahead, sorted by length and packed into batches: a window is tokenised while the one before
-it runs, so that the first batch starts soon and memory stays flat. A scorer that batches by itself gets chunks of a window.
+it runs, so that the first batch starts soon and memory stays flat. A scorer that batches by itself gets a few items at a time.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from numpy.typing import NDArray
 from evalkit.models.interfaces import Encoding, Items, LocalNetwork, TextWindow, TokenizedText
 
 WINDOW_ITEMS = 2_048
-CHUNK = 256  # items per call of a scorer that batches by itself, a whole number of which make a window
+CHUNK = 256  # items that a scorer that batches by itself gets sorted by length, a whole number of which make a window
+CALL = 32  # items per call of such a scorer: what the libraries run at once; a killed run loses no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,20 @@ def encoded_windows(network: LocalNetwork, items: Items, known: NDArray[np.bool_
     return _ahead(prepare, range(0, len(items), WINDOW_ITEMS))
 
 
+def window_keys(keys: Sequence[bytes]) -> list[bytes]:
+    """Return the items' keys in their windows: equal where an item has the same place in the same window.
+
+    An item's batch, and so the last bits of its output, depends on the whole window: a run of the task's first queries may
+    share its full windows with a run of the whole task, and its last one never.
+    """
+    found = []
+    for start in range(0, len(keys), WINDOW_ITEMS):
+        window = keys[start : start + WINDOW_ITEMS]
+        context = hashlib.blake2b(b"".join(window), digest_size=len(window[0])).digest()
+        found += [hashlib.blake2b(context + key, digest_size=len(key)).digest() for key in window]
+    return found
+
+
 def lacking_windows(known: NDArray[np.bool_]) -> list[int]:
     """Return where the windows start that lack an output."""
     return [start for start in range(0, len(known), WINDOW_ITEMS) if not known[start : start + WINDOW_ITEMS].all()]
@@ -95,11 +111,16 @@ def text_window(items: Items, known: NDArray[np.bool_], start: int) -> TextWindo
 
 
 def chunks(items: Items, known: NDArray[np.bool_]) -> Iterator[Batch]:
-    """Cut the windows that lack an output into the calls of a scorer that batches by itself."""
+    """Cut the windows that lack an output into the calls of a scorer that batches by itself, the longest texts of a chunk first."""
+    lengths = [np.array([len(text) for text in texts], np.int64) for _, texts in items.sides]
     for window in lacking_windows(known):
         end = min(window + WINDOW_ITEMS, len(items))
         for start in range(window, end, CHUNK):
-            yield Batch(items.first + np.arange(start, min(start + CHUNK, end)))
+            rows = items.rows[start : min(start + CHUNK, end)]
+            total = sum(side[column] for side, column in zip(lengths, rows.T, strict=True))
+            order = start + np.argsort(-total, kind="stable")
+            for call in range(0, len(order), CALL):
+                yield Batch(items.first + order[call : call + CALL])
 
 
 def pack(encodings: Sequence[Encoding], first_item: int, batch_tokens: int) -> Iterator[Batch]:

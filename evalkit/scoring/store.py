@@ -11,10 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import sqlite3
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.errors import EvalkitError
-from evalkit.scoring.store_file import StoreFile, check_structure, open_database, transaction
+from evalkit.scoring.lease import refuse_other_host
+from evalkit.scoring.store_file import (
+    StoreFile,
+    check_structure,
+    checksum,
+    is_whole,
+    open_database,
+    transaction,
+)
 
 FILE_NAME = "scores-v1.sqlite3"  # other tables, another name: two versions of evalkit may share a folder
 KEY_BYTES = 16
 KEYS_AT_ONCE = 500
+ROW_BYTES = 41  # what a row takes beside its output
+EPOCH = "refresh"  # the field of a description that numbers its refreshes
 logger = logging.getLogger("evalkit")
 
 
@@ -42,12 +52,22 @@ class StoredOutput:
 
 @dataclass(frozen=True, slots=True)
 class WayInfo:
-    """One way of scoring in a store: its description, and how much is stored under it."""
+    """One way of scoring in a store: its description, how much is stored under it, and when it was last opened (Unix time).
+
+    It is `replaced` where a refresh began another way in its place.
+    """
 
     way: int
     description: Mapping[str, Any]
     rows: int
     output_bytes: int
+    last_used: float = 0.0
+    replaced: bool = False
+
+    @property
+    def stored_bytes(self) -> int:
+        """About what it takes in the file."""
+        return self.output_bytes + ROW_BYTES * self.rows
 
 
 def item_key(*texts: str) -> bytes:
@@ -64,14 +84,42 @@ Row = tuple[Any, ...]  # key, output, tokens, truncated, checksum
 
 
 class ScoreStore:
-    """The outputs of one way of scoring. Make one with `open_store`."""
+    """The outputs of one way of scoring. Make one with `open_store`.
+
+    Each refresh begins an epoch, a way of its own: the description with the number of the refresh. Only the newest epoch is
+    read, so that what an interrupted refresh made and what was there before never meet in one run.
+    """
 
     def __init__(self, path: Path, description: Mapping[str, Any]) -> None:
-        self._path = path
-        self._description = json.dumps(description, sort_keys=True, ensure_ascii=True)
-        self._hash = _hash(self._description)
+        self.path = path
+        self._base = description
+        self._description = ""
+        self._hash = b""
         self._way = 0
         self._file = StoreFile(path, self._register)
+
+    def begin_anew(self, keys: Sequence[bytes]) -> None:
+        """Begin an epoch, which holds nothing; from now on nobody who opens the store reads an earlier one.
+
+        The epoch that this process began last is gone on with where it holds none of these items, so that the tasks of one
+        command share it. The one before the new epoch stays for runs that read it now; those before that are deleted.
+        """
+        self._file.do(lambda connection: self._begin_anew(connection, keys))
+        _begun.add((self.path.resolve(), self._hash))
+
+    def _begin_anew(self, connection: sqlite3.Connection, keys: Sequence[bytes]) -> None:
+        with transaction(connection):
+            epochs = self._epochs(connection)
+            newest = max(epochs)
+            self._take(connection, newest)
+            ours = (self.path.resolve(), self._hash) in _begun
+            if ours and not any(self._rows(connection, part) for part in _parts(keys)):
+                return
+            for number, way in epochs.items():
+                if number < newest:
+                    connection.execute("delete from outputs where way = ?", (way,))
+                    connection.execute("delete from ways where way = ?", (way,))
+            self._take(connection, newest + 1)
 
     def read(self, keys: Sequence[bytes]) -> Iterator[tuple[bytes, StoredOutput]]:
         """Read what is stored of these items.
@@ -79,16 +127,16 @@ class ScoreStore:
         Where some are missing, damage may have hidden them: then all is looked through, and what is damaged is told.
         """
         found = 0
-        for start in range(0, len(keys), KEYS_AT_ONCE):
-            for row in self._select(keys[start : start + KEYS_AT_ONCE]):
-                if _is_whole(self._hash, row):
+        for part in _parts(keys):
+            for row in self._select(part):
+                if is_whole(self._hash, row):
                     found += 1
                     key, output, tokens, truncated, _ = row
                     yield key, StoredOutput(np.frombuffer(output, np.float32), tokens, bool(truncated))
         if found < len(keys):
             damaged = self._file.do(self._delete_damaged)
             if damaged:
-                logger.warning("%s: %d damaged rows are deleted, and scored again where needed", self._path, damaged)
+                logger.warning("%s: %d damaged rows are deleted, and scored again where needed", self.path, damaged)
 
     def write(self, outputs: Mapping[bytes, StoredOutput]) -> None:
         """Store a batch, whole or not at all; it replaces what was there under the same keys.
@@ -99,7 +147,7 @@ class ScoreStore:
         for key, stored in outputs.items():
             output = np.ascontiguousarray(stored.output, np.float32).tobytes()
             values = (key, output, int(stored.tokens), int(stored.truncated))
-            rows.append((*values, _checksum(self._hash, *values)))
+            rows.append((*values, checksum(self._hash, *values)))
 
         def insert(connection: sqlite3.Connection) -> None:
             with transaction(connection):
@@ -113,31 +161,90 @@ class ScoreStore:
         self._file.close()
 
     def _select(self, keys: Sequence[bytes]) -> list[Row]:
+        return self._file.do(lambda connection: self._rows(connection, keys))
+
+    def _rows(self, connection: sqlite3.Connection, keys: Sequence[bytes]) -> list[Row]:
         marks = ",".join("?" * len(keys))
         query = f"select key, output, tokens, truncated, checksum from outputs where way = ? and key in ({marks})"  # noqa: S608
-        return self._file.do(lambda connection: connection.execute(query, (self._way, *keys)).fetchall())
+        return connection.execute(query, (self._way, *keys)).fetchall()
 
     def _delete_damaged(self, connection: sqlite3.Connection) -> int:
         check_structure(connection)
         rows = connection.execute(
             "select key, output, tokens, truncated, checksum from outputs where way = ?", (self._way,)
         )
-        damaged = [(self._way, row[0]) for row in rows if not _is_whole(self._hash, row)]
+        damaged = [(self._way, row[0]) for row in rows if not is_whole(self._hash, row)]
         if damaged:
             with transaction(connection):
                 connection.executemany("delete from outputs where way = ? and key = ?", damaged)
         return len(damaged)
 
     def _register(self, connection: sqlite3.Connection) -> None:
-        query = "select way from ways where hash = ?"
-        row = connection.execute(query, (self._hash,)).fetchone()
-        if row is None:
-            with transaction(connection):
-                connection.execute(
-                    "insert or ignore into ways (hash, description) values (?, ?)", (self._hash, self._description)
-                )
-            row = connection.execute(query, (self._hash,)).fetchone()
-        self._way = row[0]
+        """Take the newest epoch, or again the one that this store has, in a file that was opened anew."""
+        if self._hash:
+            self._way = _way(connection, self._description)
+        else:
+            self._take(connection, max(self._epochs(connection), default=0))
+        with suppress(OSError):  # the store itself says where the folder can't be written
+            mark = _mark(self.path, self._hash)
+            mark.parent.mkdir(exist_ok=True)
+            mark.touch()
+
+    def _epochs(self, connection: sqlite3.Connection) -> dict[int, int]:
+        """Return the way of each epoch by its number; 0 is what was there before any refresh."""
+        found = {}
+        for way, text in connection.execute("select way, description from ways"):
+            description = json.loads(text)
+            number = description.pop(EPOCH, 0)
+            if _text(description) == _text(self._base):
+                found[number] = way
+        return found
+
+    def _take(self, connection: sqlite3.Connection, epoch: int) -> None:
+        """Make this epoch, which may be new, the one that is read and written."""
+        self._description = _text({**self._base, EPOCH: epoch} if epoch else self._base)
+        self._hash = _hash(self._description)
+        self._way = _way(connection, self._description)
+
+
+def _mark(path: Path, way_hash: bytes) -> Path:
+    """Return the file beside a store whose time is when a way of scoring was last opened."""
+    return path.with_name(f"{path.name}.used") / way_hash.hex()
+
+
+def _last_used(mark: Path, path: Path) -> float:
+    """Return the time of a way's mark. One that has none yet gets the store's own time: it was used no later."""
+    if not mark.exists():
+        changed = path.stat().st_mtime
+        try:
+            mark.parent.mkdir(exist_ok=True)
+            mark.touch()
+            os.utime(mark, (changed, changed))
+        except OSError:  # the folder may only be read
+            return changed
+    return mark.stat().st_mtime
+
+
+_begun: set[tuple[Path, bytes]] = set()  # the epochs that this process began, as file and hash of the way
+
+
+def _text(description: Mapping[str, Any]) -> str:
+    return json.dumps(description, sort_keys=True, ensure_ascii=True)
+
+
+def _way(connection: sqlite3.Connection, description: str) -> int:
+    """Return the number of a way of scoring, which may be new."""
+    row = connection.execute("select way from ways where hash = ?", (_hash(description),)).fetchone()
+    if row is None:
+        values = _hash(description), description
+        connection.execute("insert or ignore into ways (hash, description) values (?, ?)", values)
+        return _way(connection, description)
+    return int(row[0])
+
+
+def _parts(keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    for start in range(0, len(keys), KEYS_AT_ONCE):
+        yield keys[start : start + KEYS_AT_ONCE]
 
 
 def open_store(folder: Path, description: Mapping[str, Any]) -> ScoreStore:
@@ -155,18 +262,36 @@ def open_store(folder: Path, description: Mapping[str, Any]) -> ScoreStore:
 
 
 def ways(folder: Path) -> list[WayInfo]:
-    """List the ways of scoring in a folder's store, and how much each holds.
+    """List the ways of scoring in a folder's store, how much each holds, and when it was last opened.
 
-    Raises sqlite3.DatabaseError where the file is broken or can't be opened.
+    Of one that nobody has opened since its use is noted, that is when the store was last changed.
+
+    Raises sqlite3.DatabaseError where the file is broken or can't be opened, EvalkitError where another computer uses it.
     """
     path = folder / FILE_NAME
     if not path.is_file():
         return []
     columns = "w.way, w.description, count(o.key), coalesce(sum(length(o.output)), 0)"
     query = f"select {columns} from ways w left join outputs o using (way) group by w.way order by w.way"  # noqa: S608
+    refuse_other_host(path)
     with closing(open_database(path)) as connection:
         rows = connection.execute(query).fetchall()
-    return [WayInfo(way, json.loads(description), count, size) for way, description, count, size in rows]
+    known = [(json.loads(description), _mark(path, _hash(description))) for _, description, _, _ in rows]
+    newest: dict[str, int] = {}
+    for description, _ in known:
+        base = _text({**description, EPOCH: 0})
+        newest[base] = max(description.get(EPOCH, 0), newest.get(base, 0))
+    return [
+        WayInfo(
+            way,
+            description,
+            count,
+            size,
+            last_used=_last_used(mark, path),
+            replaced=description.get(EPOCH, 0) < newest[_text({**description, EPOCH: 0})],
+        )
+        for (way, _, count, size), (description, mark) in zip(rows, known, strict=True)
+    ]
 
 
 def descriptions(folder: Path) -> list[Mapping[str, Any]]:
@@ -175,10 +300,11 @@ def descriptions(folder: Path) -> list[Mapping[str, Any]]:
     if not path.is_file():
         return []
     try:
+        refuse_other_host(path)
         with closing(open_database(path)) as connection:
             found = connection.execute("select description from ways order by way").fetchall()
         return [json.loads(description) for (description,) in found]
-    except (sqlite3.DatabaseError, ValueError):  # whoever uses the store says what is wrong with it
+    except (EvalkitError, sqlite3.DatabaseError, ValueError):  # whoever uses the store says what is wrong with it
         return []
 
 
@@ -188,12 +314,13 @@ def damaged_rows(folder: Path) -> tuple[int, int]:
     Raises sqlite3.DatabaseError where the file itself is broken.
     """
     total = damaged = 0
+    refuse_other_host(folder / FILE_NAME)
     with closing(open_database(folder / FILE_NAME)) as connection:
         check_structure(connection)
         columns = "w.hash, o.key, o.output, o.tokens, o.truncated, o.checksum"
         for way_hash, *row in connection.execute(f"select {columns} from outputs o left join ways w using (way)"):  # noqa: S608
             total += 1
-            damaged += way_hash is None or not _is_whole(way_hash, row)
+            damaged += way_hash is None or not is_whole(way_hash, row)
     return total, damaged
 
 
@@ -202,22 +329,17 @@ def prune(folder: Path, doomed: Sequence[int]) -> None:
 
     Raises sqlite3.DatabaseError where the file is broken or can't be written.
     """
+    refuse_other_host(folder / FILE_NAME)
     with closing(open_database(folder / FILE_NAME)) as connection:
         with transaction(connection):
             connection.executemany("delete from ways where way = ?", [(way,) for way in doomed])
             connection.execute("delete from outputs where way not in (select way from ways)")
         connection.execute("vacuum")
+        left = {bytes(way_hash).hex() for (way_hash,) in connection.execute("select hash from ways")}
+    for mark in (folder / f"{FILE_NAME}.used").glob("*"):
+        if mark.name not in left:
+            mark.unlink(missing_ok=True)
 
 
 def _hash(description: str) -> bytes:
     return hashlib.sha256(description.encode()).digest()
-
-
-def _is_whole(way_hash: bytes, row: Sequence[Any]) -> bool:
-    key, output, *numbers = row
-    typed = isinstance(key, bytes) and isinstance(output, bytes) and all(isinstance(number, int) for number in numbers)
-    return typed and row[-1] == _checksum(way_hash, *row[:-1])
-
-
-def _checksum(way_hash: bytes, key: bytes, output: bytes, tokens: int, truncated: int) -> int:
-    return zlib.crc32(b"".join((way_hash, key, output, b"%d,%d" % (tokens, truncated))))

@@ -23,10 +23,17 @@ WAY: Mapping[str, Any] = {"model": "local/made", "weights_hash": "ab" * 32}
 
 
 def score(
-    folder: Path, scorer: Scorer, task: Task = TASK, *, kind: str = "cross-encoder", refresh: bool = False
+    folder: Path,
+    scorer: Scorer,
+    task: Task = TASK,
+    *,
+    kind: str = "cross-encoder",
+    refresh: bool = False,
+    independent: bool = False,
 ) -> Run:
     """Through the engine, with the store of that folder."""
-    model = RunnableModel(ModelIdentity("made", "local/made", "made", kind), {}, WAY, lambda: scorer)
+    identity = ModelIdentity("made", "local/made", "made", kind)
+    model = RunnableModel(identity, {}, WAY, lambda: scorer, independent=independent)
     with closing(open_store(folder, WAY | {"kind": kind})) as store:
         return score_task(model, model_settings({"name": "made", "kind": kind}), task, ScoreMemory(store, refresh))
 

@@ -96,23 +96,27 @@ def test_all_kinds_give_the_same_bytes(
     monkeypatch.setattr(plan, "CHUNK", 20)
     plain = scored(Pairs() if kind == "cross-encoder" else Vectors(), TASK, kind=kind)
     assert scored(make(), TASK, kind=kind).scores.tobytes() == plain.scores.tobytes()
-    some = score(tmp_path, make(), replace(TASK, requests=TASK.requests[::3]), kind=kind)
-    assert 0 < some.usage.items < plain.usage.items
-    rest = score(tmp_path, make(), kind=kind)
-    assert rest.scores.tobytes() == plain.scores.tobytes()
-    assert (rest.usage.items, rest.usage.items_from_store) == (plain.usage.items, some.usage.items)
-    assert rows_in(tmp_path / FILE_NAME) == plain.usage.items
-    again = score(tmp_path, Whole(), kind=kind)  # its scorer is not asked for anything
-    assert again.scores.tobytes() == plain.scores.tobytes()
+    third = replace(TASK, requests=TASK.requests[::3])
+    for independent in (True, False):
+        folder = tmp_path / str(independent)
+        some = score(folder, make(), third, kind=kind, independent=independent)
+        assert 0 < some.usage.items < plain.usage.items
+        rest = score(folder, make(), kind=kind, independent=independent)
+        assert rest.scores.tobytes() == plain.scores.tobytes()
+        assert rest.usage.items == plain.usage.items
+        assert rest.usage.items_from_store == (some.usage.items if independent else 0)  # no window is the same
+        again = score(folder, Whole(), kind=kind, independent=independent)  # its scorer is not asked for anything
+        assert again.scores.tobytes() == plain.scores.tobytes()
+    assert rows_in(tmp_path / "True" / FILE_NAME) == plain.usage.items
 
 
 def test_a_stream_is_asked_once_for_what_is_lacking(tmp_path: Path) -> None:
     first = replace(TASK, requests=TASK.requests[::3])
-    score(tmp_path, PairParts(), first)
-    score(tmp_path / "texts", TextParts(), first, kind="embedder")
+    score(tmp_path, PairParts(), first, independent=True)
+    score(tmp_path / "texts", TextParts(), first, kind="embedder", independent=True)
     pairs, texts = PairParts(), TextParts()
-    score(tmp_path, pairs)
-    score(tmp_path / "texts", texts, kind="embedder")
+    score(tmp_path, pairs, independent=True)
+    score(tmp_path / "texts", texts, kind="embedder", independent=True)
     rest = [request for number, request in enumerate(TASK.requests) if number % 3]
     assert pairs.calls == [[(r.query.texts[0], candidate.text) for r in rest for candidate in r.candidates]]
     assert texts.calls == [

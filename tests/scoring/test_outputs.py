@@ -75,13 +75,15 @@ def test_what_is_known_stays_as_it_is(store: ScoreStore) -> None:
         assert found.tokens[:3].tolist() == [5, 6, 9]
 
 
-def test_refresh_takes_nothing_and_replaces(store: ScoreStore) -> None:
+def test_a_refresh_takes_nothing_and_what_was_there_is_not_read_again(store: ScoreStore) -> None:
     OutputTable(KEYS, store).add(items(0, 1), floats(1, 2), 1.0)
-    table = OutputTable(KEYS, store, refresh=True)
+    store.begin_anew(KEYS)
+    table = OutputTable(KEYS, store)
     assert table.from_store == 0
     assert not table.known.any()
     table.add(items(0), floats(9), 1.0)
-    assert OutputTable(KEYS, store).values[:2].tolist() == [9, 2]
+    found = OutputTable(KEYS, store)
+    assert (found.known.tolist(), found.values[0]) == ([True] + [False] * 5, 9)
 
 
 def test_without_a_store() -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+from store_rows import keep_rows
 
 from evalkit.output import progress as module
 from evalkit.output.progress import progress
@@ -108,11 +109,10 @@ def test_a_run_shows_its_bar(tiny_reranker: Path, tmp_path: Path) -> None:
         *(sys.executable, "-m", "evalkit", "task=demo-zh2en", "model=local-cross-encoder", "backend=torch"),
         *(f"model.path={tiny_reranker}", f"cache_dir={tmp_path / 'cache'}", f"results_dir={tmp_path / 'results'}"),
     ]
-    for limit, pattern in (("4", r"scoring .*/40 .*pairs/s"), ("8", r"scoring .*/80 .*50% stored")):
+    for pattern in (r"scoring .*/80 .*pairs/s", r"scoring .*/80 .*50% stored"):
         terminal = Terminal(160)
-        done = subprocess.run(
-            [*command, f"limit={limit}"], stdout=subprocess.PIPE, stderr=terminal.follower, timeout=300
-        )
+        done = subprocess.run([*command, "limit=8"], stdout=subprocess.PIPE, stderr=terminal.follower, timeout=300)
+        keep_rows(tmp_path / "cache", 40)
         lines = terminal.close()
         assert done.returncode == 0, lines
         assert any(re.search(pattern, line) for line in lines), lines

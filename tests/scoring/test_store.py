@@ -133,23 +133,24 @@ def test_scores_are_made_once(kind: str, tmp_path: Path) -> None:
 
 
 def test_tasks_share_what_their_texts_share(tmp_path: Path) -> None:
+    """Where no plan of evalkit's decides what an item is scored with."""
     one = make_task((["感冒"], [("多喝水", 1), ("苹果", 0)]), name="one")
     two = make_task((["发烧"], [("苹果", 0)]), (["感冒"], [("苹果", 1), ("休息", 0)]), name="two")
-    score(tmp_path, Pairs(), one)
+    score(tmp_path, Pairs(), one, independent=True)
     scorer = Pairs()
-    np.testing.assert_array_equal(score(tmp_path, scorer, two).scores, truth(two))
+    np.testing.assert_array_equal(score(tmp_path, scorer, two, independent=True).scores, truth(two))
     # a chunk is run whole; of its outputs the new ones are kept
     assert damaged_rows(tmp_path) == (4, 0)
     vectors = Vectors()
-    score(tmp_path, Vectors(), one, kind="embedder")
-    run = score(tmp_path, vectors, two, kind="embedder")
+    score(tmp_path, Vectors(), one, kind="embedder", independent=True)
+    run = score(tmp_path, vectors, two, kind="embedder", independent=True)
     assert run.usage.items_from_store == 2
 
 
 def test_the_first_queries_scores_serve_the_whole_task(tmp_path: Path) -> None:
     first = make_task((["问题0"], [(f"答案0-{d}" * (1 + d % 3), d % 2) for d in range(20)]))
-    score(tmp_path, Pairs(), first)
-    run = score(tmp_path, Pairs())
+    score(tmp_path, Pairs(), first, independent=True)
+    run = score(tmp_path, Pairs(), independent=True)
     assert run.usage.items_from_store == 20
     np.testing.assert_array_equal(run.scores, truth())
 

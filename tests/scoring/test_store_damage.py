@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -17,10 +18,11 @@ from fakes import Pairs, Vectors
 from made_tasks import make_task
 from stored_scores import TASK, WAY, opened, score, truth
 
+from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import RunnableModel
 from evalkit.models.settings import model_settings
 from evalkit.records import ModelIdentity
-from evalkit.scoring import plan
+from evalkit.scoring import plan, store_file
 from evalkit.scoring.engine import ScoreMemory, score_task
 from evalkit.scoring.store import FILE_NAME, StoredOutput, damaged_rows, item_key, open_store, prune, ways
 
@@ -123,7 +125,8 @@ def test_damage_is_found_told_and_mended(whole: Path, tmp_path: Path, caplog: py
             assert "damaged row" in messages[0]
         elif missing:
             assert f"{folder / FILE_NAME} is damaged (" in messages[0]
-            assert f"it is set aside as {FILE_NAME}.damaged-1, and its scores are made again" in messages[0]
+            assert f"it is set aside as {FILE_NAME}.damaged-1: " in messages[0]
+            assert messages[0].endswith("are made again")
     assert lost > len(WHOLE) / 3  # the damage was real
 
 
@@ -183,7 +186,7 @@ def test_rows_that_are_not_what_was_written(
             connection.execute(statement)
         connection.commit()
     missing, messages = rescored(folder, caplog)
-    assert missing
+    assert bool(missing) == (edit != "a table more")  # which hides no row
     assert messages
     vectors = score(folder, Vectors(), kind="embedder").scores
     np.testing.assert_array_equal(vectors, score(tmp_path / "new", Vectors(), kind="embedder").scores)
@@ -292,3 +295,115 @@ def test_damage_that_comes_while_the_store_is_in_use(tmp_path: Path) -> None:
             assert len(list(store.read([item_key("new 0"), item_key("new 1")]))) == 2
     assert len(list(tmp_path.glob("*.damaged-?"))) == 1
     assert damaged_rows(tmp_path) == (2, 0)
+
+
+# one damaged page
+
+MANY = {item_key(str(number)): StoredOutput(np.float32([number]), number, False) for number in range(5_000)}
+LONG = {item_key(f"v{number}"): StoredOutput(np.full(700, number, np.float32), number, False) for number in range(300)}
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of 5,000 scores, and 300 vectors that fill more than half a page each."""
+    folder = tmp_path_factory.mktemp("large")
+    for way, outputs in (({"kind": "scores"}, MANY), ({"kind": "vectors"}, LONG)):
+        with opened(folder, way) as store:
+            store.write(outputs)
+    return folder
+
+
+def read_all(folder: Path) -> int:
+    """Read everything; what comes back is what was written. Return how much that is."""
+    total = 0
+    for way, outputs in (({"kind": "scores"}, MANY), ({"kind": "vectors"}, LONG)):
+        with opened(folder, way) as store:
+            found = dict(store.read(list(outputs)))
+        for key, stored in found.items():
+            assert stored.output.tobytes() == outputs[key].output.tobytes()
+        total += len(found)
+    return total
+
+
+def pages(content: bytes, *kinds: int) -> list[int]:
+    return [start for start in range(4_096, len(content), 4_096) if content[start] in kinds]
+
+
+def told(caplog: pytest.LogCaptureFixture) -> tuple[int, int]:
+    (message,) = [message for message in caplog.messages if "is set aside" in message]
+    found = re.search(r"([\d,]+) of its scores are kept, about ([\d,]+) can't be read and are made again", message)
+    assert found
+    return int(found[1].replace(",", "")), int(found[2].replace(",", ""))
+
+
+@pytest.mark.parametrize("garbage", [b"\xff", b"\0"])
+def test_a_damaged_page_takes_no_healthy_scores_along(
+    garbage: bytes, large: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = (large / FILE_NAME).read_bytes()
+    leaves = pages(content, 10)
+    for start in (leaves[0], leaves[1], leaves[len(leaves) // 2], leaves[-1]):
+        caplog.clear()
+        folder = shutil.copytree(large, tmp_path / str(start))
+        (folder / FILE_NAME).write_bytes(content[:start] + garbage * 4_096 + content[start + 4_096 :])
+        damaged = (folder / FILE_NAME).read_bytes()
+        kept = read_all(folder)
+        missing = len(MANY) + len(LONG) - kept
+        assert (missing > 0) == (start != leaves[0])  # an index, which nothing is lost with
+        assert missing <= 120  # what a page holds
+        assert told(caplog)[0] == kept
+        assert told(caplog)[1] == pytest.approx(missing, rel=0.5, abs=3)
+        assert (folder / f"{FILE_NAME}.damaged-1").read_bytes() == damaged
+        assert read_all(folder) == kept
+        assert damaged_rows(folder) == (kept, 0)
+        assert not [path for path in folder.iterdir() if ".saved" in path.name]
+
+
+def test_damaged_pages_of_every_kind(large: Path, tmp_path: Path) -> None:
+    """Inner pages, those of vectors that are longer than a page, several at once."""
+    content = (large / FILE_NAME).read_bytes()
+    inner, leaves = pages(content, 2), pages(content, 10)
+    others = [start for start in range(4_096, len(content), 4_096) if start not in {*inner, *leaves}]
+    chosen = {"inner": inner[-1:], "overflow": others[-3:-2], "several": [leaves[3], leaves[-3], others[-1]]}
+    for name, starts in chosen.items():
+        folder = shutil.copytree(large, tmp_path / name)
+        damaged = bytearray(content)
+        for start in starts:
+            damaged[start : start + 4_096] = b"\xff" * 4_096
+        (folder / FILE_NAME).write_bytes(damaged)
+        kept = read_all(folder)
+        assert 0 < kept < len(MANY) + len(LONG), name
+        assert kept > 4_500 or name == "inner"
+
+
+def test_what_stands_in_the_journal_alone_is_saved_too(large: Path, tmp_path: Path) -> None:
+    whole, folder = shutil.copytree(large, tmp_path / "whole"), tmp_path / "copy"
+    with opened(whole, {"kind": "scores"}) as store:
+        store.write({item_key("last"): StoredOutput(np.float32([7]), 7, False)})
+        shutil.copytree(whole, folder, ignore=shutil.ignore_patterns("*.lease-*", "*-shm"))
+    start = pages((folder / FILE_NAME).read_bytes(), 10)[5]
+    with (folder / FILE_NAME).open("r+b") as file:
+        file.seek(start)
+        file.write(b"\xff" * 4_096)
+    assert read_all(folder) > 4_500
+    with opened(folder, {"kind": "scores"}) as store:
+        assert [stored.tokens for _, stored in store.read([item_key("last")])] == [7]
+
+
+def test_no_room_for_what_is_saved_leaves_the_damaged_file_where_it_is(
+    large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(large, tmp_path / "copy")
+    with (folder / FILE_NAME).open("r+b") as file:
+        file.seek(pages((large / FILE_NAME).read_bytes(), 10)[0])
+        file.write(b"\xff" * 4_096)
+
+    def full(*_: object) -> tuple[int, int]:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store_file, "_save", full)
+        with pytest.raises(EvalkitError, match="can't be used: database or disk is full; the scores that it holds are"):
+            read_all(folder)
+    assert not list(folder.glob("*damaged*"))
+    assert read_all(folder) > 5_000

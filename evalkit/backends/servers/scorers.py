@@ -177,7 +177,7 @@ def served_model(
         # the same name elsewhere may be another model, unless the server says which revision it runs
         "backend": backend if revision else {**backend, "url": client.url},
     }
-    return RunnableModel(identity, {**backend, "url": client.url}, way, open_scorer)
+    return RunnableModel(identity, {**backend, "url": client.url}, way, open_scorer, independent=True)
 
 
 def _who_scores(
