@@ -68,6 +68,14 @@ class TextStream(Protocol):
     def embed_parts(self, texts: Sequence[str], role: Role) -> Generator[Part]: ...
 
 
+@runtime_checkable
+class Probed(Protocol):
+    """A scorer elsewhere, whose model may change between two runs: `probe_answers` are its outputs for texts of evalkit's own."""
+
+    @property
+    def probe_answers(self) -> NDArray[np.float32]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class TokenizedText:
     """A text's token ids without special tokens, at most as many as a network can read, and how many there were.

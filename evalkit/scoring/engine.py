@@ -8,17 +8,22 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.errors import NonFiniteError
-from evalkit.models.interfaces import Items, RunnableModel, name_text
+from evalkit.errors import EvalkitError, NonFiniteError, RefusedTextError
+from evalkit.models.interfaces import Items, Probed, RunnableModel, name_text
 from evalkit.models.settings import ModelSettings
 from evalkit.records import Run, Task, Usage
 from evalkit.scoring.adapters import adapter_of
 from evalkit.scoring.execution import fill
 from evalkit.scoring.items import TaskTexts, best_of_variants, pair_items, task_texts, text_items, unique_pairs
 from evalkit.scoring.outputs import NOT_COUNTED, OutputTable
-from evalkit.scoring.store import ScoreStore, item_key
+from evalkit.scoring.store import ScoreStore, StoredOutput, item_key
 
 SIMILARITY_ROWS = 8_192
+PROBE = item_key("probe", "of", "a server")
+"""The key of a server's answers to its probe: no item's, since those are of two texts."""
+ROUNDING = 0.02
+"""How far a server's answers may move from one run to another, as a share of their range: by what low precision rounds."""
+SMALLEST_RANGE = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +37,61 @@ class ScoreMemory:
         """A table of these items, with what is stored of them."""
         return OutputTable(keys, self.store, refresh=self.refresh)
 
+    def compare_probe(self, scorer: object) -> None:
+        """Make sure that what is stored is of the model that answers now, where that may be another one than before.
+
+        With `refresh` the outputs of another model are all deleted. Raises EvalkitError without.
+        """
+        if self.store is None or not isinstance(scorer, Probed):
+            return
+        answers = scorer.probe_answers.ravel()
+        before = next((stored.output for _, stored in self.store.read([PROBE])), None)
+        if before is not None and not _same_model(before, answers):
+            if not self.refresh:
+                raise EvalkitError(
+                    "the server does not answer evalkit's probe as it did when the stored scores were made: it runs another model "
+                    "under the same name. cache=refresh deletes them and scores all again, cache=off leaves them as they are"
+                )
+            self.store.clear()
+        if before is None or self.refresh:
+            self.store.write({PROBE: StoredOutput(answers, NOT_COUNTED, truncated=False)})
+
 
 NOWHERE = ScoreMemory()
+
+
+def _same_model(before: NDArray[np.float32], now: NDArray[np.float32]) -> bool:
+    """Return whether two answers to the probe differ by no more than one machine's rounding from another's."""
+    if before.shape != now.shape:
+        return False
+    return float(np.abs(before - now).max()) <= ROUNDING * max(float(np.ptp(before)), SMALLEST_RANGE)
 
 
 def score_task(model: RunnableModel, settings: ModelSettings, task: Task, kept: ScoreMemory = NOWHERE) -> Run:
     """The model's score for every candidate of the task. Its weights are loaded only if a score is missing.
 
-    Raises NonFiniteError, naming the texts, where a score or vector is not finite.
+    Raises NonFiniteError, naming the texts, where a score or vector is not finite, and EvalkitError, with its ids, for a text
+    that a server refuses.
     """
+    try:
+        return _score(model, settings, task, kept)
+    except RefusedTextError as error:
+        raise EvalkitError(f"{error}{_places(task, error)}") from error
+
+
+def _places(task: Task, refused: RefusedTextError) -> str:
+    """Return where in the task a text that was refused comes first, as its ids."""
+    for request in task.requests:
+        if refused.query is None or refused.query in request.query.texts:
+            ids = [candidate.doc_id for candidate in request.candidates if candidate.text == refused.document]
+            if refused.document is None or ids:
+                named = [f"query {request.query.query_id}"] if refused.query is not None else []
+                named += [f"document {doc_id}" for doc_id in ids[:1]]
+                return f" ({', '.join(named)} of {task.name})"
+    return ""
+
+
+def _score(model: RunnableModel, settings: ModelSettings, task: Task, kept: ScoreMemory) -> Run:
     with model.guard():  # a model's code may be asked for as late as that
         if kept.store is None and (whole := adapter_of(model.scorer).whole_task) is not None:
             return whole.score(task)
@@ -127,6 +178,7 @@ def _outputs(model: RunnableModel, items: Items, kept: ScoreMemory) -> OutputTab
     """Return the items' outputs: what is stored, and then what the scorer makes of the others."""
     table = kept.table(_keys(items))
     if not table.complete:
+        kept.compare_probe(model.scorer)
         fill(table, items, adapter_of(model.scorer).batches(items, table.known))
     return table
 

@@ -108,6 +108,15 @@ class ScoreStore:
 
         self._file.do(insert)
 
+    def clear(self) -> None:
+        """Delete all outputs of this way of scoring."""
+
+        def delete(connection: sqlite3.Connection) -> None:
+            with transaction(connection):
+                connection.execute("delete from outputs where way = ?", (self._way,))
+
+        self._file.do(delete)
+
     def close(self) -> None:
         """Close the file. What was written stays."""
         self._file.close()
