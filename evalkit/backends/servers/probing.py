@@ -28,7 +28,8 @@ DOCUMENTS = (
     "护照到期前应当到出入境管理局办理换发手续。",
     "A common cold passes by itself; rest, drink enough, and take paracetamol against fever.",
 )
-"""Of the query two are relevant. The last one is asked for alone too: in a list it has all the others before it."""
+"""Of the query two are relevant. Two are asked for alone too: the last, which has all others before it, and one of no relevance."""
+ALONE = (3, 1)
 TOPICS = (
     "第{}条：感冒时要多喝温水，注意休息。",
     "Item {}: the ferry leaves at seven, 票价三十元。",
@@ -42,6 +43,8 @@ SMALL = 0.005
 """What is no change whatever the range, as a share of the largest answer: bf16 has steps of 0.004."""
 REPEATED = 1e-4
 """From which share of the range on two answers to one request make a repeated run give other figures."""
+SAME = 1e-6
+"""How far answers to one input may lie apart in one request, as a share of the largest."""
 Answers = NDArray[np.float32]
 
 
@@ -127,7 +130,7 @@ class _Trial:
         self.findings.append(finding)
 
     def look_at_lists(self) -> None:
-        """Ask for the documents together, once more, and for the last one alone."""
+        """Ask for the documents together, once more, and for some alone."""
         items, size = self.items(*DOCUMENTS), None
         outcome = self.outcome(items)
         if isinstance(outcome, RefusedError) and self.batch_size < len(items):
@@ -136,11 +139,12 @@ class _Trial:
         if isinstance(outcome, AnswerError):
             raise outcome
         self.answers = outcome
-        again, alone = self.answer(items, size), self.answer(items[-1:])
-        repeated, moved = _apart(outcome, again), _apart(outcome[-1:], alone)
+        again, alone = self.answer(items, size), self.answer([items[number] for number in ALONE], 1)
+        among = outcome[list(ALONE)]
+        repeated, moved = _apart(outcome, again), _apart(among, alone)
         what = "vectors" if self.settings.makes_vectors else "scores"
-        if moved > 3 * repeated and differ(outcome[-1:], alone, outcome):
-            raise UnfitServerError(_in_company(self.settings, float(outcome[-1].flat[0]), float(alone.flat[0])))
+        if moved > 3 * repeated and differ(among, alone, outcome):
+            raise UnfitServerError(_in_company(self.settings, among, alone))
         if repeated > REPEATED * float(np.ptp(outcome)):
             self.tell(
                 f"the same request twice gives {what} up to {repeated:.2g} apart: a repeated run may give other figures"
@@ -161,7 +165,7 @@ class _Trial:
             self.seen.append("a blank text is answered")
 
     def look_at_long_texts(self, limit: int | None) -> None:
-        """Ask for a text that is too long, and the same cut to max_length; or two that differ far behind it."""
+        """Ask for a text that is too long, for one that a model can't tell from it, and for less of it."""
         length = self.settings.max_length
         if length is None or length > LONGEST:
             return
@@ -169,31 +173,30 @@ class _Trial:
         if limit is not None and limit < len(texts.long):
             self.seen.append(f"evalkit cuts texts to {limit:,} characters")
             return
-        others = (texts.cut,) if texts.cut is not None else (texts.other_end, texts.beginning)
-        outcome = self.outcome(self.items(texts.long, *others), self.batch_size)
+        outcome = self.outcome(self.items(texts.long, texts.other, texts.beginning), self.batch_size)
         if isinstance(outcome, AnswerError):
             self.tell(
                 f"a text of more than {length} tokens is not cut but refused; backend.max_characters=N cuts texts before they are "
                 f"sent: {_short(outcome)}"
             )
             return
-        long, other, *beginning = (outcome[number : number + 1] for number in range(len(outcome)))
-        cut = f"max_length is {length}"
-        if texts.cut is not None:
-            if differ(long, other, self.answers):
-                self.tell(
-                    f"{cut}, but a text that is longer is answered otherwise than the same cut to {length} tokens"
-                )
-            else:
-                self.seen.append(f"a text that is too long is answered as the same cut to {length} tokens")
-        elif differ(long, other, self.answers):
-            self.tell(f"{cut}, but the server reads on: what stands far behind changes its answer")
-        elif not differ(long, beginning[0], self.answers):
+        long, other, beginning = np.split(outcome, 3)
+        if differ(long, other, self.answers):
+            self.tell(f"max_length is {length}, but a longer text is answered otherwise than {texts.what}")
+        elif self._is_same(other, beginning):
             self.tell(
-                f"{cut}, but nothing behind the first {len(texts.beginning)} characters changes the server's answer"
+                f"max_length is {length}, but a longer text is answered as its first {len(texts.beginning):,} characters, which "
+                "have fewer tokens"
             )
         else:
-            self.seen.append(f"a text that is too long is cut (max_length is {length})")
+            self.seen.append(f"a text of more than {length} tokens is answered as {texts.what}")
+
+    def _is_same(self, one: Answers, other: Answers) -> bool:
+        """Return whether two answers are those to one input; probabilities near 0 and 1 don't tell."""
+        probabilities = not self.settings.makes_vectors and self.answers.min() >= 0 and self.answers.max() <= 1
+        if probabilities and not 0.01 < float(one[0]) < 0.99:
+            return False
+        return _apart(one, other) <= SAME * float(np.abs(one).max())
 
     def look_at_range(self) -> None:
         """See whether the scores of the first request are what they are meant to be."""
@@ -240,14 +243,14 @@ class _Trial:
 class LongTexts:
     """Texts about `long`, which has far more tokens than a model reads.
 
-    `cut` is what a model reads of it, None where its tokenizer is not at hand. `other_end` differs from `long` far behind what is
-    read, `beginning` is its first part alone, surely shorter.
+    `other` is what a model reads of it, or, where its tokenizer is not at hand, a text that differs far behind that: `what` says
+    which in words. `beginning` is the first part of both, surely shorter than what is read.
     """
 
     long: str
-    cut: str | None
-    other_end: str
+    other: str
     beginning: str
+    what: str
 
     @classmethod
     def of(cls, settings: ModelSettings, length: int) -> LongTexts:
@@ -255,8 +258,11 @@ class LongTexts:
         start = _about(TOPICS[0], length // 2)
         shared = start + _about(TOPICS[1], 3 * length - len(start))
         long = shared + _about(TOPICS[1], length, first=10_000)
+        cut, less = _cut(settings, long, length), _cut(settings, long, 3 * length // 4)
+        if cut is not None and less is not None:
+            return cls(long, cut, less, f"the same cut to {length} tokens")
         other = shared + _about(TOPICS[2], length)
-        return cls(long, _cut(settings, long, length), other, long[: max(length // 8, 1)])
+        return cls(long, other, long[: max(length // 8, 1)], "another with the same beginning")
 
 
 def _about(topic: str, characters: int, first: int = 1) -> str:
@@ -298,10 +304,11 @@ def _short(error: EvalkitError) -> str:
     return str(error).partition("; ")[0]
 
 
-def _in_company(settings: ModelSettings, among: float, alone: float) -> str:
+def _in_company(settings: ModelSettings, among: Answers, alone: Answers) -> str:
     if settings.makes_vectors:
         return "a text's vector depends on what else a request holds: look for padding that the attention mask does not hide"
+    number = int(np.argmax(np.abs(among - alone)))
     return (
-        f"the score of a document depends on what else a request holds ({among:.4g} among {len(DOCUMENTS)}, {alone:.4g} alone): "
-        "the model ranks whole lists, and evalkit asks for parts of them"
+        f"the score of a document depends on what else a request holds ({among[number]:.4g} among {len(DOCUMENTS)}, "
+        f"{alone[number]:.4g} alone): the model ranks whole lists, and evalkit asks for parts of them"
     )
