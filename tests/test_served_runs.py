@@ -124,9 +124,9 @@ def test_a_server_that_dies_loses_nothing(folder: Path) -> None:
         assert not before & set(after)
         whole = run_here(*arguments, f"backend.url={server.url}", "cache=off", "results_dir=whole")
         assert again.rows == whole.rows
-        posts = len(server.posts)
+        requests = len(server.requests)
         assert run_here(*arguments, f"backend.url={server.url}", "cache_dir=cache").code == 0
-        assert len(server.posts) == posts
+        assert len(server.requests) == requests
 
 
 def test_ctrl_c_ends_a_run_and_keeps_what_was_scored(folder: Path) -> None:

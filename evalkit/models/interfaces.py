@@ -68,12 +68,25 @@ class TextStream(Protocol):
     def embed_parts(self, texts: Sequence[str], role: Role) -> Generator[Part]: ...
 
 
+@dataclass(frozen=True, slots=True)
+class ServerProbe:
+    """What a handful of requests showed of a server: its `answers` to the first one, and how many `requests` there were.
+
+    `seen` says all that was looked at, `findings` what a reader of its scores should know.
+    """
+
+    answers: NDArray[np.float32]
+    requests: int
+    seen: tuple[str, ...]
+    findings: tuple[str, ...]
+
+
 @runtime_checkable
 class Probed(Protocol):
-    """A scorer elsewhere, whose model may change between two runs: `probe_answers` are its outputs for texts of evalkit's own."""
+    """A scorer elsewhere, whose model may change between two runs, with what its probe showed when it was opened."""
 
     @property
-    def probe_answers(self) -> NDArray[np.float32]: ...
+    def probe(self) -> ServerProbe: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,13 +44,14 @@ class ScoreMemory:
         """
         if self.store is None or not isinstance(scorer, Probed):
             return
-        answers = scorer.probe_answers.ravel()
+        answers = scorer.probe.answers.ravel()
         before = next((stored.output for _, stored in self.store.read([PROBE])), None)
         if before is not None and not _same_model(before, answers):
             if not self.refresh:
                 raise EvalkitError(
                     "the server does not answer evalkit's probe as it did when the stored scores were made: it runs another model "
-                    "under the same name. cache=refresh deletes them and scores all again, cache=off leaves them as they are"
+                    "under the same name, or does not repeat itself. "
+                    "cache=refresh deletes them and scores all again, cache=off leaves them as they are"
                 )
             self.store.clear()
         if before is None or self.refresh:

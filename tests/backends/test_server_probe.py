@@ -18,9 +18,12 @@ from served_models import fake, served
 from tokenizers import Tokenizer
 
 import evalkit
-from evalkit.backends.servers.probing import DOCUMENTS, ServerProbe
+from evalkit.backends.servers.probing import DOCUMENTS
+from evalkit.doctor.checks import judge_evidence
+from evalkit.doctor.examination import examine
+from evalkit.doctor.records import Opinion
 from evalkit.errors import EvalkitError, UnfitServerError
-from evalkit.models.interfaces import PairScorer
+from evalkit.models.interfaces import PairScorer, ServerProbe
 from evalkit.results.result import Result
 
 BGE = "bge-base-zh-v1.5"
@@ -339,7 +342,7 @@ def test_a_server_that_changes_its_model_between_two_runs(name: str, tmp_path: P
         before = scores(half)
         server.answer = other_model
         assert scores(half) == before  # nothing is asked
-        with pytest.raises(EvalkitError, match=r"runs another model under the same name\. cache=refresh"):
+        with pytest.raises(EvalkitError, match=r"runs another model under the same name, .* cache=refresh"):
             scores(rest)
         after = scores(PLAIN, "off")
         answered = len(server.posts)
@@ -403,3 +406,30 @@ def test_a_request_that_is_refused_for_its_size_names_no_text() -> None:
         assert isinstance(scorer, PairScorer)
         with pytest.raises(EvalkitError, match=r"a smaller backend\.batch_size may do$"):
             scorer.score([("q", DOCUMENTS[0][:5]), ("q", "b"), ("q", "c")])
+
+
+def examined(server: FakeServer) -> dict[str, Opinion]:
+    model = served(server.backend, server.url)
+    return {check.name: opinion for check, opinion in judge_evidence(examine(model, PLAIN, seconds=5))}
+
+
+def test_doctor_shows_the_same_probe() -> None:
+    with fake("vllm") as server:
+        sound = examined(server)
+    assert sound["server"].verdict == "ok"
+    assert "the same request twice gives the same answer; " in sound["server"].seen
+    assert sound["server"].seen.endswith("(6 requests)")
+    assert sound["weights"] == Opinion("skipped", "a server has them: not seen from here")
+    with reranking("vllm", pointwise(sigmoid)) as server:
+        found = examined(server)["server"]
+    assert found.verdict == "warning"
+    assert "all within 0 and 1, though raw scores were asked for" in found.seen
+
+
+@pytest.mark.parametrize("rescore", LISTWISE.values(), ids=LISTWISE)
+def test_doctor_finds_a_server_that_ranks_lists_at_fault(rescore: Rescore) -> None:
+    with reranking("jina", rescore) as server:
+        found = examined(server)
+    assert found["server"].verdict == "fault"
+    assert "ranks whole lists" in found["server"].seen
+    assert {opinion.verdict for name, opinion in found.items() if name != "server"} == {"skipped"}

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from evalkit.backends.servers.client import AnswerError, RefusedError
 from evalkit.errors import EvalkitError, UnfitServerError
+from evalkit.models.interfaces import ServerProbe
 from evalkit.models.settings import ModelSettings
 from evalkit.models.weights import described_folder
 
@@ -37,6 +38,8 @@ TOPICS = (
 )
 LONGEST = 8_192
 """Tokens; a model that reads more is not asked with a text that is too long, which would cost too much."""
+TOGETHER = 1_024
+"""Tokens; of a model that reads more, texts that are too long are asked for one by one, so that each is answered in time."""
 ROUNDING = 0.02
 """How far answers may be moved by low precision, as a share of the range of the probe's answers; bf16 moves them by up to this."""
 SMALL = 0.005
@@ -46,19 +49,6 @@ REPEATED = 1e-4
 SAME = 1e-6
 """How far answers to one input may lie apart in one request, as a share of the largest."""
 Answers = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class ServerProbe:
-    """What was found of a server: its `answers` to the first request, in how many `requests`.
-
-    `seen` says all that was looked at, `findings` what a reader of its scores should know.
-    """
-
-    answers: Answers
-    requests: int
-    seen: tuple[str, ...]
-    findings: tuple[str, ...]
 
 
 def differ(one: Answers, other: Answers, answers: Answers) -> bool:
@@ -173,7 +163,8 @@ class _Trial:
         if limit is not None and limit < len(texts.long):
             self.seen.append(f"evalkit cuts texts to {limit:,} characters")
             return
-        outcome = self.outcome(self.items(texts.long, texts.other, texts.beginning), self.batch_size)
+        size = self.batch_size if length <= TOGETHER else 1
+        outcome = self.outcome(self.items(texts.long, texts.other, texts.beginning), size)
         if isinstance(outcome, AnswerError):
             self.tell(
                 f"a text of more than {length} tokens is not cut but refused; backend.max_characters=N cuts texts before they are "

@@ -14,11 +14,11 @@ from evalkit.backends.parts import joined
 from evalkit.backends.servers.addresses import checked_url, is_loopback, read_key
 from evalkit.backends.servers.client import Client, Question, RefusedError, logger
 from evalkit.backends.servers.codecs import EmbeddingCodec, PairCodec
-from evalkit.backends.servers.probing import Ask, Outcome, ServerProbe, probe_server
+from evalkit.backends.servers.probing import Ask, Outcome, probe_server
 from evalkit.configuration.files import option_names
 from evalkit.errors import EvalkitError, RefusedTextError, UnfitServerError
 from evalkit.models.findings import report_once
-from evalkit.models.interfaces import Part, RunnableModel, Runtime, Scorer, name_text
+from evalkit.models.interfaces import Part, RunnableModel, Runtime, Scorer, ServerProbe, name_text
 from evalkit.models.server_settings import ROLES, ServerSettings
 from evalkit.models.settings import ModelSettings, read_model
 from evalkit.models.weights import find_model, who_scores
@@ -90,10 +90,6 @@ class ServedReranker:
     codec: PairCodec
     probe: ServerProbe
 
-    @property
-    def probe_answers(self) -> NDArray[np.float32]:
-        return self.probe.answers
-
     def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
         return joined(self.score_parts(pairs), len(pairs))
 
@@ -120,10 +116,6 @@ class ServedEmbedder:
     served: Served
     codec: EmbeddingCodec
     probe: ServerProbe
-
-    @property
-    def probe_answers(self) -> NDArray[np.float32]:
-        return self.probe.answers
 
     def embed(self, texts: Sequence[str], role: Role) -> NDArray[np.float32]:
         return joined(self.embed_parts(texts, role), len(texts))
