@@ -57,7 +57,7 @@ def compare_scores(
     changes = _metric_changes(task, expected, raw)
     tau = float(np.nanmean(taus)) if np.isfinite(taus).any() else None
     untold = _why_untold(expected, raw, sizes, allowance, tau)
-    rises = affine is None or affine.slope > 0
+    mapped = affine is None or (affine.slope > 0 and _ends_fit(expected, raw, found, allowance))
     return Comparison(
         pairs=len(raw),
         differences=differences,
@@ -71,9 +71,19 @@ def compare_scores(
         mrr_difference=changes["mrr"],
         affine=affine,
         tolerance=tolerance,
-        agrees=bool((differences[known] <= allowance[known]).all()) and flips.others == 0 and rises and not untold,
+        agrees=bool((differences[known] <= allowance[known]).all()) and flips.others == 0 and mapped and not untold,
         untold=untold,
     )
+
+
+def _ends_fit(expected: Floats, probabilities: Floats, found: Floats, allowance: Floats) -> bool:
+    """Return whether the reference puts what has the probability 0 or 1 below or above all that lies between, as `found` has it."""
+    inside = np.isfinite(found)
+    if not inside.any():
+        return True
+    above = expected[probabilities >= 1] >= (found - allowance)[inside].max()
+    below = expected[probabilities <= 0] <= (found + allowance)[inside].min()
+    return bool(above.all() and below.all())
 
 
 def _why_untold(expected: Floats, raw: Floats, sizes: Sequence[int], allowance: Floats, tau: float | None) -> str:

@@ -225,6 +225,9 @@ NONSENSE = {
     "a constant but for one": np.where(np.arange(30) == 0, 0.9, 0.1),
     "lengths": LENGTHS / 40,
     "squared": expit(SPREAD**2 / 8),
+    "1 for the lowest": np.where(SPREAD < np.sort(SPREAD)[6], 1.0, expit(SPREAD)),
+    "0 for the highest": np.where(SPREAD > np.sort(SPREAD)[23], 0.0, expit(SPREAD)),
+    "1 for one in the middle": np.where(SPREAD == np.sort(SPREAD)[15], 1.0, expit(SPREAD)),
     "in one query another order": expit(np.where(np.arange(30) < 5, SPREAD[[4, 3, 2, 1, 0, *range(5, 30)]], SPREAD)),
 }
 
@@ -260,6 +263,14 @@ def test_a_reference_that_tells_nothing_apart_can_not_be_agreed_with() -> None:
 @pytest.mark.parametrize("shape", [lambda s: s, lambda s: 0.5 * s - 1, lambda s: 3 * s + 2])
 def test_probabilities_of_the_model_agree_on_any_rising_line(shape: Callable[[Any], Any]) -> None:
     comparison = wide(expit(shape(SPREAD) / 4))
+    assert comparison.agrees, comparison
+
+
+def test_probabilities_rounded_to_ends_agree_where_the_rest_tells() -> None:
+    """As in half precision, which has no number between 0.9995 and 1."""
+    comparison = wide(np.where(SPREAD > 6, 1.0, np.where(SPREAD < -6, 0.0, expit(SPREAD))))
+    assert comparison.affine is not None
+    assert comparison.affine.saturated > 0
     assert comparison.agrees, comparison
 
 
