@@ -14,6 +14,9 @@ processor, and hashes of the weights. `evalkit parity model=… task=… backend
 
 * Differences are absolute: of logits for rerankers, of cosines for embedders. A backend agrees where none is beyond the tolerance
   (fp32: 1e-4) and no two candidates change places but such as the tolerance alone can turn round.
+  What would agree with anything can't be told, and fails too: one score for all pairs, probabilities of which most are 0 or 1,
+  another order where most candidates lie closer together than the tolerance. Probabilities are compared as their logits, on a
+  line that rises.
 * τ: Kendall's tau per query, mean (lowest). Flips: pairs of a query's candidates in another order (near-ties among them).
   ΔMAP and ΔMRR: percentage points of cmteb-v1.
 * `demo-…` are the bundled tasks; `long` has queries of demo-zh with candidates of several passages, most of them beyond 512 tokens.
@@ -68,6 +71,8 @@ def _cells(row: dict[str, Any]) -> list[str]:
     tau = "n/a" if row["tau_mean"] is None else f"{row['tau_mean']:.4f} ({row['tau_lowest']:.4f})"
     dtype = "" if backend["dtype"] == "fp32" else f" {backend['dtype']}"
     within = f"agrees to {row['tolerance']:g}" if row["agrees"] else f"**differs** by more than {row['tolerance']:g}"
+    if row.get("untold"):  # files of earlier versions have none
+        within = f"**can't be told**: {row['untold']}"
     return [
         row["task"],
         backend["name"] + dtype,

@@ -23,6 +23,19 @@ class ConsentError(EvalkitError):
     """Code that comes with a model, or a pickle, that was about to run without the user's consent."""
 
 
+class UnfitServerError(EvalkitError):
+    """A server whose answers are no scores of single pairs, or no vectors of single texts, as its probe shows."""
+
+
+class RefusedTextError(EvalkitError):
+    """A text that a server refuses: the `query`, the `document`, or the pair of both; None for a side that was not sent."""
+
+    def __init__(self, message: str, query: str | None, document: str | None) -> None:
+        super().__init__(message)
+        self.query = query
+        self.document = document
+
+
 class NonFiniteError(EvalkitError):
     """A model's output that is not a finite number."""
 

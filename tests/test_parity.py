@@ -73,8 +73,15 @@ def reranking(score: Callable[[Pairs], NDArray[np.float64]], backend: str = "inf
     return FakeServer(backend, answer)
 
 
-def embedding(folder: Path, rewrite: Callable[[str], str]) -> FakeServer:
-    """An OpenAI-compatible server of an embedder, which does something to texts first."""
+Vectors = NDArray[np.float32]
+
+
+def embedding(
+    folder: Path,
+    rewrite: Callable[[str], str] = str,
+    change: Callable[[list[str], Vectors], Vectors] = lambda _, vectors: vectors,
+) -> FakeServer:
+    """An OpenAI-compatible server of an embedder, which does something to texts first, or to its vectors afterwards."""
     tokenizer, network = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
 
     def answer(_: FakeServer, method: str, path: str, body: Any) -> tuple[int, Any]:
@@ -82,7 +89,8 @@ def embedding(folder: Path, rewrite: Callable[[str], str]) -> FakeServer:
             inputs = tokenizer([rewrite(text) for text in body["input"]], padding=True, return_tensors="pt")
             mask = inputs["attention_mask"][..., None]
             vectors = (network(**inputs).last_hidden_state * mask).sum(1) / mask.sum(1)
-        entries = [{"index": number, "embedding": vector} for number, vector in enumerate(vectors.tolist())]
+        changed = change(body["input"], vectors.numpy())
+        entries = [{"index": number, "embedding": vector} for number, vector in enumerate(changed.tolist())]
         return 200, {"data": entries, "model": body["model"], "usage": {}}
 
     return FakeServer("openai", answer)
@@ -194,6 +202,93 @@ def test_a_server_that_cuts_texts(tiny_bert_reranker: Path) -> None:
     assert cause["found"]["remaining"] <= 1e-4 < cause["before"]
     assert cause["in_words"].startswith("explained by truncation")
     assert {"stripping", "dtype", "batch composition"} <= {trial["cause"] for trial in cause["trials"]}
+
+
+NONSENSE: dict[str, tuple[Callable[[Pairs], Any], int, str]] = {
+    "1.0 to all": (lambda pairs: np.ones(len(pairs)), 1, "can't be compared: it gives 1 to all 20 pairs"),
+    "ends alone": (
+        lambda pairs: np.array([float(len(document) % 2) for _, document in pairs]),
+        1,
+        "can't be compared: 0 of its 20 scores tell their logit: 20 are 0 or 1",
+    ),
+    "lengths": (
+        lambda pairs: np.array([float(len(document) % 37) for _, document in pairs]),
+        2,
+        "not the probabilities",
+    ),
+    "shares of lengths": (lambda pairs: np.array([len(document) % 37 / 37 for _, document in pairs]), 1, "differs by"),
+    "a hundredth of the lengths": (
+        lambda pairs: np.array([len(d) % 37 / 3700 + 0.5 for _, d in pairs]),
+        1,
+        "differs by",
+    ),
+}
+
+
+@pytest.mark.parametrize(("score", "code", "says"), NONSENSE.values(), ids=NONSENSE)
+def test_a_server_of_probabilities_that_have_nothing_to_do_with_the_model(
+    score: Callable[[Pairs], Any], code: int, says: str, tiny_bert_reranker: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JINA_API_KEY", "k" * 20)
+    with reranking(score, "jina") as server:
+        done = run_here(*reranker(tiny_bert_reranker), "backends=transformers,jina", f"jina.url={server.url}")
+    assert done.code == code, done.stdout + done.stderr
+    assert says in done.stdout + done.stderr
+    if code == 1:
+        assert verdicts(done)["jina"] in ("DIFFERS", "TELL")
+    else:
+        assert done.stderr.splitlines()[-1].startswith("evalkit: jina gives ")
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_bert_reranker: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "encoder"
+    AutoModel.from_pretrained(tiny_bert_reranker).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_bert_reranker).save_pretrained(folder)
+    return folder
+
+
+def by_text(texts: list[str], size: int) -> Vectors:
+    return np.array([np.random.default_rng(list(text.encode())).normal(size=size) for text in texts], np.float32)
+
+
+def is_document(texts: list[str]) -> NDArray[np.bool_]:
+    return np.array([text.startswith("passage: ") for text in texts])
+
+
+CHANGES: dict[str, tuple[Callable[[list[str], Vectors], Vectors], int, str]] = {
+    "as they are": (lambda _, vectors: vectors, 0, "agrees"),
+    "all negated": (lambda _, vectors: -vectors, 0, "agrees"),  # no cosine is another
+    "documents' negated": (
+        lambda texts, vectors: np.where(is_document(texts)[:, None], -vectors, vectors),
+        1,
+        "DIFFERS",
+    ),
+    "constant": (lambda _, vectors: np.ones_like(vectors), 1, "can't be compared: it gives 1 to all"),
+    "numbers in another order by role": (
+        lambda texts, vectors: np.where(is_document(texts)[:, None], vectors[:, ::-1], vectors),
+        1,
+        "DIFFERS",
+    ),
+    "of another dimension": (lambda texts, _: by_text(texts, 5), 1, "DIFFERS"),
+    "first numbers alone": (lambda _, vectors: vectors[:, :2], 1, "DIFFERS"),
+    "other texts'": (lambda _, vectors: vectors[::-1], 2, "a text's vector depends on what else a request holds"),
+}
+
+
+@pytest.mark.parametrize(("change", "code", "says"), CHANGES.values(), ids=CHANGES)
+def test_a_server_of_vectors_that_are_not_the_model_s(
+    change: Callable[[list[str], Vectors], Vectors],
+    code: int,
+    says: str,
+    encoder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k" * 20)
+    with embedding(encoder, change=change) as server:
+        done = run_here(*embedder(encoder), "backends=torch,openai", f"openai.url={server.url}")
+    assert done.code == code, done.stdout + done.stderr
+    assert says in done.stdout + done.stderr
 
 
 def test_a_server_that_loses_prompts(tiny_bert_reranker: Path, tmp_path: Path) -> None:

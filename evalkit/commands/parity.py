@@ -27,7 +27,8 @@ def parity(
     The first backend is what the others are compared with; without backends=, transformers as the card's page uses it, with all
     that can run the model here. NAME.key=value is said to one backend alone: tei.url=http://127.0.0.1:8080 or torch.dtype=bf16.
     tolerance=1e-4 is how far scores may be apart (low precisions have wider ones). Takes the settings of a run too.
-    Where a backend differs, the cause is looked for. Exit code 1 where one does, 2 where one can't run the model.
+    Where a backend differs, the cause is looked for. Exit code 1 where one does or can't be compared, 2 where one can't run the
+    model.
     """
     if multirun:
         raise EvalkitError("evalkit parity looks at one model: leave out -m, and run it once for each")

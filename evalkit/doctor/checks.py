@@ -25,7 +25,7 @@ from evalkit.doctor.records import Evidence, Measurements, Opinion, Rescored
 from evalkit.doctor.sampling import FEWEST_QUERIES, first_requests
 from evalkit.doctor.truncation import judge_truncation
 from evalkit.doctor.weights import judge_certificate, judge_golden, judge_weights
-from evalkit.output.numbers import percent, share
+from evalkit.output.numbers import counted, percent, share
 from evalkit.records import Task
 from evalkit.results import published
 from evalkit.results.published import PublishedFigure
@@ -62,6 +62,18 @@ class Check:
     why: str
     judge: Callable[[Evidence], Opinion]
     needs: Needs = "scores that differ"
+
+
+def judge_server(evidence: Evidence) -> Opinion:
+    """Judge what the probe of a server showed."""
+    if evidence.unfit is not None:
+        return Opinion(
+            "fault", evidence.unfit, "run the model in this process, or on a server that scores single pairs"
+        )
+    if evidence.server is None:
+        return Opinion("skipped", "no server runs the model")
+    seen = f"{'; '.join(evidence.server.seen)} ({counted(evidence.server.requests, 'request')})"
+    return Opinion("warning" if evidence.server.findings else "ok", seen, "look at how the server was started")
 
 
 def judge_finite(evidence: Evidence) -> Opinion:
@@ -242,6 +254,12 @@ def _against_figure(values: np.ndarray, figure: PublishedFigure, said: str) -> O
 
 CHECKS = (
     Check(
+        "server",
+        "a server that cuts texts, makes scores or reads lists otherwise than is meant gives other figures",
+        judge_server,
+        "nothing",
+    ),
+    Check(
         "golden scores",
         "known weights that give other scores than they should make every figure wrong",
         judge_golden,
@@ -307,17 +325,24 @@ CHECKS = (
 
 
 def judge_evidence(evidence: Evidence) -> list[tuple[Check, Opinion]]:
-    """Return every check's opinion, in the table's order; a check that has nothing to look at is skipped, with the reason."""
-    return [(check, _obstacle(check, evidence) or check.judge(evidence)) for check in CHECKS]
+    """Return every check's opinion, in the table's order; a check that has nothing to look at is skipped, with the reason.
+
+    That of a server is left out where none runs the model.
+    """
+    served = evidence.server is not None or evidence.unfit is not None
+    checks = [check for check in CHECKS if served or check.judge is not judge_server]
+    return [(check, _obstacle(check, evidence) or check.judge(evidence)) for check in checks]
 
 
 def _obstacle(check: Check, evidence: Evidence) -> Opinion | None:
-    if check.judge is judge_finite and evidence.broken is not None:
+    if check.judge is judge_finite and (evidence.broken or evidence.unfit):
         return Opinion("skipped", "nothing was scored")
     if check.needs == "nothing":
         return None
     if evidence.measured is None:
-        return Opinion("skipped", "nothing was scored" if evidence.broken else "the scores are not finite")
+        return Opinion(
+            "skipped", "nothing was scored" if evidence.broken or evidence.unfit else "the scores are not finite"
+        )
     if check.needs == "scores that differ" and is_constant(evidence.measured):
         return Opinion("skipped", "the scores are constant")
     return None

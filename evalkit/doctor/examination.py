@@ -30,12 +30,12 @@ from evalkit.doctor.sampling import (
 )
 from evalkit.doctor.truncation import measure_cuts
 from evalkit.doctor.weights import head_is_new
-from evalkit.errors import NonFiniteError, WrongWeightsError
+from evalkit.errors import NonFiniteError, UnfitServerError, WrongWeightsError
 from evalkit.evaluation.certifying import compare_with_certificate
 from evalkit.evaluation.evaluate import Model
 from evalkit.evaluation.goldens import check_golden_scores
 from evalkit.metrics.measures import CARD_PROTOCOL
-from evalkit.models.interfaces import LocalNetwork, TaskScorer
+from evalkit.models.interfaces import LocalNetwork, Probed, TaskScorer
 from evalkit.records import Request, Run, Task
 from evalkit.results import published
 from evalkit.scoring.engine import score_task
@@ -62,8 +62,10 @@ def examine(model: Model, task: Task, *, seconds: float = SECONDS, folders: Sequ
     try:
         evidence = replace(evidence, head_is_new=head_is_new(model.settings))
         started = time.perf_counter()
-        _ = model.runnable.scorer
+        scorer = model.runnable.scorer
         loading = time.perf_counter() - started
+        if isinstance(scorer, Probed):
+            evidence = replace(evidence, server=scorer.probe)
         evidence = replace(
             evidence, golden=check_golden_scores(model), certificate=compare_with_certificate(model, folders)
         )
@@ -72,6 +74,8 @@ def examine(model: Model, task: Task, *, seconds: float = SECONDS, folders: Sequ
         return replace(evidence, broken=str(error))
     except NonFiniteError as error:
         return replace(evidence, not_finite=str(error))
+    except UnfitServerError as error:
+        return replace(evidence, unfit=str(error))
 
 
 class _Examination:

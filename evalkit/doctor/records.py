@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from evalkit.evaluation.certifying import CertificateComparison
 from evalkit.evaluation.goldens import GoldenCheck
+from evalkit.models.interfaces import ServerProbe
 from evalkit.models.settings import ModelSettings
 from evalkit.records import Task
 from evalkit.results.published import PublishedFigure
@@ -111,6 +112,7 @@ class Evidence:
 
     `certificate` is the model beside its certificate, None where it has none.
     `broken` is why the weights are not the model's, `not_finite` why its scores are none; `measured` is then None.
+    `server` is what the probe of a server showed, None where none runs the model; `unfit` is why a server's answers can't be used.
     `head_is_new` says whether all biases of a cross-encoder's head are exactly zero, as before any training; None where that
     can't be seen.
     """
@@ -122,6 +124,8 @@ class Evidence:
     certificate: CertificateComparison | None = None
     broken: str | None = None
     not_finite: str | None = None
+    server: ServerProbe | None = None
+    unfit: str | None = None
     head_is_new: bool | None = None
     measured: Measurements | None = None
 

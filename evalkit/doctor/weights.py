@@ -67,6 +67,8 @@ def judge_weights(evidence: Evidence) -> Opinion:
     """Judge whether the weights are whole, of the kind that the recipe says, and their head trained."""
     if evidence.broken is not None:
         return Opinion("fault", evidence.broken, "choose the model kind that the weights have, or whole weights")
+    if evidence.server is not None or evidence.unfit is not None:
+        return Opinion("skipped", "a server has them: not seen from here")
     if evidence.settings.kind in ("lexical", "baseline", "run"):
         return Opinion("skipped", "there are no weights")
     if evidence.head_is_new:

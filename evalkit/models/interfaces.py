@@ -69,6 +69,27 @@ class TextStream(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class ServerProbe:
+    """What a handful of requests showed of a server: its `answers` to the first one, and how many `requests` there were.
+
+    `seen` says all that was looked at, `findings` what a reader of its scores should know.
+    """
+
+    answers: NDArray[np.float32]
+    requests: int
+    seen: tuple[str, ...]
+    findings: tuple[str, ...]
+
+
+@runtime_checkable
+class Probed(Protocol):
+    """A scorer elsewhere, whose model may change between two runs, with what its probe showed when it was opened."""
+
+    @property
+    def probe(self) -> ServerProbe: ...
+
+
+@dataclass(frozen=True, slots=True)
 class TokenizedText:
     """A text's token ids without special tokens, at most as many as a network can read, and how many there were.
 

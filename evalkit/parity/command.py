@@ -19,7 +19,7 @@ from evalkit.output.console import OutputConsole
 from evalkit.output.json import STDOUT, write_json
 from evalkit.output.sheets import print_notes, print_sheets
 from evalkit.parity.causes import find_cause, find_difference
-from evalkit.parity.comparing import compare_scores, default_tolerance
+from evalkit.parity.comparing import compare_scores, default_tolerance, refuse_no_probabilities
 from evalkit.parity.output import parity_content, parity_notes, parity_sheets
 from evalkit.parity.participants import Compose, Contender, choose_candidates
 from evalkit.parity.records import Agreement, Comparison, Diagnosis, Parity
@@ -104,6 +104,8 @@ def _agreements(
     for task, expected in scored:
         logger.info("scoring %s with %s", task.name, candidate.name)
         scores = _score(candidate.model, task)
+        if candidate.probabilities:
+            refuse_no_probabilities(candidate.name, task, scores)
         comparison = compare_scores(
             task,
             expected,
@@ -112,7 +114,7 @@ def _agreements(
             probabilities=candidate.probabilities,
         )
         agreement = Agreement(task.name, len(task.requests), candidate.participant(), comparison)
-        if not comparison.agrees and not _looks_at_the_whole(candidate):
+        if not comparison.agrees and not comparison.untold and not _looks_at_the_whole(candidate):
             agreement = replace(agreement, diagnosis=_diagnosis(candidate, card, task, comparison, expected, scores))
         yield agreement
 

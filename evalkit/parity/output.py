@@ -61,6 +61,9 @@ def parity_notes(parity: Parity) -> list[str]:
             notes.append(
                 f"{where}: probabilities, compared as {affine.slope:.4g} · logit {affine.offset:+.4g}{saturated}"
             )
+        if agreement.comparison.untold:
+            notes.append(f"{where}: can't be compared: {agreement.comparison.untold}")
+            continue
         spread, tolerance = agreement.comparison.spread, agreement.comparison.tolerance
         if tolerance > spread:
             notes.append(
@@ -126,7 +129,7 @@ def _row(agreement: Agreement) -> tuple[str, ...]:
         participant.name + dtype,
         participant.version or "–",
         *measured_cells(comparison),
-        "agrees" if comparison.agrees else "DIFFERS",
+        "CAN'T TELL" if comparison.untold else "agrees" if comparison.agrees else "DIFFERS",
     )
 
 

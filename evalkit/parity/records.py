@@ -47,7 +47,8 @@ class Comparison:
     `differences` are absolute, per candidate of the task (NaN where a saturated probability has no logit); `largest` and `mean` are
     over those; `spread` is the standard deviation of the reference's scores. Kendall's tau is per query, None where no query has
     two candidates that the reference tells apart. Differences of MAP and MRR (cmteb-v1) are fractions, the backend's less the
-    reference's, None where the protocol drops every query.
+    reference's, None where the protocol drops every query. `untold` is why the scores can't be told to agree or to differ, empty
+    where they can; then they do not agree.
     """
 
     pairs: int
@@ -63,6 +64,7 @@ class Comparison:
     affine: AffineMap | None
     tolerance: float
     agrees: bool
+    untold: str = ""
 
 
 @dataclass(frozen=True, slots=True)

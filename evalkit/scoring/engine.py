@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.errors import NonFiniteError
-from evalkit.models.interfaces import Items, RunnableModel, name_text
+from evalkit.errors import EvalkitError, NonFiniteError, RefusedTextError
+from evalkit.models.interfaces import Items, Probed, RunnableModel, name_text
 from evalkit.models.settings import ModelSettings
 from evalkit.records import Run, Task, Usage
 from evalkit.scoring.adapters import adapter_of
@@ -17,9 +17,14 @@ from evalkit.scoring.execution import fill
 from evalkit.scoring.items import TaskTexts, best_of_variants, pair_items, task_texts, text_items, unique_pairs
 from evalkit.scoring.outputs import NOT_COUNTED, OutputTable
 from evalkit.scoring.plan import window_keys
-from evalkit.scoring.store import ScoreStore, item_key
+from evalkit.scoring.store import ScoreStore, StoredOutput, item_key
 
 SIMILARITY_ROWS = 8_192
+PROBE = item_key("probe", "of", "a server")
+"""The key of a server's answers to its probe: no item's, since those are of two texts."""
+ROUNDING = 0.02
+"""How far a server's answers may move from one run to another, as a share of their range: by what low precision rounds."""
+SMALLEST_RANGE = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +39,60 @@ class ScoreMemory:
         if self.store is not None and self.refresh:
             self.store.begin_anew(keys)
 
+    def compare_probe(self, scorer: object) -> None:
+        """Make sure that what is stored is of the model that answers now, where that may be another one than before.
+
+        Raises EvalkitError where the answers to the probe are others.
+        """
+        if self.store is None or not isinstance(scorer, Probed):
+            return
+        answers = scorer.probe.answers.ravel()
+        before = next((stored.output for _, stored in self.store.read([PROBE])), None)
+        if before is not None and not _same_model(before, answers):
+            raise EvalkitError(
+                "the server does not answer evalkit's probe as it did when the stored scores were made: it runs another model "
+                "under the same name, or does not repeat itself. "
+                "cache=refresh scores all again, and reads them no more; cache=off leaves them as they are"
+            )
+        if before is None:
+            self.store.write({PROBE: StoredOutput(answers, NOT_COUNTED, truncated=False)})
+
 
 NOWHERE = ScoreMemory()
+
+
+def _same_model(before: NDArray[np.float32], now: NDArray[np.float32]) -> bool:
+    """Return whether two answers to the probe differ by no more than one machine's rounding from another's."""
+    if before.shape != now.shape:
+        return False
+    return float(np.abs(before - now).max()) <= ROUNDING * max(float(np.ptp(before)), SMALLEST_RANGE)
 
 
 def score_task(model: RunnableModel, settings: ModelSettings, task: Task, kept: ScoreMemory = NOWHERE) -> Run:
     """The model's score for every candidate of the task. Its weights are loaded only if a score is missing.
 
-    Raises NonFiniteError, naming the texts, where a score or vector is not finite.
+    Raises NonFiniteError, naming the texts, where a score or vector is not finite, and EvalkitError, with its ids, for a text
+    that a server refuses.
     """
+    try:
+        return _score(model, settings, task, kept)
+    except RefusedTextError as error:
+        raise EvalkitError(f"{error}{_places(task, error)}") from error
+
+
+def _places(task: Task, refused: RefusedTextError) -> str:
+    """Return where in the task a text that was refused comes first, as its ids."""
+    for request in task.requests:
+        if refused.query is None or refused.query in request.query.texts:
+            ids = [candidate.doc_id for candidate in request.candidates if candidate.text == refused.document]
+            if refused.document is None or ids:
+                named = [f"query {request.query.query_id}"] if refused.query is not None else []
+                named += [f"document {doc_id}" for doc_id in ids[:1]]
+                return f" ({', '.join(named)} of {task.name})"
+    return ""
+
+
+def _score(model: RunnableModel, settings: ModelSettings, task: Task, kept: ScoreMemory) -> Run:
     with model.guard():  # a model's code may be asked for as late as that
         if kept.store is None and (whole := adapter_of(model.scorer).whole_task) is not None:
             return whole.score(task)
@@ -57,7 +107,7 @@ def _score_pairs(model: RunnableModel, task: Task, texts: TaskTexts, kept: Score
     items = pair_items(texts, pairs)
     keys = _keys(items, model.independent)
     kept.begin(keys)
-    table = _outputs(model, items, OutputTable(keys, kept.store, width=1))
+    table = _outputs(model, items, OutputTable(keys, kept.store, width=1), kept)
     tokens, truncated = _counts(table, meeting_pairs[texts.starts])
     return Run(
         scores=best_of_variants(table.values[meeting_pairs], texts.starts),
@@ -73,8 +123,8 @@ def _score_vectors(
     query_items, document_items = text_items("query", texts.queries), text_items("document", texts.documents)
     query_keys, document_keys = _keys(query_items, model.independent), _keys(document_items, model.independent)
     kept.begin([*query_keys, *document_keys])
-    queries = _outputs(model, query_items, OutputTable(query_keys, kept.store))
-    documents = _outputs(model, document_items, OutputTable(document_keys, kept.store, queries.width))
+    queries = _outputs(model, query_items, OutputTable(query_keys, kept.store), kept)
+    documents = _outputs(model, document_items, OutputTable(document_keys, kept.store, queries.width), kept)
     query_vectors, document_vectors = (table.values.reshape(len(table.values), -1) for table in (queries, documents))
     scores = similarities(query_vectors, document_vectors, texts.meetings, settings.similarity)
     if not np.isfinite(scores).all():
@@ -132,9 +182,10 @@ def similarities(
     return scores
 
 
-def _outputs(model: RunnableModel, items: Items, table: OutputTable) -> OutputTable:
+def _outputs(model: RunnableModel, items: Items, table: OutputTable, kept: ScoreMemory) -> OutputTable:
     """Return the table, which has what is stored, with what the scorer makes of the other items."""
     if not table.complete:
+        kept.compare_probe(model.scorer)
         fill(table, items, adapter_of(model.scorer).batches(items, table.known))
     return table
 

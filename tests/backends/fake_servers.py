@@ -16,7 +16,10 @@ from typing import Any
 import numpy as np
 from server_schemas import known_paths, request_problems, response_problems
 
+from evalkit.backends.servers.probing import DOCUMENTS, QUERY, TOPICS
+
 DIMENSIONS = 8
+READ = 512  # characters of a document: as many as the models of the tests read tokens
 USAGE = {"prompt_tokens": 1, "total_tokens": 1}
 Answer = Callable[["FakeServer", str, str, Any], tuple[int, Any]]
 Mishap = Callable[["Handler"], None]
@@ -24,13 +27,22 @@ Mishap = Callable[["Handler"], None]
 
 def score(query: str, document: str) -> float:
     """A logit, exact in float32."""
+    document = document[:READ]
     crumb = zlib.crc32(f"{query}\0{document}".encode("utf-8", "surrogatepass")) / 2**32
     return float(np.float32(len(set(query) & set(document)) - 4 + crumb))
 
 
 def vector(text: str) -> list[float]:
+    text = text[:READ]
     crumbs = [zlib.crc32(f"{number}{text}".encode("utf-8", "surrogatepass")) for number in range(DIMENSIONS)]
     return np.float32(np.array(crumbs) / 2**31 - 1).astype(float).tolist()
+
+
+def is_probe(body: Any) -> bool:
+    """Whether a request is one of those with which evalkit probes a server before it scores."""
+    content = json.dumps(body, ensure_ascii=False)
+    texts = body.get("input") or body.get("texts") or body.get("inputs") or ["x"]
+    return any(text in content for text in (QUERY, *DOCUMENTS, TOPICS[0].format(1))) or texts == [""]
 
 
 def sigmoid(value: float) -> float:
@@ -48,6 +60,8 @@ class Request:
 @dataclass
 class FakeServer:
     """Answers as `backend` does, or by another `answer`; the next POST requests meet the `mishaps`, one each, instead.
+
+    Those with which evalkit probes it meet none, come without delay, and are counted apart, as `probes`.
 
     Whatever does not fit the published description of that backend, be it a request or an answer of this server's own, is an
     AssertionError at the end; requests may have `own_fields` beside. Where there are none, `chance` may think of
@@ -98,7 +112,11 @@ class FakeServer:
 
     @property
     def posts(self) -> list[Request]:
-        return [request for request in self.requests if request.method == "POST"]
+        return [request for request in self.requests if request.method == "POST" and not is_probe(request.body)]
+
+    @property
+    def probes(self) -> list[Request]:
+        return [request for request in self.requests if request.method == "POST" and is_probe(request.body)]
 
 
 class QuietServer(ThreadingHTTPServer):
@@ -118,16 +136,19 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         fake = self.fake
+        probe = is_probe(body)
+        mishap = None
         with fake.lock:
             fake._at_once += 1
             fake.most_at_once = max(fake.most_at_once, fake._at_once)
-            mishap = fake.mishaps.pop(0) if fake.mishaps else fake.chance()
+            if not probe:
+                mishap = fake.mishaps.pop(0) if fake.mishaps else fake.chance()
         self._take("POST", body)
         self.body = body
         if self.path in known_paths(fake.backend):
             fake.problems += request_problems(fake.backend, self.path, body, fake.own_fields)
         try:
-            time.sleep(fake.delay)
+            time.sleep(0 if probe else fake.delay)
             if mishap:
                 mishap(self)
             elif fake.key and self.headers.get("Authorization") != f"Bearer {fake.key}":

@@ -166,8 +166,8 @@ def test_prompts_stand_before_the_texts_and_long_texts_are_cut() -> None:
         scorer = served("vllm", server.url, max_characters=5, recipe=recipe).runnable.scorer
         assert isinstance(scorer, PairScorer)
         scorer.score([("感冒了吗", "多喝水吧")])
-        assert server.posts[0].body["text_1"] == "问题：感冒"
-        assert server.posts[0].body["text_2"] == ["文档：多喝"]
+        assert server.posts[-1].body["text_1"] == "问题：感冒"
+        assert server.posts[-1].body["text_2"] == ["文档：多喝"]
 
 
 def test_any_text_arrives() -> None:
@@ -185,14 +185,15 @@ def test_any_text_arrives() -> None:
 )
 def test_an_address_may_name_the_version(ending: str, path: str) -> None:
     with fake("jina") as server:
-        scorer = served("jina", server.url + ending).runnable.scorer
-        assert isinstance(scorer, PairScorer)
+        model = served("jina", server.url + ending).runnable
         if ending == "/x":
             with pytest.raises(EvalkitError, match="/x/v1/rerank answered 404"):
-                scorer.score(PAIRS[:1])
+                _ = model.scorer
         else:
-            scorer.score(PAIRS[:1])
-        assert server.posts[0].path == path
+            assert isinstance(model.scorer, PairScorer)
+            model.scorer.score(PAIRS[:1])
+            assert server.posts[0].path == path
+        assert {request.path for request in server.requests} == {path}
 
 
 def test_the_way_is_the_model_and_the_place_only_of_servers_that_do_not_tell() -> None:

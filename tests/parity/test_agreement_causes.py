@@ -15,6 +15,7 @@ from recipe_models import write_language_tokenizer
 from transformers import BertConfig, BertForSequenceClassification
 from wrong_systems import (
     TASK,
+    TOLERANCE,
     Noisy,
     OnlyIds,
     PaddingRead,
@@ -29,6 +30,7 @@ from wrong_systems import (
 )
 
 from evalkit.evaluation.evaluate import Model
+from evalkit.parity.causes import Difference
 from evalkit.parity.records import Diagnosis
 
 PROMPTS = {"query_prompt": "query: ", "document_prompt": "passage: "}
@@ -231,3 +233,24 @@ def test_a_cause_behind_probabilities(reranker: Model) -> None:
     short = replace(reranker.runnable.scorer, max_length=64)
     wrong = PutThrough(short, lambda scores: 1 / (1 + np.exp(-scores)))
     assert named(diagnosed(reranker, wrong, probabilities=True)) == ("truncation", "texts cut to 64 tokens")
+
+
+@pytest.mark.parametrize("told", [1, 2, 3])
+def test_a_line_through_few_probabilities_explains_nothing(told: int) -> None:
+    """A line of two numbers goes through any two points: what has no logit but for these is no system with a cause."""
+
+    def saturated(scores: Any) -> Any:
+        return np.where(np.arange(len(scores)) < told, 0.3 + 0.1 * np.arange(len(scores)), 1.0)
+
+    scores = np.linspace(-4, 5, 10)
+    difference = Difference(TASK, scores[::-1], saturated(scores), scores, TOLERANCE, probabilities=True)
+    assert difference.explains(difference.rest(scores)) == "no"
+    assert difference.rest(scores) > 0.1
+
+
+def test_a_line_that_falls_explains_nothing() -> None:
+    scores = np.linspace(-4, 5, 10)
+    difference = Difference(
+        TASK, scores[[1, 0, *range(2, 10)]], 1 / (1 + np.exp(scores)), scores, TOLERANCE, probabilities=True
+    )
+    assert difference.explains(difference.rest(scores)) == "no"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 from scipy.stats import kendalltau, linregress
 
+from evalkit.errors import EvalkitError
 from evalkit.parity.comparing import (
     compare_scores,
     count_flips,
@@ -19,9 +22,11 @@ from evalkit.parity.comparing import (
     fit_probabilities,
     kendall_taus,
     logits_of,
+    refuse_no_probabilities,
     sigmoid,
     softmax_per_query,
 )
+from evalkit.parity.records import Comparison
 
 SIZES = [5, 1, 7, 2, 6]
 TOLERANCE = 1e-4
@@ -183,3 +188,107 @@ def test_low_precisions_have_wider_tolerances() -> None:
         widths = [default_tolerance(dtype, vectors=vectors) for dtype in ("fp32", "fp16", "bf16", "int8")]
         assert widths == sorted(widths)
         assert widths[0] == 1e-4
+
+
+WIDE = make_task(*((["q"], [(f"{query}-{number}", number % 2) for number in range(5)]) for query in range(6)))
+SPREAD = np.random.default_rng(5).normal(size=30) * 4
+LENGTHS = np.arange(30) % 7 + 20.0
+UNRELATED = np.random.default_rng(6).normal(size=30)
+
+
+def wide(other: NDArray[np.float64], *, probabilities: bool = True, tolerance: float = TOLERANCE) -> Comparison:
+    return compare_scores(WIDE, SPREAD, other.astype(np.float32), tolerance, probabilities=probabilities)
+
+
+UNTOLD = {
+    "1.0 to all": np.ones(30),
+    "0.0 to all": np.zeros(30),
+    "0.5 to all": np.full(30, 0.5),
+    "0 or 1": (SPREAD > 0).astype(float),
+    "0 or 1 but for three": np.where(np.arange(30) < 3, expit(SPREAD), SPREAD > 0),
+    "0 or 1 for most": np.where(np.arange(30) < 12, expit(SPREAD), SPREAD > 0),
+}
+
+
+@pytest.mark.parametrize("other", UNTOLD.values(), ids=UNTOLD)
+def test_probabilities_that_say_too_little_agree_with_nothing(other: NDArray[np.float64]) -> None:
+    comparison = wide(other)
+    assert not comparison.agrees
+    assert comparison.untold
+
+
+NONSENSE = {
+    "unrelated": expit(UNRELATED),
+    "unrelated, near 0": expit(UNRELATED - 14),
+    "unrelated, near 1": expit(UNRELATED + 14),
+    "turned round": expit(-SPREAD),
+    "a constant but for one": np.where(np.arange(30) == 0, 0.9, 0.1),
+    "lengths": LENGTHS / 40,
+    "squared": expit(SPREAD**2 / 8),
+    "1 for the lowest": np.where(SPREAD < np.sort(SPREAD)[6], 1.0, expit(SPREAD)),
+    "0 for the highest": np.where(SPREAD > np.sort(SPREAD)[23], 0.0, expit(SPREAD)),
+    "1 for one in the middle": np.where(SPREAD == np.sort(SPREAD)[15], 1.0, expit(SPREAD)),
+    "in one query another order": expit(np.where(np.arange(30) < 5, SPREAD[[4, 3, 2, 1, 0, *range(5, 30)]], SPREAD)),
+}
+
+
+@pytest.mark.parametrize("other", NONSENSE.values(), ids=NONSENSE)
+@pytest.mark.parametrize("tolerance", [1e-4, 0.2, 1.0])
+def test_no_fitted_line_makes_nonsense_agree(other: NDArray[np.float64], tolerance: float) -> None:
+    assert not wide(other, tolerance=tolerance).agrees
+
+
+@pytest.mark.parametrize(
+    "other",
+    [UNRELATED, SPREAD[::-1], -SPREAD, np.zeros(30), SPREAD / 100],
+    ids=["unrelated", "another order", "turned round", "0 to all", "smaller"],
+)
+@pytest.mark.parametrize("tolerance", [5.0, 100.0])
+def test_a_tolerance_beyond_all_scores_does_not_make_another_order_agree(
+    other: NDArray[np.float64], tolerance: float
+) -> None:
+    """Only order is left to tell by there."""
+    comparison = wide(other, probabilities=False, tolerance=tolerance)
+    same_order = other[0] == SPREAD[0] / 100
+    assert comparison.agrees == (same_order and tolerance == 100.0)
+
+
+def test_a_reference_that_tells_nothing_apart_can_not_be_agreed_with() -> None:
+    constant = compare_scores(WIDE, np.ones(30), np.ones(30), TOLERANCE)
+    assert (constant.agrees, constant.untold) == (False, "it gives 1 to all 30 pairs")
+    other = compare_scores(WIDE, np.ones(30), 1 + UNRELATED * 1e-6, TOLERANCE)
+    assert (other.agrees, other.untold) == (False, "the reference gives 1 to all 30 pairs")
+
+
+@pytest.mark.parametrize("shape", [lambda s: s, lambda s: 0.5 * s - 1, lambda s: 3 * s + 2])
+def test_probabilities_of_the_model_agree_on_any_rising_line(shape: Callable[[Any], Any]) -> None:
+    comparison = wide(expit(shape(SPREAD) / 4))
+    assert comparison.agrees, comparison
+
+
+def test_probabilities_rounded_to_ends_agree_where_the_rest_tells() -> None:
+    """As in half precision, which has no number between 0.9995 and 1."""
+    comparison = wide(np.where(SPREAD > 6, 1.0, np.where(SPREAD < -6, 0.0, expit(SPREAD))))
+    assert comparison.affine is not None
+    assert comparison.affine.saturated > 0
+    assert comparison.agrees, comparison
+
+
+def test_a_line_that_falls_is_level_and_one_through_few_is_not_fitted() -> None:
+    _, _, affine = fit_probabilities(SPREAD, expit(-SPREAD))
+    assert (affine.slope, affine.offset) == (0, pytest.approx(SPREAD.mean()))
+    for few in (1, 2, 3):
+        probabilities = np.where(np.arange(30) < few, expit(UNRELATED), 1.0)
+        _, _, affine = fit_probabilities(SPREAD, probabilities)
+        assert (affine.slope, affine.offset) == (1, 0)
+
+
+@pytest.mark.parametrize("value", [1.0000001, -1e-9, 36.0, math.inf, math.nan])
+def test_what_is_no_probability_is_refused_by_name(value: float) -> None:
+    scores = np.full(30, 0.5)
+    scores[7] = value
+    with pytest.raises(
+        EvalkitError, match=r"jina gives \S+ to document \S+ of query \S+ of .*; 1 of its 30 scores lie outside"
+    ):
+        refuse_no_probabilities("jina", WIDE, scores)
+    refuse_no_probabilities("jina", WIDE, np.array([0.0, 1.0, *scores[8:]]))

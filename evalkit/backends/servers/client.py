@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -41,6 +41,7 @@ Outcome = TypeVar("Outcome")
 logger = logging.getLogger("evalkit")
 
 TRANSIENT = frozenset({429, 502, 503, 504})
+ABOUT_TEXTS = frozenset({400, 413, 422, 500})  # with which servers refuse a request for what it holds, or fail at it
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds; a wait is drawn below a bound that doubles from one try to the next
 LONGEST_ASKED = 600.0  # a server that asks for more is not waited for
 LONGEST_ALTOGETHER = 1_800.0  # no try of a request starts later than that after its first one
@@ -54,6 +55,16 @@ class Question:
     path: str
     body: Mapping[str, Any]
     read: Callable[[Any], NDArray[np.float32]]
+
+
+class AnswerError(EvalkitError):
+    """A request that a server does not answer as asked, however often it is tried: it refuses it, or its answer is wrong."""
+
+
+class RefusedError(AnswerError):
+    """A request that a server refuses for what it holds. `positions` are those of the request's items, where they are known."""
+
+    positions: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,6 +94,25 @@ class Client:
                 yield part
             asking.result()
 
+    def answers(self, questions: Sequence[Question]) -> list[NDArray[np.float32] | AnswerError]:
+        """Ask some questions one after the other, and return for each its outputs, or why it was not answered as asked.
+
+        Raises EvalkitError as `stream` does for all else: a server that is not there, a wrong key, a wrong address.
+        """
+
+        async def ask_all() -> list[NDArray[np.float32] | AnswerError]:
+            outcomes: list[NDArray[np.float32] | AnswerError] = []
+            async with self._connected() as http:
+                for question in questions:
+                    try:
+                        outcomes.append((await self._answer(http, question)).outputs)
+                    except AnswerError as error:
+                        outcomes.append(error)
+            return outcomes
+
+        with start_blocking_portal() as portal:
+            return portal.call(ask_all)
+
     def get(self, path: str) -> Any:
         """Return what the server answers to a GET, read as JSON. Raises EvalkitError as `stream` does."""
 
@@ -93,9 +123,9 @@ class Client:
         with start_blocking_portal() as portal:
             return portal.call(ask)
 
-    def refusal(self, path: str, problem: str) -> EvalkitError:
+    def refusal(self, path: str, problem: str, kind: type[EvalkitError] = EvalkitError) -> EvalkitError:
         """Return the error that names the server, the address and what was wrong."""
-        return EvalkitError(f"{self.backend} at {endpoint(self.url, path)} {problem}")
+        return kind(f"{self.backend} at {endpoint(self.url, path)} {problem}")
 
     def quote(self, text: str) -> str:
         """Return what the server says, short, in one line, and without the key, which some servers repeat."""
@@ -118,7 +148,11 @@ class Client:
                 await asyncio.gather(*workers, return_exceptions=True)
 
     async def _answer(self, http: httpx2.AsyncClient, question: Question) -> Part:
-        outputs, seconds = await self._ask(http, question.path, question.body, question.read)
+        try:
+            outputs, seconds = await self._ask(http, question.path, question.body, question.read)
+        except RefusedError as error:
+            error.positions = tuple(question.positions.tolist())
+            raise
         return Part(question.positions, outputs, seconds / self.settings.concurrency)
 
     @asynccontextmanager
@@ -148,7 +182,7 @@ class Client:
             except WrongAnswerError as error:
                 # one of many machines behind an address may give it, or one that is just going down
                 said = self.quote(json.dumps(content, ensure_ascii=False))
-                raise PassingError(f"gave a wrong answer: {error}; it said {said}") from None
+                raise WrongAnswersError(f"gave a wrong answer: {error}; it said {said}") from None
 
         def report(problem: str, seconds: float) -> None:
             if seconds >= REPORTED:
@@ -162,6 +196,7 @@ class Client:
                 path,
                 f"{error}; tried {counted(tries, 'time')} (backend.retries). Mend it and run the "
                 "same again: what the store has is not asked for again",
+                AnswerError if isinstance(error, WrongAnswersError) else EvalkitError,
             ) from None
 
     async def _try(self, http: httpx2.AsyncClient, path: str, body: Mapping[str, Any] | None) -> tuple[Any, float]:
@@ -180,7 +215,8 @@ class Client:
             return self._decoded(response), time.perf_counter() - started
         problem, asked = f"answered {response.status_code}: {self.quote(response.text)}", retry_after(response)
         if not is_transient(response):
-            raise self.refusal(path, problem + self._advice(response))
+            kind = RefusedError if response.status_code in ABOUT_TEXTS else EvalkitError
+            raise self.refusal(path, problem + self._advice(response), kind)
         if asked > LONGEST_ASKED:
             raise self.refusal(path, f"{problem}; it asks to be left alone for {asked:.0f} seconds; try again then")
         raise PassingError(problem, asked)
@@ -230,6 +266,10 @@ class PassingError(Exception):
     def __init__(self, problem: str, asked: float = 0.0) -> None:
         super().__init__(problem)
         self.asked = asked
+
+
+class WrongAnswersError(PassingError):
+    """A try that was answered, but not with what was asked for."""
 
 
 async def insist(

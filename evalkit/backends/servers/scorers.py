@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,14 +12,17 @@ from numpy.typing import NDArray
 from evalkit.backends import read_backend
 from evalkit.backends.parts import joined
 from evalkit.backends.servers.addresses import checked_url, is_loopback, read_key
-from evalkit.backends.servers.client import Client, logger
+from evalkit.backends.servers.client import Client, Question, RefusedError, logger
 from evalkit.backends.servers.codecs import EmbeddingCodec, PairCodec
+from evalkit.backends.servers.probing import Ask, Outcome, probe_server
 from evalkit.configuration.files import option_names
-from evalkit.errors import EvalkitError
-from evalkit.models.interfaces import Part, RunnableModel, Runtime, Scorer
+from evalkit.errors import EvalkitError, RefusedTextError, UnfitServerError
+from evalkit.models.findings import report_once
+from evalkit.models.interfaces import Part, RunnableModel, Runtime, Scorer, ServerProbe, name_text
 from evalkit.models.server_settings import ROLES, ServerSettings
 from evalkit.models.settings import ModelSettings, read_model
 from evalkit.models.weights import find_model, who_scores
+from evalkit.output.numbers import counted
 from evalkit.records import ModelIdentity, Role
 
 RECIPE = ("kind", "max_length", "query_prompt", "document_prompt", "similarity")
@@ -39,6 +42,45 @@ class Served:
         prompt = self.settings.query_prompt if role == "query" else self.settings.document_prompt
         return [(prompt + text)[: self.client.settings.max_characters] for text in texts]
 
+    def role(self, role: Role) -> dict[str, str]:
+        """Return the field in which a request says what its texts are; empty where the server has none."""
+        server = self.client.settings
+        value = server.query_role if role == "query" else server.document_role
+        return {server.role_field: value} if server.role_field and value else {}
+
+    def probed(self, ask: Ask, outputs: str, *, roles: bool = False) -> ServerProbe:
+        """Probe the server, and report what is found. Raises UnfitServerError, which names it, where it can't be used."""
+        limit = self.client.settings.max_characters
+        try:
+            probe = probe_server(self.settings, ask, self.batch_size, outputs, limit, roles)
+        except UnfitServerError as error:
+            raise UnfitServerError(
+                f"{self.client.backend} at {self.client.url} runs {self.name}, and {error}"
+            ) from error
+        logger.info(
+            "%s at %s was probed with %s", self.client.backend, self.client.url, counted(probe.requests, "request")
+        )
+        report_once(self.settings.name, [f"{self.client.backend}: {finding}" for finding in probe.findings])
+        return probe
+
+    def refused(
+        self, error: RefusedError, items: Sequence[Sequence[str]], ask: Callable[[int], Iterator[Question]]
+    ) -> tuple[str, tuple[str, ...]] | None:
+        """Return what is wrong with the item that a request was refused for, and the item; None where none is refused alone.
+
+        What is blank is asked for alone first, then the longest.
+        """
+        positions = error.positions
+        blank = next((number for number in positions if any(not text.strip() for text in items[number])), None)
+        longest = max(positions, key=lambda number: sum(map(len, items[number])))
+        for number in dict.fromkeys(one for one in (blank, longest) if one is not None):
+            if len(positions) > 1 and not isinstance(self.client.answers(list(ask(number)))[0], RefusedError):
+                continue
+            characters = sum(map(len, items[number]))
+            wrong = "is blank" if number == blank else f"may be too long: {characters:,} characters"
+            return wrong, tuple(items[number])
+        return None
+
 
 @dataclass(frozen=True)
 class ServedReranker:
@@ -46,6 +88,7 @@ class ServedReranker:
 
     served: Served
     codec: PairCodec
+    probe: ServerProbe
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
         return joined(self.score_parts(pairs), len(pairs))
@@ -54,7 +97,16 @@ class ServedReranker:
         queries = self.served.texts([query for query, _ in pairs], "query")
         documents = self.served.texts([document for _, document in pairs], "document")
         sent = list(zip(queries, documents, strict=True))
-        return self.served.client.stream(self.codec.questions(self.served.name, sent, self.served.batch_size))
+        name = self.served.name
+        try:
+            yield from self.served.client.stream(self.codec.questions(name, sent, self.served.batch_size))
+        except RefusedError as error:
+            refused = self.served.refused(error, pairs, lambda number: self.codec.questions(name, [sent[number]], 1))
+            if refused is None:
+                raise
+            wrong, (query, document) = refused
+            pair = f"{name_text('query', query)} with {name_text('document', document)}"
+            raise RefusedTextError(f"{error}; refused is the pair {pair}, which {wrong}", query, document) from error
 
 
 @dataclass(frozen=True)
@@ -63,16 +115,28 @@ class ServedEmbedder:
 
     served: Served
     codec: EmbeddingCodec
+    probe: ServerProbe
 
     def embed(self, texts: Sequence[str], role: Role) -> NDArray[np.float32]:
         return joined(self.embed_parts(texts, role), len(texts))
 
     def embed_parts(self, texts: Sequence[str], role: Role) -> Generator[Part]:
-        server = self.served.client.settings
-        value = server.query_role if role == "query" else server.document_role
-        fields = {server.role_field: value} if server.role_field and value else {}
+        fields, name = self.served.role(role), self.served.name
         sent = self.served.texts(texts, role)
-        return self.served.client.stream(self.codec.questions(self.served.name, sent, self.served.batch_size, fields))
+        try:
+            yield from self.served.client.stream(self.codec.questions(name, sent, self.served.batch_size, fields))
+        except RefusedError as error:
+            items = [(text,) for text in texts]
+            refused = self.served.refused(
+                error, items, lambda number: self.codec.questions(name, [sent[number]], 1, fields)
+            )
+            if refused is None:
+                raise
+            wrong, (text,) = refused
+            query, document = (text, None) if role == "query" else (None, text)
+            raise RefusedTextError(
+                f"{error}; refused is {name_text(role, text)}, which {wrong}", query, document
+            ) from error
 
 
 def open_client(backend: str, settings: ModelSettings, runtime: Runtime) -> Client:
@@ -169,7 +233,9 @@ def served_model(
     served = Served(settings, client, name, batch_size)
 
     def open_scorer() -> Scorer:
-        return ServedEmbedder(served, codec) if isinstance(codec, EmbeddingCodec) else ServedReranker(served, codec)
+        if isinstance(codec, EmbeddingCodec):
+            return ServedEmbedder(served, codec, _probe_embedder(served, codec))
+        return ServedReranker(served, codec, _probe_reranker(served, codec, str(facts["outputs"])))
 
     way = {
         **who,
@@ -178,6 +244,29 @@ def served_model(
         "backend": backend if revision else {**backend, "url": client.url},
     }
     return RunnableModel(identity, {**backend, "url": client.url}, way, open_scorer, independent=True)
+
+
+def _probe_reranker(served: Served, codec: PairCodec, outputs: str) -> ServerProbe:
+    def ask(items: Sequence[tuple[str, ...]], size: int) -> list[Outcome]:
+        queries, documents = (
+            served.texts([one for one, _ in items], "query"),
+            served.texts([two for _, two in items], "document"),
+        )
+        pairs = list(zip(queries, documents, strict=True))
+        return served.client.answers(list(codec.questions(served.name, pairs, size)))
+
+    return served.probed(ask, outputs)
+
+
+def _probe_embedder(served: Served, codec: EmbeddingCodec) -> ServerProbe:
+    def ask(items: Sequence[tuple[str, ...]], size: int) -> list[Outcome]:
+        role: Role = "query" if items[0][0].endswith("query") else "document"
+        texts = [text if first.startswith("bare ") else served.texts([text], role)[0] for first, text in items]
+        return served.client.answers(list(codec.questions(served.name, texts, size, served.role(role))))
+
+    return served.probed(
+        ask, "vectors", roles=bool(served.role("query")) and served.role("query") != served.role("document")
+    )
 
 
 def _who_scores(

@@ -1,0 +1,435 @@
+"""What a handful of requests show of a server before it scores: each way of being wrong on a server that has it."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_servers import ANSWERS, FakeServer, is_probe, score, sigmoid, vector
+from made_tasks import make_task
+from mishaps import says
+from served_models import fake, served
+from tokenizers import Tokenizer
+
+import evalkit
+from evalkit.backends.servers.probing import DOCUMENTS
+from evalkit.doctor.checks import judge_evidence
+from evalkit.doctor.examination import examine
+from evalkit.doctor.records import Opinion
+from evalkit.errors import EvalkitError, UnfitServerError
+from evalkit.models.interfaces import PairScorer, ServerProbe
+from evalkit.results.result import Result
+
+BGE = "bge-base-zh-v1.5"
+PLAIN = make_task(
+    (["感冒了应该吃什么药"], [("多喝水", 1), ("感冒药一天三次", 1), ("渡轮七点开", 0)]),
+    (["如何办理护照"], [("出入境管理局", 1), ("今天天气很好", 0), ("护照两寸照片", 1)]),
+)
+Rescore = Callable[[str, list[str]], list[float]]
+
+
+@pytest.fixture(autouse=True)
+def keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("COHERE", "JINA", "OPENAI"):
+        monkeypatch.setenv(f"{name}_API_KEY", "k" * 20)
+
+
+def reranking(backend: str, rescore: Rescore) -> FakeServer:
+    """A server at jina's or vllm's address whose scores of a list are what `rescore` makes of the query and the documents."""
+
+    def answer(_: FakeServer, method: str, path: str, body: Any) -> tuple[int, Any]:
+        query, documents = (
+            body[name] for name in (("text_1", "text_2") if backend == "vllm" else ("query", "documents"))
+        )
+        key, name = ("data", "score") if backend == "vllm" else ("results", "relevance_score")
+        scores = rescore(query, documents)
+        return 200, {key: [{"index": number, name: value} for number, value in enumerate(scores)]}
+
+    return FakeServer(backend, answer)
+
+
+def embedding(vectors: Callable[[list[str], dict[str, Any]], list[list[float]]]) -> FakeServer:
+    def answer(_: FakeServer, method: str, path: str, body: Any) -> tuple[int, Any]:
+        entries = [{"index": number, "embedding": one} for number, one in enumerate(vectors(body["input"], body))]
+        return 200, {"data": entries, "model": "m", "usage": {}}
+
+    return FakeServer("openai", answer, own_fields=("input_type",))
+
+
+def probe(server: FakeServer, model: str = "bge-reranker-base", **settings: Any) -> ServerProbe:
+    scorer: Any = served(server.backend, server.url, model, **settings).runnable.scorer
+    found: ServerProbe = scorer.probe
+    return found
+
+
+def pointwise(shape: Callable[[float], float] = float) -> Rescore:
+    return lambda query, documents: [shape(score(query, document)) for document in documents]
+
+
+@pytest.mark.parametrize("backend", ANSWERS)
+def test_an_honest_server_is_asked_a_handful_and_nothing_is_found(backend: str) -> None:
+    kind, model = ("embedding", BGE) if backend == "openai" else ("reranker", "bge-reranker-base")
+    with fake(backend, kind=kind) as server:
+        found = probe(server, model)
+        assert found.findings == ()
+        assert found.requests == len(server.probes) <= 7
+        assert not server.posts
+    assert any(one.startswith("a text of more than 512 tokens is answered as") for one in found.seen)
+
+
+LISTWISE: dict[str, Rescore] = {
+    "less the list's mean": lambda query, documents: list(
+        np.array([sigmoid(score(query, one)) for one in documents])
+        - np.mean([sigmoid(score(query, one)) for one in documents])
+    ),
+    "softmax over the list": lambda query, documents: list(
+        np.exp([score(query, one) for one in documents]) / np.exp([score(query, one) for one in documents]).sum()
+    ),
+    "less for what comes later": lambda query, documents: [
+        sigmoid(score(query, one)) * 0.9**place for place, one in enumerate(documents)
+    ],
+    "rank alone": lambda query, documents: list(
+        1.0 - np.argsort(np.argsort([-score(query, one) for one in documents])) / len(documents)
+    ),
+}
+
+
+@pytest.mark.parametrize("backend", ["jina", "vllm"])
+@pytest.mark.parametrize("rescore", LISTWISE.values(), ids=LISTWISE)
+@pytest.mark.parametrize("batch_size", [1, 32])
+def test_a_model_that_ranks_lists_is_refused(backend: str, rescore: Rescore, batch_size: int) -> None:
+    """Even one by one, where it would be scored as if it ranked single documents."""
+    with reranking(backend, rescore) as server:
+        with pytest.raises(
+            UnfitServerError, match=r"depends on what else a request holds .* ranks whole lists"
+        ) as caught:
+            probe(server, batch_size=batch_size)
+        assert str(caught.value).startswith(f"{backend} at {server.url} runs BAAI/bge-reranker-base")
+        assert not server.posts
+
+
+def test_rounding_is_no_list() -> None:
+    """As in bf16, whose last digits depend on the shape of a batch."""
+
+    def rounded(query: str, documents: list[str]) -> list[float]:
+        return [score(query, one) * (1 + 0.01 * (len(documents) % 2)) for one in documents]
+
+    with reranking("vllm", rounded) as server:
+        assert probe(server).findings == ()
+
+
+def test_a_server_that_takes_one_document_at_a_time_is_asked_so() -> None:
+    def one(query: str, documents: list[str]) -> list[float]:
+        return pointwise()(query, documents)
+
+    with reranking("vllm", one) as server:
+        answer = server.answer
+        server.answer = lambda fake, *request: (
+            (413, {"error": "batch size 4 > 1"}) if len(request[2]["text_2"]) > 1 else answer(fake, *request)
+        )
+        assert probe(server, batch_size=1).findings == ()
+
+
+def findings(server: FakeServer, model: str = "bge-reranker-base", **settings: Any) -> str:
+    return "\n".join(probe(server, model, **settings).findings)
+
+
+def test_answers_that_do_not_repeat_are_reported() -> None:
+    noise = random.Random(1)
+    with reranking(
+        "vllm", lambda query, documents: [score(query, one) + noise.gauss(0, 0.05) for one in documents]
+    ) as server:
+        assert "the same request twice gives scores up to 0." in findings(server)
+    with embedding(
+        lambda texts, _: [[value + noise.gauss(0, 0.01) for value in vector(text)] for text in texts]
+    ) as server:
+        assert "the same request twice gives vectors up to 0.0" in findings(server, BGE)
+
+
+def long_score(query: str, document: str) -> float:
+    """A logit of the whole document."""
+    return score(query, f"{zlib.crc32(document.encode())} {document[:200]}")
+
+
+@pytest.mark.parametrize(
+    ("rescore", "finding"),
+    [
+        (
+            lambda query, documents: [long_score(query, one) for one in documents],
+            "but a longer text is answered otherwise than another with the same beginning",
+        ),
+        (
+            lambda query, documents: [score(query, one[:40]) for one in documents],
+            "but a longer text is answered as its first 64 characters, which have fewer tokens",
+        ),
+    ],
+)
+def test_a_server_that_does_not_cut_where_it_should_is_reported(rescore: Rescore, finding: str) -> None:
+    with reranking("vllm", rescore) as server:
+        assert f"max_length is 512, {finding}" in findings(server)
+
+
+def refusing(backend: str, refuses: Callable[[str], bool], status: int = 400, **settings: Any) -> FakeServer:
+    """A server that refuses requests with such a text."""
+
+    def answer(fake: FakeServer, method: str, path: str, body: Any) -> tuple[int, Any]:
+        texts = body.get("text_2") or body.get("input")
+        if any(map(refuses, texts)):
+            return status, {"message": "invalid input"}
+        return fake.described(method, path, body)
+
+    return FakeServer(backend, answer, **settings)
+
+
+def is_blank(text: str) -> bool:
+    return not text.strip()
+
+
+@pytest.mark.parametrize("model", ["bge-reranker-base", BGE])
+def test_a_server_that_refuses_blank_or_long_texts_is_reported_and_used(model: str) -> None:
+    with refusing("vllm", is_blank) as server:
+        assert "a blank text is not answered as asked" in findings(server, model)
+    with refusing("vllm", lambda text: len(text) > 600, 422) as server:
+        assert "a text of more than 512 tokens is not cut but refused; backend.max_characters=N" in findings(
+            server, model
+        )
+        assert findings(server, model, max_characters=500) == ""
+
+
+@pytest.mark.parametrize("value", [None, "NaN", []])
+def test_a_blank_text_that_gets_no_number_is_reported(value: Any) -> None:
+    def rescore(query: str, documents: list[str]) -> list[Any]:
+        return [score(query, one) if one else value for one in documents]
+
+    with reranking("vllm", rescore) as server:
+        assert "a blank text is not answered as asked" in findings(server, retries=0)
+
+
+def test_blank_texts_that_are_left_out_are_reported() -> None:
+    with reranking("jina", lambda query, documents: [sigmoid(score(query, one)) for one in documents if one]) as server:
+        assert "a blank text is not answered as asked" in findings(server, retries=0)
+
+
+@pytest.mark.parametrize(
+    ("backend", "shape", "finding"),
+    [
+        ("vllm", sigmoid, "all within 0 and 1, though raw scores were asked for"),
+        ("jina", float, "these are no probabilities, which this backend is meant to give"),
+        ("jina", lambda value: round(sigmoid(value), 1), "scores are exactly 0 or 1: saturated"),
+        ("jina", lambda _: 1.0, "the same answer to 4 different texts"),
+        ("vllm", lambda _: 0.25, "the same answer to 4 different texts"),
+    ],
+)
+def test_scores_that_are_not_what_they_are_meant_to_be_are_reported(
+    backend: str, shape: Callable[[float], float], finding: str
+) -> None:
+    with reranking(backend, pointwise(shape)) as server:
+        assert finding in findings(server)
+
+
+def test_a_server_of_vectors_that_do_not_belong_to_their_texts_is_refused_or_reported() -> None:
+    wrong: dict[str, Callable[[list[str], Any], list[Any]]] = {
+        "its vectors are of 6 and of 8 numbers": lambda texts, _: [
+            vector(one)[: 8 if texts[1:] else 6] for one in texts
+        ],
+        "a text's vector depends on what else a request holds": lambda texts, _: [
+            list(np.add(vector(one), len(texts))) for one in texts
+        ],
+    }
+    for words, vectors in wrong.items():
+        with embedding(vectors) as server, pytest.raises(UnfitServerError, match=words):
+            probe(server, BGE)
+    with embedding(lambda texts, _: [vector("one") for _ in texts]) as server:
+        assert "the same answer to 4 different texts" in findings(server, BGE)
+
+
+def test_prompts_that_a_server_puts_before_texts_itself_are_reported() -> None:
+    prompt = "为这个句子生成表示以用于检索相关文章："
+    with embedding(lambda texts, _: [vector(text.removeprefix(prompt)) for text in texts]) as server:
+        assert f"a query gets the same vector with the prompt {prompt!r} and without" in findings(server, BGE)
+    own = {"role_field": "input_type", "query_role": "query", "document_role": "passage"}
+
+    def by_role(texts: list[str], body: dict[str, Any]) -> list[list[float]]:
+        return [vector(body["input_type"] + text) for text in texts]
+
+    with embedding(by_role) as server:
+        assert "the server itself tells queries from documents" in findings(server, BGE, **own)
+        assert findings(server, BGE, recipe={"query_prompt": ""}, **own) == ""
+
+
+def test_a_tokenizer_at_hand_says_where_a_text_ends(tiny_bert_reranker: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(tiny_bert_reranker / "tokenizer.json"))
+    tokenizer.no_padding()
+    otherwise, shorter = "is answered otherwise than the same cut to 128 tokens", "is answered as its first"
+
+    def cutting(length: int) -> Rescore:
+        def rescore(query: str, documents: list[str]) -> list[float]:
+            tokenizer.enable_truncation(length)
+            kept = [tokenizer.encode(query, document).ids for document in documents]
+            return [zlib.crc32(str(ids).encode()) / 2**30 for ids in kept]
+
+        return rescore
+
+    for length, words in ((128, ""), (129, otherwise), (512, otherwise), (90, shorter)):
+        with reranking("vllm", cutting(length)) as server:
+            recipe = {"path": tiny_bert_reranker, "max_length": 128}
+            said = findings(server, "local-cross-encoder", served_model="mine", recipe=recipe)
+            assert words in said if words else said == "", length
+
+
+def test_what_was_found_stands_in_the_result_also_where_all_is_stored(tmp_path: Path) -> None:
+    def run(server: FakeServer) -> Result:
+        model = evalkit.load_model("bge-reranker-base", backend="vllm", server={"url": server.url}, cache_dir=tmp_path)
+        return evalkit.evaluate(model, PLAIN)
+
+    with reranking("vllm", pointwise(sigmoid)) as server:
+        first = run(server)
+        asked = len(server.requests)
+        second = run(server)
+        assert len(server.requests) == asked
+    assert second.timing.items_from_store == second.usage.items
+    (finding,) = first.findings
+    assert finding.startswith("vllm: the probe's scores go from")
+    assert second.findings == first.findings
+
+
+def test_the_probe_is_no_item_of_a_run(tmp_path: Path) -> None:
+    with fake("vllm") as server:
+        model = evalkit.load_model("bge-reranker-base", backend="vllm", server={"url": server.url}, cache_dir=tmp_path)
+        result = evalkit.evaluate(model, PLAIN)
+        assert sum(len(request.body["text_2"]) for request in server.posts) == result.usage.items == 6
+        assert len(server.probes) == 6
+
+
+def test_a_probe_is_tried_again_as_any_request_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evalkit.backends.servers.client.FIRST_WAIT", 0.02)
+    with fake("vllm") as server:
+        server.answer = lambda fake, *request: (
+            fake.described(*request) if len(fake.probes) % 2 == 0 else (503, {"error": "busy"})
+        )
+        found = probe(server)
+        assert (found.findings, found.requests, len(server.probes)) == ((), 6, 12)
+
+
+MODELS = {"bge-reranker-base": "vllm", BGE: "openai"}
+
+
+def other_model(fake: FakeServer, method: str, path: str, body: Any) -> tuple[int, Any]:
+    """Another model by the same name: it reads texts backwards."""
+    turned = {
+        name: [text[::-1] for text in value] if isinstance(value, list) else value for name, value in body.items()
+    }
+    return fake.described(method, path, turned)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_server_that_changes_its_model_between_two_runs(name: str, tmp_path: Path) -> None:
+    """Its answers are not mixed with those of before, nor where a run that makes them anew dies on the way."""
+    half, rest = (replace(PLAIN, requests=PLAIN.requests[start : start + 1]) for start in (0, 1))
+    with fake(MODELS[name]) as server:
+
+        def scores(task: Any, cache: Any = "on") -> Any:
+            own = {"url": server.url, "batch_size": 1, "concurrency": 1, "retries": 0}
+            model = evalkit.load_model(name, backend=MODELS[name], server=own, cache_dir=tmp_path)
+            return evalkit.evaluate(model, task, cache=cache).candidates["score"].tolist()
+
+        before = scores(half)
+        server.answer = other_model
+        assert scores(half) == before  # nothing is asked
+        with pytest.raises(EvalkitError, match=r"runs another model under the same name, .* cache=refresh"):
+            scores(rest)
+        after = scores(PLAIN, "off")
+        answered = len(server.posts)
+
+        def dies(fake: FakeServer, method: str, path: str, body: Any) -> tuple[int, Any]:
+            if is_probe(body) or len(server.posts) <= answered + 2:
+                return other_model(fake, method, path, body)
+            return 401, {"message": "gone"}
+
+        server.answer = dies
+        with pytest.raises(EvalkitError, match="answered 401"):
+            scores(PLAIN, "refresh")
+        server.answer = other_model
+        assert scores(PLAIN) == after
+        assert scores(half) == after[:3] != before
+
+
+def test_vectors_of_another_length_are_another_model(tmp_path: Path) -> None:
+    with embedding(lambda texts, _: [vector(text)[:4] for text in texts]) as server:
+        model = {"backend": "openai", "server": {"url": server.url}, "cache_dir": tmp_path}
+        half = replace(PLAIN, requests=PLAIN.requests[:1])
+        evalkit.evaluate(evalkit.load_model(BGE, **model), half)
+        server.answer = FakeServer.answer
+        with pytest.raises(EvalkitError, match="another model under the same name"):
+            evalkit.evaluate(evalkit.load_model(BGE, **model), PLAIN)
+
+
+BLANK = make_task(
+    (["感冒了应该吃什么药"], [("多喝水", 1), ("感冒药一天三次", 1)]),
+    (["如何办理护照"], [("出入境管理局", 1), (" \n ", 0), ("护照" * 400, 0)]),
+)
+
+
+@pytest.mark.parametrize(("model", "backend"), [("bge-reranker-base", "vllm"), (BGE, "openai")])
+@pytest.mark.parametrize("batch_size", [1, 32])
+def test_a_text_that_is_refused_is_named(model: str, backend: str, batch_size: int) -> None:
+    def message(server: FakeServer) -> str:
+        own = {"url": server.url, "batch_size": batch_size, "concurrency": 1}
+        with pytest.raises(EvalkitError) as caught:
+            evalkit.evaluate(evalkit.load_model(model, backend=backend, server=own), BLANK, cache="off")
+        return str(caught.value)
+
+    request = BLANK.requests[1]
+    blank, long = request.candidates[1:]
+    pair = f"query {request.query.query_id}, " if backend == "vllm" else ""
+    with refusing(backend, is_blank) as server:
+        said = message(server)
+    assert 'answered 400: \'{"message": "invalid input"}\'' in said
+    assert "which is blank" in said
+    assert said.endswith(f"({pair}document {blank.doc_id} of {BLANK.name})")
+    with refusing(backend, lambda text: len(text) > 600, 500) as server:
+        said = message(server)
+    assert "which may be too long: 8" in said
+    assert said.endswith(f"({pair}document {long.doc_id} of {BLANK.name})")
+
+
+def test_a_request_that_is_refused_for_its_size_names_no_text() -> None:
+    with refusing("vllm", lambda _: False) as server:
+        server.mishaps = [says(413, {"error": "batch size 3 > 2", "error_type": "Validation"})]
+        scorer = served("vllm", server.url).runnable.scorer
+        assert isinstance(scorer, PairScorer)
+        with pytest.raises(EvalkitError, match=r"a smaller backend\.batch_size may do$"):
+            scorer.score([("q", DOCUMENTS[0][:5]), ("q", "b"), ("q", "c")])
+
+
+def examined(server: FakeServer) -> dict[str, Opinion]:
+    model = served(server.backend, server.url)
+    return {check.name: opinion for check, opinion in judge_evidence(examine(model, PLAIN, seconds=5))}
+
+
+def test_doctor_shows_the_same_probe() -> None:
+    with fake("vllm") as server:
+        sound = examined(server)
+    assert sound["server"].verdict == "ok"
+    assert "the same request twice gives the same answer; " in sound["server"].seen
+    assert sound["server"].seen.endswith("(6 requests)")
+    assert sound["weights"] == Opinion("skipped", "a server has them: not seen from here")
+    with reranking("vllm", pointwise(sigmoid)) as server:
+        found = examined(server)["server"]
+    assert found.verdict == "warning"
+    assert "all within 0 and 1, though raw scores were asked for" in found.seen
+
+
+@pytest.mark.parametrize("rescore", LISTWISE.values(), ids=LISTWISE)
+def test_doctor_finds_a_server_that_ranks_lists_at_fault(rescore: Rescore) -> None:
+    with reranking("jina", rescore) as server:
+        found = examined(server)
+    assert found["server"].verdict == "fault"
+    assert "ranks whole lists" in found["server"].seen
+    assert {opinion.verdict for name, opinion in found.items() if name != "server"} == {"skipped"}
