@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -184,8 +184,9 @@ def _values(result: ScoredTables, metric: str) -> Floats:
 
 def _same_scores(before: ScoredTables, after: ScoredTables) -> NDArray[np.bool_]:
     """Which queries have the same scores on both sides, noise apart, for every candidate: bool[n_queries]."""
-    old, new = (result.candidates["score"].to_numpy(np.float64) for result in (before, after))
-    coarser = min((result.candidates["score"].dtype for result in (before, after)), key=lambda dtype: dtype.itemsize)
+    stored = [result.candidates["score"].to_numpy() for result in (before, after)]
+    coarser = min((scores.dtype for scores in stored), key=lambda dtype: dtype.itemsize)
+    old, new = (scores.astype(np.float64) for scores in stored)
     lengths = before.queries["n_candidates"].to_numpy()
     noise = np.maximum(_list_noise(old, lengths), ROUNDING_STEPS * _steps(old, coarser))
     other = ~(np.abs(new - old) <= noise)  # what is no number is not the same
@@ -221,7 +222,7 @@ def _spread(scores: Floats) -> float:
     )
 
 
-def _steps(scores: Floats, dtype: np.dtype[np.floating]) -> Floats:
+def _steps(scores: Floats, dtype: np.dtype[np.floating[Any]]) -> Floats:
     """Return how far each score is from the next number of its type; NaN where the type can't hold it."""
     with np.errstate(over="ignore", invalid="ignore"):
         return np.spacing(np.abs(scores).astype(dtype)).astype(np.float64)

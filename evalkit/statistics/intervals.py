@@ -113,7 +113,8 @@ def _bca_intervals(values: Floats, deviations: Floats, level: float) -> Floats:
         levels = bca_levels(values[:, column] - means[column], deviations[:, column], float(noise[column]), level)
         intervals[column] = means[column] + np.quantile(deviations[:, column], levels)
     # no mean lies outside the values, and rounding must not make it seem so
-    return np.clip(intervals, values.min(axis=0)[:, None], values.max(axis=0)[:, None])
+    within: Floats = np.clip(intervals, values.min(axis=0)[:, None], values.max(axis=0)[:, None])
+    return within
 
 
 def bca_levels(influence: Floats, deviations: Floats, noise: float, level: float) -> Floats:
