@@ -14,7 +14,8 @@ from evalkit.check.rows import CheckRules, CheckVerdict, MetricChange
 from evalkit.metrics import find_measure, find_protocol, score_lists
 from evalkit.metrics.lists import candidate_lists
 from evalkit.metrics.measures import asked_measures
-from evalkit.output.numbers import counted, exceeds
+from evalkit.output.numbers import counted, exceeds, percent
+from evalkit.records import QueryScores
 from evalkit.results.reading import unretrieved_documents
 from evalkit.statistics import (
     bootstrap_intervals,
@@ -105,7 +106,11 @@ def _judge(
     by_ties = moved & same_scores
     if by_ties.any():
         by_ties &= _follows_from_scores(before, metric) & _follows_from_scores(after, metric)
-    return _weigh(np.where(moved & ~by_ties, differences, 0.0)[kept], int(by_ties.sum()), change, rules)
+    judgement = _weigh(np.where(moved & ~by_ties, differences, 0.0)[kept], int(by_ties.sum()), change, rules)
+    if judgement.verdict != CheckVerdict.BETTER:
+        return judgement
+    notes = filter(None, (judgement.note, _by_ties(after, metric, bar=change.before)))
+    return replace(judgement, note="; ".join(notes))
 
 
 def _weigh(differences: Floats, by_ties: int, change: MetricChange, rules: CheckRules) -> Judgement:
@@ -230,7 +235,19 @@ def _steps(scores: Floats, dtype: np.dtype[np.floating[Any]]) -> Floats:
 
 def _follows_from_scores(result: ScoredTables, metric: str) -> NDArray[np.bool_]:
     """Which queries have the value that their scores give by today's formula: bool[n_queries]."""
-    measure = find_measure(metric)
+    return np.isclose(_scored_anew(result, metric).values[metric], _values(result, metric), rtol=0, atol=1e-9)
+
+
+def _by_ties(result: ScoredTables, metric: str, bar: float) -> str:
+    """Say so where another order of tied scores would bring a result's mean (fraction) down to the bar; else nothing."""
+    _, low, _ = _scored_anew(result, metric).tie_values[metric]
+    lowest = float(np.nanmean(low))
+    if lowest > bar:
+        return ""
+    return f"it is better by the order of tied scores alone, which can also give {percent(lowest)}"
+
+
+def _scored_anew(result: ScoredTables, metric: str) -> QueryScores:
     lists = candidate_lists(
         query_ids=result.queries["query_id"].tolist(),
         lengths=result.queries["n_candidates"],
@@ -239,5 +256,4 @@ def _follows_from_scores(result: ScoredTables, metric: str) -> NDArray[np.bool_]
         gains=result.candidates["label"],
         unretrieved_gains=[tuple(gain for _, gain in documents) for documents in unretrieved_documents(result.queries)],
     )
-    values = score_lists(lists, (measure,)).values[metric]
-    return np.isclose(values, _values(result, metric), rtol=0, atol=1e-9)
+    return score_lists(lists, (find_measure(metric),))

@@ -279,3 +279,13 @@ def test_a_loss_of_the_detectable_size_is_detected_about_as_often_as_it_says() -
         for noisy, _ in changes
     ]
     assert 0.62 <= np.mean([verdict == CheckVerdict.REGRESSION for verdict in lost]) <= 0.95
+
+
+def test_better_by_ties_alone_is_said() -> None:
+    """A model that now gives one score to all has cmteb-v1's MRR of 100; MAP, in which ties count for nothing, tells the loss."""
+    before = tables_of(fair_scores())
+    judged = compare(before, tables_of(np.zeros((QUERIES, CANDIDATES))), RULES)
+    assert (judged["map"].verdict, judged["mrr"].verdict) == (CheckVerdict.REGRESSION, CheckVerdict.BETTER)
+    assert judged["mrr"].note.startswith("it is better by the order of tied scores alone, which can also give ")
+    honest = compare(tables_of(fair_scores()), tables_of(fair_scores() + 3 * np.eye(CANDIDATES)[0]), RULES)
+    assert (honest["mrr"].verdict, honest["mrr"].note) == (CheckVerdict.BETTER, "")
