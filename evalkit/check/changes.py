@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +14,15 @@ from evalkit.check.rows import CheckRules, CheckVerdict, MetricChange
 from evalkit.metrics import find_measure, find_protocol, score_lists
 from evalkit.metrics.lists import candidate_lists
 from evalkit.metrics.measures import asked_measures
-from evalkit.output.numbers import counted, exceeds
+from evalkit.output.numbers import counted, exceeds, percent
+from evalkit.records import QueryScores
 from evalkit.results.reading import unretrieved_documents
-from evalkit.statistics import bootstrap_intervals, paired_randomisation_test
+from evalkit.statistics import (
+    bootstrap_intervals,
+    fewest_differences,
+    paired_randomisation_test,
+    smallest_detectable_difference,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,8 +32,10 @@ Floats = NDArray[np.float64]
 VALUE_NOISE = 1e-6
 """A query's values (fractions) that differ by no more are the same."""
 SCORE_NOISE = 1e-5
-"""Scores that differ by no more, as part of the largest score of the baseline, are the same. Float32 moves the output of a
-network by some 1e-6 where another processor or library adds in another order."""
+"""A score's noise as part of how far the query's scores lie apart. Float32 moves the output of a network by some 1e-6 where
+another processor or library adds in another order."""
+ROUNDING_STEPS = 8
+"""A score's noise in steps between neighbouring numbers of its type, where that is more: some 1e-6 of a score in float32."""
 
 SEED = 42
 _NAMED = 3
@@ -97,26 +106,42 @@ def _judge(
     by_ties = moved & same_scores
     if by_ties.any():
         by_ties &= _follows_from_scores(before, metric) & _follows_from_scores(after, metric)
-    return _weigh(np.where(moved & ~by_ties, differences, 0.0)[kept], int(by_ties.sum()), change, rules)
+    judgement = _weigh(np.where(moved & ~by_ties, differences, 0.0)[kept], int(by_ties.sum()), change, rules)
+    if judgement.verdict != CheckVerdict.BETTER:
+        return judgement
+    notes = filter(None, (judgement.note, _by_ties(after, metric, bar=change.before)))
+    return replace(judgement, note="; ".join(notes))
 
 
 def _weigh(differences: Floats, by_ties: int, change: MetricChange, rules: CheckRules) -> Judgement:
     """Weigh the differences that count, float64[n_queries] with 0 where nothing moved."""
     ties = f"in {by_ties} of the queries float noise decides the order of tied scores; they don't count" * bool(by_ties)
-    counted = differences[differences != 0]
-    if not counted.size:
+    weighed = differences[differences != 0]
+    if not weighed.size:
         return Judgement(CheckVerdict.TIES, change, ties)
-    # what did not move adds nothing to any sum of flipped signs
-    p_value = float(paired_randomisation_test(counted[:, None], seed=SEED)[0])
-    low, high = bootstrap_intervals(differences[:, None], seed=SEED)[0]
-    change = replace(change, p_value=p_value, interval=(float(low), float(high)))
+    if len(differences) > 1:
+        change = _tested(change, differences, rules)
     points = float(differences.mean()) * 100
-    notes = [ties, _too_few(counted.size, points, rules)]
-    return Judgement(_verdict(points, p_value, rules), change, "; ".join(filter(None, notes)))
+    notes = [ties, _too_few(weighed.size, points, rules)]
+    return Judgement(_verdict(points, change.p_value, rules), change, "; ".join(filter(None, notes)))
 
 
-def _verdict(points: float, p_value: float, rules: CheckRules) -> CheckVerdict:
-    if p_value >= rules.alpha:
+def _tested(change: MetricChange, differences: Floats, rules: CheckRules) -> MetricChange:
+    """Add what the differences of two or more queries say: p-value, interval, and the smallest loss that they could show."""
+    # what did not move adds nothing to any sum of flipped signs
+    p_value = float(paired_randomisation_test(differences[differences != 0][:, None], seed=SEED)[0])
+    low, high = map(float, bootstrap_intervals(differences[:, None], seed=SEED)[0])
+    detectable = float(smallest_detectable_difference(differences[:, None], level=rules.alpha)[0])
+    return replace(
+        change,
+        p_value=p_value,
+        interval=None if math.isnan(low) else (low, high),
+        detectable=None if math.isnan(detectable) else detectable,
+    )
+
+
+def _verdict(points: float, p_value: float | None, rules: CheckRules) -> CheckVerdict:
+    if p_value is None or p_value >= rules.alpha:
         return CheckVerdict.NOISE
     if exceeds(points, rules.tolerance):
         return CheckVerdict.BETTER if points > 0 else CheckVerdict.REGRESSION
@@ -125,10 +150,14 @@ def _verdict(points: float, p_value: float, rules: CheckRules) -> CheckVerdict:
 
 def _too_few(changed: int, points: float, rules: CheckRules) -> str:
     """Say so where the test could not have found a drop, however large: k signs give no p below 2 / 2^k."""
-    needed = int(np.floor(1 - np.log2(rules.alpha))) + 1
+    needed = fewest_differences(rules.alpha)
     if changed >= needed or points > 0 or not exceeds(points, rules.tolerance):
         return ""
-    return f"{changed} changed queries are too few for p < {rules.alpha:g}, which takes {needed}: look at them, or use --strict"
+    are = "is" if changed == 1 else "are"
+    return (
+        f"{counted(changed, 'changed query')} {are} too few for p < {rules.alpha:g}, which takes {needed}: look at them, or use "
+        "--strict"
+    )
 
 
 def _differing_candidates(before: ScoredTables, after: ScoredTables) -> str:
@@ -159,18 +188,66 @@ def _values(result: ScoredTables, metric: str) -> Floats:
 
 
 def _same_scores(before: ScoredTables, after: ScoredTables) -> NDArray[np.bool_]:
-    """Which queries have the same scores on both sides, float noise apart: bool[n_queries]."""
-    old, new = (result.candidates["score"].to_numpy(np.float64) for result in (before, after))
-    scale = np.abs(old).max(initial=0.0) or 1.0
-    other = np.abs(new - old) > SCORE_NOISE * scale
-    owners = np.repeat(np.arange(len(before.queries)), before.queries["n_candidates"])
-    same: NDArray[np.bool_] = np.bincount(owners[other], minlength=len(before.queries)) == 0
+    """Which queries have the same scores on both sides, noise apart, for every candidate: bool[n_queries]."""
+    stored = [result.candidates["score"].to_numpy() for result in (before, after)]
+    coarser = min((scores.dtype for scores in stored), key=lambda dtype: dtype.itemsize)
+    old, new = (scores.astype(np.float64) for scores in stored)
+    lengths = before.queries["n_candidates"].to_numpy()
+    noise = np.maximum(_list_noise(old, lengths), ROUNDING_STEPS * _steps(old, coarser))
+    other = ~(np.abs(new - old) <= noise)  # what is no number is not the same
+    owners = np.repeat(np.arange(len(lengths)), lengths)
+    same: NDArray[np.bool_] = np.bincount(owners[other], minlength=len(lengths)) == 0
     return same
+
+
+def _list_noise(scores: Floats, lengths: NDArray[np.int64]) -> Floats:
+    """Return what is noise in each candidate's score, judged by the other scores of its query: float64[n_candidates].
+
+    It is a part of the query's own spread, but at most that of the typical query (the median), which also stands for a query
+    whose scores are all equal; where no query has a spread, scores are taken to be of order 1.
+    """
+    spreads = np.array([_spread(own) for own in np.split(scores, np.cumsum(lengths)[:-1])])
+    varied = spreads[spreads > 0]
+    typical = float(np.median(varied)) if varied.size else 1.0
+    return np.repeat(SCORE_NOISE * np.where(spreads > 0, np.minimum(spreads, typical), typical), lengths)
+
+
+def _spread(scores: Floats) -> float:
+    """Return the length of the shortest interval that holds half of a query's distinct scores; 0 where all are equal.
+
+    It does not change when all scores are moved by one number, nor with a few scores that are far from the others, or many
+    that are equal: neither makes a difference between the others small.
+    """
+    distinct = np.unique(scores)
+    half = max(2, (len(distinct) + 1) // 2)
+    return (
+        float((distinct[half - 1 :] - distinct[: len(distinct) - half + 1]).min(initial=np.inf))
+        if len(distinct) > 1
+        else 0.0
+    )
+
+
+def _steps(scores: Floats, dtype: np.dtype[np.floating[Any]]) -> Floats:
+    """Return how far each score is from the next number of its type; NaN where the type can't hold it."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.spacing(np.abs(scores).astype(dtype)).astype(np.float64)
 
 
 def _follows_from_scores(result: ScoredTables, metric: str) -> NDArray[np.bool_]:
     """Which queries have the value that their scores give by today's formula: bool[n_queries]."""
-    measure = find_measure(metric)
+    return np.isclose(_scored_anew(result, metric).values[metric], _values(result, metric), rtol=0, atol=1e-9)
+
+
+def _by_ties(result: ScoredTables, metric: str, bar: float) -> str:
+    """Say so where another order of tied scores would bring a result's mean (fraction) down to the bar; else nothing."""
+    _, low, _ = _scored_anew(result, metric).tie_values[metric]
+    lowest = float(np.nanmean(low))
+    if lowest > bar:
+        return ""
+    return f"it is better by the order of tied scores alone, which can also give {percent(lowest)}"
+
+
+def _scored_anew(result: ScoredTables, metric: str) -> QueryScores:
     lists = candidate_lists(
         query_ids=result.queries["query_id"].tolist(),
         lengths=result.queries["n_candidates"],
@@ -179,5 +256,4 @@ def _follows_from_scores(result: ScoredTables, metric: str) -> NDArray[np.bool_]
         gains=result.candidates["label"],
         unretrieved_gains=[tuple(gain for _, gain in documents) for documents in unretrieved_documents(result.queries)],
     )
-    values = score_lists(lists, (measure,)).values[metric]
-    return np.isclose(values, _values(result, metric), rtol=0, atol=1e-9)
+    return score_lists(lists, (find_measure(metric),))

@@ -10,21 +10,25 @@ from pathlib import Path
 
 from evalkit.check.findings import find_rows
 from evalkit.check.folders import Side, load_side
-from evalkit.check.rendering import junit_xml, markdown_summary, print_check
+from evalkit.check.rendering import check_content, junit_xml, markdown_summary, print_check
 from evalkit.check.rows import CheckRow, CheckRules, outcome
 from evalkit.errors import EvalkitError
 from evalkit.output.console import OutputConsole
 from evalkit.output.files import write_bytes
+from evalkit.output.json import STDOUT, write_json
 from evalkit.results.reading import refuse_result
 
 _SMALLEST_ALPHA = 0.001  # ten times the smallest p that 10,000 resamples give
 
 
-def run_check(baseline: Path, results: Path, rules: CheckRules, junit: Path | None, summary: Path | None) -> int:
+def run_check(
+    baseline: Path, results: Path, rules: CheckRules, junit: Path | None, summary: Path | None, json_file: Path | None
+) -> int:
     """Compare the results in two folders and print the table. Gives the exit code: 1 for a regression or an error.
 
-    `junit` is replaced; `summary` is appended to, since the steps of a job on GitHub share that file. Raises EvalkitError,
-    after everything else is done, where a result can't be read or a report can't be written.
+    JSON goes to a file beside the table, or to standard output in its place. `junit` is replaced; `summary` is appended to,
+    since the steps of a job on GitHub share that file. Raises EvalkitError, after everything else is done, where a result can't
+    be read or a report can't be written.
     """
     _refuse_wrong_usage(baseline, results, rules)
     refuse_result(junit, "--junit")
@@ -33,16 +37,21 @@ def run_check(baseline: Path, results: Path, rules: CheckRules, junit: Path | No
     rows = find_rows(before, after, rules)
     try:
         _write_reports(rows, rules, junit, summary)
+        if json_file is not None and json_file != STDOUT:
+            write_json(check_content(rows, rules), json_file)
     finally:
-        _print(rows, rules)
+        _print(rows, rules, as_json=json_file == STDOUT)
     _refuse_unreadable(before, after)
     return int(any(outcome(row, rules) in ("failed", "error") for row in rows))
 
 
-def _print(rows: Sequence[CheckRow], rules: CheckRules) -> None:
-    """Print the table. A reader that has seen enough, such as `head`, does not change the verdict."""
+def _print(rows: Sequence[CheckRow], rules: CheckRules, *, as_json: bool) -> None:
+    """Print the table, or JSON in its place. A reader that has seen enough, such as `head`, does not change the verdict."""
     try:
-        print_check(rows, rules, OutputConsole())
+        if as_json:
+            write_json(check_content(rows, rules))
+        else:
+            print_check(rows, rules, OutputConsole())
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -5,7 +5,8 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from typing import Any
 
 from rich.console import Console
 
@@ -16,7 +17,7 @@ from evalkit.output.sheets import Sheet, list_as_markdown, markdown_text, print_
 from evalkit.output.text import one_line
 
 _NAMES = ("model", "task", "settings")
-_FIGURES = ("baseline", "now", "difference", "95 % interval", "p", "queries changed")
+_FIGURES = ("baseline", "now", "difference", "95 % interval", "p", "detectable", "queries changed")
 _COLUMNS = (*_NAMES, "revision", "metric", *_FIGURES, "verdict")
 _TONES: dict[Outcome, Tone] = {"failed": "bad", "error": "bad", "unreadable": "bad", "note": "dim", "passed": "plain"}
 _TAGS: dict[Outcome, str] = {"failed": "failure", "error": "error", "unreadable": "error", "note": "skipped"}
@@ -51,14 +52,17 @@ def print_check(rows: Sequence[CheckRow], rules: CheckRules, console: Console) -
     """Print the table, then what its verdicts rest on."""
     print_sheets([check_sheet(rows, rules)], console)
     console.print()
-    print_lines((*note_lines(rows), count_words(rows, rules), rule_words(rules)), console)
+    print_lines(
+        (*note_lines(rows), count_words(rows, rules), rule_words(rules), *detectable_words(rows, rules)), console
+    )
 
 
 def markdown_summary(rows: Sequence[CheckRow], rules: CheckRules) -> str:
     """Write the rows as a section of GitHub-flavoured Markdown; rows that fail are bold. Names appear as they are."""
     sheet = replace(check_sheet(rows, rules), title=f"evalkit check {count_words(rows, rules)}")
     notes = list_as_markdown(note_lines(rows))
-    below = [*notes, *([""] if notes else []), markdown_text(rule_words(rules)), "", ""]
+    rested = "; ".join([rule_words(rules), *detectable_words(rows, rules)])
+    below = [*notes, *([""] if notes else []), markdown_text(rested), "", ""]
     return "\n".join([sheets_as_markdown([sheet]), *below])
 
 
@@ -126,9 +130,13 @@ def place_words(row: CheckRow) -> str:
 def count_words(rows: Sequence[CheckRow], rules: CheckRules) -> str:
     """Whether the check failed, and how many rows have each verdict."""
     counts = Counter(row.verdict for row in rows)
-    failed = any(outcome(row, rules) not in ("passed", "note") for row in rows)
     listed = "; ".join(f"{counts[verdict]} {verdict}" for verdict in CheckVerdict if counts[verdict])
-    return f"{'failed' if failed else 'passed'}: {listed}"
+    return f"{'passed' if has_passed(rows, rules) else 'failed'}: {listed}"
+
+
+def has_passed(rows: Iterable[CheckRow], rules: CheckRules) -> bool:
+    """Whether no row fails the check, and all could be compared."""
+    return all(outcome(row, rules) in ("passed", "note") for row in rows)
 
 
 def rule_words(rules: CheckRules) -> str:
@@ -139,10 +147,28 @@ def rule_words(rules: CheckRules) -> str:
     return f"{words}; --strict: any change fails" if rules.strict else words
 
 
+def detectable_words(rows: Iterable[CheckRow], rules: CheckRules) -> list[str]:
+    """Say what the column of detectable losses is, where there is one."""
+    if all(row.change is None or row.change.detectable is None for row in rows):
+        return []
+    return [
+        f"detectable: the smallest true loss (points) that such a test finds at p < {rules.alpha:g} with a chance of 80 %"
+    ]
+
+
+def check_content(rows: Sequence[CheckRow], rules: CheckRules) -> dict[str, Any]:
+    """Everything that was found, as JSON holds it: values are fractions, `outcome` says what a row means for the check."""
+    return {
+        "passed": has_passed(rows, rules),
+        "rules": asdict(rules),
+        "rows": [asdict(row) | {"outcome": outcome(row, rules)} for row in rows],
+    }
+
+
 def change_words(change: MetricChange, rules: CheckRules) -> str:
     """A change in one phrase."""
-    before, after, points, interval, p, changed = _figures(change, rules)
-    tested = f", 95 % interval {interval}, p = {p}".replace("p = <", "p < ") if interval else ""
+    before, after, points, interval, p, _, changed = _figures(change, rules)
+    tested = (f", 95 % interval {interval}" if interval else "") + (f", p = {p}".replace("p = <", "p < ") if p else "")
     return f"{before} → {after} ({points} points{tested}; {changed} queries changed)"
 
 
@@ -155,5 +181,6 @@ def _figures(change: MetricChange | None, rules: CheckRules) -> tuple[str, ...]:
         points_beyond((change.after - change.before) * 100, rules.tolerance),
         points_range(change.interval) if change.interval else "",
         "" if change.p_value is None else p_value(change.p_value),
+        "" if change.detectable is None else percent(change.detectable),
         f"{change.changed:,} of {change.queries:,}",
     )

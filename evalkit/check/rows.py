@@ -59,8 +59,9 @@ class CheckRules:
 class MetricChange:
     """A metric on the same queries, before and after: fractions.
 
-    `interval` (95 %, of the difference) and `p_value` are None where nothing changed that could be tested. `changed` of
-    the `queries` moved beyond float noise.
+    `interval` (95 %, of the difference), `p_value` and `detectable` are None where nothing changed that could be tested, or there
+    is one query; the last also where no loss on so few queries could give p < alpha. `detectable` is the smallest true loss that
+    the test would have found with a chance of 80 %. `changed` of the `queries` moved beyond float noise.
     """
 
     before: float
@@ -69,6 +70,7 @@ class MetricChange:
     queries: int
     interval: tuple[float, float] | None = None
     p_value: float | None = None
+    detectable: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

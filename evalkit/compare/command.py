@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from evalkit.compare.comparison import CompareChoices, TaskComparison, compare_systems
+from evalkit.compare.comparison import CompareChoices, TaskComparison, compare_systems, tie_notes
 from evalkit.compare.pairs import MovedQuery, PairComparison
 from evalkit.compare.shared_queries import SharedQueries, metric_title
 from evalkit.compare.systems import system_labels
@@ -56,13 +56,14 @@ def comparison_sheets(comparisons: Sequence[TaskComparison], alpha: float) -> li
 
 
 def comparison_notes(comparisons: Sequence[TaskComparison], alpha: float) -> list[str]:
-    """Say what the columns of the tables are."""
+    """Say what the columns of the tables are, and which verdicts rest on ties."""
     adjusted = any(len(comparison.pairs) > 1 or comparison.slices for comparison in comparisons)
     holm = "; p (Holm): adjusted for all tests of a table" if adjusted else ""
     return [
         "difference, its 95 % interval and detectable are percentage points; wins: queries that the first does better",
         f"p: paired randomisation test, two-sided{holm}; systems are told apart where it is below {alpha:g}",
         f"detectable: the smallest true difference that one such test would have found with a chance of {_POWER}",
+        *(note for comparison in comparisons for note in tie_notes(comparison, alpha)),
     ]
 
 
@@ -73,7 +74,7 @@ def comparison_content(
     return {
         "alpha": choices.alpha,
         "seed": choices.seed,
-        "tasks": [_task_content(comparison) for comparison in comparisons],
+        "tasks": [_task_content(comparison, choices.alpha) for comparison in comparisons],
         "notes": list(notes),
     }
 
@@ -174,7 +175,7 @@ def _title(shared: SharedQueries) -> str:
     return f"{shared.of.task}: {metric_title(shared.metric)} of {shared.of.protocol} on {queries}"
 
 
-def _task_content(comparison: TaskComparison) -> dict[str, Any]:
+def _task_content(comparison: TaskComparison, alpha: float) -> dict[str, Any]:
     shared = comparison.shared
     labels = system_labels(shared.of.systems)
     systems = [
@@ -190,6 +191,7 @@ def _task_content(comparison: TaskComparison) -> dict[str, Any]:
         "n_queries": len(shared.query_ids),
         "systems": systems,
         "pairs": [asdict(pair) for pair in comparison.pairs],
+        "decided_by_ties": tie_notes(comparison, alpha),
         "slices": [
             {"by": part.by, "name": part.name, "pairs": [asdict(pair) for pair in pairs]}
             for part, pairs in comparison.slices

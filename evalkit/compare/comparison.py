@@ -10,8 +10,9 @@ import numpy as np
 from evalkit.compare.pairs import MovedQuery, PairComparison, compare_pairs, most_moved
 from evalkit.compare.shared_queries import SharedQueries, TaskResults, group_by_task, known_metric, shared_queries
 from evalkit.compare.slices import Slice, missing_slices, slice_queries
+from evalkit.compare.systems import system_labels
 from evalkit.errors import EvalkitError
-from evalkit.output.numbers import listed
+from evalkit.output.numbers import listed, percent_range
 from evalkit.results.result import Result
 from evalkit.statistics import holm
 
@@ -60,6 +61,26 @@ def compare_systems(results: Sequence[Result], choices: CompareChoices) -> tuple
     ]
     notes += [note for one in shared for note in missing_slices(one, choices.slices)]
     return [_compare_task(one, choices) for one in shared], notes
+
+
+def tie_notes(comparison: TaskComparison, alpha: float) -> list[str]:
+    """Name the pairs that are told apart by the protocol's order of tied candidates alone: another order would turn them."""
+    shared = comparison.shared
+    labels = system_labels(shared.of.systems)
+    notes = []
+    for pair in (pair for pair in comparison.pairs if pair.adjusted_p < alpha):
+        ranges = {
+            place: shared.of.results[place].tie_range(shared.metric) or (mean, mean)
+            for place, mean in zip((pair.first, pair.second), pair.means, strict=True)
+        }
+        winner, loser = (pair.first, pair.second) if pair.difference > 0 else (pair.second, pair.first)
+        if ranges[winner][0] <= ranges[loser][1]:
+            better, other = (labels[shared.of.systems[place]] for place in (winner, loser))
+            notes.append(
+                f"{shared.of.task}: that {better} is better than {other} depends on the order of tied candidates, which can make "
+                f"{percent_range(ranges[winner])} of the one and {percent_range(ranges[loser])} of the other"
+            )
+    return notes
 
 
 def _compare_task(shared: SharedQueries, choices: CompareChoices) -> TaskComparison:

@@ -46,7 +46,9 @@ class PairComparison:
     """Two systems, by their places in `SharedQueries.of.systems`; differences are the first one's values less the second's.
 
     Means, difference, interval and smallest detectable difference are fractions; `p_value` is the pair's own and
-    `adjusted_p` Holm's among all pairs of the task, `wins` counts queries that the first system does better.
+    `adjusted_p` Holm's among all pairs of the task, `wins` counts queries that the first system does better. NaN stands for
+    what the queries can't say: p-values of one query, intervals of differences that are all equal, a smallest detectable
+    difference where no test of so few queries could find any.
     """
 
     first: int
@@ -78,12 +80,15 @@ def pair_tests(values: NDArray[np.float64], *, seed: int, alpha: float = 0.05, f
     """Test all pairs of systems, by their values float64[n_queries, n_systems] on the same queries.
 
     `alpha` is the level that is asked about, and `families` is how many such comparisons will be adjusted together: p-values
-    are made fine enough for all to be told apart.
+    are made fine enough for all to be told apart. A single query tests nothing: its p-values are NaN.
     """
     first, second = pairs_of(values.shape[1])
     differences = values[:, first] - values[:, second]
     n_resamples = resamples_needed(len(first) * families, alpha)
-    p_values = paired_randomisation_test(differences, seed=seed, n_resamples=n_resamples)
+    if len(values) > 1:
+        p_values = paired_randomisation_test(differences, seed=seed, n_resamples=n_resamples)
+    else:
+        p_values = np.full(len(first), np.nan)
     return PairTests(
         first=first,
         second=second,

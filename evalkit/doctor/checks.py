@@ -5,16 +5,19 @@ Those of scores and of the ranking are here; those of weights, truncation, promp
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evalkit.doctor.cost import judge_cost
 from evalkit.doctor.figures import (
     average_precisions,
     chance_at_random,
+    chance_of_difference,
     interval,
     random_precisions,
     spread,
@@ -22,7 +25,7 @@ from evalkit.doctor.figures import (
 )
 from evalkit.doctor.prompts import judge_prompts
 from evalkit.doctor.records import Evidence, Measurements, Opinion, Rescored
-from evalkit.doctor.sampling import FEWEST_QUERIES, first_requests
+from evalkit.doctor.sampling import ENOUGH_QUERIES, FEWEST_QUERIES, first_requests, n_scorable
 from evalkit.doctor.truncation import judge_truncation
 from evalkit.doctor.weights import judge_certificate, judge_golden, judge_weights
 from evalkit.output.numbers import counted, percent, share
@@ -38,14 +41,20 @@ NOISE = {"fp32": 0.01, "fp16": 0.1, "bf16": 0.5, "int8": 1.0}
 SATURATED = 0.05
 """Share of the texts that are tied at the lowest or highest score of all, from which on scores are saturated."""
 DECISIVE = 0.01  # of MAP, a fraction: what ties or positions may move
+SYSTEMATIC = 0.001  # a p-value below it: what noise would be, were it not for one direction
 WORTH_TELLING = 0.01
 CONSTANT = 1e-6
 
+SURE = 0.99
 RANDOM = 0.01  # a p-value above it: the ranking can't be told from a random one
 LITTLE = 0.1
 """Share of the way from a random order's MAP to 1 that a model should at least go."""
 LITTLE_FOR_A_NEW_HEAD = 0.25
-ENOUGH_QUERIES = 10
+NO_MODEL = 0.4
+"""Models go farther on that way on most tasks; one that surely does not, and can't be told from a random order, is none."""
+FEWEST_FOR_AN_INTERVAL = 16
+"""Of fewer queries an interval is too often too narrow to find a fault with."""
+ENOUGH_FOR_A_FIGURE = 30
 
 NO_SIGNAL = (
     "a random scoring head, weights of another kind (known prints: T2Reranking MAP 51.07 is a reranker loaded as an embedder, "
@@ -87,7 +96,7 @@ def judge_finite(evidence: Evidence) -> Opinion:
 
 def is_constant(measured: Measurements) -> bool:
     """Return whether the candidates of a query have all the same score, but for rounding."""
-    size = max(1.0, float(np.abs(measured.scores).max()))
+    size = float(np.abs(measured.scores).max())
     return spread(measured.sample.task, measured.scores) <= CONSTANT * size
 
 
@@ -132,14 +141,16 @@ def judge_order(evidence: Evidence) -> Opinion:
     task = first_requests(measured.sample.task, len(measured.shuffled.candidates))
     again = np.empty(len(measured.shuffled.scores))
     again[measured.shuffled.candidates] = measured.shuffled.scores
-    in_order, in_random = (
-        float(average_precisions(task, scores).mean()) for scores in (measured.scores[: len(again)], again)
-    )
+    in_order, in_random = (average_precisions(task, scores) for scores in (measured.scores[: len(again)], again))
     ratio, seen = _compared(evidence, measured.shuffled)
-    seen += f"; MAP {percent(in_order)} from candidates in the file's order, {percent(in_random)} from shuffled ones"
-    if ratio <= _noise(evidence):
+    seen += (
+        f"; MAP {percent(float(in_order.mean()))} from candidates in the file's order, {percent(float(in_random.mean()))} from "
+        "shuffled ones"
+    )
+    gains = in_order - in_random
+    if ratio <= _noise(evidence) and not (gains.mean() > DECISIVE and chance_of_difference(gains) < SYSTEMATIC):
         return Opinion("ok", seen)
-    first = "positives gain from standing first" if in_order - in_random > DECISIVE else "scores depend on the order"
+    first = "positives gain from standing first" if gains.mean() > DECISIVE else "scores depend on the order"
     return Opinion(
         "fault",
         f"{first}: {seen}",
@@ -183,6 +194,13 @@ def _against_ties(evidence: Evidence) -> str:
     return "rank raw logits in float32: no sigmoid, no rounding before the scores are kept"
 
 
+def is_clear(task: Task, scores: NDArray[np.floating], bm25: NDArray[np.float32]) -> bool:
+    """Return whether a sample's ranking is better than random, and not worse than BM25's, beyond chance."""
+    values, words = average_precisions(task, scores), average_precisions(task, bm25)
+    worse = values.mean() < words.mean()
+    return chance_at_random(task, float(values.mean())) <= RANDOM and not worse
+
+
 def judge_signal(evidence: Evidence) -> Opinion:
     """Judge the ranking: a model must rank better than chance, and should rank better than BM25."""
     measured = evidence.found
@@ -196,20 +214,39 @@ def judge_signal(evidence: Evidence) -> Opinion:
     own, at_random, bm25 = (float(one.mean()) for one in (values, chance, words))
     seen = f"MAP, expected over the orders of ties, {_with_interval(values)}"
     seen += f"; a random order gets {percent(at_random)}, BM25 {percent(bm25)}"
-    if (luck := chance_at_random(task, own)) > RANDOM:
-        if len(values) < FEWEST_QUERIES or chance_at_random(task, 1.0) > RANDOM:
-            return Opinion("warning", f"{seen}: too few queries to tell", "take a larger task, or leave out limit=")
-        return Opinion("fault", f"the scores carry no signal (p = {luck:.2g} against random): {seen}", causes)
     progress = (own - at_random) / (1 - at_random)
+    worse = own < bm25 and chance_of_difference(values - words) < 1 - SURE
+    nearer_to_random = worse and _is_enough(evidence) and own - at_random < (bm25 - at_random) / 2
+    if (luck := chance_at_random(task, own)) > RANDOM:
+        if nearer_to_random or _is_no_model(evidence, values, at_random):
+            return Opinion("fault", f"the scores carry no signal (p = {luck:.2g} against random): {seen}", causes)
+        return Opinion("warning", f"{seen}: too few queries to tell", "take a larger task, or leave out limit=")
     if evidence.head_is_new and progress < LITTLE_FOR_A_NEW_HEAD:
         return Opinion("fault", f"hardly better than random, with a head that was never trained: {seen}", causes)
-    if interval(values - words, 0.99)[1] < 0:
-        if own - at_random < (bm25 - at_random) / 2:
-            return Opinion("fault", f"nearer to a random order than to BM25: {seen}", causes)
+    if nearer_to_random:
+        return Opinion("fault", f"nearer to a random order than to BM25: {seen}", causes)
+    if worse:
         return Opinion("warning", f"worse than BM25: {seen}", "look at prompts, pooling, and truncation")
     if progress < LITTLE:
         return Opinion("warning", f"hardly better than random: {seen}", causes)
     return Opinion("ok", seen)
+
+
+def _is_enough(evidence: Evidence) -> bool:
+    """Return whether the sample has ENOUGH_QUERIES, or all the queries there are, of which there must be FEWEST_QUERIES."""
+    sampled = len(evidence.found.sample.task.requests)
+    return sampled >= min(ENOUGH_QUERIES, max(n_scorable(evidence.task), FEWEST_QUERIES))
+
+
+def _is_no_model(evidence: Evidence, values: NDArray[np.float64], at_random: float) -> bool:
+    """Return whether a ranking that looks random would, of any model, have looked better on these queries.
+
+    Of a model with a head that was never trained nothing else is expected.
+    """
+    if not _is_enough(evidence) or chance_at_random(evidence.found.sample.task, 1.0) > RANDOM:
+        return False
+    surely_little = interval(values, SURE)[1] < at_random + NO_MODEL * (1 - at_random)
+    return bool(evidence.head_is_new) or (surely_little and len(values) >= FEWEST_FOR_AN_INTERVAL)
 
 
 def judge_published(evidence: Evidence) -> Opinion:
@@ -227,9 +264,8 @@ def judge_published(evidence: Evidence) -> Opinion:
 
 def _with_interval(values: np.ndarray) -> str:
     low, high = interval(values)
-    number = f"on {len(values)} queries" if len(values) > 1 else "on one query"
-    between = f" (95 %: {percent(low)} to {percent(high)})" if len(values) > 1 else ""
-    return f"{percent(float(values.mean()))}{between} {number}"
+    between = "" if math.isnan(low) else f" (95 %: {percent(low)} to {percent(high)})"
+    return f"{percent(float(values.mean()))}{between} on {counted(len(values), 'query')}"
 
 
 def _other_queries(task: Task, *, whole: bool) -> str:
@@ -243,7 +279,9 @@ def _other_queries(task: Task, *, whole: bool) -> str:
 def _against_figure(values: np.ndarray, figure: PublishedFigure, said: str) -> Opinion:
     (low, high), (lowest, highest) = interval(values), interval(values, 0.999)
     seen = f"the sample has {_with_interval(values)}; {said}"
-    if len(values) >= ENOUGH_QUERIES and not lowest <= figure.value <= highest:
+    if math.isnan(low):
+        return Opinion("skipped", f"{seen}; values that do not differ say nothing of other queries")
+    if len(values) >= ENOUGH_FOR_A_FIGURE and not lowest <= figure.value <= highest:
         return Opinion(
             "fault", f"far from the published figure: {seen}", "compare revision, recipe and data with the source's"
         )

@@ -6,6 +6,7 @@ is taken from the score store, nor kept there.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,31 +16,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.backends.lexical import BM25
+from evalkit.doctor.checks import is_clear
 from evalkit.doctor.cost import full_cost
 from evalkit.doctor.figures import average_precisions
 from evalkit.doctor.prompts import are_missing, wanted_prompts
 from evalkit.doctor.records import Evidence, Measurements, Prompts, PromptTrial, Rescored, Sample
 from evalkit.doctor.sampling import (
+    ENOUGH_QUERIES,
     FEWEST_QUERIES,
     SHORTEST_LIST,
     draw_sample,
     first_requests,
+    n_scorable,
     shuffled,
     single_candidates,
     with_requests,
 )
-from evalkit.doctor.truncation import measure_cuts
-from evalkit.doctor.weights import head_is_new
+from evalkit.doctor.truncation import chosen_length, measure_cuts
+from evalkit.doctor.weights import head_is_new, unseen_weights
 from evalkit.errors import NonFiniteError, UnfitServerError, WrongWeightsError
 from evalkit.evaluation.certifying import compare_with_certificate
 from evalkit.evaluation.evaluate import Model
 from evalkit.evaluation.goldens import check_golden_scores
 from evalkit.metrics.measures import CARD_PROTOCOL
 from evalkit.models.interfaces import LocalNetwork, Probed, TaskScorer
+from evalkit.output.numbers import counted
 from evalkit.records import Request, Run, Task
 from evalkit.results import published
 from evalkit.scoring.engine import score_task
 
+logger = logging.getLogger("evalkit")
 SECONDS = 30.0
 """How long scoring may take in all, but for models that are too slow for the smallest sample; loading comes on top."""
 
@@ -60,12 +66,13 @@ def examine(model: Model, task: Task, *, seconds: float = SECONDS, folders: Sequ
     """
     evidence = Evidence(model.settings, model.runtime.dtype, task)
     try:
-        evidence = replace(evidence, head_is_new=head_is_new(model.settings))
+        evidence = replace(evidence, head_is_new=head_is_new(model.settings), chosen_length=chosen_length(model))
         started = time.perf_counter()
         scorer = model.runnable.scorer
         loading = time.perf_counter() - started
         if isinstance(scorer, Probed):
             evidence = replace(evidence, server=scorer.probe)
+        evidence = replace(evidence, unseen=unseen_weights(model))
         evidence = replace(
             evidence, golden=check_golden_scores(model), certificate=compare_with_certificate(model, folders)
         )
@@ -93,9 +100,7 @@ class _Examination:
         first = draw_sample(self.task, FIRST_PAIRS, self.seed).task
         self._score(single_candidates(first, 1, self.seed)[0][1])  # whatever is made at the first call only
         self._time(first)
-        pairs_that_fit = min(max(self._pairs(SAMPLE), FEWEST_PAIRS), MOST_PAIRS)
-        sample = draw_sample(self.task, pairs_that_fit, self.seed)
-        run = self._time(sample.task)
+        sample, run, bm25 = self._ranked()
         scorer = self.runnable.scorer
         pairs = not self.model.settings.makes_vectors
         cuts = None
@@ -105,7 +110,7 @@ class _Examination:
         return Measurements(
             sample=sample,
             scores=run.scores,
-            bm25=BM25().score_task(sample.task),
+            bm25=bm25,
             shuffled=self._shuffled(sample),
             alone=self._alone(sample),
             cuts=cuts,
@@ -114,6 +119,22 @@ class _Examination:
             published=self._published(),
             cost=full_cost(self.task, sample.task, run, loading, pairs=pairs),
         )
+
+    def _ranked(self) -> tuple[Sample, Run, NDArray[np.float32]]:
+        """Score a sample, with what BM25 makes of it: as many pairs as fit, and more queries where these leave it in doubt.
+
+        The latter however long it takes: no model is found at fault for what chance does on a handful of queries.
+        """
+        pairs = min(max(self._pairs(SAMPLE), FEWEST_PAIRS), MOST_PAIRS)
+        sample = draw_sample(self.task, pairs, self.seed)
+        run = self._time(sample.task)
+        bm25 = BM25().score_task(sample.task)
+        queries = min(ENOUGH_QUERIES, n_scorable(self.task))
+        if len(sample.task.requests) >= queries or is_clear(sample.task, run.scores, bm25):
+            return sample, run, bm25
+        logger.info("%s leave the ranking in doubt; scoring more", counted(len(sample.task.requests), "query"))
+        larger = draw_sample(self.task, max(pairs, queries * SHORTEST_LIST), self.seed, queries)
+        return larger, self._time(larger.task), BM25().score_task(larger.task)
 
     def _pairs(self, part: float) -> int:
         """Return how many pairs fit into a part of the time."""

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from evalkit.metrics import PROTOCOLS, lists_of_task, score_lists
 from evalkit.metrics.measures import CARD_PROTOCOL
 from evalkit.records import Task
-from evalkit.statistics import bootstrap_intervals
+from evalkit.statistics import bootstrap_intervals, paired_randomisation_test
 
 Floats = NDArray[np.float64]
 REPETITIONS = 1_000
 SEED = 42
+FARTHEST = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +60,31 @@ def chance_at_random(task: Task, mean: float) -> float:
 
 
 def interval(values: Floats, level: float = 0.95) -> tuple[float, float]:
-    """Return an interval for the mean of values per query."""
+    """Return an interval for the mean of values per query; NaN where they are all equal, or there is one."""
     low, high = bootstrap_intervals(values[:, None], seed=SEED, level=level)[0]
     return float(low), float(high)
 
 
+def chance_of_difference(differences: Floats) -> float:
+    """Return the p-value of the mean of differences per query: how often random signs make as large a one."""
+    return float(paired_randomisation_test(differences[:, None], seed=SEED)[0])
+
+
 def spread(task: Task, scores: NDArray[np.floating]) -> float:
-    """Return how far a query's scores lie apart: their standard deviation about the query's mean."""
+    """Return how far a query's scores lie apart: their standard deviation about the query's mean.
+
+    It is at most FARTHEST times the median distance from a query's median: a score such as -1e6, which stands for a text that was
+    not read, would make every other difference small.
+    """
     sizes = [len(request.candidates) for request in task.requests]
     owners = np.repeat(np.arange(len(sizes)), sizes)
     wide = scores.astype(np.float64)
     means = np.bincount(owners, wide) / np.array(sizes)
-    return float(np.sqrt(np.mean((wide - means[owners]) ** 2)))
+    apart = np.abs(
+        wide - np.concatenate([np.full(len(own), np.median(own)) for own in np.split(wide, np.cumsum(sizes)[:-1])])
+    )
+    farthest = FARTHEST * np.median(apart[apart > 0]) if apart.any() else 0.0
+    return float(min(np.sqrt(np.mean((wide - means[owners]) ** 2)), farthest))
 
 
 def tie_facts(task: Task, scores: NDArray[np.floating]) -> TieFacts:

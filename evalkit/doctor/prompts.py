@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from evalkit.configuration.files import option_names
-from evalkit.doctor.figures import interval
+from evalkit.doctor.figures import chance_of_difference, interval
 from evalkit.doctor.records import Evidence, Opinion, Prompts, PromptTrial
 from evalkit.models.settings import ModelSettings, read_model
-from evalkit.output.numbers import percent, points
+from evalkit.output.numbers import counted, percent, points
 
 SENTENCE_TRANSFORMERS = "config_sentence_transformers.json"
 # the keys under which model authors keep the two prompts
@@ -27,7 +28,7 @@ FAMILIES = (
     (re.compile(r"(^|[^a-z0-9])e5(?!.*(instruct|mistral))([^a-z0-9]|$)"), E5, True),
     (re.compile(r"(^|[^a-z0-9])bge-.*zh"), BGE_ZH, False),
 )
-SURE = 0.99  # level of the interval that a prompt's gain must exceed: several are tried
+CHANCE = 0.01  # that a gain or a loss by prompts is none: several are tried
 LEAST_GAIN = 0.005
 CLOSE = 0.6
 """Models trained at a low temperature, as e5 is, put all texts so close together that no cosine is below this."""
@@ -67,6 +68,10 @@ def judge_prompts(evidence: Evidence) -> Opinion:
             seen = (
                 f"{prompts.source} says {_quoted(prompts)}, the run has {_own(settings)}{_effect(trials.get(prompts))}"
             )
+            if _harms(trials.get(prompts)):
+                return Opinion(
+                    "warning", f"prompts that are said to be needed do harm here: {seen}", "look at the model's card"
+                )
             return Opinion("fault", f"prompts are missing: {seen}", _set(prompts))
     by_gain = sorted(trials.values(), key=_gain, reverse=True)
     if by_gain and _helps(by_gain[0]):
@@ -135,15 +140,20 @@ def _gain(trial: PromptTrial) -> float:
 
 
 def _helps(trial: PromptTrial) -> bool:
-    return _gain(trial) >= LEAST_GAIN and interval(_differences(trial), SURE)[0] > 0
+    return _gain(trial) >= LEAST_GAIN and chance_of_difference(_differences(trial)) < CHANCE
+
+
+def _harms(trial: PromptTrial | None) -> bool:
+    return trial is not None and _gain(trial) <= -LEAST_GAIN and chance_of_difference(_differences(trial)) < CHANCE
 
 
 def _effect(trial: PromptTrial | None) -> str:
     if trial is None:
         return ""
     low, high = interval(_differences(trial))
+    between = "" if math.isnan(low) else f", 95 %: {points(low)} to {points(high)}"
     return (
-        f" ({points(_gain(trial))} points on {len(trial.values)} queries, 95 %: {points(low)} to {points(high)}; "
+        f" ({points(_gain(trial))} points on {counted(len(trial.values), 'query')}{between}; "
         f"{percent(float(trial.values_without.mean()))} without)"
     )
 

@@ -113,8 +113,9 @@ class Evidence:
     `certificate` is the model beside its certificate, None where it has none.
     `broken` is why the weights are not the model's, `not_finite` why its scores are none; `measured` is then None.
     `server` is what the probe of a server showed, None where none runs the model; `unfit` is why a server's answers can't be used.
-    `head_is_new` says whether all biases of a cross-encoder's head are exactly zero, as before any training; None where that
-    can't be seen.
+    `unseen` says who holds the weights where evalkit did not see them load, and is empty where it did. `chosen_length` says
+    whether it was the user who set max_length; None where that is not known. `head_is_new` says whether all biases of a
+    cross-encoder's head are exactly zero, as before any training; None where that can't be seen.
     """
 
     settings: ModelSettings
@@ -126,6 +127,8 @@ class Evidence:
     not_finite: str | None = None
     server: ServerProbe | None = None
     unfit: str | None = None
+    unseen: str = ""
+    chosen_length: bool | None = None
     head_is_new: bool | None = None
     measured: Measurements | None = None
 

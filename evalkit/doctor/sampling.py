@@ -14,19 +14,21 @@ from evalkit.tasks.content import has_both, task_statistics
 
 FEWEST_QUERIES = 6  # of long lists rather a part of each of so many than one whole list
 SHORTEST_LIST = 6
+ENOUGH_QUERIES = 60
+"""So many are scored, where the task has them, before the ranking is found at fault: six queries are often turned by sixty."""
 
 
-def draw_sample(task: Task, pairs: int, seed: int) -> Sample:
+def draw_sample(task: Task, pairs: int, seed: int, queries: int = FEWEST_QUERIES) -> Sample:
     """Draw queries of the whole task in random order, as many as have some `pairs` candidates together.
 
-    Where fewer than FEWEST_QUERIES would fit, each list is cut to a random part of SHORTEST_LIST candidates or more, with
+    Where fewer `queries` would fit, each list is cut to a random part of SHORTEST_LIST candidates or more, with
     positives and negatives in proportion and at least one of each. Only queries that have both take part. Equal arguments
     give equal samples.
     """
     generator = np.random.default_rng(seed)
     scorable = [request for request in task.requests if has_both(request)]
     fits = sum(len(request.candidates) for request in scorable) <= pairs
-    longest = pairs if fits else max(pairs // FEWEST_QUERIES, SHORTEST_LIST)
+    longest = pairs if fits else max(pairs // queries, SHORTEST_LIST)
     chosen: list[Request] = []
     whole, taken = True, 0
     for number in generator.permutation(len(scorable)).tolist():
@@ -38,6 +40,11 @@ def draw_sample(task: Task, pairs: int, seed: int) -> Sample:
         chosen.append(request)
         taken += len(request.candidates)
     return Sample(with_requests(task, chosen), whole)
+
+
+def n_scorable(task: Task) -> int:
+    """Count the queries that a sample can be drawn from: those with positives and negatives."""
+    return sum(map(has_both, task.requests))
 
 
 def with_requests(task: Task, requests: Sequence[Request]) -> Task:

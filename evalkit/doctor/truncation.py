@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from evalkit.doctor.records import Cuts, Evidence, Opinion
+from evalkit.evaluation.evaluate import Model
 from evalkit.models.interfaces import Encoding, LocalNetwork, TokenizedText
 from evalkit.models.settings import ModelSettings
 from evalkit.output.numbers import share
@@ -12,11 +13,18 @@ from evalkit.records import Role, Task
 
 NOTHING = TokenizedText(np.empty(0, np.int32), 0)
 MOST_LOST = 0.5
-"""Share of the relevant texts' tokens whose loss is a fault under any recipe."""
-MOST_LOST_BY_CHOICE = 0.2
+"""Share of the relevant texts' tokens whose loss is a fault of whoever chose the length; a model that reads no more has none."""
+MOST_LOST_IF_SHORT = 0.2
 SHORT_LENGTH = 256
-"""Below this many tokens a max_length is a choice to be blamed: models of these kinds read 512 and more."""
+"""Below this many tokens a chosen max_length is blamed sooner: models of these kinds read 512 and more."""
 WORTH_TELLING = 0.02
+THE_USER = ("you", "your file")
+"""How a recipe names the user, as one who states a field (see models/folders/resolving.py)."""
+
+
+def chosen_length(model: Model) -> bool | None:
+    """Return whether it is the user who says max_length, rather than the model's own files; None where that is not known."""
+    return None if model.recipe is None else model.recipe.origins.get("max_length") in THE_USER
 
 
 def measure_cuts(network: LocalNetwork, task: Task, *, pairs: bool) -> Cuts:
@@ -56,12 +64,14 @@ def judge_truncation(evidence: Evidence) -> Opinion:
     )
     settings = evidence.settings
     lost = float(cuts.lost[positive].mean())
-    by_choice = settings.max_length is not None and settings.max_length < SHORT_LENGTH
+    chosen = settings.max_length is not None and evidence.chosen_length is not False
+    short = settings.max_length is not None and settings.max_length < SHORT_LENGTH
     seen = _seen_cuts(cuts, positive, settings)
-    if lost >= MOST_LOST or (by_choice and lost >= MOST_LOST_BY_CHOICE):
+    if chosen and lost >= (MOST_LOST_IF_SHORT if short else MOST_LOST):
         return Opinion("fault", seen, "raise model.max_length to what the model can read (null: all that it can)")
     if lost >= WORTH_TELLING:
-        return Opinion("warning", seen, "if the model can read more: raise model.max_length")
+        advice = "if the model can read more: raise model.max_length; if not, a model that reads longer texts finds more in these"
+        return Opinion("warning", seen, advice)
     return Opinion("ok", seen)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from evalkit.doctor.records import Evidence, Opinion
+from evalkit.evaluation.evaluate import Model
 from evalkit.evaluation.goldens import describe
+from evalkit.models.interfaces import PairStream, TextStream
 from evalkit.models.settings import ModelSettings
 from evalkit.models.weights import SAFE_WEIGHTS
 
@@ -30,6 +32,17 @@ def head_is_new(settings: ModelSettings) -> bool | None:
     except (OSError, SafetensorError, TypeError):  # loading them says what is wrong; numpy has no bf16
         return None
     return all(not bias.any() for bias in biases) if biases else None
+
+
+def unseen_weights(model: Model) -> str:
+    """Say who holds the weights, where neither evalkit loads them nor a library from files that evalkit has looked at."""
+    if isinstance(model.runnable.scorer, PairStream | TextStream):
+        return "a server holds them, and does not say whether they are whole"
+    if model.find_object is not None or model.settings.object:
+        return "the object was made elsewhere"
+    if model.runnable.description.get("name") == "mteb":
+        return "mteb's own loader reads them, and does not say whether they are whole"
+    return ""
 
 
 def judge_golden(evidence: Evidence) -> Opinion:
@@ -71,6 +84,8 @@ def judge_weights(evidence: Evidence) -> Opinion:
         return Opinion("skipped", "a server has them: not seen from here")
     if evidence.settings.kind in ("lexical", "baseline", "run"):
         return Opinion("skipped", "there are no weights")
+    if evidence.unseen:
+        return Opinion("skipped", f"not seen: {evidence.unseen}")
     if evidence.head_is_new:
         return Opinion(
             "warning",

@@ -42,12 +42,14 @@ def signed(number: float, decimals: int = 2) -> str:
 
 
 def signed_range(interval: tuple[float, float]) -> str:
-    """Write an interval of numbers with their signs."""
-    return f"[{', '.join(map(signed, interval))}]"
+    """Write an interval of numbers with their signs; `n/a` where there is none."""
+    return "n/a" if any(map(math.isnan, interval)) else f"[{', '.join(map(signed, interval))}]"
 
 
 def p_value(p: float) -> str:
-    """Write a p-value with four decimals."""
+    """Write a p-value with four decimals; `n/a` where nothing was tested."""
+    if math.isnan(p):
+        return "n/a"
     return "<0.0001" if p < 0.0001 else f"{p:.4f}"
 
 

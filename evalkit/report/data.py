@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -109,8 +110,9 @@ def _csv_system(report: Report, row: Standing | SliceMean) -> dict[str, Any]:
 
 
 def _csv_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row whose texts are no formulas: spreadsheets take for one what begins with certain signs, as no honest name does."""
-    return {name: _csv_text(value) if isinstance(value, str) else value for name, value in row.items()}
+    """A row without NaN, whose texts are no formulas: spreadsheets take for one what begins with certain signs."""
+    cells = {name: value for name, value in row.items() if not (isinstance(value, float) and math.isnan(value))}
+    return {name: _csv_text(value) if isinstance(value, str) else value for name, value in cells.items()}
 
 
 def _csv_text(text: str) -> str:

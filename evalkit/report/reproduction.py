@@ -86,7 +86,9 @@ def print_reproduction(results: Sequence[Result], console: Console) -> bool:
         failed = any(cell.fails for cell in cells)
         console.print()
         print_sheets([verdict_sheet(hub_id, cells)], console)
-        print_lines((_summary_line(cells), *(first_looks(own) if failed else ())), console)
+        print_lines(
+            (_summary_line(cells), *(first_looks(own) if failed else what_matches_rest_on(own, cells))), console
+        )
         succeeded = succeeded and not failed
     return succeeded
 
@@ -122,6 +124,14 @@ def first_looks(results: Sequence[Result]) -> list[str]:
         "the versions of torch, transformers and tokenizers in the result's provenance",
     ]
     return ["look first at:", *(f"  {number}. {look}" for number, look in enumerate([*known, *general], 1))]
+
+
+def what_matches_rest_on(results: Sequence[Result], cells: Sequence[ReproducedFigure]) -> list[str]:
+    """Say what figures match with, where the published ones may have been made otherwise; nothing where that is not known."""
+    matched = {cell.task for cell in cells if cell.verdict == "match"}
+    own = [result for result in results if result.task.name in matched]
+    found = list(dict.fromkeys(look for result in own for look in (*_recipe_looks(result), *_tie_looks(result))))
+    return ["the figures match, but with:", *(f"  {look}" for look in found)] if found else []
 
 
 def claimed_model(result: Result) -> str:
@@ -195,6 +205,11 @@ def _looks(result: Result) -> Iterator[str]:
     if result.config.get("dtype", "fp32") != "fp32" and result.precision is not None:
         moved = points(result.precision.map_difference)
         yield f"dtype={result.precision.dtype}: on a sample of {result.task.name} MAP moved by {moved} against fp32"
+    yield from _tie_looks(result)
+
+
+def _tie_looks(result: Result) -> Iterator[str]:
+    """What ties can make of a result, where that is more than honest runs differ by."""
     ties = result.ties.get(MAP)
     if ties is not None and (ties.high - ties.low) * 100 > NOISE_POINTS:
         yield f"ties: their order alone can make {result.task.name} MAP {percent(ties.low)} to {percent(ties.high)}"

@@ -99,8 +99,9 @@ class Timing:
 class Result:
     """One model on one task, just evaluated or read from its files.
 
-    `scores`, `intervals` (95 %) and `ties` are fractions by metric name, NaN where a metric has no value; `queries` has one
-    row per query, `candidates` one per candidate (columns as in the result files). `config` is the configuration that was run,
+    `scores`, `intervals` (95 %) and `ties` are fractions by metric name, NaN where a metric has no value, and an interval also
+    where no query's value differs from another's; `queries` has one row per query, `candidates` one per candidate (columns as in
+    the result files). `config` is the configuration that was run,
     `deviations` the settings in it that differ from the model's and task's own (None: an older file, which does not say);
     `experiment` names them, `limit` is the number of queries asked for, and `incomparable` why no published figure can be
     compared. `recipe` says how the model was run, each field with who states it, and `findings` what a reader of the scores

@@ -19,8 +19,8 @@ def bootstrap_intervals(values: Floats, *, seed: int, n_resamples: int = 10_000,
 
     `values` is float64[n_queries, n_metrics], NaN where a metric does not have the query. Gives float64[n_metrics, 2]:
     low and high. Metrics that have the same queries share the resamples, and a metric's interval does not depend on
-    what stands beside it. A metric whose values are all equal, or that has one query, gets (value, value); one that has
-    no query gets NaN.
+    what stands beside it. NaN for a metric whose values are all equal, as those of a single query are: resamples of values
+    that do not differ say nothing of how far others may be, and an interval without width would claim certainty.
     """
     intervals = np.full((values.shape[1], 2), np.nan)
     present = ~np.isnan(values)
@@ -36,7 +36,8 @@ def average_intervals(tasks: Sequence[Floats], *, seed: int, n_resamples: int = 
     """Return intervals for the plain average over tasks of each system's mean, by the BCa bootstrap within tasks (Efron 1987).
 
     `tasks` holds a float64[n_queries, n_systems] for each task, without NaN. Gives float64[n_systems, 2]: low and high.
-    Queries are resampled task by task, so that each task keeps its weight.
+    Queries are resampled task by task, so that each task keeps its weight. NaN where a task has a single query, or no task has
+    values that differ.
     """
     parts = [resampled_deviations(values, (seed, number), n_resamples) for number, values in enumerate(tasks)]
     deviations = np.sum(parts, axis=0) / len(tasks)
@@ -44,10 +45,12 @@ def average_intervals(tasks: Sequence[Floats], *, seed: int, n_resamples: int = 
     # what a query takes from the average when it is left out (Davison & Hinkley 1997, section 5.3.2)
     influence = np.vstack([(values - column_means(values)) / len(values) for values in tasks])
     noise = np.mean([_rounding(values) for values in tasks], axis=0)
-    intervals = np.column_stack([means, means])
+    intervals = np.full((len(means), 2), np.nan)
+    if min(map(len, tasks)) < 2:
+        return intervals
     for column in np.flatnonzero([any(np.ptp(values[:, number]) for values in tasks) for number in range(len(means))]):
         levels = bca_levels(influence[:, column], deviations[:, column], float(noise[column]), level)
-        intervals[column] += np.quantile(deviations[:, column], levels)
+        intervals[column] = means[column] + np.quantile(deviations[:, column], levels)
     return intervals
 
 
@@ -105,12 +108,13 @@ def _bca_intervals(values: Floats, deviations: Floats, level: float) -> Floats:
     means = column_means(values)
     spreads = np.ptp(values, axis=0)
     noise = _rounding(values)
-    intervals = np.repeat(values[:1].T, 2, axis=1)
+    intervals = np.full((values.shape[1], 2), np.nan)
     for column in np.flatnonzero(spreads > 0):
         levels = bca_levels(values[:, column] - means[column], deviations[:, column], float(noise[column]), level)
         intervals[column] = means[column] + np.quantile(deviations[:, column], levels)
     # no mean lies outside the values, and rounding must not make it seem so
-    return np.clip(intervals, values.min(axis=0)[:, None], values.max(axis=0)[:, None])
+    within: Floats = np.clip(intervals, values.min(axis=0)[:, None], values.max(axis=0)[:, None])
+    return within
 
 
 def bca_levels(influence: Floats, deviations: Floats, noise: float, level: float) -> Floats:

@@ -57,11 +57,19 @@ def resamples_needed(n_tests: int, alpha: float) -> int:
 
 
 def holm(p_values: Floats) -> Floats:
-    """Adjust the p-values of one family, float64[n], so that the chance of any false rejection keeps to the level (Holm 1979)."""
-    order = np.argsort(p_values, kind="stable")
-    adjusted = np.empty_like(p_values)
-    adjusted[order] = np.maximum.accumulate(p_values[order] * np.arange(len(p_values), 0, -1))
-    return np.minimum(adjusted, 1.0)
+    """Adjust the p-values of one family, float64[n], so that the chance of any false rejection keeps to the level (Holm 1979).
+
+    NaN is no test: it stays what it is, and the others are adjusted for their own number.
+    """
+    order = np.argsort(p_values, kind="stable")[: np.count_nonzero(~np.isnan(p_values))]
+    adjusted = np.full_like(p_values, np.nan)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p_values[order] * np.arange(len(order), 0, -1)), 1.0)
+    return adjusted
+
+
+def fewest_differences(alpha: float) -> int:
+    """Say how many differences other than zero a p-value below `alpha` takes: k signs give none below 2 / 2^k."""
+    return int(np.floor(1 - np.log2(alpha))) + 1
 
 
 def smallest_detectable_difference(differences: Floats, level: float = 0.05, power: float = 0.8) -> Floats:
@@ -69,13 +77,15 @@ def smallest_detectable_difference(differences: Floats, level: float = 0.05, pow
 
     It is the one that a two-sided paired test at `level` finds with probability `power` if differences spread as they do
     in float64[n_queries, n_comparisons]: (t[1 - level/2] + t[power]) · s / √n, with n - 1 degrees of freedom. NaN where
-    one query says nothing of spread.
+    differences don't spread, and where no test of so few queries gives a p-value below `level`, however much they differ.
     """
     n = len(differences)
-    if n < 2:
-        return np.full(differences.shape[1], np.nan)
+    detectable = np.full(differences.shape[1], np.nan)
+    if n < fewest_differences(level):
+        return detectable
+    spreads = _spreads(differences)
     quantiles = stdtrit(n - 1, 1 - level / 2) + stdtrit(n - 1, power)
-    detectable: Floats = quantiles * _spreads(differences) / np.sqrt(n)
+    detectable[spreads > 0] = quantiles * spreads[spreads > 0] / np.sqrt(n)
     return detectable
 
 
@@ -94,12 +104,12 @@ def effect_sizes(differences: Floats) -> Floats:
 def effect_size_intervals(differences: Floats, *, seed: int, n_resamples: int = 10_000, level: float = 0.95) -> Floats:
     """Return intervals for `effect_sizes` by the BCa bootstrap (Efron 1987): float64[n_comparisons, 2], low and high.
 
-    (0, 0) where all differences are 0; NaN where there is no effect size, or fewer than three queries; infinite where the
-    interval ends among resamples without spread, as with a handful of queries.
+    NaN where differences don't spread, or there are fewer than three queries; infinite where the interval ends among resamples
+    without spread, as with a handful of queries.
     """
     n = len(differences)
     means = column_means(differences)
-    intervals = np.where((differences == 0).all(axis=0)[:, None], 0.0, np.full((len(means), 2), np.nan))
+    intervals = np.full((len(means), 2), np.nan)
     varied = np.flatnonzero(_spreads(differences) > 0) if n > 2 else np.array([], np.intp)
     centred = differences[:, varied] - means[varied]
     variances = column_means(centred**2)

@@ -32,26 +32,28 @@ class MadeTables:
 
 
 def lists_of(scores: np.ndarray) -> CandidateLists:
-    """Two relevant candidates of ten per query; scores are kept in float32, as models give them."""
+    """Two relevant candidates of ten or more per query."""
+    candidates = scores.shape[1]
     return candidate_lists(
         query_ids=[f"q{number}" for number in range(len(scores))],
-        lengths=[CANDIDATES] * len(scores),
+        lengths=[candidates] * len(scores),
         doc_ids=[f"d{place}" for place in range(scores.size)],
-        scores=scores.astype(np.float32).ravel(),
-        gains=np.tile([1, 1] + [0] * (CANDIDATES - 2), len(scores)),
+        scores=scores.ravel(),
+        gains=np.tile([1, 1] + [0] * (candidates - 2), len(scores)),
         unretrieved_gains=[()] * len(scores),
     )
 
 
-def tables_of(scores: np.ndarray) -> MadeTables:
-    lists = lists_of(scores)
+def tables_of(scores: np.ndarray, dtype: type = np.float32) -> MadeTables:
+    """Tables of these scores, which are kept in float32, as models give them, or in the type of a run."""
+    lists = lists_of(scores.astype(dtype))
     values = score_lists(lists, FULL).values
     queries = pd.DataFrame(
         {"query_id": lists.query_ids, "n_candidates": lists.lengths, "ap": values["map"], "rr": values["mrr"]}
     )
     owners = np.repeat(np.array(lists.query_ids), lists.lengths)
     candidates = pd.DataFrame(
-        {"query_id": owners, "doc_id": lists.doc_ids, "label": lists.gains, "score": lists.scores.astype(np.float32)}
+        {"query_id": owners, "doc_id": lists.doc_ids, "label": lists.gains, "score": lists.scores.astype(dtype)}
     )
     return MadeTables(queries, candidates)
 
@@ -168,3 +170,122 @@ def test_dropped_queries_are_no_queries() -> None:
     assert change is not None
     assert (change.queries, change.changed) == (QUERIES - 20, QUERIES - 20)
     assert change.before - change.after == pytest.approx(0.01)
+
+
+def with_sentinels(scores: np.ndarray, sentinel: float, queries: slice, candidates: slice) -> np.ndarray:
+    """The same with one score, as for a document that was never read, for some candidates of some queries."""
+    changed = scores.copy()
+    changed[queries, candidates] = sentinel
+    return changed
+
+
+def padded(scores: np.ndarray, sentinel: float | np.ndarray) -> np.ndarray:
+    """Each list with four times as many candidates behind it, which have the sentinel for a score."""
+    return np.hstack([scores, np.broadcast_to(sentinel, (len(scores), 4 * scores.shape[1]))])
+
+
+GOOD = 6 * np.array([1, 1] + [0] * (CANDIDATES - 2)) + fair_scores(8, 20)
+EVERY, ONE = slice(None), slice(1)
+LAST, MOST = slice(-1, None), slice(3, None)
+# baselines whose scores were once a reason to take any change for noise
+SCALES: dict[str, tuple[np.ndarray, type]] = {
+    "as a model's": (GOOD, np.float32),
+    "one of -1e6 in all": (with_sentinels(GOOD, -1e6, ONE, LAST), np.float32),
+    "one of 1e30 in all": (with_sentinels(GOOD, 1e30, ONE, ONE), np.float32),
+    "one near float32's lowest in all": (with_sentinels(GOOD, -3e38, ONE, LAST), np.float32),
+    "one in every query": (with_sentinels(GOOD, -1e6, EVERY, LAST), np.float32),
+    "two kinds in every query": (
+        with_sentinels(with_sentinels(GOOD, -1e6, EVERY, LAST), -1e9, EVERY, slice(-2, -1)),
+        np.float32,
+    ),
+    "most of every query": (with_sentinels(GOOD, -1e9, EVERY, MOST), np.float32),
+    "lists that are padded with one number": (padded(GOOD, -3e38), np.float32),
+    "lists behind which the first stage's order stays": (padded(GOOD, -1e6 - np.arange(4 * CANDIDATES)), np.float32),
+    "far from zero": (GOOD + 1e6, np.float64),
+    "farther from zero than float32 tells": (GOOD + 1e9, np.float64),
+    "probabilities": (1 / (1 + np.exp(-GOOD)), np.float32),
+    "probabilities, next to zero but in one query": (
+        np.where(np.arange(20)[:, None] > 0, 1e-7, 1) / (1 + np.exp(-GOOD)),
+        np.float32,
+    ),
+    "all next to zero": (1e-12 * GOOD, np.float32),
+    "zero in one query": (with_sentinels(GOOD, 0.0, ONE, EVERY), np.float32),
+    "zero in most queries' most candidates": (with_sentinels(GOOD, 0.0, slice(15), MOST), np.float32),
+}
+
+
+def turned_round(scores: np.ndarray) -> np.ndarray:
+    """Each query's list, the worst first; a sentinel stays one."""
+    middle = np.median(scores[:, :3], axis=1, keepdims=True)
+    return np.where(np.abs(scores - middle) > 1e5, scores, 2 * middle - scores)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_no_scale_of_scores_makes_a_loss_noise(scale: str) -> None:
+    scores, dtype = SCALES[scale]
+    before, after = tables_of(scores, dtype), tables_of(turned_round(scores), dtype)
+    judged = compare(before, after, RULES)
+    assert before.queries["ap"].mean() - after.queries["ap"].mean() > 0.3
+    assert {judgement.verdict for judgement in judged.values()} == {CheckVerdict.REGRESSION}
+    assert all(judgement.change and judgement.change.changed >= 18 for judgement in judged.values())
+    assert {judgement.note for judgement in judged.values()} == {""}
+
+
+@pytest.mark.parametrize("scale", [name for name in SCALES if "farther" not in name])
+def test_noise_is_noise_at_every_scale(scale: str) -> None:
+    """Ties are put where the scale has them; each score moves by half a millionth of its query's spread, or by its last digit."""
+    scores, dtype = SCALES[scale]
+    tied = scores.copy()
+    tied[::2, 1] = tied[::2, 2]
+    generator = np.random.default_rng(3)
+    median = np.median(np.ptp(np.sort(tied[:, :CANDIDATES], axis=1)[:, 3:7], axis=1))
+    spread = np.minimum(np.ptp(np.sort(tied[:, :CANDIDATES], axis=1)[:, 3:7], axis=1, keepdims=True), median)
+    noise = generator.uniform(-1, 1, tied.shape) * np.maximum(5e-7 * spread, np.spacing(np.abs(tied).astype(dtype)))
+    judged = compare(tables_of(tied, dtype), tables_of(tied + noise, dtype), RULES)
+    assert {judgement.verdict for judgement in judged.values()} <= SILENT
+
+
+def test_one_query_is_judged_without_statistics() -> None:
+    """It can show no chance: no p-value, no interval, and nothing that it could have found; the loss is named."""
+    judged = compare(tables_of(GOOD[:1]), tables_of(-GOOD[:1]), RULES)["map"]
+    assert judged.verdict == CheckVerdict.NOISE
+    assert judged.change is not None
+    assert (judged.change.p_value, judged.change.interval, judged.change.detectable) == (None, None, None)
+    assert judged.note == "1 changed query is too few for p < 0.01, which takes 8: look at them, or use --strict"
+
+
+def test_equal_losses_have_no_interval() -> None:
+    """All queries lose the same: a test finds it, but what does not differ has no spread."""
+    before = tables_of(fair_scores())
+    after = replace(before, queries=before.queries.assign(ap=before.queries["ap"] - 0.25))
+    change = compare(before, after, RULES)["map"].change
+    assert change is not None
+    assert change.p_value is not None
+    assert change.p_value < 0.001
+
+
+def test_a_loss_of_the_detectable_size_is_detected_about_as_often_as_it_says() -> None:
+    """What a change of chance alone could have shown: so large a loss, put beside such changes, is found in four of five."""
+    before = tables_of(fair_scores(0, 300))
+    rules = CheckRules(tolerance=0)
+    changes = []
+    for seed in range(40):
+        noisy = np.clip(before.queries["ap"] + np.random.default_rng(seed).normal(0, 0.05, 300), -1, 2)
+        changes.append((noisy, compare(before, replace(before, queries=before.queries.assign(ap=noisy)), rules)["map"]))
+    detectable = np.mean([judged.change.detectable for _, judged in changes if judged.change])
+    assert 0.008 < detectable < 0.012  # 3.4 standard errors of 0.05 / sqrt(300)
+    lost = [
+        compare(before, replace(before, queries=before.queries.assign(ap=noisy - detectable)), rules)["map"].verdict
+        for noisy, _ in changes
+    ]
+    assert 0.62 <= np.mean([verdict == CheckVerdict.REGRESSION for verdict in lost]) <= 0.95
+
+
+def test_better_by_ties_alone_is_said() -> None:
+    """A model that now gives one score to all has cmteb-v1's MRR of 100; MAP, in which ties count for nothing, tells the loss."""
+    before = tables_of(fair_scores())
+    judged = compare(before, tables_of(np.zeros((QUERIES, CANDIDATES))), RULES)
+    assert (judged["map"].verdict, judged["mrr"].verdict) == (CheckVerdict.REGRESSION, CheckVerdict.BETTER)
+    assert judged["mrr"].note.startswith("it is better by the order of tied scores alone, which can also give ")
+    honest = compare(tables_of(fair_scores()), tables_of(fair_scores() + 3 * np.eye(CANDIDATES)[0]), RULES)
+    assert (honest["mrr"].verdict, honest["mrr"].note) == (CheckVerdict.BETTER, "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -222,3 +223,55 @@ def test_a_reader_that_leaves_early_does_not_change_the_verdict(folders: tuple[P
         assert process.stdout is not None
         process.stdout.close()
         assert process.wait(timeout=120) == 1
+
+
+def test_one_sentinel_makes_no_loss_noise(tmp_path: Path) -> None:
+    """20 queries; the baseline has -1e6 for one document; then every list is turned round."""
+    task = ranking_task(20)
+    scores = noisy_scores(task)
+    scores[0, -1] = -1e6
+    write_scores(tmp_path / "baseline", task, scores)
+    write_scores(tmp_path / "now", task, -noisy_scores(task))
+    done = check(tmp_path / "baseline", tmp_path / "now")
+    assert (done.code, set(verdicts(done).values())) == (1, {"regression"})
+
+
+def test_it_says_what_it_could_have_seen(written: Path, tmp_path: Path) -> None:
+    """The smallest loss stands beside every test, in the table, in the summary and as a fraction in JSON."""
+    write_scores(tmp_path / "now", TASK, shuffled(SCORES, 0.2, 1))
+    options = ("--summary", str(tmp_path / "summary.md"), "--json", str(tmp_path / "check.json"))
+    done = check(root(written), tmp_path / "now", *options)
+    rows = json.loads((tmp_path / "check.json").read_text("utf-8"))["rows"]
+    before, after = values(SCORES), values(shuffled(SCORES, 0.2, 1))
+    for row in rows:
+        differences = after[row["metric"]] - before[row["metric"]]
+        spread = differences.std(ddof=1) / np.sqrt(300)
+        quantiles = scipy.stats.t.ppf([0.995, 0.8], 299).sum()
+        assert row["change"]["detectable"] == pytest.approx(quantiles * spread)
+        assert re.search(rf"{row['metric']} .* {100 * quantiles * spread:.2f} +\d+ of 300", done.stdout)
+    said = "detectable: the smallest true loss (points) that such a test finds at p < 0.01 with a chance of 80 %"
+    assert said in done.stdout
+    assert html.escape("with a chance of 80 %") in (tmp_path / "summary.md").read_text("utf-8")
+
+
+def test_json_in_place_of_the_table_and_beside_it(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    baseline, path = folders
+    change_table(path, off_by_one)
+    table, printed = check(baseline, root(path)), check(baseline, root(path), "--json")
+    content = json.loads(printed.stdout)
+    assert (printed.code, content["passed"]) == (1, False)
+    assert content["rules"] == {"tolerance": 0.1, "alpha": 0.01, "strict": False}
+    assert [(row["metric"], row["verdict"], row["outcome"]) for row in content["rows"]] == [
+        ("map", "regression", "failed"),
+        ("mrr", "regression", "failed"),
+    ]
+    beside = check(baseline, root(path), f"--json={tmp_path / 'c.json'}")
+    assert (beside.code, beside.stdout) == (1, table.stdout)
+    assert (tmp_path / "c.json").read_text("utf-8") == printed.stdout
+    assert check(baseline, root(path), f"--json={tmp_path / 'c.json'}").code == 1  # its own is replaced
+    refused = check(baseline, root(path), f"--json={path}")
+    assert (refused.code, refused.stdout) == (2, "")
+    assert "would replace a result" in refused.stderr
+    equal = check(baseline, shutil.copytree(baseline, tmp_path / "equal"), "--json")
+    assert (equal.code, json.loads(equal.stdout)["passed"]) == (0, True)
+    assert json.loads(equal.stdout)["rows"][0]["change"]["p_value"] is None

@@ -174,7 +174,8 @@ def test_slices_are_the_queries_that_they_name(demo_results: Path, by: str) -> N
         (pair,) = part["pairs"]
         assert pair["n_queries"] == chosen.sum() > 0
         assert pair["means"] == pytest.approx([table.loc[chosen, "ap"].mean() for table in tables])
-        assert pair["adjusted_p"] >= pair["p_value"]
+        assert (pair["p_value"] is None) == (pair["adjusted_p"] is None) == (pair["n_queries"] == 1)
+        assert pair["p_value"] is None or pair["adjusted_p"] >= pair["p_value"]
     expected = {"query-length": 4, "candidates": 1, "language": 2}
     assert len(slices) == expected[by]
 
@@ -321,3 +322,24 @@ def test_no_result_is_replaced(copy: Path) -> None:
     assert f"--json {paths[0]} would replace a result" in refused("compare", "--json", *paths)
     assert f"-o {paths[0]} would replace a result" in refused("report", "-o", *paths)
     assert paths[0].read_bytes() == content
+
+
+def test_a_winner_by_the_order_of_ties_is_named(demo_results: Path) -> None:
+    """cmteb-v1 puts tied positives first, so that constant scores have an MRR of 100; what ranks without ties has no such note."""
+    task = "EvalkitDemoZh"
+    content = compared_json(
+        *(of(demo_results, model, task) for model in ("constant", "random")), "--metric", "mrr", "--alpha", "0.05"
+    )
+    (pair,) = content["tasks"][0]["pairs"]
+    assert pair["adjusted_p"] < 0.05
+    (note,) = content["tasks"][0]["decided_by_ties"]
+    assert note.startswith(
+        "demo-zh: that constant is better than random depends on the order of tied candidates, which can make "
+    )
+    assert "–100.00 of the one" in note
+    honest = compared_json(*(of(demo_results, model, task) for model in ("oracle", "random")), "--metric", "mrr")
+    assert honest["tasks"][0]["decided_by_ties"] == []
+    words = compared(
+        of(demo_results, "random"), of(demo_results, "bm25")
+    ).stdout  # across languages most of BM25's candidates are tied
+    assert "that random is better than bm25 depends on the order of tied candidates" in words

@@ -219,3 +219,24 @@ def test_models_have_a_table_each() -> None:
         result(), result(model={"hub_id": "BAAI/bge-reranker-large", "name": "bge-reranker-large"}, moved=0.3)
     )
     assert text.count("published and reproduced") == 2
+
+
+def test_a_match_says_what_it_was_made_with() -> None:
+    """A figure that is met with other settings, or by the order of ties, is met; the verdict does not keep that to itself."""
+    done, text = printed(result(deviations={"max_length": 64}, model={"max_length": 64}))
+    assert done
+    assert "the figures match, but with:" in text
+    assert "the recipe: model.max_length is 64, the model's own file says 512" in " ".join(text.split())
+    done, text = printed(result(ties={"map": TieRange(0.6, 0.2, 1.0)}))
+    assert done
+    assert "ties: their order alone can make T2Reranking MAP 20.00 to 100.00" in " ".join(text.split())
+    assert "but with" not in printed(result())[1]
+    assert "but with" not in printed(result(moved=-1, deviations={"max_length": 64}))[1]
+    assert "but with" not in printed(result(limit=5, deviations={"max_length": 64}))[1]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_matches_nothing(value: float) -> None:
+    done, text = printed(result(scores={"map": value, "mrr": value}))
+    assert not done
+    assert "0 match, 2 mismatch" in text

@@ -12,6 +12,7 @@ from evalkit.statistics import (
     bootstrap_intervals,
     effect_size_intervals,
     effect_sizes,
+    fewest_differences,
     holm,
     paired_randomisation_test,
     resampled_deviations,
@@ -169,6 +170,8 @@ def test_holm_by_its_definition() -> None:
     assert holm(np.array([0.2, 0.9])).tolist() == [0.4, 0.9]
     assert holm(np.array([0.7, 0.7, 0.7])).tolist() == [1.0, 1.0, 1.0]
     assert holm(np.array([])).tolist() == []
+    # what was not tested is no test of the family
+    assert holm(np.array([np.nan, 0.2, np.nan, 0.9])).tolist() == pytest.approx([np.nan, 0.4, np.nan, 0.9], nan_ok=True)
     generator = np.random.default_rng(6)
     for size in range(1, 8):
         p_values = np.round(generator.random(size) ** 3, 2)
@@ -215,14 +218,23 @@ def test_the_interval_of_an_effect_size_covers_the_true_one() -> None:
 def test_degenerate_differences_have_no_spread_to_measure_by() -> None:
     differences = np.column_stack([np.zeros(4), np.full(4, 0.1), [0.1, 0.2, 0.3, 0.2]])
     assert effect_sizes(differences)[:2].tolist() == pytest.approx([0.0, np.nan], nan_ok=True)
-    assert effect_size_intervals(differences, seed=1)[0].tolist() == [0.0, 0.0]
-    assert np.isnan(effect_size_intervals(differences, seed=1)[1]).all()
-    assert smallest_detectable_difference(differences)[:2].tolist() == [0.0, 0.0]
+    assert np.isnan(effect_size_intervals(differences, seed=1)[:2]).all()
+    assert np.isnan(smallest_detectable_difference(np.vstack([differences, differences]))[:2]).all()
     one = differences[:1]
     assert np.isnan(effect_sizes(one)[1:]).all()
     assert np.isnan(effect_size_intervals(one, seed=1)[1:]).all()
     assert np.isnan(effect_size_intervals(differences[:2], seed=1)[2]).all()
     assert np.isnan(smallest_detectable_difference(one)).all()
+
+
+@pytest.mark.parametrize(("n", "level"), [(2, 0.05), (5, 0.05), (7, 0.01), (10, 0.001)])
+def test_no_difference_is_detectable_on_queries_that_can_show_none(n: int, level: float) -> None:
+    """However much they differ, so few signs give no p-value below the level; one query more can."""
+    differences = 0.5 + 0.01 * np.random.default_rng(n).random((n + 1, 1))
+    for queries in (n, n + 1):
+        p_value = paired_randomisation_test(differences[:queries], seed=1)[0]
+        detectable = smallest_detectable_difference(differences[:queries], level)[0]
+        assert (p_value < level) == np.isfinite(detectable) == (queries >= fewest_differences(level))
 
 
 @pytest.mark.parametrize(("n", "level", "power"), [(20, 0.05, 0.8), (200, 0.05, 0.8), (5908, 0.01, 0.9)])

@@ -100,8 +100,15 @@ def test_intervals_of_averages_are_scipys_on_the_same_resamples() -> None:
     assert tuple(ours) == pytest.approx((reference.low, reference.high), abs=1e-9)
 
 
-def test_an_average_without_spread_is_its_own_interval() -> None:
-    assert average_intervals([np.full((3, 1), 0.25), np.full((5, 1), 0.75)], seed=1).tolist() == [[0.5, 0.5]]
+def test_an_average_without_spread_has_no_interval() -> None:
+    assert np.isnan(average_intervals([np.full((3, 1), 0.25), np.full((5, 1), 0.75)], seed=1)).all()
+
+
+def test_an_average_over_a_task_of_one_query_has_no_interval() -> None:
+    """What the one query says of the others is not known, however many the other tasks have."""
+    values = np.random.default_rng(0).random((80, 2))
+    assert np.isnan(average_intervals([values, values[:1]], seed=1)).all()
+    assert np.isfinite(average_intervals([values, values[:2]], seed=1)).all()
 
 
 def test_equal_tasks_are_resampled_apart() -> None:

@@ -43,13 +43,13 @@ function showVerdict(a, b) {
   }
   const pair = comparedPair(a, b);
   const [low, high] = pair.interval;
-  const apart = pair.p < report.alpha;
-  const p = pair.p < 0.0001 ? "p < 0.0001" : `p = ${pair.p.toFixed(4)}`;
+  const apart = pair.p !== null && pair.p < report.alpha; // null where there is one query
   const range = low === null || high === null ? "" : `95 % interval ${points(low)} to ${points(high)}, `;
+  const tested = pair.p === null ? "one query tests nothing" : `${pair.p < 0.0001 ? "p < 0.0001" : `p = ${pair.p.toFixed(4)}`} (Holm)`;
   const winner = label(systems[pair.difference > 0 ? a : b]);
   byId("verdict").replaceChildren(
     make("p", "figure", make("b", "", points(pair.difference)), make("span", "", `points of ${metric}`)),
-    make("p", "", apart ? make("b", "", written(winner), " is better") : make("b", "", "Not told apart"), make("small", "", `${range}${p} (Holm)`)),
+    make("p", "", apart ? make("b", "", written(winner), " is better") : make("b", "", "Not told apart"), make("small", "", `${range}${tested}`)),
     countBar(pair),
   );
 }
