@@ -33,7 +33,7 @@ M3_HEADS = ("colbert_linear.pt", "sparse_linear.pt")
 # of a model's settings, where it lies and who may load it; all the others are its recipe, and can change a score
 NO_RECIPE = {"name", "hub_id", "revision", "path", "onnx_file", "parameters", "backends", "recipe", "recipes"}
 REVISION_DIGITS = 12
-CONSENT = {"needs_remote_code", "trust_remote_code", "allow_pickle"}
+CONSENT = {"needs_remote_code", "trust_remote_code", "allow_pickle", "unverified_loader"}
 
 
 @dataclass(frozen=True, slots=True)
