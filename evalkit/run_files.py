@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evalkit.errors import EvalkitError
+from evalkit.output.files import similar_path
 from evalkit.records import RunDict
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def read_run(path: Path, setting: str = "model.path") -> RunFile:
     and a document scored twice.
     """
     if not path.is_file():
-        raise EvalkitError(f"{setting}={path}: there is no such file")
+        raise EvalkitError(f"{setting}={path}: there is no such file{similar_path(str(path))}")
     if path.suffix in (".jsonl", ".csv", ".tsv"):
         raise EvalkitError(
             f"{setting}={path}: a run is .json ({{query_id: {{doc_id: score}}}}), .parquet, or TREC's six columns"

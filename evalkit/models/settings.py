@@ -6,7 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+)
 
 from evalkit.configuration.files import read_option, settings_error
 from evalkit.errors import EvalkitError, unknown_name
@@ -47,7 +56,7 @@ class ModelSettings(BaseModel):
     kind: Kind = "cross-encoder"
     hub_id: str | None = None
     revision: str | None = None
-    path: str | None = None
+    path: InstanceOf[str] | None = None  # bytes that the locale can't decode are no text to pydantic
     object: str | None = None
     onnx_file: str | None = None
     parameters: float | None = None

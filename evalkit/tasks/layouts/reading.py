@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evalkit.errors import EvalkitError
+from evalkit.output.files import similar_path
 from evalkit.records import Layout
 from evalkit.tasks.tables import READERS, Table, read_table, table_of
 
@@ -43,7 +44,7 @@ def read_path(path: Path, split: str) -> RawDataset:
             raise EvalkitError(f"{path} is one part of a dataset in mteb 2's layout; give its folder, {path.parent}")
         return RawDataset("cmteb", path.stem if path.stem in _SPLITS else split, {"rows": (table,)})
     if not path.is_dir():
-        raise EvalkitError(f"{path}: no such file or folder; check task.path")
+        raise EvalkitError(f"{path}: no such file or folder; check task.path{similar_path(str(path))}")
     parts = {name: places for name in _PART_NAMES if (places := _part_places(path, name))}
     if parts.keys() & {"corpus", "queries", "top_ranked"}:
         return _read_parts(path, parts, split)
