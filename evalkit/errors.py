@@ -58,3 +58,8 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
     """Return at most three known names that resemble `name`, whatever the case, the most similar first."""
     by_lower = {candidate.lower(): candidate for candidate in known}
     return [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.45)]
+
+
+def install_command(*extras: str) -> str:
+    """Return the command that installs extras of this package, which no index has."""
+    return f'pip install ".[{",".join(extras)}]" in a clone of evalkit'

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evalkit.errors import EvalkitError
+from evalkit.output.files import similar_path
 from evalkit.records import RunDict
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def read_run(path: Path, setting: str = "model.path") -> RunFile:
     that is no finite number, a document scored twice, and ranks that contradict the scores.
     """
     if not path.is_file():
-        raise EvalkitError(f"{setting}={path}: there is no such file")
+        raise EvalkitError(f"{setting}={path}: there is no such file{similar_path(str(path))}")
     suffix = Path(path.name.lower().removesuffix(".gz")).suffix
     if suffix in (".jsonl", ".csv", ".tsv"):
         raise EvalkitError(

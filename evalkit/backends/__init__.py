@@ -15,7 +15,7 @@ from pydantic import Field
 
 from evalkit.backends.servers.addresses import checked_url
 from evalkit.configuration.files import option_names, read_option
-from evalkit.errors import EvalkitError, unknown_name
+from evalkit.errors import EvalkitError, install_command, unknown_name
 from evalkit.models.consent import guarded_by
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.server_settings import ServerSettings
@@ -148,8 +148,8 @@ def check_backend(name: str, model: ModelSettings, runtime: Runtime) -> None:
 
 def how_to_install(backend: BackendSettings) -> str:
     """The command that installs what the backend needs."""
-    command = f'pip install "evalkit-reranking[{backend.name}]"'
-    return f"{command}, in an environment of its own" if backend.apart else command
+    command = install_command(backend.name)
+    return f"{command}, and in an environment of its own" if backend.apart else command
 
 
 def _not_installed(name: str) -> EvalkitError:

@@ -16,7 +16,7 @@ import numpy as np
 from evalkit.backends import ALONE, backends_for, is_installed, prepare_model, read_backend
 from evalkit.backends.probes import PACKAGES, TOLERANCES, VERDICTS, probe
 from evalkit.cache import cache_folder, read_entries, store_entry
-from evalkit.errors import EvalkitError
+from evalkit.errors import EvalkitError, install_command
 from evalkit.interruption import check
 from evalkit.machine import package_version, processor_name
 from evalkit.models.interfaces import RunnableModel, Runtime
@@ -55,9 +55,7 @@ def choose(settings: ModelSettings, runtime: Runtime) -> ChosenBackend:
         return ChosenBackend("torch", f"the device is {device.type}")
     candidates = [name for name in FASTEST_FIRST if name in able and _can(name, runtime.dtype)]
     if not candidates:
-        raise EvalkitError(
-            f'dtype={runtime.dtype} on a CPU needs an extra: pip install "evalkit-reranking[openvino,onnx]"'
-        )
+        raise EvalkitError(f"dtype={runtime.dtype} on a CPU needs an extra: {install_command('openvino', 'onnx')}")
     if runtime.dtype != "fp32" or candidates == ["torch"]:
         return _first_that_can(settings, runtime, candidates)
     return _remembered(settings, runtime, candidates)

@@ -1,4 +1,4 @@
-"""mteb's own loaders: any dense embedder or cross-encoder of its registry, with the prompts that mteb gives it on each task.
+"""mteb's own loaders: dense embedders and cross-encoders of its registry, with the prompts that mteb gives them on each task.
 
 mteb chooses prompts and instructions by a task's name, type and own prompt; a task that it does not know is one of reranking
 without a prompt of its own. A cross-encoder of sentence-transformers ranks by raw logits here, without mteb's sigmoid.
@@ -6,8 +6,8 @@ without a prompt of its own. A cross-encoder of sentence-transformers ranks by r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from mteb.types import PromptType
 from numpy.typing import NDArray
 
 from evalkit.backends.libraries import as_scores, quiet, within_memory
+from evalkit.backends.mteb_loaders import LOADERS, loader_name, refuse_by_standing, standing, what_is_open
 from evalkit.backends.torch import choose_device, device_name
 from evalkit.errors import EvalkitError, unknown_name
 from evalkit.hub_access import reporting_hub_errors
@@ -39,6 +40,7 @@ SIMILARITIES = {None: "cosine", "cosine": "cosine", "dot": "dot"}
 PROBE_TEXTS = ("感冒了应该吃什么药？", "Boil the noodles for four minutes.")
 UNKNOWN_TASK = "EvalkitReranking"
 TOLERANCE = 1e-3
+NEIGHBOUR_TOLERANCE = 1e-2  # what padding does to the same text in low precision is less
 _UNKNOWN = ("date", "domains", "task_subtypes", "license", "annotations_creators", "dialect", "sample_creation")
 
 
@@ -109,7 +111,8 @@ class MtebScorer:
 def complete(settings: ModelSettings) -> ModelSettings:
     """Return the settings of a model of mteb's registry: its name there, its revision, kind and similarity.
 
-    Raises EvalkitError where mteb does not know it, and for what gives no vector of a text and no score of a pair.
+    Raises EvalkitError where mteb does not know it, for what gives no vector of a text and no score of a pair, and for a loader
+    that the user's settings do not admit.
     """
     if settings.name == NAME:
         raise EvalkitError("model=mteb needs model.name=ORGANISATION/NAME, a name of mteb's registry")
@@ -131,11 +134,7 @@ def complete(settings: ModelSettings) -> ModelSettings:
         )
     if meta.loader is None:
         raise EvalkitError(f"mteb knows {settings.name} by name only: it has no code to run it")
-    if meta.loader_kwargs.get("trust_remote_code") and not settings.trust_remote_code:
-        raise EvalkitError(
-            f"mteb runs {settings.name} with code from the model's repository; if you trust its author: "
-            "model.trust_remote_code=true"
-        )
+    refuse_by_standing(meta, settings)
     prompts = meta.loader_kwargs.get("model_prompts") or {}
     return settings.model_copy(
         update={
@@ -151,8 +150,46 @@ def complete(settings: ModelSettings) -> ModelSettings:
 
 
 def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
-    """Find the model in the registry, and in its folder where `model.path` names one; mteb loads it when it is first used."""
+    """Find the model in the registry, and in its folder where `model.path` names one; mteb loads it when it is first used.
+
+    Raises EvalkitError for a model that a service runs where the run is offline.
+    """
     meta = MODEL_REGISTRY[settings.name]
+    if runtime.offline and standing(meta) == "API":
+        raise EvalkitError(f"{settings.name} is run by a service, and this run is offline: leave offline=true out")
+    identity, who, load = _found(meta, settings, runtime)
+    heeded = LOADERS.get(loader_name(meta))
+    description: dict[str, object] = {
+        "name": NAME,
+        "device": device_name(choose_device(runtime.device)) if heeded and heeded.device else "the loader's choice",
+        "dtype": "mteb's choice",
+        "version": installed_version("mteb"),
+        "loader": loader_name(meta),
+        "libraries": {name: installed_version(name) for name in ("sentence-transformers", "transformers", "torch")},
+    }
+
+    loaded = cache(load)
+
+    def on(place: TaskPlace) -> RunnableModel:
+        way = {**who, "name": meta.name, "kind": settings.kind, "backend": description, "task": place.decisive}
+        return RunnableModel(
+            identity=identity,
+            description=description,
+            way=way if identity.revision else None,  # a model without a revision may be another one tomorrow
+            open=lambda: _scorer(loaded(), settings, place),
+            for_task=lambda task: on(_place_of(task)),
+        )
+
+    return on(TaskPlace(_metadata(UNKNOWN_TASK, ()), "test", "default"))
+
+
+def _found(
+    meta: Any, settings: ModelSettings, runtime: Runtime
+) -> tuple[ModelIdentity, dict[str, object], Callable[[], Any]]:
+    """Return who the model is, what its scores are stored under, and how to load it.
+
+    What an unverified loader has loaded is not known: it has no revision.
+    """
     if settings.path:
         files = find_model(settings, offline=True, cache_dir=runtime.cache_dir)
         identity, who = files.identity, who_scores(files)
@@ -161,29 +198,13 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
         identity = ModelIdentity(settings.name, settings.name, settings.revision or "", settings.kind)
         who = {"model": identity.hub_id, "revision": identity.revision, "weights_hash": identity.weights_hash}
         load = partial(_load, meta, settings, None, runtime)
-    description: dict[str, object] = {
-        "name": NAME,
-        "device": device_name(choose_device(runtime.device)),
-        "dtype": "mteb's choice",
-        "version": installed_version("mteb"),
-        "loader": getattr(meta.loader, "__qualname__", type(meta.loader).__name__),
-        "libraries": {name: installed_version(name) for name in ("sentence-transformers", "transformers", "torch")},
-    }
+    if standing(meta) != "verified":
+        identity = replace(identity, revision="", weights_hash="")
+    return identity, who, load
 
-    loaded = cache(load)
 
-    def on(place: TaskPlace) -> RunnableModel:
-        way = {**who, "name": meta.name, "kind": settings.kind, "backend": description, "task": place.decisive}
-        scorer_class = MtebEmbedder if settings.kind == "embedder" else MtebScorer
-        return RunnableModel(
-            identity=identity,
-            description=description,
-            way=way if identity.revision else None,  # a model without a revision may be another one tomorrow
-            open=lambda: scorer_class(loaded(), place),
-            for_task=lambda task: on(_place_of(task)),
-        )
-
-    return on(TaskPlace(_metadata(UNKNOWN_TASK, ()), "test", "default"))
+def _scorer(model: Any, settings: ModelSettings, place: TaskPlace) -> MtebEmbedder | MtebScorer:
+    return MtebEmbedder(model, place) if settings.kind == "embedder" else MtebScorer(model, place)
 
 
 def _load(meta: Any, settings: ModelSettings, folder: Path | None, runtime: Runtime) -> Any:
@@ -194,19 +215,56 @@ def _load(meta: Any, settings: ModelSettings, folder: Path | None, runtime: Runt
     advice = (
         "run it on a machine that reaches the Hub, set HF_ENDPOINT to a mirror, or name a folder: model.path=FOLDER"
     )
+    device = choose_device(runtime.device)
     with (
         reporting_hub_errors(
             f"mteb can't load {settings.name}", offline=runtime.offline or bool(folder), advice=advice
         ),
         quiet(NAME),
     ):
-        model = meta.load_model(device=runtime.device)
+        model = meta.load_model(device=str(device))
     _report_other_tokens(model, settings, folder)
+    _report_how_it_runs(model, settings, device)
     if settings.kind == "cross-encoder":
         _rank_by_logits(model)
     else:
         _refuse_other_similarity(model, settings)
+    if standing(meta) != "verified":
+        report_once(settings.name, [f"{what_is_open(meta)}; its scores are not stored"])
+        _refuse_influence_of_neighbours(model, settings)
     return model
+
+
+def _report_how_it_runs(model: Any, settings: ModelSettings, device: torch.device) -> None:
+    """Report another device than the one asked for, and a lower precision than evalkit's backends have unasked."""
+    held = [model, *vars(model).values()]
+    held += [inner for one in held[1:] for inner in getattr(one, "__dict__", {}).values()]
+    networks = [one for one in held if isinstance(one, torch.nn.Module)]
+    weights = [weight for network in networks for weight in network.parameters() if weight.is_floating_point()]
+    for weight in weights[:1]:
+        if weight.device.type != device.type:
+            report_once(settings.name, [f"mteb's loader runs it on {weight.device.type}, not on {device.type}"])
+    low = sorted({str(weight.dtype).removeprefix("torch.") for weight in weights} - {"float32", "float64"})
+    if low:
+        report_once(
+            settings.name, [f"mteb's loader runs it in {', '.join(low)}, where evalkit's own backends run fp32"]
+        )
+
+
+def _refuse_influence_of_neighbours(model: Any, settings: ModelSettings) -> None:
+    """Refuse a model whose output for an item depends on what is scored beside it: evalkit scores batches of any items."""
+    scorer = _scorer(model, settings, TaskPlace(_metadata(UNKNOWN_TASK, ()), "test", "default"))
+    if isinstance(scorer, MtebScorer):
+        pairs = [(query, document) for query in PROBE_TEXTS for document in PROBE_TEXTS]
+        together, alone = scorer.score(pairs), [scorer.score([pair]) for pair in pairs]
+    else:
+        together, alone = scorer.embed(PROBE_TEXTS, "query"), [scorer.embed([text], "query") for text in PROBE_TEXTS]
+    difference = float(np.abs(together - np.concatenate(alone)).max())
+    if not difference <= NEIGHBOUR_TOLERANCE * max(1.0, float(np.abs(together).max())):
+        raise EvalkitError(
+            f"{settings.name} gives a text other scores beside other texts than alone (by {difference:.3g}): a listwise model, or "
+            "one that is not deterministic; evalkit can't run it through mteb"
+        )
 
 
 def _report_other_tokens(model: Any, settings: ModelSettings, folder: Path | None) -> None:

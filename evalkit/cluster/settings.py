@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from pydantic import ConfigDict, NonNegativeFloat, PositiveInt, field_validator
 
 from evalkit.configuration.files import GroupSettings
-from evalkit.errors import EvalkitError
+from evalkit.errors import EvalkitError, install_command
 
 CLIENT = "ray://"
 
@@ -35,6 +35,8 @@ class RaySettings(GroupSettings):
     @classmethod
     def _known_form(cls, address: str) -> str:
         host, _, port = address.removeprefix(CLIENT).rpartition(":")
+        if any(sign in address for sign in "@?#"):  # it is written into results
+            raise ValueError("an address holds no user, password, query or fragment")
         if address not in ("local", "auto") and not (host and port.isdecimal()):
             raise ValueError("an address is auto, local, HOST:PORT or ray://HOST:PORT")
         return address
@@ -46,5 +48,5 @@ def ray_settings(said: RaySettings | Mapping[str, Any]) -> RaySettings:
         raise EvalkitError(f"ray={said!r}: give its settings, such as {{'address': 'auto'}}")
     settings = said if isinstance(said, RaySettings) else RaySettings.model_validate(dict(said))
     if find_spec("ray") is None:
-        raise EvalkitError('runner=ray is not installed: pip install "evalkit-reranking[ray]"')
+        raise EvalkitError(f"runner=ray is not installed: {install_command('ray')}")
     return settings

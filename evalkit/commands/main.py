@@ -26,7 +26,7 @@ from evalkit.commands.report import report
 from evalkit.commands.run import run
 from evalkit.commands.settings_arguments import SettingsCommand
 from evalkit.errors import EvalkitError
-from evalkit.output.text import MessageFormatter, one_line, without_home
+from evalkit.output.text import MessageFormatter, fit_streams, one_line, without_home, without_secrets
 from evalkit.version import __version__
 
 INTERRUPTED = 130
@@ -37,6 +37,7 @@ def run_command_line(arguments: Sequence[str]) -> int:
 
     Interrupted it is 130 (Ctrl-C) or 143 (SIGTERM).
     """
+    fit_streams()
     _send_messages_to_stderr()
     try:
         code = _run_command(arguments)
@@ -131,4 +132,5 @@ def _send_messages_to_stderr() -> None:
 
 
 def _say(message: str) -> None:
-    typer.echo(f"evalkit: {one_line(without_home(message))}", err=True)
+    # click would write to a console of ASCII in UTF-8
+    sys.stderr.write(f"evalkit: {one_line(without_secrets(without_home(message)))}\n")

@@ -21,6 +21,7 @@ from evalkit.models import settings as models
 from evalkit.models.folders.resolving import StatedBy
 from evalkit.models.interfaces import Runtime
 from evalkit.models.server_settings import ServerSettings
+from evalkit.output.text import printable
 from evalkit.tasks.settings import TaskSettings
 
 
@@ -70,8 +71,10 @@ class RunConfiguration(BaseModel):
     @classmethod
     def check(cls, values: Mapping[str, Any]) -> None:
         """Raise EvalkitError, which names in one line what is wrong, where the composed values are not such."""
+        # the bytes of a path that the locale can't decode are no text to pydantic
+        readable = {key: printable(value) if isinstance(value, str) else value for key, value in values.items()}
         try:
-            cls.model_validate(dict(values))
+            cls.model_validate(readable)
         except ValidationError as error:
             raise settings_error("", error) from error
 

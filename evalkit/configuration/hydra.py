@@ -7,7 +7,6 @@ sees it, where that is possible; what Hydra still has to say becomes one line.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,12 +35,10 @@ from evalkit.configuration.files import (
     option_names,
     read_option,
 )
-from evalkit.configuration.overrides import quote_free_text
+from evalkit.configuration.overrides import READABLE, quote_free_text
 from evalkit.errors import EvalkitError, nearest, unknown_name
 
 Show = Literal["job", "hydra", "all"]
-# what a value may hold outside quotes; the rest Hydra's grammar does not have
-_READABLE = re.compile(r"[A-Za-z0-9_\s/\\\-+.$%*@?|,:=()\[\]{}'\"~]*")
 
 
 @dataclass(frozen=True)
@@ -104,7 +101,7 @@ def compose_each(words: Words, schema: Schema, act: Callable[[Composed], None]) 
             return
         try:
             act(_composed(config, schema))
-        except OmegaConfBaseException as error:
+        except (HydraException, OmegaConfBaseException) as error:
             interruption.check()
             failed.append(_explained(error, schema, words.overrides))
         except Exception as error:  # kept from Hydra, which would print it its own way; a sweep goes on
@@ -178,7 +175,7 @@ def _check_word(word: str, quoted: str, schema: Schema, folders: Sequence[Path],
     try:
         override = OverridesParser.create().parse_override(quoted)
     except HydraException as error:
-        if not _READABLE.fullmatch(value):
+        if not READABLE.fullmatch(value):
             raise EvalkitError(
                 f"{word}: a value with signs beyond Latin letters, digits and -_./ needs quotes of its own: \"{key}='…'\""
             ) from error

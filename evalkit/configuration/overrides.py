@@ -14,12 +14,16 @@ QUOTED = r"""(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")"""
 MEASURE = re.compile(rf"\s*({QUOTED}|(?:[^,()]|\([^()]*\))*)\s*(?:,|$)", re.DOTALL)
 # one of the values that commas separate in a multirun; a comma within quotes separates nothing
 SWEPT = re.compile(rf"({QUOTED}(?=,|$)|[^,]*)(?:,|$)", re.DOTALL)
+# what a value may hold outside quotes; the rest Hydra's grammar does not have
+READABLE = re.compile(r"[A-Za-z0-9_\s/\\\-+.$%*@?|,:=()\[\]{}'\"~]*")
+STRUCTURED = re.compile(r"[\[\]{}()'\"]|\$\{")
 NULL = "null"
 
 
 def quote_free_text(arguments: Sequence[str], *, multirun: bool = False) -> list[str]:
     """Quote measures, and the values of keys that hold free text (`…path=`, `…prompt=`, `…name=`, …), whatever is in them.
 
+    Of other keys those values are quoted that hold signs which Hydra's grammar does not have, and no lists or quotes of their own.
     A value that already stands in quotes is left alone, and so is `null`. In a multirun commas separate values, but for measures,
     which are one list. Raises EvalkitError where they are several.
     """
@@ -31,9 +35,9 @@ def _quote_override(argument: str, multirun: bool) -> str:
     if asked is not None:
         return f"{asked[1]}={_quoted_measures(asked[2])}"
     match = FREE_TEXT.match(argument)
-    if match is None:
+    key, _, value = argument.partition("=")
+    if match is None and (READABLE.fullmatch(value) or STRUCTURED.search(value)):
         return argument
-    key, value = match.groups()
     values = SWEPT.findall(f"{value},")[:-1] if multirun else [value]
     return f"{key}={','.join(map(_quoted_once, values))}"
 

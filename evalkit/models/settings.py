@@ -6,7 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+)
 
 from evalkit.configuration.files import read_option, settings_error
 from evalkit.errors import EvalkitError, unknown_name
@@ -36,7 +45,8 @@ class ModelSettings(BaseModel):
     `label` is the one of a classifier's labels that is the score.
 
     `needs_remote_code` says that the model's architecture is Python code beside its weights, which runs only where
-    `trust_remote_code` allows it. `object` is where an object of the user's own is imported from: `MODULE:NAME`. `onnx_file` is
+    `trust_remote_code` allows it. `unverified_loader` lets mteb's loaders run that are not known to heed revision, device, prompts
+    and consent. `object` is where an object of the user's own is imported from: `MODULE:NAME`. `onnx_file` is
     an ONNX file in the model's repository or folder that is run as it is, in place of its other weights.
     """
 
@@ -46,7 +56,7 @@ class ModelSettings(BaseModel):
     kind: Kind = "cross-encoder"
     hub_id: str | None = None
     revision: str | None = None
-    path: str | None = None
+    path: InstanceOf[str] | None = None  # bytes that the locale can't decode are no text to pydantic
     object: str | None = None
     onnx_file: str | None = None
     parameters: float | None = None
@@ -83,6 +93,7 @@ class ModelSettings(BaseModel):
     needs_remote_code: bool = False
     trust_remote_code: bool = False
     allow_pickle: bool = False
+    unverified_loader: bool = False
 
     @field_validator("pooling")
     @classmethod
@@ -129,7 +140,10 @@ _READ: dict[str, set[str]] = {
     "run": {"path"},
 }
 # the same for models that only the backends that they name can run
-_READ_BY_NAMED = {"mteb": {"name", "path", "trust_remote_code", "allow_pickle"}, "langchain": {"object"}}
+_READ_BY_NAMED = {
+    "mteb": {"name", "path", "trust_remote_code", "allow_pickle", "unverified_loader"},
+    "langchain": {"object"},
+}
 
 
 def model_settings(fields: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> ModelSettings:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from evalkit.errors import EvalkitError
-from evalkit.hub_access import limit_waits, unreachable
+from evalkit.hub_access import is_unreachable, reason, snapshot, unreachable
 from evalkit.models.choosing import UNNAMED
 from evalkit.models.folders.files import network_folder
 from evalkit.models.identity import (
@@ -23,6 +23,7 @@ from evalkit.models.identity import (
     named_paths,
 )
 from evalkit.models.settings import ModelSettings
+from evalkit.output.files import similar_path
 from evalkit.records import ModelIdentity
 
 Opened = TypeVar("Opened")
@@ -33,7 +34,7 @@ M3_HEADS = ("colbert_linear.pt", "sparse_linear.pt")
 # of a model's settings, where it lies and who may load it; all the others are its recipe, and can change a score
 NO_RECIPE = {"name", "hub_id", "revision", "path", "onnx_file", "parameters", "backends", "recipe", "recipes"}
 REVISION_DIGITS = 12
-CONSENT = {"needs_remote_code", "trust_remote_code", "allow_pickle"}
+CONSENT = {"needs_remote_code", "trust_remote_code", "allow_pickle", "unverified_loader"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +194,7 @@ def _local_folder(settings: ModelSettings) -> Path:
             f"model.path={settings.path}: there is no such folder, it is a file; name the folder that it is in"
         )
     if not folder.is_dir():
-        raise EvalkitError(f"model.path={settings.path}: there is no such folder")
+        raise EvalkitError(f"model.path={settings.path}: there is no such folder{similar_path(str(settings.path))}")
     return folder
 
 
@@ -202,29 +203,26 @@ def _hub_snapshot(settings: ModelSettings, offline: bool, also: Sequence[str], *
         raise EvalkitError(
             f"model={settings.name} needs a folder or a Hub id: model.path=FOLDER, or model.hub_id=ORGANISATION/NAME"
         )
-    from huggingface_hub import is_offline_mode, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub import constants
 
     wanted, unwanted = _patterns(settings, also, weights=weights)
-    limit_waits()
     what = f"{settings.hub_id} at revision {settings.revision or 'main'}"
     try:
-        folder = snapshot_download(
+        return snapshot(
             settings.hub_id,
+            offline=offline,
             revision=settings.revision,
             allow_patterns=wanted,
             ignore_patterns=unwanted,
-            local_files_only=offline,
         )
-    except LocalEntryNotFoundError as error:
-        why = "this run is offline" if offline or is_offline_mode() else f"the Hub at {unreachable(error)}"
+    except Exception as error:  # of huggingface_hub and the HTTP library that it is built on
+        if not is_unreachable(error):
+            raise EvalkitError(f"{what} can't be downloaded: {reason(error)}") from error
+        why = "this run is offline" if offline or constants.HF_HUB_OFFLINE else f"the Hub at {unreachable(error)}"
         raise EvalkitError(
             f"{what} is not in the Hub cache and {why}; download it on a machine that reaches the Hub, set HF_ENDPOINT to a "
             "mirror, or name a folder: model=./FOLDER"
         ) from error
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise EvalkitError(f"{what} can't be downloaded: {str(error).splitlines()[0]}") from error
-    return Path(folder)
 
 
 def _patterns(settings: ModelSettings, also: Sequence[str], *, weights: bool = True) -> tuple[list[str], list[str]]:

@@ -1,4 +1,4 @@
-"""Files and standard output, written whole or not at all."""
+"""Files and standard output, written whole or not at all; and names like those of files that are missing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from evalkit.errors import EvalkitError
+from evalkit.errors import EvalkitError, nearest
 from evalkit.interruption import postponed, scratch
 
 
@@ -64,3 +64,14 @@ def replace_files(contents: Mapping[Path, bytes], last: Path | None = None) -> N
                 last.unlink(missing_ok=True)
             for path in contents:
                 temporary[path].replace(path)
+
+
+def similar_path(said: str) -> str:
+    """Return what to add to the message that the path of that spelling is missing: names like its own beside it, or nothing."""
+    path = Path(said).expanduser()
+    try:
+        found = nearest(path.name, [one.name for one in path.parent.iterdir()])
+    except OSError:
+        return ""
+    above = said.rstrip("/\\")[: -len(path.name)]
+    return f"; did you mean {' or '.join(above + name for name in found)}?" if found else ""

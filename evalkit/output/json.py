@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -24,7 +25,20 @@ def write_json(content: object, path: Path = STDOUT) -> None:
 
     Raises EvalkitError where the file can't be written.
     """
-    write_text(json_text(content), None if path == STDOUT else path)
+    text = json_text(content)
+    if path == STDOUT:
+        write_text(_encodable(text), None)
+    else:
+        write_text(text, path)
+
+
+def _encodable(text: str) -> str:
+    """Escape a JSON text's characters beyond ASCII where standard output's encoding lacks some: it means the same."""
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(json.loads(text), indent=2) + "\n"
+    return text
 
 
 def json_text(content: object) -> str:

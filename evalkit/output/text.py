@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import logging
 import os
 import re
+import sys
+from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote, unquote
 
 # what a terminal may obey (but for tabs and line breaks), what writes backwards, and what is no character: halves of some, which
 # UTF-8 can't hold, and U+FFFE and U+FFFF, which XML can't
 OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+
+
+# what ASCII has a sign for that reads the same
+_IN_ASCII = dict(zip("–—−‑─━│…×±→·", ("-", "-", "-", "-", "-", "-", "|", "...", "x", "+-", "->", "."), strict=True))
+HIDDEN = "***"
+_USER = re.compile(r"(?<=://)[^\s/?#'\"<>]+@")
+_USER_OF_PORT = re.compile(r"(?<![^\s='\"(])[^\s/:@'\"=(]+:[^\s/@'\"]+@(?=[\w.-]+:\d)")
+_QUERY = re.compile(
+    r"([?&][\w.-]*(?:token|key|secret|signature|sig|password|passwd|credential|auth)[\w.-]*=)[^&\s#'\"]+", re.I
+)
+# variables that hold addresses, whose user and password are secrets, and those that are one
+_ADDRESSES = ("HF_ENDPOINT", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "RAY_ADDRESS")
+_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
+SHORTEST_SECRET = 8
+"""What is shorter stands in common words too, and is no secret to anyone who tries."""
+_SHORTEST_PASSWORD = 4
 
 
 def printable(text: str, instead: str = "\ufffd") -> str:
@@ -30,18 +51,62 @@ def without_home(text: str) -> str:
     return re.sub(rf"(?<![\w.~-]){re.escape(home)}(?![\w.-])", "~", text)
 
 
+def without_secrets(text: str) -> str:
+    """Strike out users and passwords of addresses, tokens in their queries, and what this process's environment holds of either."""
+    for pattern, instead in ((_USER, f"{HIDDEN}@"), (_USER_OF_PORT, f"{HIDDEN}@"), (_QUERY, rf"\1{HIDDEN}")):
+        text = pattern.sub(instead, text)
+    for secret in sorted(set(_secrets_of_environment()), key=len, reverse=True):
+        text = text.replace(secret, HIDDEN)
+    return text
+
+
+def _secrets_of_environment() -> Iterator[str]:
+    """Yield passwords of addresses, as they are and as addresses write them, and tokens."""
+    for name in _ADDRESSES:
+        for value in filter(None, (os.environ.get(name), os.environ.get(name.lower()))):
+            before, _, user = value.rpartition("@")[0].rpartition("//")
+            said, _, password = (user or before).partition(":")
+            secret = password or said
+            if len(secret) >= _SHORTEST_PASSWORD:
+                yield from (secret, unquote(secret), quote(secret, safe=""))
+    for name in _TOKENS:
+        token = os.environ.get(name, "").strip()
+        if len(token) >= SHORTEST_SECRET:
+            yield token
+
+
+def fit_streams() -> None:
+    """Let standard output and errors take any text: what their encoding lacks is written with ASCII's signs."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_IN_ASCII_HANDLER)
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return "".join(
+        _IN_ASCII.get(sign) or sign.encode("ascii", "backslashreplace").decode() for sign in lacking
+    ), error.end
+
+
+_IN_ASCII_HANDLER = "evalkit.in_ascii"
+codecs.register_error(_IN_ASCII_HANDLER, _in_ascii)
+
+
 def homeless(content: Any) -> Any:
-    """Write the home folder as `~` in all texts of a JSON value."""
+    """Write the home folder as `~` in all texts of a JSON value, and strike out the secrets of addresses."""
     if isinstance(content, dict):
         return {key: homeless(value) for key, value in content.items()}
     if isinstance(content, list):
         return [homeless(value) for value in content]
-    return without_home(content) if isinstance(content, str) else content
+    return without_secrets(without_home(content)) if isinstance(content, str) else content
 
 
 class MessageFormatter(logging.Formatter):
-    """Messages alone, printable, and without the home folder's path."""
+    """Messages alone, printable, without the home folder's path and secrets of addresses."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Give the message."""
-        return printable(without_home(super().format(record)))
+        return printable(without_secrets(without_home(super().format(record))))

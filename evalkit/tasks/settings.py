@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf, ValidationError
 
 from evalkit.configuration.files import option_names, read_option, settings_error
 from evalkit.errors import EvalkitError
@@ -40,11 +40,11 @@ class TaskSettings(BaseModel):
     source: Literal["cmteb", "mteb"] = "cmteb"
     cmteb: HubLocation | None = None
     mteb: HubLocation | None = None
-    path: str | None = Field(default=None, min_length=1)
+    path: InstanceOf[str] | None = Field(default=None, min_length=1)
     bundled: str | None = None
     registry: Literal["mteb"] | None = None
     subset: str | None = Field(default=None, min_length=1)
-    candidates: str | None = Field(default=None, min_length=1)
+    candidates: InstanceOf[str] | None = Field(default=None, min_length=1)
     top_k: int | None = Field(default=None, ge=1)
     suite: tuple[str, ...] = ()
 

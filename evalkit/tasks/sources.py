@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from evalkit.errors import EvalkitError, unknown_name
-from evalkit.hub_access import limit_waits, reporting_hub_errors, unreachable
+from evalkit.hub_access import is_unreachable, reason, reporting_hub_errors, snapshot, unreachable
 from evalkit.records import Layout
 from evalkit.tasks.layouts.reading import (
     QRELS_NAMES,
@@ -75,35 +75,29 @@ def read_hub(location: HubLocation, layout: Layout, split: str, *, offline: bool
     The files are fetched first and then loaded as a folder, because `load_dataset` of a repository takes any cached
     revision when it is offline, not the pinned one.
     """
-    snapshot = _snapshot(location, offline=offline)
-    refuse_missing_shards(snapshot.rglob("*-of-*"))
-    revision = snapshot.name if re.fullmatch("[0-9a-f]{40}", snapshot.name) else UNPINNED
+    folder = _snapshot(location, offline=offline)
+    refuse_missing_shards(folder.rglob("*-of-*"))
+    revision = folder.name if re.fullmatch("[0-9a-f]{40}", folder.name) else UNPINNED
     if layout == "cmteb":
-        table, found = _load(location, snapshot, None, split)
+        table, found = _load(location, folder, None, split)
         return RawDataset(layout, found, {"rows": (table,)}), location.repo, revision
-    configs = _config_names(location, snapshot)
+    configs = _config_names(location, folder)
     qrels = next((name for name in QRELS_NAMES if name in configs), None)
     if qrels is None or not {"corpus", "queries"} <= set(configs):
         found_names = ", ".join(configs)
         raise EvalkitError(f"{location.repo} has the configs {found_names}; mteb 2's corpus, queries and qrels are due")
     names = {part: part for part in ("corpus", "queries", "top_ranked", "instruction")} | {"qrels": qrels}
-    tables = {part: _load(location, snapshot, name, split) for part, name in names.items() if name in configs}
+    tables = {part: _load(location, folder, name, split) for part, name in names.items() if name in configs}
     parts = {part: (table,) for part, (table, _) in tables.items()}
     return RawDataset(layout, tables["qrels"][1], parts), location.repo, revision
 
 
 def _snapshot(location: HubLocation, *, offline: bool) -> Path:
-    import huggingface_hub
     from huggingface_hub import errors
 
-    limit_waits()
     try:
-        folder = huggingface_hub.snapshot_download(
-            location.repo,
-            repo_type="dataset",
-            revision=location.revision,
-            allow_patterns=_DATA_FILES,
-            local_files_only=offline,
+        return snapshot(
+            location.repo, offline=offline, repo_type="dataset", revision=location.revision, allow_patterns=_DATA_FILES
         )
     except errors.GatedRepoError as error:
         advice = f"it is gated: accept its terms at its page on the Hub, and set HF_TOKEN{_status(error)}"
@@ -117,21 +111,13 @@ def _snapshot(location: HubLocation, *, offline: bool) -> Path:
         raise _unavailable(
             location, "it has no such revision: check task.cmteb.revision or task.mteb.revision"
         ) from error
-    except errors.LocalEntryNotFoundError as error:
-        raise _unavailable(location, _not_cached(error, offline=offline)) from error
     except errors.HFValidationError as error:
         raise _unavailable(location, f"that is no repository's name: {_line(error)}") from error
-    except _transport_errors() as error:
-        advice = f"the download failed ({_line(error)}); run it again to go on, or give a copy with task.path=PATH"
+    except Exception as error:  # of huggingface_hub and the HTTP library that it is built on
+        if is_unreachable(error):
+            raise _unavailable(location, _not_cached(error, offline=offline)) from error
+        advice = f"the download failed ({reason(error)}); run it again to go on, or give a copy with task.path=PATH"
         raise _unavailable(location, advice) from error
-    return Path(folder)
-
-
-def _transport_errors() -> tuple[type[Exception], ...]:
-    """Return whatever else a download may raise: the bases are of the HTTP library that this huggingface_hub is built on."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    return (OSError, *HfHubHTTPError.__bases__)
 
 
 def _not_cached(error: Exception, *, offline: bool) -> str:

@@ -82,7 +82,7 @@ def test_a_package_that_is_missing_is_named(name: str) -> None:
     if package is None or find_spec(package):
         return
     model = next(model for model in MODELS if name in backends_for(read_model(model)))
-    assert f'pip install "evalkit-reranking[{name}]"' in refusal(name, model)
+    assert f'pip install ".[{name}]" in a clone of evalkit' in refusal(name, model)
 
 
 def test_preparing_by_name() -> None:

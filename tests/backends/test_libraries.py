@@ -387,7 +387,7 @@ def test_without_its_package(backend: str, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, PACKAGES[backend], None)
     with pytest.raises(EvalkitError) as caught:
         check_backend(backend, read_model("multilingual-e5-small"), Runtime())
-    assert str(caught.value) == f'backend={backend} is not installed: pip install "evalkit-reranking[{backend}]"'
+    assert str(caught.value) == f'backend={backend} is not installed: pip install ".[{backend}]" in a clone of evalkit'
 
 
 LAZY = """

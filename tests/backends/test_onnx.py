@@ -281,7 +281,7 @@ def test_without_its_package(monkeypatch: pytest.MonkeyPatch, tiny_bert_reranker
         f"results_dir={tmp_path}",
     )
     assert done.code == 2
-    assert done.stderr == 'evalkit: backend=onnx is not installed: pip install "evalkit-reranking[onnx]"\n'
+    assert done.stderr == 'evalkit: backend=onnx is not installed: pip install ".[onnx]" in a clone of evalkit\n'
 
 
 @pytest.mark.parametrize("dtype", ["fp16", "bf16"])

@@ -113,7 +113,7 @@ def test_without_its_package(monkeypatch: pytest.MonkeyPatch, tiny_bert_reranker
         f"results_dir={tmp_path}",
     )
     assert done.code == 2
-    says = 'evalkit: backend=openvino is not installed: pip install "evalkit-reranking[openvino]"\n'
+    says = 'evalkit: backend=openvino is not installed: pip install ".[openvino]" in a clone of evalkit\n'
     assert done.stderr == says
 
 

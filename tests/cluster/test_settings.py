@@ -65,7 +65,7 @@ def test_without_ray(tmp_path: Path) -> None:
     with patch.object(module, "find_spec", lambda name: None):
         done = run_here(*BERT, f"results_dir={tmp_path}")
     assert done.code == 2
-    assert done.stderr == 'evalkit: runner=ray is not installed: pip install "evalkit-reranking[ray]"\n'
+    assert done.stderr == 'evalkit: runner=ray is not installed: pip install ".[ray]" in a clone of evalkit\n'
 
 
 def test_no_cluster_here(tiny_bert_reranker: Path, tmp_path: Path) -> None:

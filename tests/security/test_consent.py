@@ -49,7 +49,8 @@ TASK = make_task((["问"], [("答", 1), ("别的", 0)]))
 CODE = "model.trust_remote_code=true"
 PICKLE = "model.allow_pickle=true"
 # each loader of mteb's asks for the code itself
-MTEB_MODELS = ("ByteDance/ListConRanker", "Querit/Querit", "jinaai/jina-reranker-v2-base-multilingual")
+MTEB_MODELS = ("Querit/Querit", "Querit/Querit-4B", "jinaai/jina-reranker-v2-base-multilingual")
+UNVERIFIED = "model.unverified_loader=true"
 
 
 @pytest.fixture(autouse=True)
@@ -98,6 +99,7 @@ def test_a_loader_of_mtebs_that_asks_for_code_itself(name: str, folder: Path, ti
         "model=mteb",
         f"model.name={name}",
         "model.path=model",
+        UNVERIFIED,
         "device=cpu",
     )
     done = run_here(*words)
@@ -109,6 +111,19 @@ def test_a_loader_of_mtebs_that_asks_for_code_itself(name: str, folder: Path, ti
     assert (folder / "mark").exists()
 
 
+@pytest.mark.parametrize("more", [(), (UNVERIFIED,), (UNVERIFIED, CODE)])
+def test_a_loader_of_mtebs_that_is_refused_runs_nothing(
+    more: tuple[str, ...], folder: Path, tiny_bert_reranker: Path
+) -> None:
+    with_code(tiny_bert_reranker, folder)
+    done = run_here(
+        "task=demo-zh", "limit=2", "model=mteb", "model.name=ByteDance/ListConRanker", "model.path=model", *more
+    )
+    assert not (folder / "mark").exists()
+    assert done.code == 2
+    assert "is a listwise reranker" in done.stderr
+
+
 @pytest.mark.parametrize("trusted", [False, True])
 def test_a_loader_of_mtebs_from_the_hub(trusted: bool, folder: Path, tiny_bert_reranker: Path) -> None:
     """The code comes from a Hub, and would run in a folder that nobody named."""
@@ -118,7 +133,7 @@ def test_a_loader_of_mtebs_from_the_hub(trusted: bool, folder: Path, tiny_bert_r
     repository = Repository(with_code(tiny_bert_reranker, folder), str(MODEL_REGISTRY[name].revision))
     with FakeHub({name: repository}) as hub:
         there = {"HF_HOME": str(folder / "home"), "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_TELEMETRY": "1"}
-        words = ("task=demo-zh", "limit=2", "model=mteb", f"model.name={name}", "device=cpu")
+        words = ("task=demo-zh", "limit=2", "model=mteb", f"model.name={name}", "device=cpu", UNVERIFIED)
         done = run_program(folder, *words, *([CODE] if trusted else []), **there)
     assert (folder / "mark").exists() == trusted, done.stderr
     if not trusted:

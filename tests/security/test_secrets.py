@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import ssl
 import subprocess
@@ -19,6 +20,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "backends"))  # as pytest doe
 from attempts import ROWS, run_here
 from fake_servers import FakeServer
 from mishaps import says
+
+from evalkit.backends.servers.client import Client
+from evalkit.models.server_settings import ServerSettings
+from evalkit.output.text import MessageFormatter, homeless, without_secrets
 
 KEY, TOKEN = "sk-very-secret-0123456789", "hf_very_secret_9876543210"
 
@@ -141,3 +146,103 @@ def test_a_server_without_a_trusted_certificate_gets_no_request(folder: Path, mo
         assert done.code == 2
         assert "certificate" in done.stderr.lower()
         assert other.seen == []
+
+
+# secrets of addresses
+
+ADDRESSES = {
+    "http://user:hunter2-x@host/path": "http://***@host/path",
+    "https://hf_token_abc@mirror.test": "https://***@mirror.test",
+    "ray://me:pa55@head:10001": "ray://***@head:10001",
+    "proxy me:pa55word@proxy.test:3128 refused": "proxy ***@proxy.test:3128 refused",
+    "GET https://a.test/x?token=abc&limit=3&api_key=d#e": "GET https://a.test/x?token=***&limit=3&api_key=***#e",
+    "https://s3.test/f?X-Amz-Signature=abc&X-Amz-Credential=q": "https://s3.test/f?X-Amz-Signature=***&X-Amz-Credential=***",
+}
+PLAIN = (
+    "https://huggingface.co/datasets/C-MTEB/T2@main",
+    "dataset C-MTEB/T2Reranking@0123: ask me@example.test",
+    "http://127.0.0.1:8080/rerank?top=3",
+    "12:30 at a@b",
+)
+
+
+@pytest.mark.parametrize("text", ADDRESSES)
+def test_secrets_of_addresses_are_struck_out(text: str) -> None:
+    assert without_secrets(text) == ADDRESSES[text]
+    assert homeless({"ray": {"address": [text]}}) == {"ray": {"address": [ADDRESSES[text]]}}
+    record = logging.LogRecord("evalkit", logging.INFO, "", 0, "%s", (text,), None)
+    assert MessageFormatter("%(message)s").format(record) == ADDRESSES[text]
+
+
+@pytest.mark.parametrize("text", PLAIN)
+def test_addresses_without_secrets_are_left(text: str) -> None:
+    assert without_secrets(text) == text
+
+
+@pytest.mark.parametrize(
+    "name", ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "HF_ENDPOINT", "RAY_ADDRESS", "ALL_PROXY"]
+)
+@pytest.mark.parametrize("value", ["http://me:p%40ss/w@proxy.test:3128", "me:p%40ss/w@proxy.test:3128"])
+def test_a_password_of_the_environment_is_struck_out_alone(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the variable has it, and decoded: other libraries quote it without the rest of the address."""
+    monkeypatch.setenv(name, value)
+    assert without_secrets("bad port 'p%40ss/w' or 'p@ss/w' of proxy.test") == "bad port '***' or '***' of proxy.test"
+
+
+def test_a_token_of_the_environment_is_struck_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert without_secrets(f"header {TOKEN}!") == "header ***!"
+    monkeypatch.setenv("HF_TOKEN", "a")
+    assert without_secrets("a banana") == "a banana"
+
+
+@pytest.mark.parametrize("proxy", ["http://user:SECRET-1@127.0.0.1:9", "http://SECRET-1@127.0.0.1:9"])
+def test_a_proxy_s_password_is_in_no_message(proxy: str, tmp_path: Path) -> None:
+    """Of runs that want the Hub and a server."""
+    there = {"HTTPS_PROXY": proxy, "HTTP_PROXY": proxy, "ALL_PROXY": proxy, "NO_PROXY": "", "no_proxy": "", "HF_HUB_OFFLINE": "0",
+             "HF_HOME": str(tmp_path)}  # fmt: skip
+    server = ("model=bge-reranker-base", "backend=jina", "backend.url=http://198.51.100.1:1", "backend.retries=0")
+    for words in (("model=acme/thing",), server):
+        done = run_program(tmp_path, "task=demo-zh", "limit=1", *words, JINA_API_KEY=KEY, **there)
+        assert done.code == 2
+        assert "SECRET" not in done.stdout + done.stderr
+        assert "bug" not in done.stderr
+
+
+@pytest.mark.parametrize("address", ["ray://me:pa55@head:10001", "me:pa55@head:6379", "'ray://head:10001?token=pa55'"])
+def test_an_address_of_ray_holds_no_secret(address: str, tmp_path: Path) -> None:
+    done = run_here("task=demo-zh", "model=random", "runner=ray", f"ray.address={address}")
+    assert done.code == 2
+    assert "an address holds no user, password, query or fragment" in done.stderr
+    assert "pa55" not in done.stderr
+
+
+@pytest.mark.parametrize("key", ["x", "e", "index", "score", "1", "null"])
+def test_a_short_key_changes_no_answer(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server for which any key will do: its answers hold the key's letters in words of their own."""
+    monkeypatch.setenv("MY_KEY", key)
+    settings = ("backend.key_variable=MY_KEY", "backend.retries=0")
+    with FakeServer("vllm", key=key) as server:
+        done = run_here(
+            "task=demo-zh",
+            "limit=2",
+            "cache=off",
+            "model=bge-reranker-base",
+            "backend=vllm",
+            f"backend.url={server.url}",
+            *settings,
+        )
+        assert server.posts[0].headers["authorization"] == f"Bearer {key}"
+    assert done.code == 0, done.stderr
+
+
+def test_what_is_struck_out_of_answers() -> None:
+    """A long key wherever a text repeats it, but no name in the answer; of a short one the header alone."""
+    settings = ServerSettings(url="http://127.0.0.1:1")
+    long, short = (Client("vllm", settings, key) for key in ("relevance_score", "e"))
+    answer = {"relevance_score": 1.5, "said": ["key relevance_score", 3, None]}
+    assert long._without_key(answer) == {"relevance_score": 1.5, "said": ["key ***", 3, None]}
+    assert short._without_key({"index": "Bearer e, Bearer else"}) == {"index": "Bearer ***, Bearer else"}
+    assert short.quote("index") == "'index'"

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import math
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -34,6 +35,7 @@ from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import Part
 from evalkit.models.server_settings import ServerSettings
 from evalkit.output.numbers import counted
+from evalkit.output.text import HIDDEN, SHORTEST_SECRET
 
 REPORTED = 3.0  # a wait as long as this is reported
 SHOWN = 300  # characters of an answer in an error
@@ -129,8 +131,20 @@ class Client:
 
     def quote(self, text: str) -> str:
         """Return what the server says, short, in one line, and without the key, which some servers repeat."""
-        plain = " ".join((text.replace(self.key, "***") if self.key else text).split())
+        plain = " ".join(self._without_key(text).split())
         return repr(plain if len(plain) <= SHOWN else plain[:SHOWN] + "…")
+
+    def _without_key(self, content: Any) -> Any:
+        """Return a JSON value without the key in any of its texts: a short one only where the server repeats the header."""
+        if not self.key:
+            return content
+        if isinstance(content, str):
+            if len(self.key) >= SHORTEST_SECRET:
+                return content.replace(self.key, HIDDEN)
+            return re.sub(rf"Bearer {re.escape(self.key)}(?!\w)", f"Bearer {HIDDEN}", content)
+        if isinstance(content, dict):
+            return {key: self._without_key(value) for key, value in content.items()}
+        return list(map(self._without_key, content)) if isinstance(content, list) else content
 
     async def _ask_all(self, questions: Iterator[Question], put: Callable[[Part], None]) -> None:
         async with self._connected() as http:
@@ -233,9 +247,9 @@ class Client:
 
         Raises PassingError where it is not JSON, since it may have been cut off.
         """
-        content = response.content.replace(self.key.encode(), b"***") if self.key else response.content
         try:
-            return json.loads(content)
+            content = json.loads(response.content)
+            return self._without_key(content) if self.key and self.key.encode() in response.content else content
         except (ValueError, RecursionError):
             raise PassingError(f"answered with what is not JSON: {self.quote(response.text)}") from None
 

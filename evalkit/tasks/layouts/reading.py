@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from evalkit.errors import EvalkitError
+from evalkit.output.files import similar_path
 from evalkit.records import Layout
 from evalkit.tasks.layouts.columns import holds_rows
 from evalkit.tasks.tables import (
@@ -82,7 +83,7 @@ def read_path(path: Path, split: str) -> RawDataset:
         stem = data_stem(path)
         return RawDataset("cmteb", stem if stem in _SPLITS else split, {"rows": (table,)})
     if not path.is_dir():
-        raise EvalkitError(f"{path}: no such file or folder; check task.path")
+        raise EvalkitError(f"{path}: no such file or folder; check task.path{similar_path(str(path))}")
     places = {part: found for part in _PARTS if (found := _places(path, part))}
     if places.keys() & {"corpus", "queries", "top_ranked"}:
         return _read_parts(path, places, split)
