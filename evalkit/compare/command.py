@@ -102,6 +102,7 @@ def _slices_sheet(comparison: TaskComparison, by: str, alpha: float) -> Sheet:
         rows=tuple(
             (part.name, f"{pair.n_queries:,}", *_cells(pair, many, alpha)) for part, pairs in parts for pair in pairs
         ),
+        keys=(by, "queries", "pair"),
     )
 
 

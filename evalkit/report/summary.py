@@ -55,6 +55,7 @@ def summary_sheet(results: Sequence[Result]) -> Sheet:
         rows=tuple(rows),
         below=(f"{_WITHIN_NOISE} within noise: {bound}",) if within_noise else (),
         tones=dict.fromkeys(averages, "strong"),
+        keys=("model", "task"),
     )
     return sheet.without_empty_columns()
 

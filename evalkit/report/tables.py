@@ -80,6 +80,7 @@ def _board_sheet(report: Report, board: Board) -> Sheet:
         title=board_title(report, board),
         columns=tuple(columns),
         rows=tuple(rows),
+        keys=("ranks", "system"),
     )
 
 
@@ -103,6 +104,7 @@ def _slice_sheet(report: Report, board: SliceBoard) -> Sheet:
             *((title, "number"), ("95 % interval", "number")),
         ),
         rows=tuple(rows),
+        keys=(board.by, "queries", "system"),
     )
 
 
