@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from evalkit.compare import shared_queries
 from evalkit.compare.shared_queries import metric_title
 from evalkit.compare.systems import System
 from evalkit.output.numbers import counted, percent, percent_range, rank_range, tied_range
@@ -59,10 +60,7 @@ def measured(board: Board) -> str:
 def data_note(report: Report, task: str, protocol: str, fingerprint: str, limit: int | None) -> str:
     """Say which data of a task a table is of, where it is a part of them or the report has several; else nothing."""
     versions = {board.fingerprints for board in report.boards if board.tasks == (task,) and board.protocol == protocol}
-    said = [f"limit {limit}"] if limit is not None else []
-    if len(versions) > 1:
-        said.append(f"data {fingerprint[:12]}")
-    return f" ({', '.join(said)})" if said else ""
+    return shared_queries.data_note(limit, fingerprint if len(versions) > 1 else "")
 
 
 def _board_sheet(report: Report, board: Board) -> Sheet:

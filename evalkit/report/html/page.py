@@ -27,7 +27,7 @@ SIZES = ((0, 150), (150, 600), (600, 2000), (2000, None))
 def html_page(report: Report) -> str:
     """Write a report as one page that opens from a file and asks for nothing else.
 
-    Raises EvalkitError where results of the same data have different candidates or can't be read. The libraries that draw
+    Results on the same data have the same candidates (see `make_report`). The libraries that draw
     its charts come from vl-convert-python.
     """
     groups = [shared.of for shared in report.behind]
