@@ -113,7 +113,7 @@ def _standing_row(report: content.Report, board: Board, standing: Standing) -> d
         "n_queries": board.n_queries,
     }
     system = asdict(standing.system)
-    del system["name"]
+    del system["name"], system["settings"]
     return {
         **about,
         **dict(zip(("best_rank", "worst_rank"), standing.ranks, strict=True)),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from evalkit.compare.systems import system_labels, systems_of
 from evalkit.output.numbers import percent, signed
 from evalkit.output.sheets import Sheet, SheetCell, SheetRow
 from evalkit.results.published import AVERAGE_TASK, PublishedFigure, all_figures
@@ -140,11 +141,12 @@ def _place(run: PublishedRow, rows: Sequence[PublishedRow]) -> int:
 def _runs(results: Sequence[Result]) -> list[_Run]:
     """Put together the results of one model with one set of settings."""
     runs: dict[tuple[object, ...], _Run] = {}
-    for result in results:
-        experiment = result.experiment
-        backend = str(sorted(result.backend.items()))
-        label = f"{result.model.name} ({experiment})" if experiment else result.model.name
-        key = (result.model, experiment, backend, result.path and result.path.parent)
+    systems = systems_of(results)
+    # the published rows are of each model's own settings
+    labels = system_labels([*systems, *(replace(system, experiment="", settings={}) for system in systems)])
+    for result, system in zip(results, systems, strict=True):
+        label, backend = labels[system], str(sorted(result.backend.items()))
+        key = (result.model, result.experiment, backend, result.path and result.path.parent)
         run = runs.setdefault(key, _Run(result.model.hub_id, label, {}))
         run.values[result.task.name] = result.scores[_METRIC]
     return list(runs.values())

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from evalkit.compare.systems import result_labels
 from evalkit.metrics.measures import PROTOCOLS, Measure, asked_measures
 from evalkit.output.console import print_lines
 from evalkit.output.numbers import counted, exceeds, listed, percent, percent_range, points, points_beyond, tied_range
@@ -34,6 +35,7 @@ def summary_sheet(results: Sequence[Result]) -> Sheet:
     out.
     """
     groups = _by_model(results)
+    names = _names(results)
     protocols = sorted({result.protocol for result in results})
     one_protocol = len(protocols) == 1
     asked = _asked(results)
@@ -43,10 +45,10 @@ def summary_sheet(results: Sequence[Result]) -> Sheet:
     rows: list[SheetRow] = []
     averages = []
     for group in groups:
-        rows += [_result_row(result, asked, named=not one_protocol) for result in group]
+        rows += [_result_row(result, names[id(result)], asked, named=not one_protocol) for result in group]
         if len({result.task.name for result in group}) == len(group) >= 2:
             averages.append(len(rows))
-            rows.append(_average_row(group, asked, named=not one_protocol))
+            rows.append(_average_row(group, names[id(group[0])], asked, named=not one_protocol))
     within_noise = any(str(row[-1]).endswith(_WITHIN_NOISE) for row in rows)
     bound = f"at most {published.NOISE_POINTS} points from the published figure"
     sheet = Sheet(
@@ -103,6 +105,11 @@ def _asked(results: Iterable[Result]) -> list[Measure]:
     return list({measure.name: measure for measure in every}.values())
 
 
+def _names(results: Sequence[Result]) -> dict[int, str]:
+    """Call each result, by its `id`, by its model and by what tells it from the others: of a sweep the settings that differ."""
+    return dict(zip(map(id, results), result_labels(results), strict=True))
+
+
 def _by_model(results: Iterable[Result]) -> list[list[Result]]:
     """Group the results whose average would be one system's, in order of appearance."""
     groups: dict[tuple[object, ...], list[Result]] = {}
@@ -112,12 +119,12 @@ def _by_model(results: Iterable[Result]) -> list[list[Result]]:
     return list(groups.values())
 
 
-def _result_row(result: Result, asked: Sequence[Measure], *, named: bool) -> SheetRow:
+def _result_row(result: Result, name: str, asked: Sequence[Measure], *, named: bool) -> SheetRow:
     """Write a result's cells, with its protocol where that is to be `named`; empty where there is nothing to say."""
     first, second = PROTOCOLS[result.protocol].leading
     figure = published.preferred(result.model.hub_id, result.task.name, first.name, result.protocol)
     return (
-        result.model.name,
+        name,
         result.task.name,
         result.protocol if named else "",
         percent(result.scores[first.name]),
@@ -130,12 +137,12 @@ def _result_row(result: Result, asked: Sequence[Measure], *, named: bool) -> She
     )
 
 
-def _average_row(group: Sequence[Result], asked: Sequence[Measure], *, named: bool) -> SheetRow:
+def _average_row(group: Sequence[Result], name: str, asked: Sequence[Measure], *, named: bool) -> SheetRow:
     one = group[0]
     first, second = PROTOCOLS[one.protocol].leading
     figure = published.find_average(one.model.hub_id, [result.task.name for result in group], first.name, one.protocol)
     return (
-        one.model.name,
+        name,
         f"average of {len(group)}",
         one.protocol if named else "",
         percent(_mean(group, first)),
@@ -204,6 +211,7 @@ def _difference(value: float, figure: PublishedFigure | None, incomparable: str)
 
 def _result_lines(results: Sequence[Result]) -> list[str]:
     lines = []
+    names = _names(results)
     for result in results:
         scored, dropped = result.scored_queries, result.dropped_queries
         facts = [f"{counted(scored, 'query')} scored, {dropped:,} dropped", *_speed(result)]
@@ -212,7 +220,7 @@ def _result_lines(results: Sequence[Result]) -> list[str]:
             facts.append(f"{truncated * 100:.1f} % truncated")
         if result.path is not None:
             facts.append(without_home(str(result.path)))
-        lines.append(f"{result.model.name} on {result.task.name}: {'; '.join(facts)}")
+        lines.append(f"{names[id(result)]} on {result.task.name}: {'; '.join(facts)}")
         if result.precision is not None:
             lines.append(_precision_line(result.precision))
     for name, finding in dict.fromkeys(
