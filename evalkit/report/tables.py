@@ -15,8 +15,12 @@ from evalkit.report.leaderboard import Board, SliceBoard
 
 def report_sheets(report: Report) -> list[Sheet]:
     """Tables of the leaderboards, and of the means over parts of the queries."""
-    sheets = [_board_sheet(report, board) for board in report.boards]
-    return sheets + [_slice_sheet(report, board) for board in report.slices]
+    return [_board_sheet(report, board) for board in report.boards] + slice_sheets(report)
+
+
+def slice_sheets(report: Report) -> list[Sheet]:
+    """Tables of the means over parts of the queries, one per task and way of cutting it."""
+    return [_slice_sheet(report, board) for board in report.slices]
 
 
 def report_notes(report: Report) -> list[str]:
