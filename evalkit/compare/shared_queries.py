@@ -233,9 +233,10 @@ def _in_order(result: Result, query_ids: list[str], first: Result) -> pd.DataFra
     missing, added = [one for one in query_ids if one not in found], [one for one in own if one not in expected]
     if missing or added:
         having, lacking = (first, result) if missing else (result, first)
+        differ = "1 differs" if len(missing) + len(added) == 1 else f"{len(missing) + len(added)} differ"
         raise EvalkitError(
-            f"{having.path} and {lacking.path} have different queries: {(missing or added)[0]} is only in the first "
-            f"({len(missing) + len(added)} differ); compare runs on the same queries"
+            f"{having.path} and {lacking.path} have different queries: {(missing or added)[0]} is only in the first ({differ}); "
+            "compare runs on the same queries"
         )
     if len(set(own)) < len(own) or len(own) != len(query_ids):
         raise EvalkitError(

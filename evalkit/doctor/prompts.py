@@ -13,7 +13,7 @@ from evalkit.configuration.files import option_names
 from evalkit.doctor.figures import interval
 from evalkit.doctor.records import Evidence, Opinion, Prompts, PromptTrial
 from evalkit.models.settings import ModelSettings, read_model
-from evalkit.output.numbers import percent, points
+from evalkit.output.numbers import counted, percent, points
 
 SENTENCE_TRANSFORMERS = "config_sentence_transformers.json"
 # the keys under which model authors keep the two prompts
@@ -143,7 +143,7 @@ def _effect(trial: PromptTrial | None) -> str:
         return ""
     low, high = interval(_differences(trial))
     return (
-        f" ({points(_gain(trial))} points on {len(trial.values)} queries, 95 %: {points(low)} to {points(high)}; "
+        f" ({points(_gain(trial))} points on {counted(len(trial.values), 'query')}, 95 %: {points(low)} to {points(high)}; "
         f"{percent(float(trial.values_without.mean()))} without)"
     )
 
