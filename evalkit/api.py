@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +14,7 @@ from evalkit.errors import EvalkitError
 from evalkit.report import content
 from evalkit.report.leaderboard import Board, Standing
 from evalkit.results.folders import result_folder
-from evalkit.results.reading import read_results
+from evalkit.results.reading import read_readable, read_results
 from evalkit.results.result import Result, remark_lines
 from evalkit.results.training import training_phrase
 from evalkit.results.writing import refuse_other_data, refuse_other_object, result_file, write_result
@@ -20,6 +22,7 @@ from evalkit.results.writing import refuse_other_data, refuse_other_object, resu
 if TYPE_CHECKING:
     import pandas as pd
 
+logger = logging.getLogger("evalkit")
 _INTERVALS = {"interval": ("low", "high"), "effect_interval": ("effect_low", "effect_high")}
 
 
@@ -42,12 +45,7 @@ def load_results(*paths: Path | str) -> list[Result]:
     Their tables are read when they are first needed. Raises EvalkitError, naming the file, where
     one can't be read.
     """
-    for path in paths:
-        if not isinstance(path, str | Path):
-            raise EvalkitError(f"give paths of result files or folders, one by one; found a {type(path).__name__}")
-    if not paths:
-        raise EvalkitError("give result files or folders")
-    return read_results([Path(path) for path in paths])
+    return read_results(_checked(paths))
 
 
 def leaderboard(*paths: Path | str, metric: str | None = None, alpha: float = 0.05, seed: int = 42) -> pd.DataFrame:
@@ -56,12 +54,14 @@ def leaderboard(*paths: Path | str, metric: str | None = None, alpha: float = 0.
     `value`, `low` and `high` (95 %) are fractions; `best_rank` to `worst_rank` are the ranks that no test at `alpha` rules out.
     `training` says whether a model was trained on the task's data, as far as that is known, and on how many of an average's.
     `remarks` says, in lines, what else a reader should know of the figure.
-    `metric` is a name in `scores`; without it, the protocol's main score. Raises EvalkitError where results can't be compared.
+    `metric` is a name in `scores`; without it, the protocol's main score. Results that can't be compared are left out, with a
+    warning that names them. Raises EvalkitError where none is left.
     """
     import pandas as pd
 
     _check(alpha, seed)
-    report = content.Report(tuple(load_results(*paths)), content.ReportChoices(metric, alpha, seed, ()))
+    report = content.make_report(_checked(paths), content.ReportChoices(metric, alpha, seed, ()))
+    _tell(report.left_out)
     rows = [_standing_row(report, board, standing) for board in report.main_boards for standing in board.standings]
     frame = pd.DataFrame(rows).replace("", None)
     return frame.astype({name: float for name in frame if frame[name].isna().all()})
@@ -71,15 +71,32 @@ def compare_results(*paths: Path | str, metric: str | None = None, alpha: float 
     """Compare systems on the same queries: a row per task and pair.
 
     `difference` (first - second, with `low` and `high`, 95 %) and `detectable` are fractions, `p_value` is of a paired
-    randomisation test, `adjusted_p` after Holm's correction, `effect_size` Cohen's d of the differences. Raises EvalkitError
-    where there is nothing to compare, or results are of different data.
+    randomisation test, `adjusted_p` after Holm's correction, `effect_size` Cohen's d of the differences. Results that
+    can't be compared are left out, with a warning that names them. Raises EvalkitError where there is nothing to compare.
     """
     import pandas as pd
 
     _check(alpha, seed)
     choices = comparison.CompareChoices(metric, alpha, seed, (), None)
-    compared, _ = comparison.compare_systems(load_results(*paths), choices)
+    results, unread = read_readable(_checked(paths))
+    compared, notes = comparison.compare_systems(results, choices, unread)
+    _tell(notes)
     return pd.DataFrame([row for one in compared for row in _rows(one)])
+
+
+def _checked(paths: Sequence[Path | str]) -> list[Path]:
+    for path in paths:
+        if not isinstance(path, str | Path):
+            raise EvalkitError(f"give paths of result files or folders, one by one; found a {type(path).__name__}")
+    if not paths:
+        raise EvalkitError("give result files or folders")
+    return [Path(path) for path in paths]
+
+
+def _tell(notes: Sequence[str]) -> None:
+    """Name what a table leaves out, which has no place for it."""
+    for note in notes:
+        logger.warning(note)
 
 
 def _check(alpha: float, seed: int) -> None:
@@ -99,7 +116,7 @@ def _standing_row(report: content.Report, board: Board, standing: Standing) -> d
         "n_queries": board.n_queries,
     }
     system = asdict(standing.system)
-    del system["name"]
+    del system["name"], system["settings"]
     return {
         **about,
         **dict(zip(("best_rank", "worst_rank"), standing.ranks, strict=True)),

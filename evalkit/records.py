@@ -21,6 +21,11 @@ OTHER_DATA = "(other data)"
 """What is put behind a benchmark's name where data under it are not known to be the benchmark's."""
 QrelsDict = Mapping[str, Mapping[str, int]]
 RunDict = Mapping[str, Mapping[str, float]]
+_SHOWN_TEXT = 60  # characters of a text that a record's name shows
+
+
+def _beginning(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN_TEXT else f"{text[:_SHOWN_TEXT]}…")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,11 @@ class Query:
     query_id: str
     texts: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        """Name the query, with the beginning of its first text and the number of further ones."""
+        more = f" and {len(self.texts) - 1} more" if len(self.texts) > 1 else ""
+        return f"Query({self.query_id!r}, {_beginning(self.texts[0] if self.texts else '')}{more})"
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -38,6 +48,10 @@ class Candidate:
     doc_id: str
     text: str
     gain: int
+
+    def __repr__(self) -> str:
+        """Name the document, with its gain and the beginning of its text."""
+        return f"Candidate({self.doc_id!r}, gain {self.gain}, {_beginning(self.text)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +68,11 @@ class Request:
     unretrieved_gains: tuple[int, ...] = ()
     unretrieved_ids: tuple[str, ...] = ()
     first_stage_scores: tuple[float, ...] = ()
+
+    def __repr__(self) -> str:
+        """Name the query, with the numbers of its candidates and of the relevant ones among them."""
+        relevant = sum(candidate.gain > 0 for candidate in self.candidates)
+        return f"Request({self.query.query_id!r}, candidates: {len(self.candidates):,}, relevant: {relevant:,})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +164,7 @@ class Task(TaskIdentity):
 
     def __repr__(self) -> str:
         """Name the data in one line, whatever their texts are."""
-        sizes = f"{self.statistics.queries:,} queries, {self.statistics.pairs:,} pairs"
+        sizes = f"queries: {self.statistics.queries:,}, pairs: {self.statistics.pairs:,}"
         return f"Task({self.name!r}, {sizes}, {self.source!r}, fingerprint {self.fingerprint[:12]})"
 
     @property
@@ -227,6 +246,10 @@ class TieRange:
     high: float
 
 
+def _means(means: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in means.items())
+
+
 @dataclass(frozen=True, slots=True)
 class QueryScores:
     """Metric values of a run: fractions. Per query (`values[metric]`, NaN where the protocol drops the query) and means."""
@@ -236,6 +259,10 @@ class QueryScores:
     means: Mapping[str, float]
     ties: Mapping[str, TieRange]
     tie_values: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]]
+
+    def __repr__(self) -> str:
+        """Name the number of queries and the means, whatever the values are."""
+        return f"QueryScores(queries: {len(self.query_ids):,}, {_means(self.means)})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,7 @@ def check_sheet(rows: Sequence[CheckRow], rules: CheckRules) -> Sheet:
         ),
         rows=tuple(tuple(map(one_line, row)) for row in cells),
         tones={number: _TONES[outcome(row, rules)] for number, row in enumerate(rows)},
+        keys=(*_NAMES, "metric"),
     )
     return sheet.without_empty_columns()
 

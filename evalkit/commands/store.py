@@ -77,6 +77,7 @@ def _sheet(ways: Iterable[tuple[WayInfo, dict[str, Any]]]) -> Sheet:
         title="",
         columns=tuple((title, "number" if title in ("max_length", "scores", "MiB") else "name") for title in titles),
         rows=tuple(rows),
+        keys=("model", "identity"),
     )
 
 

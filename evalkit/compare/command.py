@@ -25,7 +25,7 @@ from evalkit.output.numbers import (
     tied_range,
 )
 from evalkit.output.sheets import ColumnKind, Sheet, print_notes, print_sheets
-from evalkit.results.reading import read_results
+from evalkit.results.reading import read_readable
 
 _POWER = "80 %"
 
@@ -35,7 +35,8 @@ def print_comparison(paths: Sequence[Path], choices: CompareChoices, json_file: 
 
     Raises EvalkitError where results can't be read or compared.
     """
-    comparisons, notes = compare_systems(read_results(paths), choices)
+    results, left_out = read_readable(paths)
+    comparisons, notes = compare_systems(results, choices, left_out)
     if json_file is not None:
         write_json(comparison_content(comparisons, notes, choices), json_file)
     if json_file != STDOUT:
@@ -51,7 +52,7 @@ def comparison_sheets(comparisons: Sequence[TaskComparison], alpha: float) -> li
         sheets.append(_pairs_sheet(comparison, alpha))
         ways = dict.fromkeys(part.by for part, _ in comparison.slices)
         sheets += [_slices_sheet(comparison, by, alpha) for by in ways]
-        sheets += [_moved_sheet(comparison.shared, pair, moved) for pair, moved in comparison.moved if moved]
+        sheets += [_moved_sheet(comparison, pair, moved) for pair, moved in comparison.moved if moved]
     return sheets
 
 
@@ -84,7 +85,7 @@ def _pairs_sheet(comparison: TaskComparison, alpha: float) -> Sheet:
     many = len(comparison.pairs) > 1
     labels = system_labels(shared.of.systems)
     return Sheet(
-        title=_title(shared),
+        title=_title(comparison),
         above=tuple(
             f"{letters(place)}: {labels[system]}{_tied(shared, place)}"
             for place, system in enumerate(shared.of.systems)
@@ -98,11 +99,12 @@ def _slices_sheet(comparison: TaskComparison, by: str, alpha: float) -> Sheet:
     parts = [(part, pairs) for part, pairs in comparison.slices if part.by == by]
     many = sum(len(pairs) for _, pairs in parts) > 1
     return Sheet(
-        title=f"{_title(comparison.shared)}, by {by}",
+        title=f"{_title(comparison)}, by {by}",
         columns=((by, "text"), ("queries", "number"), *_columns(many)),
         rows=tuple(
             (part.name, f"{pair.n_queries:,}", *_cells(pair, many, alpha)) for part, pairs in parts for pair in pairs
         ),
+        keys=(by, "queries", "pair"),
     )
 
 
@@ -140,7 +142,8 @@ def _cells(pair: PairComparison, adjusted: bool, alpha: float) -> list[str]:
     ]
 
 
-def _moved_sheet(shared: SharedQueries, pair: PairComparison, moved: Sequence[MovedQuery]) -> Sheet:
+def _moved_sheet(comparison: TaskComparison, pair: PairComparison, moved: Sequence[MovedQuery]) -> Sheet:
+    shared = comparison.shared
     first, second = letters(pair.first), letters(pair.second)
     title = metric_title(shared.metric)
     columns: list[tuple[str, ColumnKind]] = [
@@ -158,7 +161,7 @@ def _moved_sheet(shared: SharedQueries, pair: PairComparison, moved: Sequence[Mo
         for query in moved
     ]
     return Sheet(
-        title=f"{shared.of.task}: the queries that moved most, {first}−{second}",
+        title=f"{shared.of.task}{comparison.data}: the queries that moved most, {first}−{second}",
         columns=tuple(columns),
         rows=tuple(rows),
     )
@@ -170,9 +173,10 @@ def _tied(shared: SharedQueries, place: int) -> str:
     return f" (ties: {shown})" if shown else ""
 
 
-def _title(shared: SharedQueries) -> str:
+def _title(comparison: TaskComparison) -> str:
+    shared = comparison.shared
     queries = counted(len(shared.query_ids), "query")
-    return f"{shared.of.task}: {metric_title(shared.metric)} of {shared.of.protocol} on {queries}"
+    return f"{shared.of.task}{comparison.data}: {metric_title(shared.metric)} of {shared.of.protocol} on {queries}"
 
 
 def _task_content(comparison: TaskComparison, alpha: float) -> dict[str, Any]:

@@ -8,12 +8,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from evalkit.compare.pairs import MovedQuery, PairComparison, compare_pairs, most_moved
-from evalkit.compare.shared_queries import SharedQueries, TaskResults, group_by_task, known_metric, shared_queries
+from evalkit.compare.shared_queries import (
+    SharedQueries,
+    TaskResults,
+    comparable,
+    data_note,
+    group_by_task,
+    known_metric,
+    shared_queries,
+)
 from evalkit.compare.slices import Slice, missing_slices, slice_queries
 from evalkit.compare.systems import system_labels
 from evalkit.errors import EvalkitError
 from evalkit.output.numbers import listed, percent_range
-from evalkit.results.result import Result
+from evalkit.results.reading import LEFT_OUT
+from evalkit.results.result import Result, remark_lines
 from evalkit.statistics import holm
 
 MOVED_OF_TWO = 5
@@ -33,34 +42,38 @@ class CompareChoices:
 
 @dataclass(frozen=True)
 class TaskComparison:
-    """All pairs of systems on one task: over all queries, over each part of them, and the queries that moved most."""
+    """All pairs of systems on one task: over all queries, over each part of them, and the queries that moved most.
+
+    `data` says which data of the task they are, as a title has it; empty where that goes without saying.
+    """
 
     shared: SharedQueries
+    data: str
     pairs: tuple[PairComparison, ...]
     slices: tuple[tuple[Slice, tuple[PairComparison, ...]], ...]
     moved: tuple[tuple[PairComparison, tuple[MovedQuery, ...]], ...]
 
 
-def compare_systems(results: Sequence[Result], choices: CompareChoices) -> tuple[list[TaskComparison], list[str]]:
+def compare_systems(
+    results: Sequence[Result], choices: CompareChoices, unread: Sequence[str] = ()
+) -> tuple[list[TaskComparison], list[str]]:
     """Compare the systems on every task that two or more have results for; the second part is what to tell beside it.
 
-    Raises EvalkitError where results of one task differ in data, protocol or queries, and where no task has two results.
+    Results on other data of a task, or under another protocol, are compared among themselves. What can't be compared is left out,
+    by name; `unread` says what was left out already. Raises EvalkitError where nothing is left.
     """
     metric = known_metric(choices.metric, results)
-    groups = group_by_task(results, metric)
-    _refuse_differing(groups)
+    kept, unfit = comparable(results, metric)
+    left_out = [*unread, *unfit]
+    groups = group_by_task(kept, metric)
     compared = [group for group in groups if len(group.results) > 1]
     if not compared:
-        found = listed((f"{group.results[0].path} ({group.task})" for group in groups), _NAMED)
-        raise EvalkitError(f"nothing to compare: no task has two results; found {found}; give two results of one task")
+        raise EvalkitError("; ".join([_why_nothing(groups), *left_out]))
     shared = [shared_queries(group, metric) for group in compared]
-    notes = [
-        f"{group.task} is not compared: only {group.results[0].path} has it"
-        for group in groups
-        if len(group.results) == 1
-    ]
+    notes = left_out + [_why_alone(group, compared) for group in groups if len(group.results) == 1]
+    notes += remark_lines(result for group in compared for result in group.results)
     notes += [note for one in shared for note in missing_slices(one, choices.slices)]
-    return [_compare_task(one, choices) for one in shared], notes
+    return [_compare_task(one, choices, _data_of(one.of, compared)) for one in shared], notes
 
 
 def tie_notes(comparison: TaskComparison, alpha: float) -> list[str]:
@@ -83,14 +96,19 @@ def tie_notes(comparison: TaskComparison, alpha: float) -> list[str]:
     return notes
 
 
-def _compare_task(shared: SharedQueries, choices: CompareChoices) -> TaskComparison:
+def _data_of(group: TaskResults, compared: Sequence[TaskResults]) -> str:
+    same = {one.fingerprint for one in compared if (one.task, one.protocol) == (group.task, group.protocol)}
+    return data_note(group.limit, group.fingerprint if len(same) > 1 else "")
+
+
+def _compare_task(shared: SharedQueries, choices: CompareChoices, data: str) -> TaskComparison:
     pairs = compare_pairs(shared.values, seed=choices.seed, alpha=choices.alpha)
     moved = choices.moved
     if moved is None:
         moved = MOVED_OF_TWO if len(pairs) == 1 else 0
     slices = [part for by in choices.slices for part in _compare_slices(shared, by, choices)]
     most = [(pair, tuple(most_moved(shared, pair.first, pair.second, moved))) for pair in pairs if moved]
-    return TaskComparison(shared, tuple(pairs), tuple(slices), tuple(most))
+    return TaskComparison(shared, data, tuple(pairs), tuple(slices), tuple(most))
 
 
 def _compare_slices(
@@ -110,22 +128,40 @@ def _compare_slices(
     ]
 
 
-def _refuse_differing(groups: Sequence[TaskResults]) -> None:
+def _why_alone(group: TaskResults, compared: Sequence[TaskResults]) -> str:
+    """Say why a task's only result on its data is not compared."""
+    path = group.results[0].path
+    other = next((one for one in compared if one.task == group.task), None)
+    if other is None:
+        return f"{group.task} is not compared: only {path} has it"
+    if group.protocol != other.protocol:
+        return LEFT_OUT.format(f"{path}: no other result of {group.task} follows {group.protocol}")
+    limit = f"limit {group.limit}" if group.limit is not None else f"fingerprint {group.fingerprint[:12]}"
+    return LEFT_OUT.format(f"{path}: no other result of {group.task} is on its data ({limit})")
+
+
+def _why_nothing(groups: Sequence[TaskResults]) -> str:
+    """Say why there is nothing to compare: where two results of a task differ, in what."""
     first_of: dict[str, TaskResults] = {}
     for group in groups:
         first = first_of.setdefault(group.task, group)
-        if group is first:
-            continue
-        one, other = first.results[0], group.results[0]
-        if group.protocol != first.protocol:
-            raise EvalkitError(
-                f"{one.path} and {other.path} follow different protocols of {group.task} ({first.protocol} and "
-                f"{group.protocol}); compare results of one protocol"
-            )
-        limits = ""
-        if first.limit != group.limit:
-            limits = " and limits " + " and ".join(str(part.limit or "none") for part in (first, group))
-        raise EvalkitError(
-            f"{one.path} and {other.path} are of different data of {group.task} (fingerprints {first.fingerprint[:12]} and "
-            f"{group.fingerprint[:12]}{limits}); compare runs on the same data"
+        if group is not first:
+            return _why_apart(first, group)
+    found = listed((f"{group.results[0].path} ({group.task})" for group in groups), _NAMED)
+    return f"nothing to compare: no task has two results; found {found}; give two results of one task"
+
+
+def _why_apart(first: TaskResults, second: TaskResults) -> str:
+    one, other = first.results[0], second.results[0]
+    if second.protocol != first.protocol:
+        return (
+            f"{one.path} and {other.path} follow different protocols of {second.task} ({first.protocol} and "
+            f"{second.protocol}); compare results of one protocol"
         )
+    limits = ""
+    if first.limit != second.limit:
+        limits = " and limits " + " and ".join(str(part.limit or "none") for part in (first, second))
+    return (
+        f"{one.path} and {other.path} are of different data of {second.task} (fingerprints {first.fingerprint[:12]} and "
+        f"{second.fingerprint[:12]}{limits}); compare runs on the same data"
+    )

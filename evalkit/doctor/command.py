@@ -89,7 +89,8 @@ def lines(evidence: Evidence, opinions: Sequence[tuple[Check, Opinion]]) -> list
     if evidence.measured is not None:
         sample, whole = evidence.measured.sample.task.statistics, evidence.task.statistics
         heading += (
-            f": a sample of {sample.queries:,} of {whole.queries:,} queries, {sample.pairs:,} of {whole.pairs:,} pairs"
+            f": a sample of {sample.queries:,} of {counted(whole.queries, 'query')}, "
+            f"{sample.pairs:,} of {counted(whole.pairs, 'pair')}"
         )
     shown = [toned(heading, "strong")]
     for check, opinion in opinions:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from evalkit.errors import EvalkitError
+from evalkit.output.numbers import counted
 from evalkit.records import Task
 
 
@@ -29,6 +30,10 @@ class CandidateLists:
     gains: NDArray[np.int64]
     offsets: NDArray[np.int64]
     unretrieved_gains: tuple[tuple[int, ...], ...]
+
+    def __repr__(self) -> str:
+        """Name the numbers of queries and candidates, whatever they are."""
+        return f"CandidateLists({counted(len(self.query_ids), 'query')}, {counted(len(self.scores), 'candidate')})"
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:

@@ -17,6 +17,7 @@ from evalkit.errors import EvalkitError
 from evalkit.metrics.lists import CandidateLists, candidate_lists
 from evalkit.metrics.measures import CARD_PROTOCOL, Protocol, find_protocol, read_measures
 from evalkit.metrics.query_scores import query_table, score_lists
+from evalkit.output.numbers import counted
 from evalkit.records import QrelsDict, RunDict, TieRange
 from evalkit.statistics import bootstrap_intervals
 
@@ -43,6 +44,11 @@ class RunScores:
     intervals: Mapping[str, tuple[float, float]]
     ties: Mapping[str, TieRange]
     queries: pd.DataFrame
+
+    def __repr__(self) -> str:
+        """Name the protocol and the number of queries, with the leading value as a fraction."""
+        value = f"{self.main_score} {self.scores[self.main_score]:.4f}"
+        return f"RunScores({self.protocol}: {value} of {counted(len(self.queries), 'query')})"
 
 
 def score_run(

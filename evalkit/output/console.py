@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
@@ -42,9 +44,32 @@ class OutputConsole(Console):
 
 
 def print_lines(lines: Iterable[str | Text], console: Console) -> None:
-    """Print lines as they are: no terminal breaks them, and brackets are no markup."""
+    """Print lines as they are: brackets are no markup, and only a terminal breaks them, between words."""
     for line in lines:
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
+        parts = Text(line) if isinstance(line, str) else line
+        for part in _broken(parts, console.width) if console.is_terminal else [parts]:
+            console.print(part, soft_wrap=True, markup=False, highlight=False)
+
+
+def _broken(text: Text, width: int) -> Iterable[Text]:
+    """Break lines between words, each indented as it is itself. A word wider than the terminal, such as a path, stays whole."""
+    for line in text.split(allow_blank=True):
+        yield from _broken_line(line, width)
+
+
+def _broken_line(text: Text, width: int) -> Iterable[Text]:
+    indent = text.plain[: len(text.plain) - len(text.plain.lstrip())]
+    breaks, used = [], 0
+    for found in re.finditer(r"(\s*)(\S+)", text.plain):
+        space, word = map(cell_len, found.groups())
+        if found.start() and used + space + word > width:
+            breaks.append(found.start(2))
+            used = len(indent) + word
+        else:
+            used += space + word
+    for number, part in enumerate(text.divide(breaks)):
+        part.rstrip()
+        yield Text(indent if number else "").append_text(part)
 
 
 def toned(text: str, tone: Tone) -> Text:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,15 +10,16 @@ from evalkit.errors import EvalkitError
 from evalkit.output.console import OutputConsole
 from evalkit.output.files import write_text
 from evalkit.output.sheets import Sheet, notes_as_markdown, print_notes, print_sheets, sheets_as_markdown
-from evalkit.report.content import Report, ReportChoices
+from evalkit.report.content import ReportChoices, make_report
 from evalkit.report.data import report_json
 from evalkit.report.exports.card import update_card
 from evalkit.report.exports.model_index import KEY as MODEL_INDEX
 from evalkit.report.formats import FORMATS, Formats, find_format, refuse_other_kinds, write_report
 from evalkit.report.published_tables import published_notes, published_sheets
 from evalkit.report.tables import report_notes, report_sheets
-from evalkit.results.reading import read_results, refuse_result
+from evalkit.results.reading import read_readable, read_results, refuse_result
 
+logger = logging.getLogger("evalkit")
 _FILE_FORMAT = "markdown"
 _PAGE_FORMAT = "html"
 
@@ -51,10 +53,12 @@ def print_report(
     if card is not None:
         update_card(read_results(paths), card)
         return
-    report = Report(tuple(read_results(paths)), choices)
+    report = make_report(paths, choices, "queries" if chosen is None else chosen.compares)
     if json_file is not None:
         write_text(report_json(report), json_file)
     if chosen is not None:
+        for line in report.left_out:  # not all formats have a place for it
+            logger.warning(line)
         write_report(report, chosen, output)
         return
     _print_tables(report_sheets(report), report_notes(report))
@@ -70,8 +74,8 @@ def print_published(paths: Sequence[Path], format_name: str | None, output: Path
             f"--published is written as {_FILE_FORMAT} alone, not as {format_name}; leave --format out, or give {_FILE_FORMAT}"
         )
     refuse_result(output, "-o")
-    results = read_results(paths) if paths else []
-    sheets, notes = published_sheets(results), published_notes(results)
+    results, left_out = read_readable(paths) if paths else ([], [])
+    sheets, notes = published_sheets(results), [*left_out, *published_notes(results)]
     if format_name is not None or output is not None:
         refuse_other_kinds([output] if output else [], FORMATS[_FILE_FORMAT])
         write_text(sheets_as_markdown(sheets) + notes_as_markdown(notes), output)

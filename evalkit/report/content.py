@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Literal
 
-from evalkit.compare.shared_queries import SharedQueries, group_by_task, known_metric, shared_queries
+from evalkit.compare.shared_queries import (
+    SharedQueries,
+    asked_of_all,
+    comparable,
+    group_by_task,
+    known_metric,
+    shared_queries,
+)
 from evalkit.compare.slices import missing_slices
 from evalkit.compare.systems import System, system_labels
-from evalkit.metrics.measures import asked_measures
 from evalkit.report.leaderboard import Board, SliceBoard, average_boards, slice_board, task_board
+from evalkit.results.reading import read_readable
 from evalkit.results.result import Result, remark_lines
+
+Compares = Literal["nothing", "queries", "candidates"]
+"""What of results on the same data stands side by side: their queries' values, and their candidates' scores, too."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +46,14 @@ class ReportChoices:
 class Report:
     """Results and what is to be shown of them; what a format needs beside is worked out when it asks for it.
 
-    Results on other data or under another protocol stand on boards of their own. All but the results themselves raise EvalkitError
-    where results on the same data have different queries, or lack the metric.
+    Results on other data or under another protocol stand on boards of their own. `left_out` says what is not among the results, and
+    why. All but the results themselves raise EvalkitError where results on the same data have different queries, or lack the
+    metric: `make_report` leaves such out.
     """
 
     results: tuple[Result, ...]
     choices: ReportChoices
+    left_out: tuple[str, ...] = ()
 
     @cached_property
     def tasks(self) -> tuple[SharedQueries, ...]:
@@ -67,10 +81,7 @@ class Report:
         """What the systems got by each measure that was asked for in all results; nothing where one metric is to be shown."""
         if self.choices.metric is not None or not self.results:
             return ()
-        first, *others = self.results
-        names = [
-            one.name for one in asked_measures(first.scores) if all(one.name in result.scores for result in others)
-        ]
+        names = asked_of_all(self.results)
         groups = {name: group_by_task(self.results, name) for name in names}
         return tuple(tuple(shared_queries(group, name) for group in groups[name]) for name in names)
 
@@ -106,9 +117,19 @@ class Report:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the figures should know beside them, and which slices can't be made, and why."""
-        return (*remark_lines(self.results), *self._missing_slices)
+        """Which results are left out, what a reader of the others should know, and which slices can't be made."""
+        missing = [note for shared in self.tasks for note in missing_slices(shared, self.choices.slices)]
+        return (*self.left_out, *remark_lines(self.results), *missing)
 
-    @property
-    def _missing_slices(self) -> tuple[str, ...]:
-        return tuple(note for shared in self.tasks for note in missing_slices(shared, self.choices.slices))
+
+def make_report(paths: Iterable[Path], choices: ReportChoices, compares: Compares = "queries") -> Report:
+    """Report the results among files and folders; what can't be read, or compared by what is to be compared, is left out by name.
+
+    Raises EvalkitError where nothing is left.
+    """
+    results, unread = read_readable(paths)
+    if compares == "nothing":
+        return Report(tuple(results), choices, tuple(unread))
+    metric = known_metric(choices.metric, results)
+    kept, unfit = comparable(results, metric, candidates=compares == "candidates")
+    return Report(tuple(kept), choices, (*unread, *unfit))

@@ -58,6 +58,7 @@ def stage_sheet(result: Result) -> Sheet:
         ),
         rows=tuple(rows),
         above=(_found(result),),
+        keys=("metric", "protocol"),
     )
 
 

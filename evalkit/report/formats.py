@@ -16,7 +16,7 @@ from evalkit.output.files import write_bytes, write_text
 from evalkit.output.text import printable
 
 if TYPE_CHECKING:
-    from evalkit.report.content import Report
+    from evalkit.report.content import Compares, Report
 
 Files = Mapping[PurePosixPath, bytes]
 Recognises = Callable[[bytes], bool]
@@ -30,7 +30,8 @@ class Format:
 
     `text` gives all of it as one text, where the format has one; `files` gives it as files, by their paths in the folder that
     they go into. A folder named `home` is the one that the paths begin with. `recognises` tells whether a file's content is of this
-    format and may be replaced by its like; `instead` says what else can be done with a file that is not.
+    format and may be replaced by its like; `instead` says what else can be done with a file that is not. `compares` says by what
+    it shows results side by side: those that can't be are left out of the report.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Format:
     files: Callable[[Report], Files] | None = None
     home: str = ""
     instead: str = ""
+    compares: Compares = "queries"
 
 
 Formats = Mapping[str, Format]
@@ -104,8 +106,10 @@ _REMARKS_BEGINNING = "What a reader of these figures should know beside them, re
 def _remarks(report: Report, folder: str = "") -> Files:
     """Give the remarks on the results as a file of their own, for formats whose files have no place for them."""
     from evalkit.results.result import remark_lines
+    from evalkit.results.training import training_of, training_phrase
 
-    lines = remark_lines(report.results)
+    marks = {f"{one.model.name} on {one.task.name}": training_phrase((training_of(one),)) for one in report.results}
+    lines = [*(f"{name}: {mark}" for name, mark in marks.items() if mark), *remark_lines(report.results)]
     text = "".join(f"{printable(line)}\n" for line in (_REMARKS_BEGINNING, *lines))
     return {PurePosixPath(folder, "remarks.txt"): text.encode()} if lines else {}
 
@@ -182,13 +186,14 @@ FORMATS = format_table(
         Format("json", "everything, for machines", begins_with('{\n  "alpha": '), text=_json),
         Format("csv", "a row per system", begins_with("tasks,limit,protocol,metric,"), text=_csv),
         Format("latex", "a table for a paper", begins_with(_LATEX_BEGINNING), text=_latex),
-        Format("html", "a page to explore", _is_page, text=_html),
+        Format("html", "a page to explore", _is_page, text=_html, compares="candidates"),
         Format(
             "model-index",
             "a model card's figures",
             _is_model_index,
             text=_model_index,
             instead="change a card's own with --update",
+            compares="nothing",
         ),
         Format(
             "eval-results",
@@ -197,9 +202,10 @@ FORMATS = format_table(
             text=_eval_results,
             files=_eval_results_files,
             home=".eval_results",
+            compares="nothing",
         ),
-        Format("mteb", "mteb's own results", _is_mteb, files=_mteb, home="results"),
-        Format("trec", "runs and qrels", _is_trec, files=_trec),
+        Format("mteb", "mteb's own results", _is_mteb, files=_mteb, home="results", compares="nothing"),
+        Format("trec", "runs and qrels", _is_trec, files=_trec, compares="nothing"),
     )
 )
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from evalkit.output.numbers import percent, signed
+from evalkit.compare.systems import system_labels, systems_of
+from evalkit.output.numbers import counted, percent, signed
 from evalkit.output.sheets import Sheet, SheetCell, SheetRow
 from evalkit.results.published import AVERAGE_TASK, PublishedFigure, all_figures
 from evalkit.results.result import Result
@@ -140,11 +141,12 @@ def _place(run: PublishedRow, rows: Sequence[PublishedRow]) -> int:
 def _runs(results: Sequence[Result]) -> list[_Run]:
     """Put together the results of one model with one set of settings."""
     runs: dict[tuple[object, ...], _Run] = {}
-    for result in results:
-        experiment = result.experiment
-        backend = str(sorted(result.backend.items()))
-        label = f"{result.model.name} ({experiment})" if experiment else result.model.name
-        key = (result.model, experiment, backend, result.path and result.path.parent)
+    systems = systems_of(results)
+    # the published rows are of each model's own settings
+    labels = system_labels([*systems, *(replace(system, experiment="", settings={}) for system in systems)])
+    for result, system in zip(results, systems, strict=True):
+        label, backend = labels[system], str(sorted(result.backend.items()))
+        key = (result.model, result.experiment, backend, result.path and result.path.parent)
         run = runs.setdefault(key, _Run(result.model.hub_id, label, {}))
         run.values[result.task.name] = result.scores[_METRIC]
     return list(runs.values())
@@ -154,7 +156,7 @@ def _why_left_out(result: Result) -> str:
     if result.task.name not in {figure.task for figure in all_figures() if figure.source == "table"}:
         return "neither table has this task"
     if result.incomparable == "limit":
-        return f"it is of {result.limit} queries only"
+        return f"it is of {counted(result.limit or 0, 'query')} only"
     if result.incomparable:
         return f"its data differ from the published: {result.task.differences[0]}"
     return "" if math.isfinite(result.scores.get(_METRIC, math.nan)) else f"it has no {_METRIC}"

@@ -112,6 +112,7 @@ def verdict_sheet(hub_id: str, cells: Sequence[ReproducedFigure]) -> Sheet:
             f"match: MAP within {NOISE_POINTS} points, the noise between honest runs; MRR also within what one query makes whose "
             "first relevant document moves between ranks 1 and 2",
         ),
+        keys=("task", "metric"),
     )
 
 

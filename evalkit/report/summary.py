@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from evalkit.compare.systems import result_labels
 from evalkit.metrics.measures import PROTOCOLS, Measure, asked_measures
 from evalkit.output.console import print_lines
 from evalkit.output.numbers import counted, exceeds, listed, percent, percent_range, points, points_beyond, tied_range
@@ -35,6 +36,7 @@ def summary_sheet(results: Sequence[Result]) -> Sheet:
     one. Measures that were asked for have columns of their own. Columns that would be empty throughout are left out.
     """
     groups = _by_model(results)
+    names = _names(results)
     protocols = sorted({result.protocol for result in results})
     one_protocol = len(protocols) == 1
     asked = _asked(results)
@@ -45,10 +47,10 @@ def summary_sheet(results: Sequence[Result]) -> Sheet:
     rows: list[SheetRow] = []
     averages = []
     for group in groups:
-        rows += [_result_row(result, asked, named=not one_protocol) for result in group]
+        rows += [_result_row(result, names[id(result)], asked, named=not one_protocol) for result in group]
         if len({result.task.name for result in group}) == len(group) >= 2:
             averages.append(len(rows))
-            rows.append(_average_row(group, asked, named=not one_protocol))
+            rows.append(_average_row(group, names[id(group[0])], asked, named=not one_protocol))
     within_noise = any(str(row[-1]).endswith(_WITHIN_NOISE) for row in rows)
     bound = f"at most {published.NOISE_POINTS} points from the published figure"
     sheet = Sheet(
@@ -57,6 +59,7 @@ def summary_sheet(results: Sequence[Result]) -> Sheet:
         rows=tuple(rows),
         below=(f"{_WITHIN_NOISE} within noise: {bound}",) if within_noise else (),
         tones=dict.fromkeys(averages, "strong"),
+        keys=("model", "task"),
     )
     return sheet.without_empty_columns()
 
@@ -104,6 +107,11 @@ def _asked(results: Iterable[Result]) -> list[Measure]:
     return list({measure.name: measure for measure in every}.values())
 
 
+def _names(results: Sequence[Result]) -> dict[int, str]:
+    """Call each result, by its `id`, by its model and by what tells it from the others: of a sweep the settings that differ."""
+    return dict(zip(map(id, results), result_labels(results), strict=True))
+
+
 def _by_model(results: Iterable[Result]) -> list[list[Result]]:
     """Group the results whose average would be one system's, in order of appearance."""
     groups: dict[tuple[object, ...], list[Result]] = {}
@@ -113,12 +121,12 @@ def _by_model(results: Iterable[Result]) -> list[list[Result]]:
     return list(groups.values())
 
 
-def _result_row(result: Result, asked: Sequence[Measure], *, named: bool) -> SheetRow:
+def _result_row(result: Result, name: str, asked: Sequence[Measure], *, named: bool) -> SheetRow:
     """Write a result's cells, with its protocol where that is to be `named`; empty where there is nothing to say."""
     first, second = PROTOCOLS[result.protocol].leading
     figure = published.preferred(result.model.hub_id, result.task.name, first.name, result.protocol)
     return (
-        result.model.name,
+        name,
         result.task.name,
         result.protocol if named else "",
         percent(result.scores[first.name]),
@@ -132,12 +140,12 @@ def _result_row(result: Result, asked: Sequence[Measure], *, named: bool) -> She
     )
 
 
-def _average_row(group: Sequence[Result], asked: Sequence[Measure], *, named: bool) -> SheetRow:
+def _average_row(group: Sequence[Result], name: str, asked: Sequence[Measure], *, named: bool) -> SheetRow:
     one = group[0]
     first, second = PROTOCOLS[one.protocol].leading
     figure = published.find_average(one.model.hub_id, [result.task.name for result in group], first.name, one.protocol)
     return (
-        one.model.name,
+        name,
         f"average of {len(group)}",
         one.protocol if named else "",
         percent(_mean(group, first)),
@@ -212,6 +220,7 @@ def _difference(value: float, figure: PublishedFigure | None, incomparable: str)
 
 def _result_lines(results: Sequence[Result]) -> list[str]:
     lines = []
+    names = _names(results)
     for result in results:
         scored, dropped = result.scored_queries, result.dropped_queries
         facts = [f"{counted(scored, 'query')} scored, {dropped:,} dropped", *_speed(result)]
@@ -220,7 +229,7 @@ def _result_lines(results: Sequence[Result]) -> list[str]:
             facts.append(f"{truncated * 100:.1f} % truncated")
         if result.path is not None:
             facts.append(without_home(str(result.path)))
-        lines.append(f"{result.model.name} on {result.task.name}: {'; '.join(facts)}")
+        lines.append(f"{names[id(result)]} on {result.task.name}: {'; '.join(facts)}")
         if result.precision is not None:
             lines.append(_precision_line(result.precision))
     return lines + list(dict.fromkeys(f"{name}: {text}" for result in results for name, text in result.remarks))
@@ -237,7 +246,7 @@ def _training_lines(results: Sequence[Result]) -> list[str]:
 
 def _speed(result: Result) -> list[str]:
     timing = result.timing
-    pairs = f"{len(result.candidates):,} pairs"
+    pairs = counted(len(result.candidates), "pair")
     rate = timing.pairs_per_second
     if timing.items_from_store:
         pairs += (
@@ -258,8 +267,9 @@ def _speed(result: Result) -> list[str]:
 def _precision_line(check: PrecisionCheck) -> str:
     share = check.rank_flips / check.compared if check.compared else 0.0
     return (
-        f"  {check.dtype} against fp32 on {check.pairs:,} pairs: scores differ by at most {check.largest_difference:.2g}, "
-        f"{check.rank_flips:,} rank flips ({share:.2%} of {check.compared:,}), MAP {points(check.map_difference)}"
+        f"  {check.dtype} against fp32 on {counted(check.pairs, 'pair')}: scores differ by at most "
+        f"{check.largest_difference:.2g}, {counted(check.rank_flips, 'rank flip')} ({share:.2%} of {check.compared:,}), "
+        f"MAP {points(check.map_difference)}"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from evalkit.compare import shared_queries
 from evalkit.compare.shared_queries import metric_title
 from evalkit.compare.systems import System
 from evalkit.output.numbers import counted, percent, percent_range, rank_range, tied_range
@@ -15,8 +16,12 @@ from evalkit.results.training import training_phrase
 
 def report_sheets(report: Report) -> list[Sheet]:
     """Tables of the leaderboards, and of the means over parts of the queries."""
-    sheets = [_board_sheet(report, board) for board in report.boards]
-    return sheets + [_slice_sheet(report, board) for board in report.slices]
+    return [_board_sheet(report, board) for board in report.boards] + slice_sheets(report)
+
+
+def slice_sheets(report: Report) -> list[Sheet]:
+    """Tables of the means over parts of the queries, one per task and way of cutting it."""
+    return [_slice_sheet(report, board) for board in report.slices]
 
 
 def report_notes(report: Report) -> list[str]:
@@ -60,10 +65,7 @@ def measured(board: Board) -> str:
 def data_note(report: Report, task: str, protocol: str, fingerprint: str, limit: int | None) -> str:
     """Say which data of a task a table is of, where it is a part of them or the report has several; else nothing."""
     versions = {board.fingerprints for board in report.boards if board.tasks == (task,) and board.protocol == protocol}
-    said = [f"limit {limit}"] if limit is not None else []
-    if len(versions) > 1:
-        said.append(f"data {fingerprint[:12]}")
-    return f" ({', '.join(said)})" if said else ""
+    return shared_queries.data_note(limit, fingerprint if len(versions) > 1 else "")
 
 
 def _board_sheet(report: Report, board: Board) -> Sheet:
@@ -82,6 +84,7 @@ def _board_sheet(report: Report, board: Board) -> Sheet:
         columns=tuple(columns),
         rows=tuple(rows),
         below=_training_notes(report, [board]),
+        keys=("ranks", "system"),
     )
 
 
@@ -118,6 +121,7 @@ def _slice_sheet(report: Report, board: SliceBoard) -> Sheet:
             *((title, "number"), ("95 % interval", "number")),
         ),
         rows=tuple(rows),
+        keys=(board.by, "queries", "system"),
     )
 
 

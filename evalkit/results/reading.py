@@ -30,6 +30,8 @@ _SCHEMA_VERSIONS = (1, SCHEMA_VERSION)  # of the first, only the folder's name s
 _TEXT_COLUMN = "text"  # of candidates; most of a file, where it is there
 _MEAN_TOLERANCE = 1e-5  # mteb-v2 rounds its means to five decimals
 _MEND = "run the evaluation again"
+LEFT_OUT = "left out: {}"
+"""How a result is named that others are shown without; what stands in it names the file."""
 
 _FIELDS = {"task_name": str, "dataset_revision": str, "scores": dict[str, Any], "evalkit": dict[str, Any]}
 _NO_METRICS = ("hf_subset", "languages", "main_score")
@@ -43,6 +45,22 @@ _NUMBERS = {"score", "tokens", "truncated_pairs", *(measure.column for measure i
 def read_results(paths: Iterable[Path]) -> list[Result]:
     """Load the results among files and folders, searched to any depth. Raises EvalkitError where there are none."""
     return [read_result(path) for path in find_results(paths)]
+
+
+def read_readable(paths: Iterable[Path]) -> tuple[list[Result], list[str]]:
+    """Load the results among files and folders that can be read, and say of each other one why it is left out.
+
+    Raises EvalkitError for a path that does not exist, for a folder without results, and where no result can be read.
+    """
+    results, left_out = [], []
+    for path in find_results(paths):
+        try:
+            results.append(read_result(path))
+        except EvalkitError as error:
+            left_out.append(str(error))
+    if not results:
+        raise EvalkitError("; ".join(left_out))
+    return results, list(map(LEFT_OUT.format, left_out))
 
 
 def read_result(path: Path) -> Result:

@@ -148,8 +148,13 @@ def test_runs_with_other_settings_are_rows_of_their_own() -> None:
     found = [row for row in rows([plain, bf16]) if row.is_run]
     assert [(row.label, row.cells[4]) for row in found] == [
         ("bge-reranker-base", "81.00"),
-        ("bge-reranker-base (dtype-bf16)", "80.00"),
+        ("bge-reranker-base (dtype=bf16)", "80.00"),
     ]
+
+
+def test_a_run_alone_says_which_settings_are_not_the_published_ones() -> None:
+    (row,) = [row for row in rows([stored("CMedQAv1", 0.81, deviations={"max_length": 64})]) if row.is_run]
+    assert row.label == "bge-reranker-base (max_length=64)"
 
 
 @pytest.mark.parametrize("width", [None, 60])

@@ -132,7 +132,7 @@ def test_a_part_of_the_queries_has_a_board_of_its_own(copy: Path) -> None:
     ]
     text = reported(copy)
     assert "demo-zh2en (limit 3, data " in text
-    assert "1      random (limit-3)" in text
+    assert "1      random (limit=3)" in text
 
 
 def test_protocols_have_boards_of_their_own(copy: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import yaml
 from evalkit.configuration.files import parse_yaml
 from evalkit.report.exports.selection import dataset_of, main_figures, results_of_one_model
 from evalkit.results.result import Result, remark_lines
+from evalkit.results.training import training_of, training_phrase
 
 KEY = "model-index"
 TASK_TYPE = "Reranking"
@@ -53,8 +54,9 @@ def _entry(result: Result) -> Entry:
     }
     if dataset.revision:
         described["revision"] = dataset.revision
-    remarks = remark_lines([result])
-    if dataset.changes or remarks:
-        described["args"] = {**dataset.changes, **({"remarks": remarks} if remarks else {})}
+    known = {"training": training_phrase((training_of(result),)), "remarks": remark_lines([result])}
+    args = {**dataset.changes, **{name: value for name, value in known.items() if value}}
+    if args:
+        described["args"] = args
     metrics = [{"type": metric, "value": value} for metric, value in main_figures(result).items()]
     return {"task": {"type": TASK_TYPE}, "dataset": described, "metrics": metrics}

@@ -20,6 +20,7 @@ from evalkit.report.html.embedding import inline_script
 
 _SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 _ACCENT, _GOOD, _BAD, _MUTED, _INK = (f"var(--{name})" for name in ("accent", "good", "bad", "muted", "ink"))
+_NARROW = 420  # pixels: a chart on a phone
 _FONT = "system-ui, -apple-system, 'Segoe UI', 'PingFang SC', 'Microsoft YaHei', 'Noto Sans CJK SC', sans-serif"
 
 
@@ -51,6 +52,8 @@ def chart_config() -> dict[str, Any]:
         "labelFontSize": 11,
         "titleFontSize": 12,
         "titlePadding": 8,
+        "labelOverlap": "greedy",
+        "labelSeparation": 8,
     }
     return {
         "background": "transparent",
@@ -79,7 +82,13 @@ def _speed() -> dict[str, Any]:
         "field": "rate",
         "type": "quantitative",
         "scale": {"type": "log", "nice": False, "padding": 90},
-        "axis": {"title": "pairs per second, log scale →", "format": "~s", "grid": False, "tickCount": 6},
+        "axis": {
+            "title": "pairs per second, log scale →",
+            "format": ",.3~r",
+            "labelBound": True,
+            "grid": False,
+            "tickCount": 6,
+        },
     }
     value = {
         "field": "value",
@@ -125,7 +134,12 @@ def _speed() -> dict[str, Any]:
         "encoding": {"order": {"field": "rate", "type": "quantitative"}},
     }
     names = {
-        "mark": {"type": "text", "dy": -13, "fontSize": 12, "limit": 180},
+        "mark": {
+            "type": "text",
+            "dy": -13,
+            "fontSize": {"expr": f"width < {_NARROW} ? 10 : 12"},
+            "limit": {"expr": f"width < {_NARROW} ? 220 : 300"},
+        },
         "encoding": {"text": {"field": "label", "type": "nominal"}, "fill": {**colour, "value": _MUTED}},
     }
     return _spec(
@@ -160,7 +174,7 @@ def _distribution() -> dict[str, Any]:
                 "field": "score",
                 "type": "quantitative",
                 "scale": {"zero": False, "nice": False},
-                "axis": {"title": None, "grid": False, "tickCount": 5, "format": ".3~r"},
+                "axis": {"title": None, "grid": False, "tickCount": 5, "format": ".3~r", "labelBound": True},
             },
             "y": {
                 "field": "share",
@@ -190,6 +204,7 @@ def _differences() -> dict[str, Any]:
             "grid": False,
             "format": ",d",
             "tickMinStep": 1,
+            "labelBound": True,
         },
     }
     y = {

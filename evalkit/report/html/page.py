@@ -16,6 +16,7 @@ from evalkit.report.html.embedding import content_policy, inline_script, json_da
 from evalkit.report.html.rows import PLOT_WIDTH, BoardRow, BoardRows, board_rows
 from evalkit.report.html.systems import system_facts
 from evalkit.report.html.tasks import DRILL_DOWN, task_data
+from evalkit.report.tables import slice_sheets
 from evalkit.version import __version__
 
 _HERE = Path(__file__).parent
@@ -27,7 +28,7 @@ SIZES = ((0, 150), (150, 600), (600, 2000), (2000, None))
 def html_page(report: Report) -> str:
     """Write a report as one page that opens from a file and asks for nothing else.
 
-    Raises EvalkitError where results of the same data have different candidates or can't be read. The libraries that draw
+    Results on the same data have the same candidates (see `make_report`). The libraries that draw
     its charts come from vl-convert-python.
     """
     groups = [shared.of for shared in report.behind]
@@ -89,6 +90,7 @@ def _render(report: Report, summary: str, boards: Sequence[BoardRows], data: Map
         sizes=[(low, high, _size_name(low, high)) for low, high in SIZES],
         plot_width=PLOT_WIDTH,
         summary=summary,
+        slices=slice_sheets(report),
         alpha=f"{report.choices.alpha:g}",
         notes=report.notes,
         version=__version__,

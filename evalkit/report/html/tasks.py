@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from evalkit.compare.pairs import pair_tests
 from evalkit.compare.shared_queries import SharedQueries, metric_title
 from evalkit.compare.systems import System
-from evalkit.errors import EvalkitError
 from evalkit.report.content import Report
 from evalkit.report.tables import data_note
 from evalkit.results.result import Result
@@ -111,10 +110,7 @@ def worst_queries(values: NDArray[np.float64], most: int) -> list[int]:
 
 
 def query_details(shared: SharedQueries, most: int, with_texts: bool) -> list[QueryDetail]:
-    """Show the worst queries of a task in detail, at most so many.
-
-    Raises EvalkitError where two results have different candidates for a query, or different labels.
-    """
+    """Show the worst queries of a task in detail, at most so many. Its results have the same candidates with the same labels."""
     chosen = worst_queries(shared.values, most)
     systems = [_columns(result) for result in shared.of.results] if chosen else []
     details = [_query_detail(query, shared.query_ids[query], systems) for query in chosen]
@@ -206,7 +202,6 @@ def _columns(result: Result) -> _Columns:
 
 
 def _query_detail(query: int, query_id: str, systems: Sequence[_Columns]) -> QueryDetail:
-    _refuse_differing(query_id, systems)
     first, own = systems[0], systems[0].places[query_id]
     gains = first.gains[own]
     scores = np.array([one.scores[one.places[query_id]] for one in systems])
@@ -264,19 +259,6 @@ def _ranks(scores: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.b
         before, until = np.searchsorted(ordered, values, "left"), np.searchsorted(ordered, values, "right")
         ranks[row], tied[row] = before + 1, until - before > 1
     return ranks, tied
-
-
-def _refuse_differing(query_id: str, systems: Sequence[_Columns]) -> None:
-    first = systems[0]
-    own = first.places[query_id]
-    for other in systems[1:]:
-        place = other.places[query_id]
-        same_documents = np.array_equal(first.doc_ids[own], other.doc_ids[place])
-        if not same_documents or not np.array_equal(first.gains[own], other.gains[place]):
-            raise EvalkitError(
-                f"{first.result.path} and {other.result.path} have different {'labels' if same_documents else 'candidates'} for "
-                f"query {query_id}, though they are of the same data; run one of the evaluations again"
-            )
 
 
 def _shares(values: NDArray[np.float64], low: float, high: float) -> tuple[float, ...]:

@@ -38,6 +38,7 @@ def opened(browser: WebDriver, page: Path) -> Iterator[WebDriver]:
     """The page, newly opened at 1366 pixels; afterwards no console has said a word, and nothing but the page was asked for."""
     set_width(browser, 1366)
     prefer(browser, "light")
+    requested(browser), console_lines(browser)  # what other tests' pages asked for and said
     open_page(browser, page)
     yield browser
     assert console_lines(browser) == []

@@ -122,7 +122,7 @@ def test_texts_are_cut_to_their_beginning() -> None:
 
 
 @pytest.mark.parametrize(("column", "what"), [("doc_id", "candidates"), ("label", "labels")])
-def test_results_with_other_candidates_are_refused(tmp_path: Path, column: str, what: str) -> None:
+def test_results_with_other_candidates_are_left_out(tmp_path: Path, column: str, what: str) -> None:
     task = ranking_task(4)
     write_scores(tmp_path, task, noisy_scores(task, 1), "a")
     path = write_scores(tmp_path, task, noisy_scores(task, 2), "b")
@@ -132,10 +132,14 @@ def test_results_with_other_candidates_are_refused(tmp_path: Path, column: str, 
         "run",
     )
     done = run_here("report", str(tmp_path), "--format", "html", "-o", str(tmp_path / "page.html"))
-    assert done.code == 2
-    assert f"different {what} for query" in done.stderr
+    assert done.code == 0
+    assert done.stderr.startswith("left out: ")
+    assert f"different {what} for query q0" in done.stderr
     assert "run one of the evaluations again" in done.stderr
-    assert not (tmp_path / "page.html").exists()
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert f"different {what} for query q0" in page
+    assert '"systems":[{"label":"a"' in page
+    assert '"label":"b"' not in page
 
 
 def test_distribution_counts_shares_and_separation() -> None:
