@@ -340,7 +340,7 @@ def evaluate(
         timing=timing,
         backend=plain_json(runnable.description),
         config=plain_json(config),
-        deviations=deviations_of(model, task, seed),
+        deviations=deviations_of(model, runnable, task, seed),
         provenance=plain_json({**machine.collect(), **_object_provenance(model, runnable)}),
         recipe={} if model.recipe is None else recipe_fields(model.recipe),
         findings=findings_of(model.recipe, runnable, model.backend, model.runtime),
@@ -499,11 +499,15 @@ def _candidate_table(task: Task, run: Run, texts: bool) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def deviations_of(model: Model, task: Task, seed: int) -> dict[str, Any]:
+def deviations_of(model: Model, runnable: RunnableModel, task: Task, seed: int) -> dict[str, Any]:
     """Return what was said otherwise of the model, of the task and, where it is not the model's, of the bootstrap's seed.
 
-    They are as JSON holds them, by the setting's name, and name the result's folder.
+    They are as JSON holds them, by the setting's name, and name the result's folder. A server's address is among them, unless the
+    server says which revision it runs and the result is named after that: the same name elsewhere may be another model.
     """
     own = {} if seed == model.runtime.seed else {"bootstrap_seed": seed}
     deviations: dict[str, Any] = plain_json({**model.deviations, **task.deviations, **own})
+    says = runnable.description.get("revision")
+    if says and says == runnable.identity.revision:
+        deviations.pop("url", None)
     return deviations

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 
 from evalkit.errors import EvalkitError
 from evalkit.metrics.measures import CARD_PROTOCOL, PROTOCOLS, Measure, all_measures, asked_measures, is_measure
-from evalkit.results.folders import find_results
+from evalkit.results.folders import find_results, finish_result
 from evalkit.results.result import BLOCK_FIELDS, Result
 from evalkit.results.writing import SCHEMA_VERSION, UNPINNED
 
@@ -48,6 +48,7 @@ def read_result(path: Path) -> Result:
 
     Raises EvalkitError where the file is missing, is not JSON, or is not a result of this version of evalkit.
     """
+    finish_result(path.parent)
     content = read_json(path)
     try:
         outer = _typed_fields(_FIELDS, content, "")

@@ -190,10 +190,13 @@ BLOCK_FIELDS = tuple(one.name for one in fields(Result) if one.name not in ("sco
 """The fields that a result's JSON holds in evalkit's own block."""
 
 
-def split_usage(usage: Usage, pairs: int) -> tuple[ItemCounts, Timing]:
-    """Split what scoring so many candidates cost into what every execution repeats and what it does not."""
+def split_usage(usage: Usage, pairs: int, *, has_model: bool = True) -> tuple[ItemCounts, Timing]:
+    """Split what scoring so many candidates cost into what every execution repeats and what it does not.
+
+    What ran no model has no speed: scores that were made elsewhere, labels, random numbers.
+    """
     share = 1 - usage.items_from_store / usage.items if usage.items else 0.0
-    timed = usage.seconds and share > 0
+    timed = usage.seconds and share > 0 and has_model
     latency = Latency(*(float(np.percentile(usage.latencies, q)) for q in (50, 95))) if usage.latencies else None
     timing = Timing(
         seconds=usage.seconds,
