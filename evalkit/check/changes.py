@@ -14,7 +14,7 @@ from evalkit.metrics import find_measure, find_protocol, score_lists
 from evalkit.metrics.lists import candidate_lists
 from evalkit.metrics.measures import asked_measures
 from evalkit.output.numbers import counted, exceeds
-from evalkit.results.reading import unretrieved_documents
+from evalkit.results.tables import unretrieved_documents
 from evalkit.statistics import bootstrap_intervals, paired_randomisation_test
 
 if TYPE_CHECKING:

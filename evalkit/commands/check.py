@@ -13,6 +13,12 @@ def check(
     results: Annotated[Path, typer.Option(help="The folder with the results to check.")],
     tolerance: Annotated[float, typer.Option(help="Percentage points that a metric may lose.")] = 0.1,
     alpha: Annotated[float, typer.Option(help="A loss counts where a paired test gives p below this.")] = 0.01,
+    revision: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Of the results only those of this revision, or that begins so; for several models once each."
+        ),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail on any change beyond float noise.")] = False,
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")] = None,
     summary: Annotated[
@@ -23,4 +29,4 @@ def check(
     from evalkit.check.command import run_check
     from evalkit.check.rows import CheckRules
 
-    return run_check(baseline, results, CheckRules(tolerance, alpha, strict), junit, summary)
+    return run_check(baseline, results, CheckRules(tolerance, alpha, strict), junit, summary, revision or ())

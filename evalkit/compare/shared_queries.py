@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from evalkit.compare.systems import System, systems_of
 from evalkit.errors import EvalkitError, unknown_name
 from evalkit.metrics.measures import PROTOCOLS, find_measure, is_measure, protocol_of, same_measures
-from evalkit.results.reading import refuse_other_mean
 from evalkit.results.result import Result
+from evalkit.results.tables import refuse_other_mean
 
 if TYPE_CHECKING:
     import pandas as pd

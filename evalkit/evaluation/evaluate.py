@@ -52,7 +52,7 @@ from evalkit.models.server_settings import ServerSettings
 from evalkit.models.settings import ModelSettings, Similarity, default_model, model_settings
 from evalkit.output.json import plain_json
 from evalkit.records import IN_MEMORY, UNIDENTIFIED, PrecisionCheck, QueryScores, Run, StageScores, Task
-from evalkit.results.result import Result, TablesInMemory, split_usage
+from evalkit.results.result import WITHOUT_MODEL, Result, TablesInMemory, split_usage
 from evalkit.scoring.engine import ScoreMemory, score_task
 from evalkit.scoring.store import open_store
 from evalkit.statistics import bootstrap_intervals
@@ -324,7 +324,7 @@ def evaluate(
     intervals = bootstrap_intervals(np.column_stack(list(judged.values.values())), seed=seed)
     queries = _query_table(task, run, lists, reported, judged, stage, texts)
     candidates = _candidate_table(task, run, texts)
-    usage, timing = split_usage(run.usage, len(candidates))
+    usage, timing = split_usage(run.usage, len(candidates), has_model=runnable.identity.kind not in WITHOUT_MODEL)
     if config is None:
         config = recorded_settings(model, task, leading.name, [measure.name for measure in asked], seed)
     return Result(

@@ -133,6 +133,7 @@ def _write(path: Path, content: bytes, like: Path) -> None:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold a lock file, which is gone afterwards: FileLock looks again where it has locked a file that is deleted."""
+    path.parent.stat()  # FileLock would make a folder that is missing
     with FileLock(path, timeout=BUSY_SECONDS):
         try:
             yield

@@ -17,6 +17,7 @@ from evalkit.report.formats import FORMATS, Formats, find_format, refuse_other_k
 from evalkit.report.published_tables import published_notes, published_sheets
 from evalkit.report.tables import report_notes, report_sheets
 from evalkit.results.reading import read_results, refuse_result
+from evalkit.results.result import Result
 
 _FILE_FORMAT = "markdown"
 _PAGE_FORMAT = "html"
@@ -49,9 +50,9 @@ def print_report(
     if json_file is not None and card is not None:
         raise EvalkitError(f"--json {json_file} is a report's; leave it out with --update")
     if card is not None:
-        update_card(read_results(paths), card)
+        update_card(_read_whole(paths), card)
         return
-    report = Report(tuple(read_results(paths)), choices)
+    report = Report(tuple(_read_whole(paths)), choices)
     if json_file is not None:
         write_text(report_json(report), json_file)
     if chosen is not None:
@@ -70,13 +71,21 @@ def print_published(paths: Sequence[Path], format_name: str | None, output: Path
             f"--published is written as {_FILE_FORMAT} alone, not as {format_name}; leave --format out, or give {_FILE_FORMAT}"
         )
     refuse_result(output, "-o")
-    results = read_results(paths) if paths else []
+    results = _read_whole(paths) if paths else []
     sheets, notes = published_sheets(results), published_notes(results)
     if format_name is not None or output is not None:
         refuse_other_kinds([output] if output else [], FORMATS[_FILE_FORMAT])
         write_text(sheets_as_markdown(sheets) + notes_as_markdown(notes), output)
         return
     _print_tables(sheets, notes)
+
+
+def _read_whole(paths: Sequence[Path]) -> list[Result]:
+    """Read results with their tables, so that no figure is shown that these do not have. Raises EvalkitError, naming the file."""
+    results = read_results(paths)
+    for result in results:
+        _ = result.queries
+    return results
 
 
 def _print_tables(sheets: Sequence[Sheet], notes: Sequence[str]) -> None:

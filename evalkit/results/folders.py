@@ -43,6 +43,11 @@ def experiment_of(path: Path) -> str:
     return path.parent.name if path.parent.parent.name == EXPERIMENTS else ""
 
 
+def revision_folder(path: Path) -> Path:
+    """Return the folder of a revision, which a result's file lies in or below."""
+    return path.parent.parent.parent if experiment_of(path) else path.parent
+
+
 def experiment_slug(deviations: Mapping[str, object]) -> str:
     """Name a folder after settings: `dtype-bf16_limit-5`, with a hash where the words alone could mean other settings.
 

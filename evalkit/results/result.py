@@ -26,6 +26,8 @@ from evalkit.results.folders import experiment_of, experiment_slug
 if TYPE_CHECKING:
     import pandas as pd
 
+WITHOUT_MODEL = ("baseline", "run")
+"""Kinds that only read labels, dice or a file: their speed says nothing."""
 TEXT_COLUMNS = ("query", "text")
 """What of the tables of queries and candidates holds texts."""
 
