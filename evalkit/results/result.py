@@ -83,7 +83,8 @@ class Timing:
     """How long scoring took, and what else differs between a run and its repetition.
 
     The rates are of what the store did not already have: candidates and tokens (padding apart) per second of machine time;
-    None where nothing was scored or tokens are not counted. `latency_seconds` is None where no query was scored whole.
+    None where nothing was scored or tokens are not counted. `latency_seconds` is None where no query was scored whole. In the file
+    of a run that only read the store, rates and latency are those of the run whose result it replaced.
     """
 
     seconds: float = 0.0

@@ -35,6 +35,7 @@ TIMING_KEYS = (("evaluation_time",), ("evalkit", "timing"), ("evalkit", "provena
 """Where the JSON holds times, and what else differs between a run and its repetition (what the store already had)."""
 
 _OF_THE_MACHINE = ("version", "device")  # what a description of an object in memory says of where it ran
+_SPEED = ("pairs_per_second", "tokens_per_second", "latency_seconds")
 _NOISE = 1e-3  # of a fraction: what honest runs of one model differ by
 
 _MODEL_TYPES = {
@@ -176,7 +177,7 @@ def _warn_of_dropped(result: Result, stored: Mapping[str, Any], path: Path) -> N
 
 
 def _with_measured_speed(content: dict[str, Any], stored: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return a result's JSON with the times of the older one that it replaces, where its own run only read the same scores again.
+    """Return a result's JSON with the speed of the older one that it replaces, where its own run only read the same scores again.
 
     Both must come from the same backend on the same processor, so that what was measured is what the JSON says.
     """
@@ -189,7 +190,7 @@ def _with_measured_speed(content: dict[str, Any], stored: Mapping[str, Any] | No
     machines = [block.get("provenance", {}).get("hardware", {}).get("processor") for block in (own, before)]
     if not (again and measured and own["backend"] == before.get("backend") and machines[0] == machines[1]):
         return content
-    return {**content, "evaluation_time": stored.get("evaluation_time"), "evalkit": {**own, "timing": kept}}
+    return {**content, "evalkit": {**own, "timing": {**own["timing"], **{name: kept.get(name) for name in _SPEED}}}}
 
 
 def _figures(content: Mapping[str, Any]) -> dict[str, Any]:
