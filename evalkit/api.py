@@ -17,7 +17,7 @@ from evalkit.results.folders import result_folder
 from evalkit.results.reading import read_readable, read_results
 from evalkit.results.result import Result, remark_lines
 from evalkit.results.training import training_phrase
-from evalkit.results.writing import refuse_other_data, refuse_other_object, result_file, write_result
+from evalkit.results.writing import write_result
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,13 +30,9 @@ def save_result(result: Result, results_dir: Path | str = "results", *, texts: b
     """Write a result of `evaluate` below `results_dir`, where the command line would, and give the JSON's path.
 
     `texts` says whether texts that the result has are written too. Raises EvalkitError where the folder can't be written, and
-    where a result on other data of the task's name lies there, or one of another object in memory.
+    where another result lies there: on other data of the task's name, of another model, of other settings.
     """
-    folder = result_folder(Path(results_dir), result.model, result.experiment)
-    path = result_file(result.task, folder)
-    refuse_other_data(result.task, path)
-    refuse_other_object(result, path)
-    return write_result(result, folder, with_texts=texts)
+    return write_result(result, result_folder(Path(results_dir), result.model, result.experiment), with_texts=texts)
 
 
 def load_results(*paths: Path | str) -> list[Result]:

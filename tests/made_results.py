@@ -12,6 +12,7 @@ from made_tasks import make_task
 from numpy.typing import NDArray
 
 from evalkit.evaluation.evaluate import evaluate, load_model
+from evalkit.metrics.measures import all_measures, find_measure
 from evalkit.records import Task
 from evalkit.results.folders import result_folder
 from evalkit.results.writing import write_result
@@ -67,9 +68,15 @@ def change_table(path: Path, change: Callable[[pd.DataFrame], pd.DataFrame], kin
     table = change(pd.read_parquet(table_of(path, kind)))
     table.to_parquet(table_of(path, kind))
     if kind == "queries":
-        change_json(
-            path, lambda content: content["scores"]["test"][0].update(map=table["ap"].mean(), mrr=table["rr"].mean())
-        )
+        means = {one.name: table[one.column].mean() for one in all_measures() if one.column in table}
+
+        def with_means(content: dict) -> None:
+            content["scores"]["test"][0].update(means)
+            for name, ties in content["evalkit"]["ties"].items():
+                column = find_measure(name).column
+                ties.update({part: table[f"{column}_{part}"].mean() for part in ties if f"{column}_{part}" in table})
+
+        change_json(path, with_means)
 
 
 def change_json(path: Path, change: Callable[[dict], object]) -> None:

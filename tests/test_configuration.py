@@ -180,7 +180,7 @@ def test_python_takes_it_too(own: Path) -> None:
     assert server.runtime.server == evalkit.ServerSettings(
         url="http://127.0.0.1:9", served_model="mine", retries=1, key_variable="VLLM_API_KEY"
     )
-    assert server.deviations == {"backend": "vllm", "served_model": "mine"}
+    assert server.deviations == {"backend": "vllm", "served_model": "mine", "url": "http://127.0.0.1:9"}
     for wrong in ("my-words", "mine"):
         with pytest.raises(EvalkitError, match="there is no"):
             evalkit.load_model(wrong)

@@ -24,6 +24,7 @@ from mishaps import reset, says
 
 import evalkit
 from evalkit.errors import EvalkitError
+from evalkit.results.folders import experiment_slug
 
 KEY = "sk-very-secret-0123456789"
 RERANKER = ("task=demo-zh", "model=bge-reranker-base", "limit=12")
@@ -89,9 +90,10 @@ def test_only_what_decides_a_score_names_the_folder(folder: Path) -> None:
         assert run_here(*RERANKER, "backend=vllm", f"backend.url={server.url}", *speed).code == 0
         assert run_here(*RERANKER, "backend=vllm", f"backend.url={server.url}", "backend.served_model=mine").code == 0
         assert server.posts[-1].body["model"] == "mine"
+    said = {"backend": "vllm", "limit": 12, "url": server.url}
     assert {path.parent.name for path in result_files(folder)} == {
-        "backend-vllm_limit-12",
-        "backend-vllm_limit-12_served_model-mine",
+        experiment_slug(said),
+        experiment_slug({**said, "served_model": "mine"}),
     }
 
 

@@ -16,7 +16,7 @@ from evalkit.metrics.lists import candidate_lists
 from evalkit.metrics.measures import asked_measures
 from evalkit.output.numbers import counted, exceeds, percent
 from evalkit.records import QueryScores
-from evalkit.results.reading import unretrieved_documents
+from evalkit.results.tables import unretrieved_documents
 from evalkit.statistics import (
     bootstrap_intervals,
     fewest_differences,

@@ -22,10 +22,17 @@ _SMALLEST_ALPHA = 0.001  # ten times the smallest p that 10,000 resamples give
 
 
 def run_check(
-    baseline: Path, results: Path, rules: CheckRules, junit: Path | None, summary: Path | None, json_file: Path | None
+    baseline: Path,
+    results: Path,
+    rules: CheckRules,
+    junit: Path | None,
+    summary: Path | None,
+    json_file: Path | None,
+    revisions: Sequence[str] = (),
 ) -> int:
     """Compare the results in two folders and print the table. Gives the exit code: 1 for a regression or an error.
 
+    With `revisions` only results whose revision is one of them, or begins so, are compared with the baseline.
     JSON goes to a file beside the table, or to standard output in its place. `junit` is replaced; `summary` is appended to,
     since the steps of a job on GitHub share that file. Raises EvalkitError, after everything else is done, where a result can't
     be read or a report can't be written.
@@ -33,7 +40,7 @@ def run_check(
     _refuse_wrong_usage(baseline, results, rules)
     refuse_result(junit, "--junit")
     refuse_result(summary, "--summary")
-    before, after = load_side(baseline, other=results), load_side(results, other=baseline)
+    before, after = load_side(baseline, other=results), load_side(results, other=baseline, revisions=revisions)
     rows = find_rows(before, after, rules)
     try:
         _write_reports(rows, rules, junit, summary)

@@ -8,6 +8,7 @@ from pathlib import Path
 from evalkit.check.changes import Judgement, compare, judged_metrics
 from evalkit.check.folders import Pair, Side, Unreadable, pair_results, place_of
 from evalkit.check.rows import CheckRow, CheckRules, CheckVerdict
+from evalkit.output.numbers import listed
 from evalkit.results.result import Result
 
 _LONG_REVISION = 40  # hex digits of a commit
@@ -59,9 +60,10 @@ def _lone_rows(results: Iterable[Result], verdict: CheckVerdict, note: str) -> I
 
 
 def _ambiguous_row(old: tuple[Result, ...], new: tuple[Result, ...]) -> CheckRow:
-    listed = [", ".join(str(result.path) for result in results) for results in (old, new)]
-    note = (
-        f"can't tell which belong together: {listed[0]} in the baseline, {listed[1]} in the results; keep one of each"
+    named = [listed(str(result.path) for result in results) for results in (old, new)]
+    choose = f"choose one with --revision, as in --revision {_shortened(new[-1].model.revision)}"
+    note = f"can't tell which belong together: {named[0]} in the baseline, {named[1]} in the results; " + (
+        choose if len(old) == 1 else f"keep one in the baseline, and {choose}"
     )
     return _row(new[0], "", Judgement(CheckVerdict.AMBIGUOUS, note=note))
 

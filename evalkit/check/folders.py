@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from evalkit.errors import EvalkitError
-from evalkit.results.folders import experiment_of, find_results
+from evalkit.output.numbers import listed
+from evalkit.results.folders import experiment_of, find_results, revision_folder
 from evalkit.results.reading import read_result
 from evalkit.results.result import Result
 
@@ -59,8 +60,12 @@ class Pairing:
     ambiguous: tuple[tuple[tuple[Result, ...], tuple[Result, ...]], ...]
 
 
-def load_side(folder: Path, other: Path) -> Side:
-    """Read all results in a folder that can be read. What lies in the `other` folder, inside this one, is the other's."""
+def load_side(folder: Path, other: Path, revisions: Sequence[str] = ()) -> Side:
+    """Read all results in a folder that can be read. What lies in the `other` folder, inside this one, is the other's.
+
+    With `revisions` only results whose revision begins with one of them are read. Raises EvalkitError, naming some that there are,
+    where a revision is none of theirs.
+    """
     try:
         paths = find_results([folder])
     except EvalkitError as error:
@@ -69,6 +74,7 @@ def load_side(folder: Path, other: Path) -> Side:
         paths = [path for path in paths if other.resolve() not in path.resolve().parents]
     if not paths:
         return Side(folder, (), (Unreadable(folder, f"no results in {folder} but those in {other}"),))
+    paths = _of_revisions(folder, paths, revisions)
     results, unreadable = [], []
     for path in paths:
         try:
@@ -78,6 +84,21 @@ def load_side(folder: Path, other: Path) -> Side:
         except EvalkitError as error:
             unreadable.append(Unreadable(path, str(error)))
     return Side(folder, tuple(results), tuple(unreadable))
+
+
+def _of_revisions(folder: Path, paths: Sequence[Path], revisions: Sequence[str]) -> list[Path]:
+    """Choose the files of these revisions, by the folders that results lie in, which are named after them."""
+    there = [revision_folder(path).name for path in paths]
+    for revision in revisions:
+        if not any(one.startswith(revision) for one in there):
+            raise EvalkitError(
+                f"--revision {revision}: no result in {folder} is of it; there are {listed(dict.fromkeys(there))}"
+            )
+    return [
+        path
+        for path, one in zip(paths, there, strict=True)
+        if not revisions or any(one.startswith(revision) for revision in revisions)
+    ]
 
 
 def pair_results(before: Iterable[Result], after: Iterable[Result]) -> Pairing:
@@ -100,9 +121,7 @@ def pair_results(before: Iterable[Result], after: Iterable[Result]) -> Pairing:
 
 def place_of(path: Path) -> tuple[str, str, str]:
     """Where a result lies, apart from its revision: the folder of its model, its settings, its file's name."""
-    settings = experiment_of(path)
-    revision = path.parent.parent.parent if settings else path.parent
-    return revision.parent.name, settings, path.name.removesuffix(".json")
+    return revision_folder(path).parent.name, experiment_of(path), path.name.removesuffix(".json")
 
 
 def _grouped(results: Iterable[Result]) -> dict[Key, list[Result]]:

@@ -21,6 +21,12 @@ def check(
             "change, and each test may raise a false alarm."
         ),
     ] = 0.01,
+    revision: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Of the results only those of this revision, or that begins so; for several models once each."
+        ),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail on any change beyond float noise.")] = False,
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")] = None,
     summary: Annotated[
@@ -33,4 +39,4 @@ def check(
     from evalkit.check.rows import CheckRules
 
     target = json_target(json_file, "rows")
-    return run_check(baseline, results, CheckRules(tolerance, alpha, strict), junit, summary, target)
+    return run_check(baseline, results, CheckRules(tolerance, alpha, strict), junit, summary, target, revision or ())

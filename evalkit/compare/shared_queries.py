@@ -22,8 +22,9 @@ from evalkit.metrics.measures import (
     protocol_of,
     same_measures,
 )
-from evalkit.results.reading import LEFT_OUT, refuse_other_mean
+from evalkit.results.reading import LEFT_OUT
 from evalkit.results.result import Result
+from evalkit.results.tables import refuse_other_mean
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -51,7 +51,7 @@ from evalkit.models.server_settings import ServerSettings
 from evalkit.models.settings import ModelSettings, Similarity, default_model, model_settings
 from evalkit.output.json import plain_json
 from evalkit.records import IN_MEMORY, UNIDENTIFIED, PrecisionCheck, QueryScores, Run, StageScores, Task
-from evalkit.results.result import Result, TablesInMemory, split_usage
+from evalkit.results.result import WITHOUT_MODEL, Result, TablesInMemory, split_usage
 from evalkit.results.training import Card, mark_training, read_card
 from evalkit.scoring.engine import ScoreMemory, score_task
 from evalkit.scoring.plan import WINDOW_ITEMS
@@ -332,7 +332,7 @@ def evaluate(
     intervals = bootstrap_intervals(np.column_stack(list(judged.values.values())), seed=seed)
     queries = _query_table(task, run, lists, reported, judged, stage, texts)
     candidates = _candidate_table(task, run, texts)
-    usage, timing = split_usage(run.usage, len(candidates))
+    usage, timing = split_usage(run.usage, len(candidates), has_model=runnable.identity.kind not in WITHOUT_MODEL)
     if config is None:
         config = recorded_settings(model, task, leading.name, [measure.name for measure in asked], seed)
     return Result(
@@ -349,7 +349,7 @@ def evaluate(
         timing=timing,
         backend=plain_json(runnable.description),
         config=plain_json(config),
-        deviations=deviations_of(model, task, seed),
+        deviations=deviations_of(model, runnable, task, seed),
         provenance=plain_json({**machine.collect(), **_object_provenance(model, runnable)}),
         recipe={} if model.recipe is None else recipe_fields(model.recipe),
         findings=(*ungraded, *findings_of(model.recipe, runnable, model.backend, model.runtime)),
@@ -535,11 +535,15 @@ def _candidate_table(task: Task, run: Run, texts: bool) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def deviations_of(model: Model, task: Task, seed: int) -> dict[str, Any]:
+def deviations_of(model: Model, runnable: RunnableModel, task: Task, seed: int) -> dict[str, Any]:
     """Return what was said otherwise of the model, of the task and, where it is not the model's, of the bootstrap's seed.
 
-    They are as JSON holds them, by the setting's name, and name the result's folder.
+    They are as JSON holds them, by the setting's name, and name the result's folder. A server's address is among them, unless the
+    server says which revision it runs and the result is named after that: the same name elsewhere may be another model.
     """
     own = {} if seed == model.runtime.seed else {"bootstrap_seed": seed}
     deviations: dict[str, Any] = plain_json({**model.deviations, **task.deviations, **own})
+    says = runnable.description.get("revision")
+    if says and says == runnable.identity.revision:
+        deviations.pop("url", None)
     return deviations

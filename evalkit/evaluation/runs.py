@@ -18,9 +18,9 @@ from evalkit.evaluation.certificates import find_certificate
 from evalkit.evaluation.certifying import CertificateGuard
 from evalkit.evaluation.evaluate import Cache, Model, build_model, deviations_of, evaluate, stored_under
 from evalkit.evaluation.goldens import check_golden_scores, refuse_other_weights
-from evalkit.evaluation.model_recipes import recipe_line
+from evalkit.evaluation.model_recipes import recipe_fields, recipe_line
 from evalkit.metrics import Measure
-from evalkit.metrics.measures import asked_measures, choose_protocol
+from evalkit.metrics.measures import choose_protocol
 from evalkit.models.folders.resolving import RECIPE, StatedBy
 from evalkit.models.interfaces import Runtime
 from evalkit.models.settings import ModelSettings
@@ -30,9 +30,8 @@ from evalkit.output.numbers import counted
 from evalkit.output.text import homeless
 from evalkit.records import Task
 from evalkit.results.folders import experiment_slug, result_folder
-from evalkit.results.reading import read_result
 from evalkit.results.result import Result
-from evalkit.results.writing import refuse_other_data, result_file, write_result
+from evalkit.results.writing import refuse_other_result, result_file, write_result
 from evalkit.scoring.store import descriptions
 from evalkit.tasks.content import warn_of_changed_data
 from evalkit.tasks.loading import read_task, with_deviations
@@ -91,10 +90,7 @@ def run(settings: RunSettings) -> Iterator[Result]:
     for task in tasks:
         queries = counted(task.statistics.queries, "query")
         logger.info("%s: %s, %s", task.name, queries, counted(task.statistics.pairs, "pair"))
-        experiment = experiment_slug(deviations_of(model, task, settings.runtime.seed))
-        folder = result_folder(settings.results_dir, model.runnable_on(task).identity, experiment)
-        refuse_other_data(task, result_file(task, folder))
-        _warn_of_dropped(result_file(task, folder), names)
+        folder = _refuse_taken(model, task, settings)
         result = evaluate(
             model,
             task,
@@ -110,6 +106,16 @@ def run(settings: RunSettings) -> Iterator[Result]:
             checks = plain_json([{**asdict(check), "matches": check.matches} for check in golden])
             result = replace(result, provenance={**result.provenance, "golden_scores": checks})
         yield replace(result, path=write_result(result, folder, with_texts=settings.texts))
+
+
+def _refuse_taken(model: Model, task: Task, settings: RunSettings) -> Path:
+    """Return the folder that the result will lie in. Raises EvalkitError, before anything is scored, where another lies there."""
+    runnable = model.runnable_on(task)
+    deviations = deviations_of(model, runnable, task, settings.runtime.seed)
+    folder = result_folder(settings.results_dir, runnable.identity, experiment_slug(deviations))
+    recipe = {} if model.recipe is None else recipe_fields(model.recipe)
+    refuse_other_result(result_file(task, folder), runnable.identity, task.identity, deviations, recipe)
+    return folder
 
 
 def _tell_of_older(model: Model, settings: RunSettings) -> None:
@@ -142,18 +148,6 @@ def _tell_of_older(model: Model, settings: RunSettings) -> None:
             identity.name,
             " and ".join(left),
         )
-
-
-def _warn_of_dropped(path: Path, names: Sequence[str]) -> None:
-    """Warn where a result that is about to be replaced has measures that are not asked for this time."""
-    try:
-        before = read_result(path)
-    except EvalkitError:
-        return
-    dropped = [measure.name for measure in asked_measures(before.scores) if measure.name not in names]
-    if dropped:
-        every = ",".join((*names, *dropped))
-        logger.warning("%s had %s, which this run drops: measures=[%s] keeps all", path, ", ".join(dropped), every)
 
 
 def model_of(settings: RunSettings, *, held_to_certificate: bool = False) -> Model:

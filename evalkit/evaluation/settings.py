@@ -87,9 +87,9 @@ def find_deviations(said: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str
         changed.pop("task.path", None)
     if model.get("backends") == ["mteb"]:
         changed["backend.name"] = "mteb"
-    url = own.get("backend", {}).get("url")
-    if url and backend.get("url") != url:  # whoever answers there is not the one that the backend is named after
-        changed["backend.url"] = backend.get("url")
+    url = backend.get("url")
+    if url != own.get("backend", {}).get("url"):  # whoever answers there may run another model of the name
+        changed["backend.url"] = url.rstrip("/") if isinstance(url, str) else url
     if model.get("onnx_file"):
         changed["model.onnx_file"] = model["onnx_file"]
     return {
@@ -100,7 +100,7 @@ def find_deviations(said: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in settings.items():
         name = prefix + key
-        # what a backend can do follows from its name, and where a server is decides no score
+        # what a backend can do follows from its name, and how fast a server is asked decides no score
         if name in NEUTRAL or (prefix == "backend." and key not in ("name", *DECISIVE)):
             continue
         if isinstance(value, dict) and key != "recipes":

@@ -35,5 +35,5 @@ class ServerSettings(GroupSettings):
 
 
 ROLES = ("role_field", "query_role", "document_role")
-# what can change a score, unlike where the server is and how fast it is asked
+# what can change a score, unlike how fast the server is asked; its address counts too (`find_deviations`)
 DECISIVE = ("served_model", "max_characters", *ROLES)

@@ -18,6 +18,7 @@ from evalkit.report.formats import FORMATS, Formats, find_format, refuse_other_k
 from evalkit.report.published_tables import published_notes, published_sheets
 from evalkit.report.tables import report_notes, report_sheets
 from evalkit.results.reading import read_readable, read_results, refuse_result
+from evalkit.results.result import Result
 
 logger = logging.getLogger("evalkit")
 _FILE_FORMAT = "markdown"
@@ -51,7 +52,7 @@ def print_report(
     if json_file is not None and card is not None:
         raise EvalkitError(f"--json {json_file} is a report's; leave it out with --update")
     if card is not None:
-        update_card(read_results(paths), card)
+        update_card(_read_whole(paths), card)
         return
     report = make_report(paths, choices, "queries" if chosen is None else chosen.compares)
     if json_file is not None:
@@ -81,6 +82,14 @@ def print_published(paths: Sequence[Path], format_name: str | None, output: Path
         write_text(sheets_as_markdown(sheets) + notes_as_markdown(notes), output)
         return
     _print_tables(sheets, notes)
+
+
+def _read_whole(paths: Sequence[Path]) -> list[Result]:
+    """Read results with their tables, so that no figure is shown that these do not have. Raises EvalkitError, naming the file."""
+    results = read_results(paths)
+    for result in results:
+        _ = result.queries
+    return results
 
 
 def _print_tables(sheets: Sequence[Sheet], notes: Sequence[str]) -> None:

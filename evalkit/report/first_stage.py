@@ -11,8 +11,8 @@ from evalkit.metrics.measures import CARD_PROTOCOL, PROTOCOLS, asked_measures, p
 from evalkit.output.numbers import counted, percent, points, points_range
 from evalkit.output.sheets import Sheet, print_notes, print_sheets
 from evalkit.records import FirstStage
-from evalkit.results.reading import unretrieved_documents
 from evalkit.results.result import Result
+from evalkit.results.tables import unretrieved_documents
 
 
 def print_first_stages(results: Sequence[Result], console: Console) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from evalkit.errors import EvalkitError
+from evalkit.output.files import UNFINISHED_FOLDERS, finish_replacing
 from evalkit.output.text import homeless
 from evalkit.records import ModelIdentity
 
@@ -41,6 +43,11 @@ def experiment_of(path: Path) -> str:
     return path.parent.name if path.parent.parent.name == EXPERIMENTS else ""
 
 
+def revision_folder(path: Path) -> Path:
+    """Return the folder of a revision, which a result's file lies in or below."""
+    return path.parent.parent.parent if experiment_of(path) else path.parent
+
+
 def experiment_slug(deviations: Mapping[str, object]) -> str:
     """Name a folder after settings: `dtype-bf16_limit-5`, with a hash where the words alone could mean other settings.
 
@@ -66,8 +73,8 @@ def file_name(name: str) -> str:
 def find_results(paths: Iterable[Path]) -> list[Path]:
     """List the JSON files of results among files and folders, searched to any depth; each once, sorted within a folder.
 
-    In a folder a result is a JSON file beside a `model_meta.json`. Raises EvalkitError for a path that does not exist
-    and for a folder without results.
+    In a folder a result is a JSON file beside a `model_meta.json`; links to folders are followed. What a killed run had made of a
+    result is put in place first. Raises EvalkitError for a path that does not exist and for a folder without results.
     """
     found: dict[Path, None] = {}
     for path in paths:
@@ -80,15 +87,42 @@ def find_results(paths: Iterable[Path]) -> list[Path]:
     return list(found)
 
 
+def finish_result(folder: Path) -> None:
+    """Put in place what a killed run had made of a result in this folder. Raises EvalkitError where that can't be done."""
+    try:
+        finish_replacing(folder)
+    except OSError as error:
+        raise EvalkitError(
+            f"a run that wrote a result to {folder} was killed, and the rest can't be put in place ({error.strerror or error}); "
+            "make that folder writable, or run the evaluation again"
+        ) from error
+
+
 def _results_below(folder: Path) -> list[Path]:
-    found = [
-        path
-        for path in sorted(folder.rglob("*.json"))
-        if path.name != MODEL_FILE and path.with_name(MODEL_FILE).is_file()
-    ]
+    found = []
+    for below in _folders_below(folder):
+        finish_result(below)
+        if (below / MODEL_FILE).is_file():
+            found += [path for path in below.glob("*.json") if path.name != MODEL_FILE]
     if not found:
         raise EvalkitError(f"no results in {folder}: no JSON file lies beside a {MODEL_FILE}; give a results folder")
-    return found
+    return sorted(found)
+
+
+def _folders_below(folder: Path) -> Iterator[Path]:
+    """Walk a folder and those below it, each once: a link to one that is there besides is left out, as is one that leads back."""
+    links, seen = [folder], set()
+    while links:
+        # those behind links come last, so that what lies there itself keeps its own name
+        for place, names, _ in os.walk(links.pop(0)):
+            here = Path(place)
+            if here.resolve() in seen:
+                names.clear()
+                continue
+            seen.add(here.resolve())
+            links += [here / name for name in sorted(names) if (here / name).is_symlink()]
+            names[:] = [name for name in names if name not in UNFINISHED_FOLDERS]
+            yield here
 
 
 def _canonical(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Results read back from their files: the JSON when it is opened, the tables when they are first needed.
+"""Results read back from their files: the JSON when it is opened, the tables (`tables`) when they are first needed.
 
 Whoever made the files, a wrong shape is one line that names the file and the field.
 """
@@ -7,28 +7,23 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
-from functools import cache, cached_property
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, fields, is_dataclass, replace
+from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from evalkit.errors import EvalkitError
-from evalkit.metrics.measures import CARD_PROTOCOL, PROTOCOLS, Measure, all_measures, asked_measures, is_measure
+from evalkit.metrics.measures import PROTOCOLS
 from evalkit.published_statistics import mteb_task_names
 from evalkit.records import OTHER_DATA, TaskIdentity
-from evalkit.results.folders import find_results
+from evalkit.results.folders import find_results, finish_result
 from evalkit.results.result import BLOCK_FIELDS, Result
+from evalkit.results.tables import StoredTables
 from evalkit.results.writing import SCHEMA_VERSION, UNPINNED
 
-if TYPE_CHECKING:
-    import pandas as pd
-    import pyarrow as pa
-
 _SCHEMA_VERSIONS = (1, SCHEMA_VERSION)  # of the first, only the folder's name says which settings deviate
-_TEXT_COLUMN = "text"  # of candidates; most of a file, where it is there
-_MEAN_TOLERANCE = 1e-5  # mteb-v2 rounds its means to five decimals
 _MEND = "run the evaluation again"
 LEFT_OUT = "left out: {}"
 """How a result is named that others are shown without; what stands in it names the file."""
@@ -37,10 +32,6 @@ _FIELDS = {"task_name": str, "dataset_revision": str, "scores": dict[str, Any], 
 _NO_METRICS = ("hf_subset", "languages", "main_score")
 _NUMBERS_TOGETHER = {2: "pair of numbers", 3: "triple of numbers"}
 
-_WHOLE = {"n_candidates", "n_positive", "label", "query_characters"}
-_TEXTS = {"query_id", "doc_id", "query_script", "query", "text"}
-_NUMBERS = {"score", "tokens", "truncated_pairs", *(measure.column for measure in all_measures())}
-
 
 def read_results(paths: Iterable[Path]) -> list[Result]:
     """Load the results among files and folders, searched to any depth. Raises EvalkitError where there are none."""
@@ -48,16 +39,19 @@ def read_results(paths: Iterable[Path]) -> list[Result]:
 
 
 def read_readable(paths: Iterable[Path]) -> tuple[list[Result], list[str]]:
-    """Load the results among files and folders that can be read, and say of each other one why it is left out.
+    """Load the results among files and folders whose JSON and table of queries can be read; say why each other is left out.
 
     Raises EvalkitError for a path that does not exist, for a folder without results, and where no result can be read.
     """
     results, left_out = [], []
     for path in find_results(paths):
         try:
-            results.append(read_result(path))
+            result = read_result(path)
+            _ = result.queries  # no figure is shown that the tables do not have
         except EvalkitError as error:
             left_out.append(str(error))
+        else:
+            results.append(result)
     if not results:
         raise EvalkitError("; ".join(left_out))
     return results, list(map(LEFT_OUT.format, left_out))
@@ -68,6 +62,7 @@ def read_result(path: Path) -> Result:
 
     Raises EvalkitError where the file is missing, is not JSON, or is not a result of this version of evalkit.
     """
+    finish_result(path.parent)
     content = read_json(path)
     try:
         outer = _typed_fields(_FIELDS, content, "")
@@ -100,7 +95,8 @@ def read_result(path: Path) -> Result:
     )
     block["task"] = _named_by_its_data(block["task"])
     block.setdefault("deviations", None)
-    return Result(**block, scores=scores, tables=StoredTables(path, block["protocol"], scores), path=path)
+    tables = StoredTables(path, block["protocol"], scores, block.get("ties", {}), block["task"].statistics)
+    return Result(**block, scores=scores, tables=tables, path=path)
 
 
 def _named_by_its_data(task: TaskIdentity) -> TaskIdentity:
@@ -133,16 +129,6 @@ def refuse_result(path: Path | None, option: str) -> None:
     except EvalkitError:
         return
     raise EvalkitError(f"{option} {path} would replace a result; name another file")
-
-
-def unretrieved_documents(queries: pd.DataFrame) -> list[list[tuple[str, int]]]:
-    """List, per row of a table of queries, the relevant documents that were no candidates, with their gains."""
-    if not {"unretrieved_ids", "unretrieved_gains"} <= set(queries.columns):
-        return [[] for _ in range(len(queries))]
-    return [
-        [(str(doc_id), int(gain)) for doc_id, gain in zip(doc_ids, gains, strict=True)]
-        for doc_ids, gains in zip(queries["unretrieved_ids"], queries["unretrieved_gains"], strict=True)
-    ]
 
 
 # --- the JSON
@@ -245,181 +231,3 @@ def is_number(value: object) -> bool:
 
 def _refuse_constant(name: str) -> object:
     raise ValueError(f"{name} is no JSON number")
-
-
-# --- the tables
-
-
-def refuse_other_mean(path: Path | None, measure: Measure, stated: float, queries: pd.DataFrame) -> None:
-    """Raise EvalkitError where the mean that a result states is not that of its table of queries."""
-    mean = float(queries[measure.column].mean())
-    if not math.isclose(mean, stated, abs_tol=_MEAN_TOLERANCE):
-        raise EvalkitError(
-            f"{path}: its {measure.name} is {stated}, but its table of queries has the mean {mean}; the files "
-            "are of different runs or were changed by hand; run the evaluation again"
-        )
-
-
-@dataclass(frozen=True)
-class StoredTables:
-    """The tables beside a result's JSON, of which `protocol` and `scores` are known."""
-
-    path: Path
-    protocol: str
-    scores: Mapping[str, float]
-
-    @cached_property
-    def queries(self) -> pd.DataFrame:
-        """One row per query. Raises EvalkitError where the file is missing or not the JSON's."""
-        needed = (*PROTOCOLS[self.protocol].leading, *asked_measures(self.scores))
-        always = (measure.column for measure in PROTOCOLS[CARD_PROTOCOL].leading)
-        numbers = {"n_candidates", *always, *(measure.column for measure in needed)}
-        table = self._table("queries", ("query_id", *sorted(numbers)))
-        if not table["query_id"].is_unique:
-            raise EvalkitError(f"{self.path}: its table of queries has a query twice; run the evaluation again")
-        for measure in needed:
-            refuse_other_mean(self.path, measure, self.scores[measure.name], table)
-        return table
-
-    @cached_property
-    def candidates(self) -> pd.DataFrame:
-        """One row per candidate: query_id, doc_id, label, score, and tokens and truncated where the model counted them.
-
-        They stand in the order of `queries`, without their texts (`candidate_texts`). Raises EvalkitError where the file is
-        missing, of other queries, or a score is not finite.
-        """
-        table = self._table("run", ("query_id", "doc_id", "label", "score"), without=(_TEXT_COLUMN,))
-        counts = self.queries["n_candidates"].to_numpy()
-        # a damaged count may be negative, or ask for more memory than there is
-        is_sound = (counts >= 0).all() and int(counts.sum()) == len(table)
-        queries = (
-            self.queries["query_id"].to_numpy().repeat(counts) if is_sound else self.queries["query_id"].to_numpy()[:0]
-        )
-        if not is_sound or table["query_id"].tolist() != queries.tolist():
-            raise EvalkitError(
-                f"{self.path}: its table of candidates has other queries than its table of queries; the files are of different "
-                "runs or were changed by hand; run the evaluation again"
-            )
-        endless = table[~table["score"].abs().lt(math.inf)]
-        if len(endless):
-            raise EvalkitError(
-                f"{self.path}: in its table of candidates the score of {endless['doc_id'].iloc[0]!r} is "
-                f"{endless['score'].iloc[0]}; run the evaluation again"
-            )
-        return table
-
-    def candidate_texts(self, places: Sequence[int]) -> list[str] | None:
-        """Return the texts of the candidates in these rows of `candidates`; None where the result holds no texts."""
-        import pyarrow.parquet as pq
-
-        _ = self.candidates  # the file is there, and a result's
-        file = pq.ParquetFile(self._table_path("run"))
-        if _TEXT_COLUMN not in file.schema_arrow.names:
-            return None
-        texts = file.read(columns=[_TEXT_COLUMN]).column(_TEXT_COLUMN)
-        return [str(text) for text in texts.take(list(places)).to_pylist()]
-
-    def raw(self, kind: Literal["queries", "run"]) -> pd.DataFrame | None:
-        """Return a table as its file holds it, whatever that is; None where the file is missing.
-
-        Raises EvalkitError where it can't be read.
-        """
-        import pyarrow as pa
-
-        path = self._table_path(kind)
-        if not path.is_file():
-            return None
-        try:
-            frame: pd.DataFrame = _read_parquet(path).to_pandas(ignore_metadata=True)
-        except (OSError, ValueError, pa.ArrowException) as error:
-            raise EvalkitError(f"cannot read {path.name} ({_first_line(error)})") from error
-        return frame
-
-    def _table_path(self, kind: str) -> Path:
-        return self.path.with_name(f"{self.path.name.removesuffix('.json')}.{kind}.parquet")
-
-    def _table(self, kind: str, required: Iterable[str], without: Iterable[str] = ()) -> pd.DataFrame:
-        import pyarrow as pa
-
-        path = self._table_path(kind)
-        try:
-            table = _read_parquet(path, without)
-            _check_columns(table, required, path)
-            frame: pd.DataFrame = table.to_pandas(ignore_metadata=True)
-        except FileNotFoundError as error:
-            raise EvalkitError(
-                f"{path} is missing; it belongs beside {self.path.name}: run the evaluation again"
-            ) from error
-        except (OSError, ValueError, pa.ArrowException) as error:
-            raise EvalkitError(f"cannot read {path} ({_first_line(error)}); run the evaluation again") from error
-        return frame
-
-
-def _read_parquet(path: Path, without: Iterable[str] = ()) -> pa.Table:
-    import pyarrow.parquet as pq
-
-    columns = [name for name in pq.read_schema(path).names if name not in without]
-    table = pq.ParquetFile(path).read(columns=columns)
-    table.validate(full=True)
-    return table
-
-
-def _check_columns(table: pa.Table, required: Iterable[str], path: Path) -> None:
-    """Check a result's table: the columns that it must have, without gaps where they are no metric's, and their types.
-
-    Raises EvalkitError, naming the column.
-    """
-    names = table.column_names
-    for name in required:
-        _require(name in names, f"column {name} is missing", path)
-    for name in names:
-        _require(names.count(name) == 1, f"column {name!r} is there twice", path)
-        column = table.column(name)
-        if name in _TEXTS:
-            _require(_is_text(column.type), f"column {name} holds no texts", path)
-        elif name in _WHOLE:
-            _require(_is_whole(column.type), f"column {name} holds no whole numbers", path)
-        elif name in _NUMBERS or is_measure(name):
-            _require(_is_numeric(column.type), f"column {name} holds no numbers", path)
-        elif name in ("unretrieved_ids", "unretrieved_gains"):
-            _require(
-                _is_list(column.type, _is_text if name == "unretrieved_ids" else _is_whole),
-                f"column {name} is no list",
-                path,
-            )
-        if name in (*_WHOLE, *_TEXTS, "unretrieved_ids", "unretrieved_gains"):
-            _require(column.null_count == 0, f"column {name} has gaps", path)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    import pyarrow.types as types
-
-    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_null(kind))
-
-
-def _is_whole(kind: pa.DataType) -> bool:
-    import pyarrow.types as types
-
-    return bool(types.is_integer(kind))
-
-
-def _is_numeric(kind: pa.DataType) -> bool:
-    import pyarrow.types as types
-
-    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_null(kind))
-
-
-def _is_list(kind: pa.DataType, holds: Any) -> bool:
-    import pyarrow.types as types
-
-    is_list = types.is_list(kind) or types.is_large_list(kind)
-    return bool(is_list and (holds(kind.value_type) or types.is_null(kind.value_type)))
-
-
-def _require(holds: bool, problem: str, path: Path) -> None:
-    if not holds:
-        raise EvalkitError(f"{path} is no result of evalkit: {problem}; {_MEND}")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -29,6 +29,8 @@ from evalkit.results.folders import experiment_of, experiment_slug
 if TYPE_CHECKING:
     import pandas as pd
 
+WITHOUT_MODEL = ("baseline", "run")
+"""Kinds that only read labels, dice or a file: their speed says nothing."""
 TEXT_COLUMNS = ("query", "text")
 """What of the tables of queries and candidates holds texts."""
 
@@ -84,7 +86,8 @@ class Timing:
     """How long scoring took, and what else differs between a run and its repetition.
 
     The rates are of what the store did not already have: candidates and tokens (padding apart) per second of machine time;
-    None where nothing was scored or tokens are not counted. `latency_seconds` is None where no query was scored whole.
+    None where nothing was scored or tokens are not counted. `latency_seconds` is None where no query was scored whole. In the file
+    of a run that only read the store, rates and latency are those of the run whose result it replaced.
     """
 
     seconds: float = 0.0
@@ -233,10 +236,13 @@ BLOCK_FIELDS = tuple(one.name for one in fields(Result) if one.name not in ("sco
 """The fields that a result's JSON holds in evalkit's own block."""
 
 
-def split_usage(usage: Usage, pairs: int) -> tuple[ItemCounts, Timing]:
-    """Split what scoring so many candidates cost into what every execution repeats and what it does not."""
+def split_usage(usage: Usage, pairs: int, *, has_model: bool = True) -> tuple[ItemCounts, Timing]:
+    """Split what scoring so many candidates cost into what every execution repeats and what it does not.
+
+    What ran no model has no speed: scores that were made elsewhere, labels, random numbers.
+    """
     share = 1 - usage.items_from_store / usage.items if usage.items else 0.0
-    timed = usage.seconds and share > 0
+    timed = usage.seconds and share > 0 and has_model
     latency = Latency(*(float(np.percentile(usage.latencies, q)) for q in (50, 95))) if usage.latencies else None
     timing = Timing(
         seconds=usage.seconds,

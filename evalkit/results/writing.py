@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import fields
@@ -15,21 +16,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import EvalkitError
-from evalkit.output.files import replace_files
+from evalkit.metrics.measures import asked_measures
+from evalkit.output.files import folder_locked, replace_files
 from evalkit.output.json import json_bytes, plain_json
 from evalkit.output.text import homeless
-from evalkit.records import IN_MEMORY, UNIDENTIFIED, ModelIdentity, TaskIdentity
+from evalkit.records import IN_MEMORY, UNIDENTIFIED, ModelIdentity, RecipeField, TaskIdentity
 from evalkit.results.folders import MODEL_FILE, NO_REVISION, file_name
 from evalkit.results.result import BLOCK_FIELDS, TEXT_COLUMNS, Result
 
 if TYPE_CHECKING:
     import pandas as pd
 
+logger = logging.getLogger("evalkit")
 SCHEMA_VERSION = 2
 UNPINNED = "unpinned"  # the revision of data that have none, where mteb wants a string
 
 TIMING_KEYS = (("evaluation_time",), ("evalkit", "timing"), ("evalkit", "provenance", "timestamp"))
 """Where the JSON holds times, and what else differs between a run and its repetition (what the store already had)."""
+
+_OF_THE_MACHINE = ("version", "device")  # what a description of an object in memory says of where it ran
+_SPEED = ("pairs_per_second", "tokens_per_second", "latency_seconds")
+_NOISE = 1e-3  # of a fraction: what honest runs of one model differ by
 
 _MODEL_TYPES = {
     "cross-encoder": "cross-encoder",
@@ -43,22 +50,29 @@ _MODEL_TYPES = {
 def write_result(result: Result, folder: Path, with_texts: bool = False) -> Path:
     """Write a result's files into `folder` and return the JSON's path.
 
-    Each file replaces its older self as a whole, and the JSON comes last, after the older one is gone: where it lies,
-    the tables beside it are its own. Texts of queries and documents are written only `with_texts`.
+    They take the place of an older result as a whole, whenever the process is killed, and only where that is of the same model,
+    data and settings. Where all scores come from the store, the JSON keeps the speed that the older result's run measured. Texts of
+    queries and documents are written only `with_texts`.
 
-    Raises EvalkitError where the folder can't be written.
+    Raises EvalkitError where the folder can't be written, and where another result lies there.
     """
     path = result_file(result.task, folder)
     name = path.name.removesuffix(".json")
-    contents = {
-        folder / f"{name}.queries.parquet": _parquet(result.queries, with_texts),
-        folder / f"{name}.run.parquet": _parquet(result.candidates, with_texts),
-        folder / MODEL_FILE: json_bytes(model_meta(result.model, result.experiment)),
-        path: json_bytes(result_json(result)),
+    tables = {
+        f"{name}.queries.parquet": _parquet(result.queries, with_texts),
+        f"{name}.run.parquet": _parquet(result.candidates, with_texts),
+        MODEL_FILE: json_bytes(model_meta(result.model, result.experiment)),
     }
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        replace_files(contents, last=path)
+        with folder_locked(folder):
+            older = _stored_json(path)
+            if older is not None:
+                _refuse_other_object(result, older, path)
+                refuse_other_result(path, result.model, result.task, result.deviations, result.recipe)
+                _refuse_other_figures(result, older, path)
+                _warn_of_dropped(result, older, path)
+            content = result_json(result)
+            replace_files(folder, {**tables, path.name: json_bytes(_with_measured_speed(content, older))})
     except OSError as error:
         raise EvalkitError(
             f"cannot write the result to {folder} ({error.strerror or error}); mend that, or choose another folder with "
@@ -72,38 +86,128 @@ def result_file(task: TaskIdentity, folder: Path) -> Path:
     return folder / f"{file_name(task.mteb_name)}.json"
 
 
-def refuse_other_data(task: TaskIdentity, path: Path) -> None:
-    """Raise EvalkitError where a result on other data of the task's name stands in the file: it would be lost."""
-    try:
-        fingerprint = json.loads(path.read_text(encoding="utf-8"))["evalkit"]["task"]["fingerprint"]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return  # no result
-    if fingerprint != task.fingerprint:
-        raise EvalkitError(
-            f"{task.source}: {homeless(str(path))} is a result on other data of the name {task.name}; give this data another name "
-            "(task=local: task.name=NAME), write elsewhere (results_dir=DIR), or delete that file"
-        )
+def refuse_other_result(
+    path: Path,
+    model: ModelIdentity,
+    task: TaskIdentity,
+    deviations: Mapping[str, Any] | None,
+    recipe: Mapping[str, RecipeField],
+) -> None:
+    """Raise EvalkitError where the file holds a result on other data, of another model or of other settings, which would be lost.
 
-
-def refuse_other_object(result: Result, path: Path) -> None:
-    """Raise EvalkitError where the file holds the result of another object in memory than this one's, or may do so.
-
-    With an identity the object must have the same weights; without one only the same scores are known to be the same object's.
+    What an older version of evalkit did not write down counts as equal.
     """
-    if result.backend.get("name") != IN_MEMORY:
+    stored = _stored_json(path)
+    if stored is None:
         return
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        block = stored["evalkit"]
-        same_model = block["model"] == plain_json(result.model)
-        same_scores = stored["scores"] == mteb_json(result)["scores"]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return  # no result
-    if not same_model or (result.model.revision.startswith(UNIDENTIFIED) and not same_scores):
+    place, mend = homeless(str(path)), "write elsewhere (results_dir=DIR), or delete that file"
+    if stored["evalkit"]["task"]["fingerprint"] != task.fingerprint:
+        raise EvalkitError(
+            f"{task.source}: {place} is a result on other data of the name {task.name}; give this data another name "
+            f"(task=local: task.name=NAME), {mend}"
+        )
+    ours: dict[str, Any] = plain_json({"model": model, "task": task, "deviations": deviations, "recipe": recipe})
+    own, other = _decisive(homeless(ours)), _decisive(stored["evalkit"])
+    for name in own.keys() & other.keys():
+        if own[name] != other[name]:
+            raise EvalkitError(
+                f"{model.name}: {place} is a result of another model or of other settings: its {name} is {other[name]!r}, "
+                f"not {own[name]!r}; give this model another name (model.name=NAME), {mend}"
+            )
+
+
+def _decisive(block: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what decides a result's figures beside the data, by name; what its JSON does not say is left out."""
+    model, first_stage = block["model"], block["task"].get("first_stage")
+    said = {
+        "weights_hash": model.get("weights_hash") or None,
+        "deviations": block.get("deviations"),
+        "first stage": first_stage and first_stage["digest"],
+    }
+    return {
+        **{name: model[name] for name in ("hub_id", "revision", "kind")},
+        **{name: value for name, value in said.items() if value is not None},
+        **{name: field["value"] for name, field in (block.get("recipe") or {}).items()},
+    }
+
+
+def _refuse_other_object(result: Result, stored: Mapping[str, Any], path: Path) -> None:
+    """Raise EvalkitError where an older result on these data is one of another object in memory than this one's, or may be.
+
+    With an identity the object must be the same in all that can be read off it; without one only the same scores are known to be
+    the same object's.
+    """
+    block = stored["evalkit"]
+    if result.backend.get("name") != IN_MEMORY or block["task"]["fingerprint"] != result.task.fingerprint:
+        return
+    described = [
+        {name: value for name, value in backend.items() if name not in _OF_THE_MACHINE}
+        for backend in (plain_json(result.backend), block.get("backend", {}))
+    ]
+    same = block["model"] == plain_json(result.model) and described[0] == described[1]
+    if not same or (result.model.revision.startswith(UNIDENTIFIED) and stored["scores"] != mteb_json(result)["scores"]):
         raise EvalkitError(
             f"{homeless(str(path))} is a result of another object of the name {result.model.name}, or of this one before it "
             "changed: give each an identity of its own, evalkit.wrap(x, identity=…), save elsewhere, or delete that file"
         )
+
+
+def _refuse_other_figures(result: Result, stored: Mapping[str, Any], path: Path) -> None:
+    """Raise EvalkitError where a model without a revision gave another leading figure before, by more than noise.
+
+    Whoever answers at an address may have changed, as may an object of the user's own code.
+    """
+    before, now = _figures(stored).get(result.main_score), result.scores[result.main_score]
+    if not result.model.revision and isinstance(before, int | float) and abs(before - now) > _NOISE:
+        raise EvalkitError(
+            f"{homeless(str(path))} has {result.main_score} {before:.4f}, and this run gives {now:.4f}: nothing says which "
+            f"revision of {result.model.name} either is of, so it may be another model; write elsewhere (results_dir=DIR), or "
+            "delete that file"
+        )
+
+
+def _warn_of_dropped(result: Result, stored: Mapping[str, Any], path: Path) -> None:
+    """Warn where a result that is about to be replaced has measures that were not asked for this time."""
+    names = [measure.name for measure in asked_measures(result.scores)]
+    before = [measure.name for measure in asked_measures(_figures(stored))]
+    dropped = [name for name in before if name not in names]
+    if dropped:
+        every = ",".join((*names, *dropped))
+        logger.warning("%s had %s, which this run drops: measures=[%s] keeps all", path, ", ".join(dropped), every)
+
+
+def _with_measured_speed(content: dict[str, Any], stored: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return a result's JSON with the speed of the older one that it replaces, where its own run only read the same scores again.
+
+    Both must come from the same backend on the same processor, so that what was measured is what the JSON says.
+    """
+    if stored is None or stored["scores"] != content["scores"]:
+        return content
+    own, before = content["evalkit"], stored["evalkit"]
+    kept = before.get("timing")
+    measured = isinstance(kept, dict) and isinstance(kept.get("pairs_per_second"), int | float)
+    again = own["timing"]["items_from_store"] and own["timing"]["pairs_per_second"] is None
+    machines = [block.get("provenance", {}).get("hardware", {}).get("processor") for block in (own, before)]
+    if not (again and measured and own["backend"] == before.get("backend") and machines[0] == machines[1]):
+        return content
+    return {**content, "evalkit": {**own, "timing": {**own["timing"], **{name: kept.get(name) for name in _SPEED}}}}
+
+
+def _figures(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the only row of figures in a result's JSON."""
+    rows: list[dict[str, Any]] = next(iter(content["scores"].values()))
+    return rows[0]
+
+
+def _stored_json(path: Path) -> dict[str, Any] | None:
+    """Read the JSON of the result that lies there; None where there is none, or not in the shape that is needed here."""
+    try:
+        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        _ = _decisive(stored["evalkit"]), stored["evalkit"]["task"]["fingerprint"]
+        _ = _figures(stored).items()
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration, RecursionError):
+        return None
+    return stored
 
 
 def result_json(result: Result) -> dict[str, Any]:

@@ -16,8 +16,9 @@ from evalkit.metrics import PROTOCOLS, Measure, find_measure, score_lists
 from evalkit.metrics.lists import candidate_lists
 from evalkit.metrics.measures import all_measures, is_measure
 from evalkit.output import numbers
-from evalkit.results.reading import StoredTables, read_json, read_result, unretrieved_documents
+from evalkit.results.reading import read_json, read_result
 from evalkit.results.result import Result
+from evalkit.results.tables import StoredTables, unretrieved_documents
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +51,7 @@ def own_findings(path: Path) -> list[AuditFinding]:
     """Compute a result again from its tables: scores, then each query's AP and RR, then the means."""
     try:
         stated, counts = read_result(path), read_json(path)["evalkit"].get("queries")
-        tables = StoredTables(path, stated.protocol, stated.scores)
+        tables = StoredTables(path, stated.protocol, stated.scores, {}, stated.task.statistics)
         queries = _checked_table(tables, "queries", _QUERY_COLUMNS)
         run = _checked_table(tables, "run", _RUN_COLUMNS)
     except EvalkitError as error:

@@ -17,8 +17,8 @@ from evalkit.compare.shared_queries import TaskResults, group_by_task
 from evalkit.compare.systems import system_labels
 from evalkit.errors import EvalkitError
 from evalkit.results.folders import file_name
-from evalkit.results.reading import unretrieved_documents
 from evalkit.results.result import Result
+from evalkit.results.tables import unretrieved_documents
 
 QRELS_SUFFIX, RUN_SUFFIX = ".qrels.trec", ".run.trec"
 _SPACE = re.compile(r"\s")

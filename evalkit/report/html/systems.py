@@ -10,9 +10,7 @@ from evalkit.compare.shared_queries import TaskResults
 from evalkit.compare.systems import System
 from evalkit.report.content import Report
 from evalkit.report.leaderboard import Board
-from evalkit.results.result import Result
-
-_WITHOUT_MODEL = {"baseline", "run"}  # kinds that only read labels, dice or a file: their speed says nothing
+from evalkit.results.result import WITHOUT_MODEL, Result
 
 ResultsOf = Mapping[System, Result]
 
@@ -50,7 +48,7 @@ def mean_pairs_per_second(results: Sequence[Result]) -> float | None:
     pairs, seconds = 0, 0.0
     for result in results:
         rate, count = result.timing.pairs_per_second, result.task.statistics.pairs
-        if result.model.kind in _WITHOUT_MODEL or rate is None or not rate > 0:
+        if result.model.kind in WITHOUT_MODEL or rate is None or not rate > 0:
             return None
         pairs, seconds = pairs + count, seconds + count / rate
     return pairs / seconds if seconds else None
