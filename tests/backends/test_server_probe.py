@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command import run_here
 from fake_servers import ANSWERS, FakeServer, is_probe, score, sigmoid, vector
 from made_tasks import make_task
 from mishaps import says
@@ -233,6 +234,24 @@ def test_scores_that_are_not_what_they_are_meant_to_be_are_reported(
         assert finding in findings(server)
 
 
+def test_scores_that_do_not_depend_on_the_query_are_reported() -> None:
+    with reranking("vllm", lambda _, documents: [float(len(document) % 37) for document in documents]) as server:
+        assert "for another query: is the query read?" in findings(server)
+
+
+def test_the_command_says_in_one_line_that_a_server_ranks_lists() -> None:
+    with reranking("jina", LISTWISE["less the list's mean"]) as server:
+        done = run_here(
+            "task=demo-zh", "limit=3", "model=bge-reranker-base", "backend=jina", f"backend.url={server.url}"
+        )
+        assert not server.posts
+    assert (done.code, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1].startswith(
+        f"evalkit: jina at {server.url} runs BAAI/bge-reranker-base, and the score of"
+    )
+    assert "Traceback" not in done.stderr
+
+
 def test_a_server_of_vectors_that_do_not_belong_to_their_texts_is_refused_or_reported() -> None:
     wrong: dict[str, Callable[[list[str], Any], list[Any]]] = {
         "its vectors are of 6 and of 8 numbers": lambda texts, _: [
@@ -304,7 +323,7 @@ def test_the_probe_is_no_item_of_a_run(tmp_path: Path) -> None:
         model = evalkit.load_model("bge-reranker-base", backend="vllm", server={"url": server.url}, cache_dir=tmp_path)
         result = evalkit.evaluate(model, PLAIN)
         assert sum(len(request.body["text_2"]) for request in server.posts) == result.usage.items == 6
-        assert len(server.probes) == 6
+        assert len(server.probes) == 7
 
 
 def test_a_probe_is_tried_again_as_any_request_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,7 +333,7 @@ def test_a_probe_is_tried_again_as_any_request_is(monkeypatch: pytest.MonkeyPatc
             fake.described(*request) if len(fake.probes) % 2 == 0 else (503, {"error": "busy"})
         )
         found = probe(server)
-        assert (found.findings, found.requests, len(server.probes)) == ((), 6, 12)
+        assert (found.findings, found.requests, len(server.probes)) == ((), 7, 14)
 
 
 MODELS = {"bge-reranker-base": "vllm", BGE: "openai"}
@@ -418,7 +437,7 @@ def test_doctor_shows_the_same_probe() -> None:
         sound = examined(server)
     assert sound["server"].verdict == "ok"
     assert "the same request twice gives the same answer; " in sound["server"].seen
-    assert sound["server"].seen.endswith("(6 requests)")
+    assert sound["server"].seen.endswith("(7 requests)")
     assert sound["weights"] == Opinion("skipped", "a server has them: not seen from here")
     with reranking("vllm", pointwise(sigmoid)) as server:
         found = examined(server)["server"]

@@ -23,6 +23,7 @@ Ask = Callable[[Sequence[tuple[str, ...]], int], list[Outcome]]
 """Ask for pairs, or for a role with a text, in requests of at most so many: the outcome of each request, in that order."""
 
 QUERY = "感冒了应该吃什么药？ What helps against a cold?"
+OTHER_QUERY = "护照怎么换发？ How is a passport renewed?"
 DOCUMENTS = (
     "普通感冒多由病毒引起：多喝温水，注意休息，发热时可服用对乙酰氨基酚。",
     "The ferry to the island leaves at seven in the morning and returns at dusk.",
@@ -190,7 +191,10 @@ class _Trial:
         return _apart(one, other) <= SAME * float(np.abs(one).max())
 
     def look_at_range(self) -> None:
-        """See whether the scores of the first request are what they are meant to be."""
+        """See whether the scores of the first request are what they are meant to be, and whether the query counts."""
+        other = self.answer([(OTHER_QUERY, DOCUMENTS[0])])
+        if _apart(other, self.answers[:1]) == 0 and np.ptp(self.answers) > 0:
+            self.tell(f"a document has the same score, {float(other[0]):.4g}, for another query: is the query read?")
         low, high = float(self.answers.min()), float(self.answers.max())
         seen = f"the probe's scores go from {low:.4g} to {high:.4g}"
         inside = low >= 0 and high <= 1
@@ -301,5 +305,6 @@ def _in_company(settings: ModelSettings, among: Answers, alone: Answers) -> str:
     number = int(np.argmax(np.abs(among - alone)))
     return (
         f"the score of a document depends on what else a request holds ({among[number]:.4g} among {len(DOCUMENTS)}, "
-        f"{alone[number]:.4g} alone): the model ranks whole lists, and evalkit asks for parts of them"
+        f"{alone[number]:.4g} alone): the model ranks whole lists, of which evalkit asks for parts, or the server computes too "
+        "coarsely"
     )
