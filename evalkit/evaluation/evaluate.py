@@ -352,7 +352,7 @@ def evaluate(
         deviations=deviations_of(model, runnable, task, seed),
         provenance=plain_json({**machine.collect(), **_object_provenance(model, runnable)}),
         recipe={} if model.recipe is None else recipe_fields(model.recipe),
-        findings=(*ungraded, *findings_of(model.recipe, runnable, model.backend, model.runtime)),
+        findings=(*ungraded, *findings_of(model.recipe, runnable, model.backend, model.runtime, cache)),
         precision=precision,
         first_stage=None if stage is None else _stage_scores(judged, stage, seed),
         training=mark_training(runnable.identity, task, task.settings, _card_of(model)),

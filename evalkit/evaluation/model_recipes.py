@@ -96,19 +96,21 @@ def recipe_fields(recipe: Recipe) -> dict[str, RecipeField]:
     return {name: RecipeField(plain_json(value), recipe.origins[name]) for name, value in recipe.fields.items()}
 
 
-def findings_of(recipe: Recipe | None, model: RunnableModel, backend: str, runtime: Runtime) -> tuple[str, ...]:
+def findings_of(
+    recipe: Recipe | None, model: RunnableModel, backend: str, runtime: Runtime, cache: str
+) -> tuple[str, ...]:
     """Return what is worth a word of a model's files and of how it was loaded.
 
-    The latter is kept in the cache beside the scores, so that scores from the store come with the same words.
+    The latter is kept in the cache beside the scores, so that scores from the store come with the same words: those of every
+    loading whose scores may be among them, and of this one alone where `cache` is `refresh` or `off`.
     """
     own = () if recipe is None else (*recipe.findings, *snapshot_findings(recipe, backend))
     path = cache_folder(runtime.cache_dir) / FINDINGS
     key = hashlib.sha256(json.dumps(model.way, sort_keys=True, default=str).encode()).hexdigest()
-    found = model.findings
-    if found is None:
-        kept = read_entries(path).get(key)
-        return own + tuple(map(str, kept if isinstance(kept, list) else ()))
-    if model.way is not None and found:
+    entry = read_entries(path).get(key) if cache == "on" else None
+    kept = tuple(map(str, entry if isinstance(entry, list) else ()))
+    found = tuple(dict.fromkeys(kept + (model.findings or ())))
+    if model.way is not None and model.findings is not None and cache != "off" and (found or cache == "refresh"):
         with suppress(OSError):  # a run from the store then lacks these words
             store_entry(path, key, list(found))
     return own + found
