@@ -320,7 +320,7 @@ def test_a_result_on_other_data_of_one_name_is_not_replaced(tmp_path: Path) -> N
     assert run_here(*chosen).code == 0
 
 
-@pytest.mark.parametrize("argument", ["model=我的", "protocol=<x>"])
+@pytest.mark.parametrize("argument", ["model=[我的]", "protocol=(<x>)"])  # lists of names; a name alone needs none
 def test_signs_that_need_quotes_are_told(argument: str) -> None:
     outcome = run_here("task=demo", argument)
     assert outcome.code == 2

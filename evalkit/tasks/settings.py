@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, InstanceOf, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, InstanceOf, ValidationError
 
 from evalkit.configuration.files import option_names, read_option, settings_error
 from evalkit.errors import EvalkitError
+
+
+def _not_empty(path: str) -> str:
+    if not path:
+        raise ValueError("a path has at least 1 character")
+    return path
+
+
+# a path may hold bytes that the locale can't decode, which are no text to pydantic
+PathText = Annotated[InstanceOf[str], AfterValidator(_not_empty)]
 
 
 class HubLocation(BaseModel):
@@ -40,11 +50,11 @@ class TaskSettings(BaseModel):
     source: Literal["cmteb", "mteb"] = "cmteb"
     cmteb: HubLocation | None = None
     mteb: HubLocation | None = None
-    path: InstanceOf[str] | None = Field(default=None, min_length=1)
+    path: PathText | None = None
     bundled: str | None = None
     registry: Literal["mteb"] | None = None
     subset: str | None = Field(default=None, min_length=1)
-    candidates: InstanceOf[str] | None = Field(default=None, min_length=1)
+    candidates: PathText | None = None
     top_k: int | None = Field(default=None, ge=1)
     suite: tuple[str, ...] = ()
 
