@@ -171,11 +171,15 @@ def _differing_candidates(before: ScoredTables, after: ScoredTables) -> str:
     if old.tolist() != new.tolist():
         return "the queries stand in another order"
     if len(before.candidates) != len(after.candidates):
-        return f"{len(before.candidates):,} candidates in the baseline, {len(after.candidates):,} in the results"
+        return (
+            f"{counted(len(before.candidates), 'candidate')} in the baseline, {len(after.candidates):,} in the results"
+        )
     other = np.zeros(len(before.candidates), np.bool_)
     for column in ("query_id", "doc_id", "label"):
         other |= before.candidates[column].to_numpy() != after.candidates[column].to_numpy()
-    return f"{other.sum():,} candidates are others, or have another label" if other.any() else ""
+    differing = int(other.sum())
+    are = "candidate is another, or has" if differing == 1 else "candidates are others, or have"
+    return f"{differing:,} {are} another label" if differing else ""
 
 
 def _counted(query_ids: pd.Series[str]) -> str:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evalkit.output.numbers import percent, signed
+from evalkit.output.numbers import counted, percent, signed
 from evalkit.output.sheets import Sheet, SheetCell, SheetRow
 from evalkit.results.published import AVERAGE_TASK, PublishedFigure, all_figures
 from evalkit.results.result import Result
@@ -154,7 +154,7 @@ def _why_left_out(result: Result) -> str:
     if result.task.name not in {figure.task for figure in all_figures() if figure.source == "table"}:
         return "neither table has this task"
     if result.incomparable == "limit":
-        return f"it is of {result.limit} queries only"
+        return f"it is of {counted(result.limit or 0, 'query')} only"
     if result.incomparable:
         return f"its data differ from the published: {result.task.differences[0]}"
     return "" if math.isfinite(result.scores.get(_METRIC, math.nan)) else f"it has no {_METRIC}"

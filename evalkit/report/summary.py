@@ -223,7 +223,7 @@ def _result_lines(results: Sequence[Result]) -> list[str]:
 
 def _speed(result: Result) -> list[str]:
     timing = result.timing
-    pairs = f"{len(result.candidates):,} pairs"
+    pairs = counted(len(result.candidates), "pair")
     rate = timing.pairs_per_second
     if timing.items_from_store:
         pairs += (
@@ -244,7 +244,7 @@ def _speed(result: Result) -> list[str]:
 def _precision_line(check: PrecisionCheck) -> str:
     share = check.rank_flips / check.compared if check.compared else 0.0
     return (
-        f"  {check.dtype} against fp32 on {check.pairs:,} pairs: scores differ by at most {check.largest_difference:.2g}, "
+        f"  {check.dtype} against fp32 on {counted(check.pairs, 'pair')}: scores differ by at most {check.largest_difference:.2g}, "
         f"{check.rank_flips:,} rank flips ({share:.2%} of {check.compared:,}), MAP {points(check.map_difference)}"
     )
 

@@ -15,6 +15,7 @@ from evalkit.errors import EvalkitError
 from evalkit.metrics import PROTOCOLS, Measure, find_measure, score_lists
 from evalkit.metrics.lists import candidate_lists
 from evalkit.metrics.measures import all_measures, is_measure
+from evalkit.output.numbers import counted
 from evalkit.results.reading import StoredTables, read_json, read_result, unretrieved_documents
 from evalkit.results.result import Result
 
@@ -88,14 +89,14 @@ def _count_findings(result: _OwnResult) -> Iterator[AuditFinding]:
     scored = int(result.queries[leading].notna().sum())
     run_ids = list(dict.fromkeys(result.run["query_id"]))
     ranked = result.queries[result.queries["n_candidates"] > 0]  # a first stage may have found nothing for a query
-    counted = {
+    stated_counts = {
         "task.statistics.queries": (statistics.queries, len(result.queries)),
         "task.statistics.pairs": (statistics.pairs, len(result.run)),
         "task.statistics.positives": (statistics.positives, int((result.run["label"] > 0).sum())),
         "queries.scored": (result.counts.get("scored"), scored),
         "queries.dropped": (result.counts.get("dropped"), len(result.queries) - scored),
     }
-    for name, (stated, found) in counted.items():
+    for name, (stated, found) in stated_counts.items():
         if stated != found:
             yield result.finding(
                 f"the tables have another number than {name}",
@@ -106,7 +107,7 @@ def _count_findings(result: _OwnResult) -> Iterator[AuditFinding]:
         yield result.finding(
             "the two tables are of different queries",
             "query_id",
-            f"{len(result.queries)} queries, {len(run_ids)} in the run",
+            f"{counted(len(result.queries), 'query')}, {len(run_ids):,} in the run",
         )
         return
     groups = result.run.assign(positive=result.run["label"] > 0).groupby("query_id", sort=False)["positive"]
@@ -115,7 +116,7 @@ def _count_findings(result: _OwnResult) -> Iterator[AuditFinding]:
         if wrong.size:
             first = int(wrong[0])
             yield result.finding(
-                f"{column} of {wrong.size} queries is not what the run's labels give",
+                f"{column} of {counted(wrong.size, 'query')} is not what the run's labels give",
                 f"queries.parquet, {column}",
                 f"query {run_ids[first]!r}: {ranked[column].iloc[first]} in the table, {counts.iloc[first]} in the run",
             )
@@ -134,7 +135,7 @@ def _mean_findings(result: _OwnResult) -> Iterator[AuditFinding]:
             yield result.finding(
                 f"{measure.name} is not the mean of its queries",
                 f"scores.{measure.name}",
-                f"{score} stated, {mean} over {int(result.queries[measure.column].notna().sum())} queries",
+                f"{score} stated, {mean} over {counted(int(result.queries[measure.column].notna().sum()), 'query')}",
             )
 
 
@@ -150,8 +151,8 @@ def _value_findings(result: _OwnResult) -> Iterator[AuditFinding]:
     mteb-v2 counts relevant documents that are no candidates as missed: the table of queries lists them, but for results of
     evalkit's first versions, of which only those in C-MTEB's layout have none for sure.
     """
-    counted = result.queries[result.queries["n_candidates"] > 0].set_index("query_id")["n_candidates"]
-    if not counted.equals(result.run.groupby("query_id", sort=False).size().rename("n_candidates")):
+    sizes = result.queries[result.queries["n_candidates"] > 0].set_index("query_id")["n_candidates"]
+    if not sizes.equals(result.run.groupby("query_id", sort=False).size().rename("n_candidates")):
         return  # the counts' findings say how the tables differ
     missed = unretrieved_documents(result.queries)
     lists = candidate_lists(
@@ -172,7 +173,7 @@ def _value_findings(result: _OwnResult) -> Iterator[AuditFinding]:
         if not same.all():
             first = int(np.flatnonzero(~same)[0])
             yield result.finding(
-                f"{measure.name} of {int((~same).sum())} queries is not what their scores give",
+                f"{measure.name} of {counted(int((~same).sum()), 'query')} is not what their scores give",
                 f"queries.parquet, {measure.column}",
                 f"query {lists.query_ids[first]!r}: {stated[first]} in the table, {recomputed[first]} from the run's scores",
             )
