@@ -177,7 +177,9 @@ def _differing_candidates(before: ScoredTables, after: ScoredTables) -> str:
     other = np.zeros(len(before.candidates), np.bool_)
     for column in ("query_id", "doc_id", "label"):
         other |= before.candidates[column].to_numpy() != after.candidates[column].to_numpy()
-    return f"{other.sum():,} candidates are others, or have another label" if other.any() else ""
+    differing = int(other.sum())
+    are = "candidate is another, or has" if differing == 1 else "candidates are others, or have"
+    return f"{differing:,} {are} another label" if differing else ""
 
 
 def _counted(query_ids: pd.Series[str]) -> str:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from evalkit import machine
 from evalkit.doctor.records import Cost, Evidence, Opinion
-from evalkit.output.numbers import duration
+from evalkit.output.numbers import counted, duration
 from evalkit.records import Run, Task
 from evalkit.scoring.items import task_texts, unique_pairs
 
@@ -81,8 +81,8 @@ def judge_cost(evidence: Evidence) -> Opinion:
     """Say what to expect of the whole task, and judge whether its memory is there."""
     cost = evidence.found.cost
     seen = (
-        f"the whole task, {cost.task_pairs:,} pairs: about {duration(cost.task_seconds)} of scoring ({cost.sample_pairs:,} pairs "
-        f"took {duration(cost.sample_seconds)}; loading {duration(cost.loading_seconds)})"
+        f"the whole task, {counted(cost.task_pairs, 'pair')}: about {duration(cost.task_seconds)} of scoring "
+        f"({counted(cost.sample_pairs, 'pair')} took {duration(cost.sample_seconds)}; loading {duration(cost.loading_seconds)})"
     )
     if cost.memory_bytes is None:
         return Opinion("ok", f"{seen}; memory: {cost.how}")

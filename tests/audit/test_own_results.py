@@ -58,7 +58,7 @@ def test_a_result_as_written_is_clean_alone_and_by_its_folder(written: Path) -> 
 @pytest.mark.parametrize(
     ("kind", "change", "what"),
     [
-        ("queries", lambda table: table.assign(ap=table["ap"].where(table.index != 3, 0.123)), "map of 1 queries is not what"),
+        ("queries", lambda table: table.assign(ap=table["ap"].where(table.index != 3, 0.123)), "map of 1 query is not what"),
         ("queries", lambda table: table.assign(rr=table["rr"] * 0.999), "mrr is not the mean of its queries"),
         ("queries", lambda table: table.iloc[1:], "the tables have another number than task.statistics.queries"),
         ("queries", lambda table: table.iloc[::-1], "the two tables are of different queries"),

@@ -44,7 +44,7 @@ def test_other_candidates(folders: tuple[Path, Path]) -> None:
     change_table(path, lambda table: table.assign(label=table["label"].where(table.index != 5, 1)), "run")
     done = check(baseline, root(path))
     assert (done.code, set(verdicts(done).values())) == (1, {"other queries"})
-    assert "1 candidates are others, or have another label" in done.stdout
+    assert "1 candidate is another, or has another label" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -90,14 +90,14 @@ def _count_findings(result: _OwnResult) -> Iterator[AuditFinding]:
     scored = int(result.queries[leading].notna().sum())
     run_ids = list(dict.fromkeys(result.run["query_id"]))
     ranked = result.queries[result.queries["n_candidates"] > 0]  # a first stage may have found nothing for a query
-    counted = {
+    stated_counts = {
         "task.statistics.queries": (statistics.queries, len(result.queries)),
         "task.statistics.pairs": (statistics.pairs, len(result.run)),
         "task.statistics.positives": (statistics.positives, int((result.run["label"] > 0).sum())),
         "queries.scored": (result.counts.get("scored"), scored),
         "queries.dropped": (result.counts.get("dropped"), len(result.queries) - scored),
     }
-    for name, (stated, found) in counted.items():
+    for name, (stated, found) in stated_counts.items():
         if stated != found:
             yield result.finding(
                 f"the tables have another number than {name}",
@@ -152,8 +152,8 @@ def _value_findings(result: _OwnResult) -> Iterator[AuditFinding]:
     mteb-v2 counts relevant documents that are no candidates as missed: the table of queries lists them, but for results of
     evalkit's first versions, of which only those in C-MTEB's layout have none for sure.
     """
-    counted = result.queries[result.queries["n_candidates"] > 0].set_index("query_id")["n_candidates"]
-    if not counted.equals(result.run.groupby("query_id", sort=False).size().rename("n_candidates")):
+    sizes = result.queries[result.queries["n_candidates"] > 0].set_index("query_id")["n_candidates"]
+    if not sizes.equals(result.run.groupby("query_id", sort=False).size().rename("n_candidates")):
         return  # the counts' findings say how the tables differ
     missed = unretrieved_documents(result.queries)
     lists = candidate_lists(

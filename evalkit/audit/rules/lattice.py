@@ -26,7 +26,7 @@ from evalkit.audit.figures import (
 )
 from evalkit.audit.names import mrr_cutoff
 from evalkit.audit.rules.published import is_published
-from evalkit.output.numbers import listed
+from evalkit.output.numbers import counted, listed
 
 LatticeState = Literal[
     "on", "off", "the number of queries of this split is unknown", "rounded too far", "the cutoff is too high"
@@ -78,7 +78,7 @@ def off_the_lattice(evidence: AuditedFigures) -> Iterator[AuditFinding]:
             yield AuditFinding(
                 "error",
                 "lattice",
-                f"{figure.metric} of {shown(figure.task)} cannot be an MRR@{cutoff} of {figure.queries:,} queries",
+                f"{figure.metric} of {shown(figure.task)} cannot be an MRR@{cutoff} of {counted(figure.queries or 0, 'query')}",
                 figure.file,
                 figure.place,
                 "it is no multiple of the least part that a query can add: a digit, the number of queries or the cutoff is wrong",
@@ -100,7 +100,7 @@ def _other_number_of_queries(figure: Figure) -> str:
     if not len(fits) or chance > _RARE:
         return ""
     nearest = fits[np.argmin(np.abs(fits - figure.queries))]
-    return f"; it fits {nearest:,} queries (that any number up to {counts[-1]:,} does by chance: {chance:.1g})"
+    return f"; it fits {counted(int(nearest), 'query')} (that any number up to {counts[-1]:,} does by chance: {chance:.1g})"
 
 
 def other_cutoff(evidence: AuditedFigures) -> Iterator[AuditFinding]:
