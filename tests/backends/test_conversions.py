@@ -222,3 +222,15 @@ def test_the_first_token_behind_a_prompt_is_computed(backend: str, folders: dict
         found.append(network.run([network.encode_text(text) for text in texts]))
     assert np.abs(found[0]).max() > 0.1
     np.testing.assert_allclose(found[1], found[0], atol=1e-4)
+
+
+def test_a_conversion_that_is_looked_up_is_used(tiny_bert_reranker: Path, tmp_path: Path) -> None:
+    """So that pruning by age spares it."""
+    settings = model_settings({"name": "made", "path": str(tiny_bert_reranker), "kind": "cross-encoder"})
+    files = find_model(settings, offline=True, cache_dir=tmp_path)
+    folder = conversion_folder("onnx", settings, files, Runtime(cache_dir=tmp_path))
+    assert not folder.exists()
+    folder.mkdir(parents=True)
+    os.utime(folder, (1, 1))
+    assert conversion_folder("onnx", settings, files, Runtime(cache_dir=tmp_path)) == folder
+    assert folder.stat().st_mtime > 1

@@ -25,8 +25,10 @@ from store_rows import rows_in
 from stored_scores import TASK, WAY, opened, score
 from task_files import uneven_rows, write_jsonl
 
+from evalkit.backends import prepare_model
 from evalkit.errors import EvalkitError
-from evalkit.models.interfaces import Encoding, Part, Scorer
+from evalkit.models.interfaces import Encoding, Part, Runtime, Scorer
+from evalkit.models.settings import model_settings
 from evalkit.records import Role, Task
 from evalkit.scoring import plan
 from evalkit.scoring.plan import CALL
@@ -430,3 +432,22 @@ def test_an_earlier_store_is_read_as_the_time_before_any_refresh(tmp_path: Path)
         assert "refresh" not in connection.execute("select description from ways").fetchone()[0]
     with opened(tmp_path) as store:
         assert len(list(store.read([item_key("a")]))) == 1
+
+
+def test_what_an_earlier_evalkit_stored_of_a_local_model_is_not_used_which_is_said_once(
+    tiny_bert_reranker: Path, tmp_path: Path
+) -> None:
+    settings = model_settings({"name": "made", "path": str(tiny_bert_reranker), "kind": "cross-encoder"})
+    way = prepare_model("torch", settings, Runtime(device="cpu", cache_dir=tmp_path / "cache")).way
+    assert way is not None
+    with opened(tmp_path / "cache", way) as store:
+        store.write({item_key("a", "b"): StoredOutput(np.float32([1]), 1, False)})
+    arguments = ("task=demo-zh2en", "limit=1", "model=local-cross-encoder", f"model.path={tiny_bert_reranker}")
+    arguments += (
+        "backend=torch",
+        "device=cpu",
+        f"cache_dir={tmp_path / 'cache'}",
+        f"results_dir={tmp_path / 'results'}",
+    )
+    said = [run_here(*arguments).stderr.count("an earlier evalkit left scores in the store") for _ in range(2)]
+    assert said == [1, 0]
