@@ -201,7 +201,7 @@ def test_a_first_stage_is_shown_by_them_too(tmp_path: Path) -> None:
     (tmp_path / "first.trec").write_text("\n".join(lines), encoding="utf-8")
     staged = evalkit.load_task(path=tmp_path / "rows.jsonl", candidates=tmp_path / "first.trec")
     result = evalkit.evaluate(evalkit.load_model("random"), staged, measures=["nDCG@4"], cache="off")
-    shown = {str(row[0]): str(row[1]) for row in stage_sheet(result).rows}
+    shown = {str(row[0]): str(row[1]) for row in stage_sheet(result, "a").rows}
     assert shown["nDCG@4"] == "trec_eval"
     assert "first_stage_nDCG@4" in result.queries
     assert result.first_stage is not None
@@ -261,7 +261,12 @@ def test_one_name_serves_results_of_both_kinds(folder: Path, tmp_path: Path) -> 
     assert shown[0].stdout == shown[1].stdout
     assert "nDCG@10 of mteb-v2" in shown[0].stdout
     lacking = run_here("report", str(random), str(tmp_path), "--metric", "AP(rel=2)")
-    assert (lacking.code, str(tmp_path) in lacking.stderr) == (2, True)
+    assert lacking.code == 0
+    (note,) = [line for line in lacking.stdout.splitlines() if line.startswith("left out: ")]
+    assert str(tmp_path) in note
+    assert "there is no metric 'AP(rel=2)'" in note
+    alone = run_here("report", str(tmp_path), "--metric", "AP(rel=2)")
+    assert (alone.code, str(tmp_path) in alone.stderr) == (2, True)
 
 
 def test_python_never_replaces_a_result_on_other_data(tmp_path: Path) -> None:

@@ -279,10 +279,10 @@ def known_metric(metric: str | None, results: Sequence[Result]) -> str | None:
         raise _unknown_metric(metric, results[0])
     measure = find_measure(metric)
     names = Counter(
-        one.name
+        name
         for result in results
-        for one in (measure, *same_measures(measure, result.scores))
-        if one.name in result.scores
+        for name in dict.fromkeys((measure.name, *(one.name for one in same_measures(measure, result.scores))))
+        if name in result.scores
     )
     if not names:
         raise _unknown_metric(metric, results[0])

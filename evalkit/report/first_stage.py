@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from evalkit.compare.shared_queries import metric_title
+from evalkit.compare.systems import result_labels
 from evalkit.metrics.measures import CARD_PROTOCOL, PROTOCOLS, asked_measures, protocol_of
 from evalkit.output.numbers import counted, percent, points, points_range
 from evalkit.output.sheets import Sheet, print_notes, print_sheets
@@ -17,10 +18,14 @@ from evalkit.results.tables import unretrieved_documents
 
 def print_first_stages(results: Sequence[Result], console: Console) -> None:
     """Print a table per result that reranks a first stage's candidates; nothing for others."""
-    staged = [result for result in results if result.first_stage is not None]
-    for result in staged:
+    staged = [
+        (result, label)
+        for result, label in zip(results, result_labels(results), strict=True)
+        if result.first_stage is not None
+    ]
+    for result, label in staged:
         console.print()
-        print_sheets([stage_sheet(result)], console)
+        print_sheets([stage_sheet(result, label)], console)
     if staged:
         print_notes(
             [
@@ -32,7 +37,7 @@ def print_first_stages(results: Sequence[Result], console: Console) -> None:
         )
 
 
-def stage_sheet(result: Result) -> Sheet:
+def stage_sheet(result: Result, label: str) -> Sheet:
     """A row per metric: the first stage, the reranked order, and the difference with its 95 % interval, in percent."""
     first, stage = result.task.first_stage, result.first_stage
     if first is None or stage is None:
@@ -51,7 +56,7 @@ def stage_sheet(result: Result) -> Sheet:
             )
         )
     return Sheet(
-        title=f"{result.model.name} on {result.task.name}: reranks {_depth(first)} of {first.name}",
+        title=f"{label} on {result.task.name}: reranks {_depth(first)} of {first.name}",
         columns=(
             *(("metric", "text"), ("protocol", "text"), (first.name, "number"), ("reranked", "number")),
             *(("difference", "number"), ("95 % interval", "number")),

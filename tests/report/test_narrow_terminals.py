@@ -15,6 +15,8 @@ from command import run_here
 from made_results import noisy_scores, ranking_task, write_scores
 from rich.cells import cell_len
 from rich.console import Console
+from task_files import write_parts
+from test_rerank_a_run import corpus_parts, made_run, write_json
 
 from evalkit.output.console import OutputConsole, print_lines
 from evalkit.output.sheets import Sheet, print_notes, print_sheets
@@ -35,7 +37,9 @@ def on_terminal(width: int, *arguments: str) -> tuple[int, str]:
 
 
 def words(text: str) -> set[str]:
-    return {word for word in re.split(r"[\s─\u2e80-\u9fff\uff00-\uff60]+", RATES.sub("", text)) if word}
+    return {
+        word for word in re.split(r"[\s─\u2e80-\u9fff\uff00-\uff60]+", RATES.sub(" ", " ".join(text.split()))) if word
+    }
 
 
 def assert_whole(narrow: str, wide: str, width: int = WIDTH) -> None:
@@ -104,6 +108,31 @@ def test_doctor_s_recipe_and_verdicts_fit(tmp_path: Path, monkeypatch: pytest.Mo
     code, narrow = on_terminal(WIDTH, *given)
     assert code == piped.code
     assert_whole(narrow, piped.stdout)
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_first_stage_s_tables_fit_and_say_whose_they_are(
+    width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    parts = corpus_parts()
+    write_parts(tmp_path / "data", parts)
+    run = write_json(tmp_path / "a-first-stage-of-a-rather-long-name.json", made_run(parts))
+    given = (
+        "-m",
+        "task=local",
+        "task.path=data",
+        f"task.candidates={run}",
+        "model=random",
+        "seed=1,2",
+        "results_dir=r",
+    )
+    piped = run_here(*given)
+    code, narrow = on_terminal(width, *given)
+    assert (code, piped.code) == (0, 0), piped.stderr
+    assert_whole(narrow, piped.stdout, width)
+    for seed in (1, 2):
+        assert f"random (seed={seed}) on data: reranks" in " ".join(narrow.split())
 
 
 # --- any table
