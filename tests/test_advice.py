@@ -21,8 +21,10 @@ from evalkit.models.settings import model_settings
 from evalkit.models.weights import find_model
 
 PACKAGE = Path(__file__).parent.parent / "evalkit"
+SETTINGS = (
     "task|model|backend|runner|ray|limit|measures|device|dtype|seed|offline|texts|cache|cache_dir|results_dir|protocol"
     "|reproduce"
+)
 OVERRIDE = re.compile(rf"(?<![\w./=-])((?:{SETTINGS})(?:\.\w+)?)=(\S*)")
 # what stands for what a user has: FOLDER, http://HOST:PORT, ORGANISATION/NAME, …
 PLACEHOLDER = re.compile(r"[A-Z]{2,}|…|[{}%]|A,B")
