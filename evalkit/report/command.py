@@ -18,6 +18,7 @@ from evalkit.report.published_tables import published_notes, published_sheets
 from evalkit.report.tables import report_notes, report_sheets
 from evalkit.results.reading import read_results, refuse_result
 from evalkit.results.result import Result
+from evalkit.results.tables import table_file
 
 _FILE_FORMAT = "markdown"
 _PAGE_FORMAT = "html"
@@ -71,7 +72,7 @@ def print_published(paths: Sequence[Path], format_name: str | None, output: Path
             f"--published is written as {_FILE_FORMAT} alone, not as {format_name}; leave --format out, or give {_FILE_FORMAT}"
         )
     refuse_result(output, "-o")
-    results = _read_whole(paths) if paths else []
+    results = _read_whole(paths, alone=True) if paths else []
     sheets, notes = published_sheets(results), published_notes(results)
     if format_name is not None or output is not None:
         refuse_other_kinds([output] if output else [], FORMATS[_FILE_FORMAT])
@@ -80,11 +81,15 @@ def print_published(paths: Sequence[Path], format_name: str | None, output: Path
     _print_tables(sheets, notes)
 
 
-def _read_whole(paths: Sequence[Path]) -> list[Result]:
-    """Read results with their tables, so that no figure is shown that these do not have. Raises EvalkitError, naming the file."""
+def _read_whole(paths: Sequence[Path], *, alone: bool = False) -> list[Result]:
+    """Read results with their tables, so that no figure is shown that these do not have; `alone` a JSON may lack its tables.
+
+    Raises EvalkitError, naming the file.
+    """
     results = read_results(paths)
     for result in results:
-        _ = result.queries
+        if not alone or (result.path is not None and table_file(result.path, "queries").is_file()):
+            _ = result.queries
     return results
 
 
