@@ -75,7 +75,7 @@ def print_published(paths: Sequence[Path], format_name: str | None, output: Path
             f"--published is written as {_FILE_FORMAT} alone, not as {format_name}; leave --format out, or give {_FILE_FORMAT}"
         )
     refuse_result(output, "-o")
-    results, left_out = read_readable(paths) if paths else ([], [])
+    results, left_out = read_readable(paths, alone=True) if paths else ([], [])
     sheets, notes = published_sheets(results), [*left_out, *published_notes(results)]
     if format_name is not None or output is not None:
         refuse_other_kinds([output] if output else [], FORMATS[_FILE_FORMAT])

@@ -20,7 +20,7 @@ from evalkit.published_statistics import mteb_task_names
 from evalkit.records import OTHER_DATA, TaskIdentity
 from evalkit.results.folders import find_results, finish_result
 from evalkit.results.result import BLOCK_FIELDS, Result
-from evalkit.results.tables import StoredTables
+from evalkit.results.tables import StoredTables, table_file
 from evalkit.results.writing import SCHEMA_VERSION, UNPINNED
 
 _SCHEMA_VERSIONS = (1, SCHEMA_VERSION)  # of the first, only the folder's name says which settings deviate
@@ -38,8 +38,10 @@ def read_results(paths: Iterable[Path]) -> list[Result]:
     return [read_result(path) for path in find_results(paths)]
 
 
-def read_readable(paths: Iterable[Path]) -> tuple[list[Result], list[str]]:
+def read_readable(paths: Iterable[Path], *, alone: bool = False) -> tuple[list[Result], list[str]]:
     """Load the results among files and folders whose JSON and table of queries can be read; say why each other is left out.
+
+    `alone` a JSON may lack its tables.
 
     Raises EvalkitError for a path that does not exist, for a folder without results, and where no result can be read.
     """
@@ -47,7 +49,8 @@ def read_readable(paths: Iterable[Path]) -> tuple[list[Result], list[str]]:
     for path in find_results(paths):
         try:
             result = read_result(path)
-            _ = result.queries  # no figure is shown that the tables do not have
+            if not alone or table_file(path, "queries").is_file():
+                _ = result.queries  # no figure is shown that the tables do not have
         except EvalkitError as error:
             left_out.append(str(error))
         else:

@@ -53,6 +53,11 @@ def _refuse_other_mean(path: Path | None, name: str, stated: float, values: pd.S
         )
 
 
+def table_file(path: Path, kind: str) -> Path:
+    """Name the table of queries, or of candidates (`run`), that belongs beside a result's JSON file."""
+    return path.with_name(f"{path.name.removesuffix('.json')}.{kind}.parquet")
+
+
 @dataclass(frozen=True)
 class StoredTables:
     """The tables beside a result's JSON, of which the rest is known: they must have as many rows, and these means."""
@@ -138,7 +143,7 @@ class StoredTables:
         return frame
 
     def _table_path(self, kind: str) -> Path:
-        return self.path.with_name(f"{self.path.name.removesuffix('.json')}.{kind}.parquet")
+        return table_file(self.path, kind)
 
     def _read(self, kind: str, without: Iterable[str] = ()) -> pa.Table:
         """Read a table. Raises OSError before it is in memory where its file says that it is larger than the JSON's."""
