@@ -73,7 +73,8 @@ def read_run(path: Path, setting: str = "model.path") -> RunFile:
 def _content(path: Path) -> bytes:
     import pyarrow as pa
 
-    with pa.input_stream(str(path), compression="gzip" if path.name.lower().endswith(".gz") else None) as stream:
+    packing = "gzip" if path.name.lower().endswith(".gz") else None
+    with path.open("rb") as file, pa.input_stream(file, compression=packing) as stream:
         content: bytes = stream.read()
     return content
 

@@ -38,7 +38,7 @@ PRINTED = {
     "01_first_evaluation": "{'map': 89.84, 'mrr': 92.22}",
     "02_compare_models": "bm25                      demo-zh     MAP 42.72%",
     "03_error_analysis": "0.854167",
-    "04_your_own_data": "own.jsonl",
+    "04_your_own_data": "TaskStatistics(queries=3, pairs=12",
 }
 
 

@@ -116,7 +116,7 @@ def test_a_run_in_low_precision_says_what_it_cost(
     # what was scored in fp32 for the sample ran in other batches, and is not taken for the run in fp32
     assert contents["fp32"]["timing"]["items_from_store"] == 0
     low, full = (tables[chosen][:200].reshape(8, 25).astype(np.float64) for chosen in (dtype, "fp32"))
-    assert check["largest_difference"] == pytest.approx(np.abs(low - full).max(), abs=1e-6)
+    assert check["largest_difference"] == pytest.approx(np.abs(low - full).max(), abs=1e-5)
     assert 0 < check["largest_difference"] < 0.5
     flips = sum(
         (low[query, one] - low[query, two]) * (full[query, one] - full[query, two]) < 0

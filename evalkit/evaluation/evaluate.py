@@ -50,7 +50,7 @@ from evalkit.models.interfaces import RunnableModel, Runtime, Scorer
 from evalkit.models.server_settings import ServerSettings
 from evalkit.models.settings import ModelSettings, Similarity, default_model, model_settings
 from evalkit.output.json import plain_json
-from evalkit.records import IN_MEMORY, UNIDENTIFIED, PrecisionCheck, QueryScores, Run, StageScores, Task
+from evalkit.records import IN_MEMORY, UNIDENTIFIED, Finding, PrecisionCheck, QueryScores, Run, StageScores, Task
 from evalkit.results.result import WITHOUT_MODEL, Result, TablesInMemory, split_usage
 from evalkit.results.training import Card, mark_training, read_card
 from evalkit.scoring.engine import ScoreMemory, score_task
@@ -326,7 +326,8 @@ def evaluate(
     precision = _check_precision(model, task, run, cache) if comparable else None
     lists = lists_of_task(task, run.scores)
     ungraded = _measures_without_grades(task, asked)
-    report_once(task.name, ungraded)
+    for text in ungraded:
+        logger.warning("%s: %s", task.name, text)
     judged = score_lists(lists, reported)
     stage = _judge_first_stage(task, reported)
     intervals = bootstrap_intervals(np.column_stack(list(judged.values.values())), seed=seed)
@@ -337,7 +338,7 @@ def evaluate(
         config = recorded_settings(model, task, leading.name, [measure.name for measure in asked], seed)
     return Result(
         model=runnable.identity,
-        task=task.identity,
+        task=replace(task.identity, findings=(*task.findings, *(Finding("warning", text) for text in ungraded))),
         protocol=leading.name,
         main_score=leading.main_score,
         scores=dict(judged.means),
@@ -352,7 +353,7 @@ def evaluate(
         deviations=deviations_of(model, runnable, task, seed),
         provenance=plain_json({**machine.collect(), **_object_provenance(model, runnable)}),
         recipe={} if model.recipe is None else recipe_fields(model.recipe),
-        findings=(*ungraded, *findings_of(model.recipe, runnable, model.backend, model.runtime, cache)),
+        findings=findings_of(model.recipe, runnable, model.backend, model.runtime, cache),
         precision=precision,
         first_stage=None if stage is None else _stage_scores(judged, stage, seed),
         training=mark_training(runnable.identity, task, task.settings, _card_of(model)),

@@ -13,14 +13,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evalkit.configuration.files import parse_yaml
 from evalkit.output.numbers import listed
 from evalkit.output.text import printable
 from evalkit.published_statistics import published_statistics
 from evalkit.records import ModelIdentity, TaskIdentity, TrainingMark
-from evalkit.results.result import Result
+
+if TYPE_CHECKING:
+    from evalkit.results.result import Result  # which needs numpy, and lists do without
 
 CARD = "README.md"
 _DATA = Path(__file__).parent / "data"

@@ -84,8 +84,9 @@ def peeked_columns(path: Path) -> tuple[str, ...]:
     """Return the names that seem to be a data file's columns, from its beginning alone."""
     try:
         if data_suffix(path) == ".parquet":
-            return tuple(pq.read_schema(path).names)
-        with pa.input_stream(str(path), compression="gzip" if _is_packed(path) else None) as stream:
+            with path.open("rb") as file:
+                return tuple(pq.read_schema(file).names)
+        with path.open("rb") as file, pa.input_stream(file, compression="gzip" if _is_packed(path) else None) as stream:
             head: str = stream.read(_PEEKED_BYTES).decode("utf-8-sig", errors="replace")
     except (pa.ArrowException, OSError) as error:
         raise EvalkitError(f"{path} is no readable {data_suffix(path)[1:]} file: fetch or write it again") from error
@@ -218,7 +219,7 @@ def _is_packed(path: Path) -> bool:
 
 
 def _content(path: Path) -> bytes:
-    with pa.input_stream(str(path), compression="gzip" if _is_packed(path) else None) as stream:
+    with path.open("rb") as file, pa.input_stream(file, compression="gzip" if _is_packed(path) else None) as stream:
         content: bytes = stream.read()
     return content
 

@@ -13,7 +13,7 @@ from evalkit.compare.pairs import pair_tests
 from evalkit.compare.shared_queries import SharedQueries, metric_title
 from evalkit.compare.systems import System
 from evalkit.report.content import Report
-from evalkit.report.tables import data_note
+from evalkit.report.tables import board_data_note
 from evalkit.results.result import Result
 
 DRILL_DOWN = 200
@@ -84,7 +84,7 @@ def task_data(report: Report, shared: SharedQueries, numbers: Mapping[System, in
     details = query_details(shared, most, choices.texts)
     queries = shared.column("query") if choices.texts else None
     return {
-        "name": of.task + data_note(report, of.task, of.protocol, of.fingerprint, of.limit),
+        "name": of.task + board_data_note(report, of.task, of.protocol, of.fingerprint, of.limit),
         "protocol": of.protocol,
         "metric": metric_title(shared.metric),
         "lang": _language(shared),
