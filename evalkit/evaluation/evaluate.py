@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -342,7 +343,7 @@ def evaluate(
         protocol=leading.name,
         main_score=leading.main_score,
         scores=dict(judged.means),
-        intervals={name: (float(low), float(high)) for name, (low, high) in zip(judged.values, intervals, strict=True)},
+        intervals={name: _ends(low, high) for name, (low, high) in zip(judged.values, intervals, strict=True)},
         ties=dict(judged.ties),
         ceilings=dict(score_lists(_perfect(lists), reported).means) if misses else {},
         tables=TablesInMemory(queries, candidates),
@@ -395,6 +396,11 @@ def _object_provenance(model: Model, runnable: RunnableModel) -> dict[str, Any]:
     return {"object_in_memory": {"class": runnable.description["class"], "identity": identity}}
 
 
+def _ends(low: float, high: float) -> tuple[float, float]:
+    """Return an interval's ends; no interval is the one NaN of `math`, as it is read back, so that equal results are equal."""
+    return (math.nan, math.nan) if math.isnan(low) else (float(low), float(high))
+
+
 def _measures_without_grades(task: Task, asked: Sequence[Measure]) -> tuple[str, ...]:
     """Say which measures count documents from a grade on which the task has none."""
     gains = (candidate.gain for request in task.requests for candidate in request.candidates)
@@ -428,9 +434,9 @@ def _stage_scores(judged: QueryScores, stage: QueryScores, seed: int) -> StageSc
     gains = zip(np.nanmean(gained, axis=0), bootstrap_intervals(gained, seed=seed), strict=True)
     return StageScores(
         scores=dict(stage.means),
-        intervals={name: (float(low), float(high)) for name, (low, high) in zip(names, intervals, strict=True)},
+        intervals={name: _ends(low, high) for name, (low, high) in zip(names, intervals, strict=True)},
         differences={
-            name: (float(mean), float(low), float(high)) for name, (mean, (low, high)) in zip(names, gains, strict=True)
+            name: (float(mean), *_ends(low, high)) for name, (mean, (low, high)) in zip(names, gains, strict=True)
         },
     )
 

@@ -115,6 +115,7 @@ OUTSIDE: dict[str, tuple[Any, Any]] = {
 ELSEWHERE = {
     *("hub_id", "revision", "path", "object"),  # the identity says what is there
     "onnx_file",  # run as it is, and part of the identity
+    "unverified_loader",  # for mteb's loaders alone
     "trust_remote_code",  # part of the identity where the folder names code
     *("system_prompt", "separator", "prompt", "positive_word", "negative_word"),
     *("cutoff_layers", "compress_ratio", "compress_layers", "score", "weights"),
