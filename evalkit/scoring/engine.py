@@ -25,6 +25,10 @@ PROBE = item_key("probe", "of", "a server")
 ROUNDING = 0.02
 """How far a server's answers may move from one run to another, as a share of their range: by what low precision rounds."""
 SMALLEST_RANGE = 1e-5
+LEAST = 1e-3
+"""What a probability counts for at least, and at most less than 1: beyond, low precision has no steps left."""
+LOGIT_ROUNDING = 0.7
+"""How far the logit of a server's probability may move: by what fp16 rounds one of 0.999."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +66,18 @@ NOWHERE = ScoreMemory()
 
 
 def _same_model(before: NDArray[np.float32], now: NDArray[np.float32]) -> bool:
-    """Return whether two answers to the probe differ by no more than one machine's rounding from another's."""
+    """Return whether two answers to the probe differ by no more than one machine's rounding from another's.
+
+    Probabilities near 0 and 1 hardly differ between models: they are compared as logits, too.
+    """
     if before.shape != now.shape:
         return False
+    if min(before.min(), now.min()) >= 0 and max(before.max(), now.max()) <= 1:
+        from scipy.special import logit
+
+        old, new = (logit(np.clip(one.astype(np.float64), LEAST, 1 - LEAST)) for one in (before, now))
+        if float(np.abs(old - new).max()) > max(ROUNDING * float(np.ptp(old)), LOGIT_ROUNDING):
+            return False
     return float(np.abs(before - now).max()) <= ROUNDING * max(float(np.ptp(before)), SMALLEST_RANGE)
 
 

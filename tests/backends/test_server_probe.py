@@ -26,6 +26,7 @@ from evalkit.doctor.records import Opinion
 from evalkit.errors import EvalkitError, UnfitServerError
 from evalkit.models.interfaces import PairScorer, ServerProbe
 from evalkit.results.result import Result
+from evalkit.scoring import engine
 
 BGE = "bge-base-zh-v1.5"
 PLAIN = make_task(
@@ -377,6 +378,23 @@ def test_a_server_that_changes_its_model_between_two_runs(name: str, tmp_path: P
         server.answer = other_model
         assert scores(PLAIN) == after
         assert scores(half) == after[:3] != before
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "same"),
+    [
+        ([0.9997, 0.0003, 0.5], [0.993, 0.0003, 0.5], False),  # logits of 8 and 5
+        ([0.9997, 0.0003, 0.5], [0.9997, 0.007, 0.5], False),
+        ([0.9997, 0.0003, 0.5], [0.9995, 0.0005, 0.501], True),  # fp16's steps
+        ([1.0, 0.0, 0.5], [1.0, 0.0, 0.5], True),
+        ([8.0, -8.0, 0.1], [8.02, -8.02, 0.1], True),
+        ([8.0, -8.0, 0.1], [8.0, -8.0, 1.0], False),
+    ],
+)
+def test_probabilities_of_another_model_are_told_by_their_logits(
+    before: list[float], now: list[float], same: bool
+) -> None:
+    assert engine._same_model(np.array(before, np.float32), np.array(now, np.float32)) is same
 
 
 def test_vectors_of_another_length_are_another_model(tmp_path: Path) -> None:
