@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ from recipe_models import write_gemma, write_m3, write_qwen
 # workers that share the processors get in each other's way when each one starts a thread per processor
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+
+# as evalkit's backend does, for tests that import OpenVINO first: its telemetry forks while other threads compute
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 # ranx computes the same uncompiled; compiling its metrics takes most of a minute
 os.environ.setdefault("NUMBA_DISABLE_JIT", "1")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,9 @@ PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
 BATCH_TOKENS = {"fp32": 512, "bf16": 1_024}
 CONVERTED = "model.xml"
 logger = logging.getLogger("evalkit")
+
+# evalkit reports to nobody; and OpenVINO's telemetry forks while other threads compute, which can hang the process for good
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
 def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:

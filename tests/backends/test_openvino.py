@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -181,3 +182,10 @@ def test_a_damaged_conversion_is_named(tiny_bert_reranker: Path, tmp_path: Path)
     path.write_text(path.read_text()[:1000])
     with pytest.raises(EvalkitError, match=f"{path} can't be loaded: .*; delete its folder"):
         _ = prepared("openvino", tiny_bert_reranker, tmp_path).scorer
+
+
+def test_openvino_s_telemetry_is_off() -> None:
+    """It forks a process while other threads compute, which can hang BLAS, and tells others what is run."""
+    program = "import evalkit.backends.openvino; from openvino.tools.ovc import telemetry_utils; print(telemetry_utils.tm.__name__)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip().endswith("telemetry_stub"), done.stdout + done.stderr
