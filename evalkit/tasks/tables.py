@@ -186,10 +186,11 @@ def _rows_of(path: Path, content: Mapping[str, Any]) -> Any:
         return data
     values = list(content.values())
     if not values or not all(isinstance(value, dict) for value in values):
-        if (
-            len(values) > 1
-            and all(isinstance(value, list) for value in values)
-            and any(isinstance(one, list) for value in values for one in value)
+        lists = [value for value in values if isinstance(value, list)]
+        # a frame's columns, as df.to_dict('list') gives them: of one length, or with lists in them
+        if 1 < len(values) == len(lists) and (
+            (len(lists[0]) > 1 and len(set(map(len, lists))) == 1)
+            or any(isinstance(one, list) for value in lists for one in value)
         ):
             raise EvalkitError(
                 f"{path} holds columns instead of rows; write rows, as df.to_json(orient='records') does"

@@ -184,6 +184,22 @@ def test_a_folder_with_a_missing_shard(tmp_path):
     _refused(tmp_path, "shard dev-00001-of-00003 is missing")
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            ("dev-00000-of-00001-aaaa", "dev-00000-of-00001-bbbb"),
+            "has one shard twice: dev-00000-of-00001-aaaa.parquet",
+        ),
+        (("dev-00000-of-00001", "dev-00000-of-00002", "dev-00001-of-00002"), "dev is there in 1 and in 2 shards"),
+    ],
+)
+def test_two_versions_in_one_folder(names, message, tmp_path):
+    for name in names:
+        write_parquet(tmp_path / "data" / f"{name}.parquet", ROWS)
+    _refused(tmp_path, message)
+
+
 def test_a_damaged_saved_dataset(tmp_path):
     datasets.Dataset.from_list(ROWS).save_to_disk(str(tmp_path / "saved"))
     next((tmp_path / "saved").glob("*.arrow")).unlink()

@@ -228,6 +228,11 @@ def test_labels_by_two_columns_or_of_two_minds(tmp_path: Path) -> None:
     [
         (pd.DataFrame([GOOD]).to_json(orient="values"), ["row 1", "a list where an object"]),
         (json.dumps(pd.DataFrame([GOOD, GOOD]).to_dict("list")), ["columns instead of rows", "orient='records'"]),
+        (
+            '{"query": ["q", "q"], "document": ["a", "b"], "label": [1, 0]}',
+            ["columns instead of rows", "orient='records'"],
+        ),
+        ('{"query": ["q", "r"], "positive": ["a", "b"], "negative": ["c", "d"]}', ["columns instead of rows"]),
         ('{"query": {"0": "q"}, "positive": {"0": ["a"], "1": ["b"]}}', ["different keys", "orient='records'"]),
         ('{"columns": ["query"], "data": [["q", "a"]]}', ["do not have the 1 cells"]),
     ],

@@ -130,7 +130,7 @@ def _report_separators(tables: Sequence[Table], single: frozenset[str], log: Fin
         cells = [cell for table in tables for row in table.rows if isinstance(cell := row.get(name), str) and cell]
         for separator in _SEPARATORS:
             holding = sum(separator in cell for cell in cells)
-            if 2 * holding >= len(cells):
+            if holding and 2 * holding >= len(cells):
                 message = (
                     f"{holding} of {len(cells)} cells hold {separator!r}: each cell is read as one text; "
                     "if they are lists, write them as JSON lists"

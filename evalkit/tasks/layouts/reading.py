@@ -299,15 +299,27 @@ def _split_of(file: Path) -> str:
 
 
 def refuse_missing_shards(files: Iterable[Path]) -> None:
-    """Raise EvalkitError where files named NAME-00000-of-00003 are not all there: a part would pass for the whole."""
+    """Raise EvalkitError where files named NAME-00000-of-00003 are not all there, or are there twice.
+
+    A part would pass for the whole, and two versions in one folder for one.
+    """
+    totals: dict[tuple[Path, str], str] = {}
     for file in files:
         shard = _SHARD.fullmatch(data_stem(file))
         if shard is None:
             continue
         for index in range(int(shard["total"])):
             name = f"{shard['split']}-{index:05d}-of-{shard['total']}"
-            if not any(file.parent.glob(f"{name}*")):
+            found = sorted(one.name for one in file.parent.glob(f"{name}*"))
+            if not found:
                 raise EvalkitError(f"{file.parent}: shard {name} is missing; fetch the dataset again")
+            if len(found) > 1:
+                raise EvalkitError(f"{file.parent} has one shard twice: {', '.join(found[:3])}; keep one version")
+        total = totals.setdefault((file.parent, shard["split"]), shard["total"])
+        if total != shard["total"]:
+            raise EvalkitError(
+                f"{file.parent}: {shard['split']} is there in {int(total)} and in {int(shard['total'])} shards; keep one version"
+            )
 
 
 def _read_saved(folder: Path, split: str) -> tuple[tuple[Table, ...], str]:
