@@ -152,7 +152,9 @@ def fit_probabilities(reference: Floats, probabilities: ArrayLike) -> tuple[Floa
         slope, offset = np.polyfit(logits[known], reference[known], 1, w=1 / slack[known]).tolist()
         if slope <= 0:
             slope, offset = 0.0, float(reference[known].mean())
-    return slope * logits + offset, slack * abs(slope), AffineMap(slope, offset, int((~known).sum()))
+    with np.errstate(invalid="ignore"):  # of a level line, what is off by any amount is NaN
+        slack = slack * abs(slope)
+    return slope * logits + offset, slack, AffineMap(slope, offset, int((~known).sum()))
 
 
 def kendall_taus(reference: ArrayLike, other: ArrayLike, sizes: Sequence[int]) -> Floats:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -43,8 +43,13 @@ def read_task(settings: TaskSettings, *, limit: int | None = None, offline: bool
     requests = requests_of(raw, log, first_stage)
     name = settings.name if settings.mteb_name or settings.name not in UNNAMED else _name_of(settings.path)
     mteb_name = settings.mteb_name or name
-    whole = requests if first_stage is None else requests_of(raw, FindingLog(), None)
-    differences, is_other = _compared(settings, name, mteb_name, whole)
+    # a first stage's candidates are not the benchmark's: its data are compared without them
+    differences, is_other = _compared(
+        settings,
+        name,
+        mteb_name,
+        lambda: requests if first_stage is None else requests_of(raw, FindingLog(), None),
+    )
     findings = log.findings()
     if is_other:
         why = f"these data are not known to be {name}'s ({', '.join(differences)}): their figures are those of"
@@ -89,7 +94,7 @@ def with_deviations(task: Task, deviations: Mapping[str, Any]) -> Task:
 
 
 def _compared(
-    settings: TaskSettings, name: str, mteb_name: str, requests: Sequence[Request]
+    settings: TaskSettings, name: str, mteb_name: str, whole: Callable[[], Sequence[Request]]
 ) -> tuple[tuple[str, ...], bool]:
     """Say how a whole task differs from the benchmark of its name, and whether it must not be called so.
 
@@ -99,7 +104,7 @@ def _compared(
     benchmark = known.get(mteb_name.casefold()) or known.get(name.casefold())
     if benchmark is None and settings.registry is None:
         return (), False
-    differences = () if benchmark is None else compare_with_published(benchmark.mteb_name, requests)
+    differences = () if benchmark is None else compare_with_published(benchmark.mteb_name, whole())
     if settings.path is None and (benchmark is None or settings.registry or _place(settings) == _place(benchmark)):
         return differences, False
     if benchmark is None or differences or benchmark.mteb_name not in published_statistics():
