@@ -70,12 +70,14 @@ class TextStream(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ServerProbe:
-    """What a handful of requests showed of a server: its `answers` to the first one, and how many `requests` there were.
+    """What a handful of requests showed of a server.
 
+    `answers` are those to the first one, and `again` those to the same once more; there were so many `requests`.
     `seen` says all that was looked at, `findings` what a reader of its scores should know.
     """
 
     answers: NDArray[np.float32]
+    again: NDArray[np.float32]
     requests: int
     seen: tuple[str, ...]
     findings: tuple[str, ...]
@@ -83,10 +85,15 @@ class ServerProbe:
 
 @runtime_checkable
 class Probed(Protocol):
-    """A scorer elsewhere, whose model may change between two runs, with what its probe showed when it was opened."""
+    """A scorer elsewhere, whose model may change between two runs or during one, with what its probe showed when it was opened.
+
+    `probe_again` asks the probe's first question once more and returns the answers, to be compared with the probe's.
+    """
 
     @property
     def probe(self) -> ServerProbe: ...
+
+    def probe_again(self) -> NDArray[np.float32]: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,24 @@ class ScoreMemory:
         if before is None:
             self.store.write({PROBE: StoredOutput(answers, NOT_COUNTED, truncated=False)})
 
+    def compare_probe_again(self, scorer: object, keys: Sequence[bytes]) -> None:
+        """Make sure that the model that answered first answers still, now that these items are scored.
+
+        Raises EvalkitError where it does not; what is stored is then read no more, since nothing says which model it is of. A
+        server that never repeats itself tells nothing: that is one of its probe's findings.
+        """
+        if not isinstance(scorer, Probed):
+            return
+        first, second = scorer.probe.answers.ravel(), scorer.probe.again.ravel()
+        if not _same_model(first, second) or _same_model(first, scorer.probe_again().ravel()):
+            return
+        if self.store is not None:
+            self.store.begin_anew(keys)
+        raise EvalkitError(
+            "the server no longer answers evalkit's probe as it did when this run began: its model changed on the way. "
+            "The scores are of no one model and are not used; run the same again to score all anew"
+        )
+
 
 NOWHERE = ScoreMemory()
 
@@ -200,6 +218,7 @@ def _outputs(model: RunnableModel, items: Items, table: OutputTable, kept: Score
     if not table.complete:
         kept.compare_probe(model.scorer)
         fill(table, items, adapter_of(model.scorer).batches(items, table.known))
+        kept.compare_probe_again(model.scorer, table.keys)
     return table
 
 

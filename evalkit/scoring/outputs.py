@@ -17,13 +17,14 @@ class OutputTable:
     """Numbered items with their outputs. Filled batch by batch; a batch goes into the store whole or not at all.
 
     `elapsed` is the time that scoring took, in seconds, without loading the model; `padding_tokens` is what it wasted.
-    `values` is float32, shape (items,) for scores and (items, dimensions) for vectors; `tokens` (NOT_COUNTED where the scorer does
-    not count), `truncated` and `seconds` (NaN for what the store had) are per item. `width` is how many numbers each output has: 1
-    for a score, None until the first output says it. Raises EvalkitError where a stored output has another.
+    `keys` are what the items are stored under; `values` is float32, shape (items,) for scores and (items, dimensions) for vectors;
+    `tokens` (NOT_COUNTED where the scorer does not count), `truncated` and `seconds` (NaN for what the store had) are per item.
+    `width` is how many numbers each output has: 1 for a score, None until the first output says it. Raises EvalkitError where a
+    stored output has another.
     """
 
     def __init__(self, keys: Sequence[bytes], store: ScoreStore | None, width: int | None = None) -> None:
-        self._keys = keys
+        self.keys = keys
         self._store = store
         self.width = width
         self.values: NDArray[np.float32] = np.empty(0, np.float32)
@@ -67,17 +68,15 @@ class OutputTable:
         if self._store is not None:
             self._store.write(
                 {
-                    self._keys[item]: StoredOutput(
-                        self.values[item], int(self.tokens[item]), bool(self.truncated[item])
-                    )
+                    self.keys[item]: StoredOutput(self.values[item], int(self.tokens[item]), bool(self.truncated[item]))
                     for item in fresh.tolist()
                 }
             )
         self.known[fresh] = True
 
     def _take_stored(self, store: ScoreStore) -> None:
-        numbers = {key: item for item, key in enumerate(self._keys)}
-        for key, stored in store.read(self._keys):
+        numbers = {key: item for item, key in enumerate(self.keys)}
+        for key, stored in store.read(self.keys):
             if self.width not in (None, stored.output.size):
                 raise EvalkitError(
                     f"{store.path} holds vectors of {self.width} and of {stored.output.size} numbers for one model: it was another "
@@ -90,6 +89,6 @@ class OutputTable:
             self.known[item] = True
 
     def _reserve(self, width: int) -> None:
-        if len(self.values) != len(self._keys):
+        if len(self.values) != len(self.keys):
             self.width = width
-            self.values = np.zeros((len(self._keys),) if width == 1 else (len(self._keys), width), np.float32)
+            self.values = np.zeros((len(self.keys),) if width == 1 else (len(self.keys), width), np.float32)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
+import re
 import struct
 import threading
 import time
@@ -19,21 +21,28 @@ from server_schemas import known_paths, request_problems, response_problems
 from evalkit.backends.servers.probing import DOCUMENTS, QUERY, TOPICS
 
 DIMENSIONS = 8
-READ = 512  # characters of a document: as many as the models of the tests read tokens
+TOKEN = re.compile(r"\s*([A-Za-z0-9]+|\S)")
+READ = 480  # words and characters of a document, about: the models of the tests read 512 tokens with the query
 USAGE = {"prompt_tokens": 1, "total_tokens": 1}
 Answer = Callable[["FakeServer", str, str, Any], tuple[int, Any]]
 Mishap = Callable[["Handler"], None]
 
 
+def read(text: str, length: int = READ) -> str:
+    """What a model reads of a text that has so many tokens for it: a word is one, and a character of Chinese."""
+    ends = [token.end() for token in itertools.islice(TOKEN.finditer(text), length)]
+    return text[: ends[-1]] if len(ends) == length else text
+
+
 def score(query: str, document: str) -> float:
     """A logit, exact in float32."""
-    document = document[:READ]
+    document = read(document)
     crumb = zlib.crc32(f"{query}\0{document}".encode("utf-8", "surrogatepass")) / 2**32
-    return float(np.float32(len(set(query) & set(document)) - 4 + crumb))
+    return float(np.float32(sum(not one.isascii() for one in set(query) & set(document)) - 4 + crumb))
 
 
 def vector(text: str) -> list[float]:
-    text = text[:READ]
+    text = read(text)
     crumbs = [zlib.crc32(f"{number}{text}".encode("utf-8", "surrogatepass")) for number in range(DIMENSIONS)]
     return np.float32(np.array(crumbs) / 2**31 - 1).astype(float).tolist()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import random
+import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command import run_here
-from fake_servers import ANSWERS, FakeServer, is_probe, score, sigmoid, vector
+from fake_servers import ANSWERS, FakeServer, is_probe, read, score, sigmoid, vector
 from made_tasks import make_task
 from mishaps import says
 from served_models import fake, served
@@ -80,7 +82,7 @@ def test_an_honest_server_is_asked_a_handful_and_nothing_is_found(backend: str) 
     with fake(backend, kind=kind) as server:
         found = probe(server, model)
         assert found.findings == ()
-        assert found.requests == len(server.probes) <= 7
+        assert found.requests == len(server.probes) <= 11
         assert not server.posts
     assert any(one.startswith("a text of more than 512 tokens is answered as") for one in found.seen)
 
@@ -167,14 +169,71 @@ def long_score(query: str, document: str) -> float:
             "but a longer text is answered otherwise than another with the same beginning",
         ),
         (
-            lambda query, documents: [score(query, one[:40]) for one in documents],
-            "but a longer text is answered as its first 64 characters, which have fewer tokens",
+            lambda query, documents: [score(query, read(one, 100)) for one in documents],
+            "but a longer text is answered as its first about 128 tokens",
+        ),
+        (
+            lambda query, documents: [score(query, read(one, 256 - 25)) for one in documents],
+            "but a longer text is answered as its first about 256 tokens",
+        ),
+        (
+            lambda query, documents: [score(query, read(one, 360)) for one in documents],
+            "but a longer text is answered as its first about 384 tokens",
+        ),
+        (
+            lambda query, documents: [score(query, read(one, 430)) for one in documents],
+            "but a longer text is answered as its first about 448 tokens",
         ),
     ],
 )
 def test_a_server_that_does_not_cut_where_it_should_is_reported(rescore: Rescore, finding: str) -> None:
     with reranking("vllm", rescore) as server:
         assert f"max_length is 512, {finding}" in findings(server)
+
+
+def test_probabilities_that_are_all_alike_do_not_show_where_a_text_is_cut() -> None:
+    with reranking(
+        "vllm", lambda query, documents: [0.9999 if len(one) > 600 else sigmoid(score(query, one)) for one in documents]
+    ) as server:
+        assert "whether texts are cut there can't be known" in findings(server)
+
+
+Shuffle = Callable[[list[float]], list[float]]
+FULL_REQUESTS: dict[str, Shuffle] = {
+    "sorted by score": lambda scores: sorted(scores, reverse=True) if len(scores) > 8 else scores,
+    "the second eight before the first": lambda scores: [*scores[8:16], *scores[:8], *scores[16:]],
+    "less the list's lowest": lambda scores: [one - min(scores) if len(scores) > 8 else one for one in scores],
+    "the last of more than sixteen is forgotten": lambda scores: [*scores[:16], *[scores[0]] * (len(scores) - 16)],
+}
+
+
+@pytest.mark.parametrize("wrong", FULL_REQUESTS.values(), ids=FULL_REQUESTS)
+def test_what_goes_wrong_in_full_requests_alone_is_refused(wrong: Shuffle) -> None:
+    with reranking("vllm", lambda query, documents: wrong(pointwise()(query, documents))) as server:
+        with pytest.raises(UnfitServerError, match=r"get other scores in a request of 32 texts than in one of (16|4)"):
+            probe(server)
+        assert probe(server, batch_size=8).findings == ()
+    with embedding(
+        lambda texts, _: [vector(texts[number]) for number in map(int, wrong([*range(len(texts))]))]
+    ) as server:
+        if wrong([*range(32)]) != [*range(32)]:
+            with pytest.raises(UnfitServerError, match="get other vectors in a request of 32 texts"):
+                probe(server, BGE)
+
+
+@pytest.mark.parametrize("kind", ["<e", "<d", ">f"])
+def test_vectors_packed_as_other_numbers_are_refused(kind: str) -> None:
+    """Which as float32 are finite numbers, of another length or not."""
+
+    def answer(_: FakeServer, method: str, path: str, body: Any) -> tuple[int, Any]:
+        rows = [[value / 4 for value in vector(text)] for text in body["input"]]
+        if body["encoding_format"] == "base64":
+            packed = [base64.b64encode(struct.pack(f"{kind[0]}{len(row)}{kind[1]}", *row)).decode() for row in rows]
+            return 200, {"data": [{"index": number, "embedding": one} for number, one in enumerate(packed)]}
+        return 200, {"data": [{"index": number, "embedding": one} for number, one in enumerate(rows)]}
+
+    with FakeServer("openai", answer) as server, pytest.raises(EvalkitError, match=r"base64|not finite"):
+        probe(server, BGE)
 
 
 def refusing(backend: str, refuses: Callable[[str], bool], status: int = 400, **settings: Any) -> FakeServer:
@@ -296,7 +355,14 @@ def test_a_tokenizer_at_hand_says_where_a_text_ends(tiny_bert_reranker: Path) ->
 
         return rescore
 
-    for length, words in ((128, ""), (129, otherwise), (512, otherwise), (90, shorter)):
+    for length, words in (
+        (128, ""),
+        (129, otherwise),
+        (512, otherwise),
+        (90, shorter),
+        (100, shorter),
+        (115, "the last 8 tokens"),
+    ):
         with reranking("vllm", cutting(length)) as server:
             recipe = {"path": tiny_bert_reranker, "max_length": 128}
             said = findings(server, "local-cross-encoder", served_model="mine", recipe=recipe)
@@ -324,7 +390,7 @@ def test_the_probe_is_no_item_of_a_run(tmp_path: Path) -> None:
         model = evalkit.load_model("bge-reranker-base", backend="vllm", server={"url": server.url}, cache_dir=tmp_path)
         result = evalkit.evaluate(model, PLAIN)
         assert sum(len(request.body["text_2"]) for request in server.posts) == result.usage.items == 6
-        assert len(server.probes) == 7
+        assert len(server.probes) == 11  # the last one asks whether the model is still the same
 
 
 def test_a_probe_is_tried_again_as_any_request_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -334,7 +400,7 @@ def test_a_probe_is_tried_again_as_any_request_is(monkeypatch: pytest.MonkeyPatc
             fake.described(*request) if len(fake.probes) % 2 == 0 else (503, {"error": "busy"})
         )
         found = probe(server)
-        assert (found.findings, found.requests, len(server.probes)) == ((), 7, 14)
+        assert (found.findings, found.requests, len(server.probes)) == ((), 10, 20)
 
 
 MODELS = {"bge-reranker-base": "vllm", BGE: "openai"}
@@ -378,6 +444,32 @@ def test_a_server_that_changes_its_model_between_two_runs(name: str, tmp_path: P
         server.answer = other_model
         assert scores(PLAIN) == after
         assert scores(half) == after[:3] != before
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_server_that_changes_its_model_during_a_run(name: str, tmp_path: Path) -> None:
+    """Its scores are of two models: they are not used, neither now nor from the store."""
+    with fake(MODELS[name]) as server:
+
+        def scores() -> Any:
+            own = {"url": server.url, "batch_size": 1, "concurrency": 1, "retries": 0}
+            model = evalkit.load_model(name, backend=MODELS[name], server=own, cache_dir=tmp_path)
+            return evalkit.evaluate(model, PLAIN).candidates["score"].tolist()
+
+        def changing(fake: FakeServer, *request: Any) -> tuple[int, Any]:
+            return (other_model if len(fake.posts) > 2 else FakeServer.described)(fake, *request)
+
+        server.answer = changing
+        with pytest.raises(EvalkitError, match=r"its model changed on the way\. The scores .* are not used"):
+            scores()
+        asked = len(server.posts)
+        after = scores()
+        assert len(server.posts) == 2 * asked, "all is asked for again"
+    with fake(MODELS[name]) as server:
+        server.answer = other_model
+        assert evalkit.evaluate(
+            evalkit.load_model(name, backend=MODELS[name], server={"url": server.url}), PLAIN, cache="off"
+        ).candidates["score"].tolist() == pytest.approx(after)
 
 
 @pytest.mark.parametrize(
@@ -455,7 +547,7 @@ def test_doctor_shows_the_same_probe() -> None:
         sound = examined(server)
     assert sound["server"].verdict == "ok"
     assert "the same request twice gives the same answer; " in sound["server"].seen
-    assert sound["server"].seen.endswith("(7 requests)")
+    assert sound["server"].seen.endswith("(10 requests)")
     assert sound["weights"] == Opinion("skipped", "a server has them: not seen from here")
     with reranking("vllm", pointwise(sigmoid)) as server:
         found = examined(server)["server"]

@@ -6,7 +6,7 @@ The texts are the same each time, so that the answers also show whether a server
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -37,6 +37,14 @@ TOPICS = (
     "Item {}: the ferry leaves at seven, 票价三十元。",
     "第{}句：发热可服用退烧药。",
 )
+WORDS = "the of and to in a is for on that by this with it not or be are from at as all new more one we will can"
+"""Words that are one token each in nearly every vocabulary, so that a text of them has about as many tokens as words."""
+AROUND = 32
+"""Tokens that a pair has beside its document's words, about: the query's, the marks between, and those of the document's start."""
+PARTS = (8, 7, 6, 4, 2, 1)
+"""How much of what a model reads is asked for, in eighths."""
+LAST = 8
+"""Tokens by which the longest of those parts is shorter than what a model reads."""
 LONGEST = 8_192
 """Tokens; a model that reads more is not asked with a text that is too long, which would cost too much."""
 TOGETHER = 1_024
@@ -59,23 +67,43 @@ def differ(one: Answers, other: Answers, answers: Answers) -> bool:
 
 
 def probe_server(
-    settings: ModelSettings, ask: Ask, batch_size: int, outputs: str, limit: int | None, roles: bool
+    settings: ModelSettings,
+    ask: Ask,
+    batch_size: int,
+    outputs: str,
+    limit: int | None,
+    roles: bool,
+    as_numbers: Ask | None = None,
 ) -> ServerProbe:
     """Ask a server a handful of questions. `outputs` is what it is meant to give: raw scores, probabilities or vectors.
 
     Texts are cut to `limit` characters before they are sent (None: not cut); `roles` says whether requests name their texts' role.
-    Raises UnfitServerError where its answers depend on what else a request holds, or vectors differ in length; EvalkitError where
-    it does not answer.
+    `as_numbers` asks for vectors as lists of numbers, where `ask` has them packed.
+    Raises UnfitServerError where its answers depend on what else a request holds, are in another order than the texts, or are
+    vectors of several lengths or packed as other numbers than float32; EvalkitError where it does not answer.
     """
     trial = _Trial(settings, ask, batch_size, outputs)
     trial.look_at_lists()
+    trial.look_at_full_requests()
+    if as_numbers is not None:
+        trial.look_at_packing(as_numbers)
     trial.look_at_blanks()
     trial.look_at_long_texts(limit)
     if settings.makes_vectors:
         trial.look_at_prompts(roles)
     else:
         trial.look_at_range()
-    return ServerProbe(trial.answers, trial.requests, tuple(trial.seen), tuple(trial.findings))
+    return ServerProbe(trial.answers, trial.again, trial.requests, tuple(trial.seen), tuple(trial.findings))
+
+
+def ask_again(settings: ModelSettings, ask: Ask, batch_size: int) -> Answers:
+    """Ask the probe's first question once more, in requests that the server surely takes. Raises EvalkitError as a probe does."""
+    return _Trial(settings, ask, batch_size, "").answer(_items(settings, *DOCUMENTS), min(batch_size, len(DOCUMENTS)))
+
+
+def _items(settings: ModelSettings, *documents: str) -> list[tuple[str, ...]]:
+    first = "document" if settings.makes_vectors else QUERY
+    return [(first, document) for document in documents]
 
 
 @dataclass
@@ -87,13 +115,13 @@ class _Trial:
     batch_size: int
     outputs: str
     answers: Answers = field(default_factory=lambda: np.empty(0, np.float32))
+    again: Answers = field(default_factory=lambda: np.empty(0, np.float32))
     requests: int = 0
     seen: list[str] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
 
     def items(self, *documents: str) -> list[tuple[str, ...]]:
-        first = "document" if self.settings.makes_vectors else QUERY
-        return [(first, document) for document in documents]
+        return _items(self.settings, *documents)
 
     def outcome(self, items: Sequence[tuple[str, ...]], size: int | None = None) -> Outcome:
         """Ask for all items, in one request unless `size` says how many it may hold. Raises UnfitServerError for other lengths."""
@@ -130,9 +158,10 @@ class _Trial:
         if isinstance(outcome, AnswerError):
             raise outcome
         self.answers = outcome
-        again, alone = self.answer(items, size), self.answer([items[number] for number in ALONE], 1)
+        self.again = self.answer(items, size)
+        alone = self.answer([items[number] for number in ALONE], 1)
         among = outcome[list(ALONE)]
-        repeated, moved = _apart(outcome, again), _apart(among, alone)
+        repeated, moved = _apart(outcome, self.again), _apart(among, alone)
         what = "vectors" if self.settings.makes_vectors else "scores"
         if moved > 3 * repeated and differ(among, alone, outcome):
             raise UnfitServerError(_in_company(self.settings, among, alone))
@@ -146,6 +175,53 @@ class _Trial:
         if len(np.unique(outcome, axis=0)) == 1:
             self.tell(f"the same answer to {len(items)} different texts: figures depend on the order of ties alone")
 
+    def look_at_full_requests(self) -> None:
+        """Ask for as many texts as a request of the run holds, and for every second of them: the answers must be the same."""
+        count = self.batch_size
+        if count <= len(DOCUMENTS):
+            return
+        texts = [
+            _about(TOPICS[number % len(TOPICS)], 12 + 7 * (5 * number % 11), first=100 + number)
+            for number in range(count)
+        ]
+        places = np.linspace(0, count - 1, len(DOCUMENTS)).astype(int)
+        for place, document in zip(places, DOCUMENTS, strict=True):
+            texts[place] = document
+        items = self.items(*texts)
+        whole = self.answer(items)
+        halves = np.empty_like(whole)
+        for start in (0, 1):
+            halves[start::2] = self.answer(items[start::2])
+        what = "vectors" if self.settings.makes_vectors else "scores"
+        for one, other, said in (
+            (whole, halves, f"{(count + 1) // 2}"),
+            (whole[places], self.answers, f"{len(DOCUMENTS)}"),
+        ):
+            if _apart(one, other) > 3 * _apart(self.answers, self.again) and differ(one, other, self.answers):
+                moved = int((np.abs(one - other).reshape(len(one), -1).max(axis=1) > 0).sum())
+                raise UnfitServerError(
+                    f"{moved} of {len(one)} texts get other {what} in a request of {count} texts than in one of {said}: they are "
+                    "in another order than the texts, or depend on what else a request holds; a smaller backend.batch_size may do"
+                )
+        self.seen.append(f"requests of {count} texts give the {what} that smaller ones give")
+
+    def look_at_packing(self, as_numbers: Ask) -> None:
+        """Ask for vectors as lists of numbers, and compare them with those that were packed in base64."""
+        parts = as_numbers(self.items(*DOCUMENTS[:2]), 2)
+        self.requests += len(parts)
+        for part in parts:
+            if isinstance(part, RefusedError):
+                self.tell(f"vectors are only given in base64, so that their kind can't be compared: {_short(part)}")
+                return
+            if isinstance(part, AnswerError):
+                raise part
+            if part.shape[1:] != self.answers.shape[1:] or differ(part, self.answers[:2], self.answers):
+                raise UnfitServerError(
+                    f"its vectors in base64 are not its vectors as numbers ({self.answers.shape[1]} and {part.shape[1]} numbers): "
+                    "base64 should hold little-endian float32"
+                )
+        self.seen.append("vectors in base64 are those that are given as numbers")
+
     def look_at_blanks(self) -> None:
         outcome = self.outcome(self.items(""))
         if isinstance(outcome, AnswerError):
@@ -156,39 +232,69 @@ class _Trial:
             self.seen.append("a blank text is answered")
 
     def look_at_long_texts(self, limit: int | None) -> None:
-        """Ask for a text that is too long, for one that a model can't tell from it, and for less of it."""
+        """Ask for a text that is too long, for one that a model can't tell from it, and for ever less of it."""
         length = self.settings.max_length
         if length is None or length > LONGEST:
+            stated = "no max_length is stated" if length is None else f"max_length is {length:,}"
+            self.seen.append(f"{stated}: where texts are cut was not looked at")
             return
         texts = LongTexts.of(self.settings, length)
-        if limit is not None and limit < len(texts.long):
+        parts = {tokens: part for tokens, part in texts.parts.items() if limit is None or len(part) < limit}
+        asked = (
+            list(parts.values()) if limit is not None and limit < len(texts.long) else [texts.other, *parts.values()]
+        )
+        if not asked:
             self.seen.append(f"evalkit cuts texts to {limit:,} characters")
             return
-        size = self.batch_size if length <= TOGETHER else 1
-        outcome = self.outcome(self.items(texts.long, texts.other, texts.beginning), size)
+        outcome = self.outcome(
+            self.items(texts.long, *asked), min(self.batch_size, 1 + len(asked)) if length <= TOGETHER else 1
+        )
         if isinstance(outcome, AnswerError):
             self.tell(
                 f"a text of more than {length} tokens is not cut but refused; backend.max_characters=N cuts texts before they are "
                 f"sent: {_short(outcome)}"
             )
             return
-        long, other, beginning = np.split(outcome, 3)
-        if differ(long, other, self.answers):
-            self.tell(f"max_length is {length}, but a longer text is answered otherwise than {texts.what}")
-        elif self._is_same(other, beginning):
-            self.tell(
-                f"max_length is {length}, but a longer text is answered as its first {len(texts.beginning):,} characters, which "
-                "have fewer tokens"
-            )
-        else:
+        long = outcome[:1]
+        if len(asked) > len(parts):
+            if differ(long, outcome[1:2], self.answers):
+                self.tell(f"max_length is {length}, but a longer text is answered otherwise than {texts.what}")
+                return
             self.seen.append(f"a text of more than {length} tokens is answered as {texts.what}")
+        else:
+            self.seen.append(f"evalkit cuts texts to {limit:,} characters")
+        if not self._can_tell(long):
+            self.tell(
+                f"max_length is {length}, but whether texts are cut there can't be known: the answer to a long one is "
+                f"{float(long[0]):.4g}, where probabilities don't tell"
+            )
+            return
+        self._look_at_parts(long, dict(zip(parts, outcome[len(asked) - len(parts) + 1 :], strict=True)), texts, length)
 
-    def _is_same(self, one: Answers, other: Answers) -> bool:
-        """Return whether two answers are those to one input; probabilities near 0 and 1 don't tell."""
+    def _look_at_parts(self, long: Answers, parts: Mapping[int, Answers], texts: LongTexts, length: int) -> None:
+        """Find the shortest part of a long text that is answered as the whole; `parts` go from the longest to the shortest."""
+        same = list(
+            itertools.takewhile(lambda tokens: _apart(parts[tokens][None], long) <= self._resolution(long), parts)
+        )
+        about = "" if texts.exact else "about "
+        if len(same) == 1 and texts.exact:
+            self.tell(
+                f"max_length is {length}, but the last {LAST} tokens of it don't change an answer: texts are cut earlier, or the "
+                "server computes too coarsely to tell"
+            )
+        elif same:
+            self.tell(f"max_length is {length}, but a longer text is answered as its first {about}{same[-1]} tokens")
+        elif parts:
+            known = "" if texts.exact else ": where exactly it is cut can't be known without the model's tokenizer.json"
+            self.seen.append(f"and otherwise than its first {about}{next(iter(parts))} tokens{known}")
+
+    def _can_tell(self, answer: Answers) -> bool:
+        """Return whether an answer shows what was read; probabilities near 0 and 1 don't."""
         probabilities = not self.settings.makes_vectors and self.answers.min() >= 0 and self.answers.max() <= 1
-        if probabilities and not 0.01 < float(one[0]) < 0.99:
-            return False
-        return _apart(one, other) <= SAME * float(np.abs(one).max())
+        return not probabilities or 0.0001 < float(answer[0]) < 0.999
+
+    def _resolution(self, answer: Answers) -> float:
+        return SAME * float(np.abs(answer).max())
 
     def look_at_range(self) -> None:
         """See whether the scores of the first request are what they are meant to be, and whether the query counts."""
@@ -238,26 +344,38 @@ class _Trial:
 class LongTexts:
     """Texts about `long`, which has far more tokens than a model reads.
 
-    `other` is what a model reads of it, or, where its tokenizer is not at hand, a text that differs far behind that: `what` says
-    which in words. `beginning` is the first part of both, surely shorter than what is read.
+    `other` is what a model reads of it, or, where its tokenizer is not at hand, a text that differs only far behind that: `what`
+    says which in words. `parts` are beginnings of both that are shorter than what is read, by the tokens that a model of that
+    length would read, from the longest to the shortest. `exact` says whether those were counted, or estimated.
     """
 
     long: str
     other: str
-    beginning: str
+    parts: Mapping[int, str]
     what: str
+    exact: bool
 
     @classmethod
     def of(cls, settings: ModelSettings, length: int) -> LongTexts:
-        """Make texts for a model that reads `length` tokens; a character of them has a third of a token to three tokens."""
-        start = _about(TOPICS[0], length // 2)
-        shared = start + _about(TOPICS[1], 3 * length - len(start))
-        long = shared + _about(TOPICS[1], length, first=10_000)
-        cut, less = _cut(settings, long, length), _cut(settings, long, 3 * length // 4)
-        if cut is not None and less is not None:
-            return cls(long, cut, less, f"the same cut to {length} tokens")
-        other = shared + _about(TOPICS[2], length)
-        return cls(long, other, long[: max(length // 8, 1)], "another with the same beginning")
+        """Make texts for a model that reads `length` tokens."""
+        start = TOPICS[0].format(1)
+        words = np.random.default_rng(0).choice(WORDS.split(), 4 * length + AROUND).tolist()
+
+        def first(count: int) -> str:
+            return " ".join([start, *words[:count]])
+
+        long = first(len(words))
+        lengths = [length - LAST if eighths == 8 else eighths * length // 8 for eighths in PARTS]
+        if length > TOGETHER:  # each is a request of its own, and a slow one
+            lengths = [lengths[0], lengths[3], lengths[-1]]
+        lengths = [tokens for tokens in dict.fromkeys(lengths) if tokens > 2 * AROUND or tokens == length - LAST]
+        cut, counted = _cut(settings, long, length), {tokens: _cut(settings, long, tokens) for tokens in lengths}
+        parts = {tokens: part for tokens, part in counted.items() if part is not None}
+        if cut is not None and len(parts) == len(counted):
+            return cls(long, cut, parts, f"the same cut to {length} tokens", exact=True)
+        other = " ".join([first(length + length // 4), *reversed(words[length + length // 4 :])])
+        parts = {tokens: first(tokens - AROUND) for tokens in lengths if 2 * AROUND < tokens < length - LAST}
+        return cls(long, other, parts, "another with the same beginning", exact=False)
 
 
 def _about(topic: str, characters: int, first: int = 1) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from evalkit.backends.parts import joined
 from evalkit.backends.servers.addresses import checked_url, is_loopback, read_key
 from evalkit.backends.servers.client import Client, Question, RefusedError, logger
 from evalkit.backends.servers.codecs import EmbeddingCodec, PairCodec
-from evalkit.backends.servers.probing import Ask, Outcome, probe_server
+from evalkit.backends.servers.probing import Ask, Outcome, ask_again, probe_server
 from evalkit.configuration.files import option_names
 from evalkit.errors import EvalkitError, RefusedTextError, UnfitServerError
 from evalkit.models.findings import report_once
@@ -48,11 +48,11 @@ class Served:
         value = server.query_role if role == "query" else server.document_role
         return {server.role_field: value} if server.role_field and value else {}
 
-    def probed(self, ask: Ask, outputs: str, *, roles: bool = False) -> ServerProbe:
+    def probed(self, ask: Ask, outputs: str, *, roles: bool = False, as_numbers: Ask | None = None) -> ServerProbe:
         """Probe the server, and report what is found. Raises UnfitServerError, which names it, where it can't be used."""
         limit = self.client.settings.max_characters
         try:
-            probe = probe_server(self.settings, ask, self.batch_size, outputs, limit, roles)
+            probe = probe_server(self.settings, ask, self.batch_size, outputs, limit, roles, as_numbers)
         except UnfitServerError as error:
             raise UnfitServerError(
                 f"{self.client.backend} at {self.client.url} runs {self.name}, and {error}"
@@ -90,6 +90,9 @@ class ServedReranker:
     codec: PairCodec
     probe: ServerProbe
 
+    def probe_again(self) -> NDArray[np.float32]:
+        return ask_again(self.served.settings, _ask_pairs(self.served, self.codec), self.served.batch_size)
+
     def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
         return joined(self.score_parts(pairs), len(pairs))
 
@@ -116,6 +119,9 @@ class ServedEmbedder:
     served: Served
     codec: EmbeddingCodec
     probe: ServerProbe
+
+    def probe_again(self) -> NDArray[np.float32]:
+        return ask_again(self.served.settings, _ask_texts(self.served, self.codec), self.served.batch_size)
 
     def embed(self, texts: Sequence[str], role: Role) -> NDArray[np.float32]:
         return joined(self.embed_parts(texts, role), len(texts))
@@ -235,7 +241,7 @@ def served_model(
     def open_scorer() -> Scorer:
         if isinstance(codec, EmbeddingCodec):
             return ServedEmbedder(served, codec, _probe_embedder(served, codec))
-        return ServedReranker(served, codec, _probe_reranker(served, codec, str(facts["outputs"])))
+        return ServedReranker(served, codec, served.probed(_ask_pairs(served, codec), str(facts["outputs"])))
 
     way = {
         **who,
@@ -246,7 +252,7 @@ def served_model(
     return RunnableModel(identity, {**backend, "url": client.url}, way, open_scorer, independent=True)
 
 
-def _probe_reranker(served: Served, codec: PairCodec, outputs: str) -> ServerProbe:
+def _ask_pairs(served: Served, codec: PairCodec) -> Ask:
     def ask(items: Sequence[tuple[str, ...]], size: int) -> list[Outcome]:
         queries, documents = (
             served.texts([one for one, _ in items], "query"),
@@ -255,17 +261,26 @@ def _probe_reranker(served: Served, codec: PairCodec, outputs: str) -> ServerPro
         pairs = list(zip(queries, documents, strict=True))
         return served.client.answers(list(codec.questions(served.name, pairs, size)))
 
-    return served.probed(ask, outputs)
+    return ask
 
 
-def _probe_embedder(served: Served, codec: EmbeddingCodec) -> ServerProbe:
+def _ask_texts(served: Served, codec: EmbeddingCodec) -> Ask:
     def ask(items: Sequence[tuple[str, ...]], size: int) -> list[Outcome]:
         role: Role = "query" if items[0][0].endswith("query") else "document"
         texts = [text if first.startswith("bare ") else served.texts([text], role)[0] for first, text in items]
         return served.client.answers(list(codec.questions(served.name, texts, size, served.role(role))))
 
+    return ask
+
+
+def _probe_embedder(served: Served, codec: EmbeddingCodec) -> ServerProbe:
+    packed = codec.wishes.get("encoding_format") == "base64"
+    as_numbers = replace(codec, wishes={**codec.wishes, "encoding_format": "float"})
     return served.probed(
-        ask, "vectors", roles=bool(served.role("query")) and served.role("query") != served.role("document")
+        _ask_texts(served, codec),
+        "vectors",
+        roles=bool(served.role("query")) and served.role("query") != served.role("document"),
+        as_numbers=_ask_texts(served, as_numbers) if packed else None,
     )
 
 
