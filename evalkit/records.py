@@ -228,13 +228,14 @@ class Usage:
 class Run:
     """One model's scores for one task, and per candidate the tokens that the model read and whether text was cut.
 
-    Scores are float32, unless they were made elsewhere.
+    Scores are float32, unless they were made elsewhere. `refined` says of a refined run's which are fp32's.
     """
 
     scores: NDArray[np.floating]
     usage: Usage
     tokens: NDArray[np.int32] | None = None
     truncated: NDArray[np.bool_] | None = None
+    refined: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +276,27 @@ class PrecisionCheck:
     rank_flips: int
     compared: int
     map_difference: float
+
+
+@dataclass(frozen=True, slots=True)
+class Refinement:
+    """How a run in low precision `dtype` was refined: `again` of its `pairs` were scored again in fp32, in so many `rounds`.
+
+    `epsilon` is the largest difference between both that was allowed for: none of the `tested` pairs that were drawn at the end
+    from those that nothing had asked to score again exceeded it.
+    """
+
+    dtype: str
+    pairs: int
+    again: int
+    rounds: int
+    epsilon: float
+    tested: int
+
+    @property
+    def left(self) -> int:
+        """How many pairs have their score in low precision."""
+        return self.pairs - self.again
 
 
 @dataclass(frozen=True, slots=True)

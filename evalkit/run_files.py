@@ -45,7 +45,8 @@ def read_run(path: Path, setting: str = "model.path") -> RunFile:
     """Read a run: `.json` ({query_id: {doc_id: score}}, or mteb 2's predictions), `.parquet`, or else TREC's six columns.
 
     Each may be packed (`.gz`). `setting` is what named the file, for messages. Raises EvalkitError for a wrong shape, a score
-    that is no finite number, a document scored twice, and ranks that contradict the scores.
+    that is no finite number, a document scored twice, ranks that contradict the scores, and a refined run's parquet, whose scores
+    are of two precisions.
     """
     if not path.is_file():
         raise EvalkitError(f"{setting}={path}: there is no such file{similar_path(str(path))}")
@@ -67,6 +68,11 @@ def read_run(path: Path, setting: str = "model.path") -> RunFile:
     run = _checked(path, run)
     if table is not None:
         _refuse_contradicting_ranks(path, table)
+        if suffix == ".parquet" and "refined" in table:
+            raise EvalkitError(
+                f"{setting}={path}: its scores are of two precisions (refine=fp32), of which only the order between candidates of "
+                "different gain is fp32's; take the run of one precision"
+            )
     return RunFile(path, run, hashlib.sha256(content).hexdigest(), table)
 
 

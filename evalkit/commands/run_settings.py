@@ -66,6 +66,7 @@ class RunConfiguration(BaseModel):
     reproduce: bool
     cache: Literal["on", "off", "refresh"]
     cache_dir: str | None
+    refine: Literal["fp32"] | None
     results_dir: str = Field(min_length=1)
 
     @classmethod
@@ -149,6 +150,7 @@ def run_settings(composed: Composed) -> RunSettings:
         texts=values["texts"],
         reproduce=values["reproduce"],
         cache=values["cache"],
+        refine=values["refine"],
         results_dir=Path(values["results_dir"]).expanduser(),
         config_folders=composed.folders,
         model_deviations=find_deviations(model, own),

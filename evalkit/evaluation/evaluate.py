@@ -32,7 +32,7 @@ from evalkit.evaluation.model_recipes import (
     stated_fields,
     with_recipe,
 )
-from evalkit.evaluation.precision import compare_precisions, sample_of
+from evalkit.evaluation.precision import GradedCandidates, compare_precisions, refine_scores, sample_of
 from evalkit.evaluation.settings import backend_settings, find_deviations, recorded_settings
 from evalkit.metrics import (
     CandidateLists,
@@ -51,10 +51,21 @@ from evalkit.models.interfaces import RunnableModel, Runtime, Scorer
 from evalkit.models.server_settings import ServerSettings
 from evalkit.models.settings import ModelSettings, Similarity, default_model, model_settings
 from evalkit.output.json import plain_json
-from evalkit.records import IN_MEMORY, UNIDENTIFIED, Finding, PrecisionCheck, QueryScores, Run, StageScores, Task
+from evalkit.records import (
+    IN_MEMORY,
+    UNIDENTIFIED,
+    Finding,
+    PrecisionCheck,
+    QueryScores,
+    Refinement,
+    Run,
+    StageScores,
+    Task,
+    Usage,
+)
 from evalkit.results.result import WITHOUT_MODEL, Result, TablesInMemory, split_usage
 from evalkit.results.training import Card, mark_training, read_card
-from evalkit.scoring.engine import ScoreMemory, score_task
+from evalkit.scoring.engine import ChosenScores, ScoreMemory, score_task
 from evalkit.scoring.plan import WINDOW_ITEMS
 from evalkit.scoring.store import open_store
 from evalkit.statistics import bootstrap_intervals
@@ -293,6 +304,7 @@ def evaluate(
     seed: int = 42,
     texts: bool = False,
     cache: Cache = "on",
+    refine: str | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> Result:
     """Score a task with a model and judge the scores by every protocol; `protocol` says which one leads.
@@ -305,9 +317,12 @@ def evaluate(
     `measures` are further ones, in the field's notation and by trec_eval's rules: `["nDCG@20", "AP(rel=2)", "RR@10"]`.
 
     `cache` says whether scores are taken from and kept in the store; with `refresh` they are made again, and what was stored of
-    this model is no longer read: after an interrupted refresh, `on` goes on with it. `texts` puts the texts into the result's
-    tables. The result records the settings at hand as its configuration; `config` is for whoever wants to record something
-    else, and decides nothing. Its folder is named after what deviates, which the model and the task say.
+    this model is no longer read: after an interrupted refresh, `on` goes on with it. With `refine="fp32"` a run in low precision
+    is followed by one in fp32 of the candidates that could stand in another order in it, and of those alone.
+
+    `texts` puts the texts into the result's tables. The result records the settings at hand as its configuration; `config` is for
+    whoever wants to record something else, and decides nothing. Its folder is named after what deviates, which the model and the
+    task say.
     Raises EvalkitError where the model can't be loaded, its output is not finite, or the protocol can score none of the queries.
     """
     choose_protocol(protocol, misses=False)  # a wrong name is refused before data and weights are read
@@ -317,14 +332,17 @@ def evaluate(
         raise EvalkitError(f"cache={cache!r} is none of {', '.join(get_args(Cache))}")
     task = _loaded_task(task)
     model = _loaded_model(model)
+    if refine is not None:
+        refuse_refinement(refine, model)
     misses = any(request.unretrieved_gains for request in task.requests)
     leading = choose_protocol(protocol, misses or task.first_stage is not None)
     runnable = model.runnable_on(task)
     with _score_memory(model, runnable, cache) as kept:
         run = score_task(runnable, model.settings, task, kept)
     # an object in memory has the one precision that it has
-    comparable = model.runtime.dtype != FULL_PRECISION and model.find_object is None
+    comparable = model.runtime.dtype != FULL_PRECISION and model.find_object is None and refine is None
     precision = _check_precision(model, task, run, cache) if comparable else None
+    run, refinement = (run, None) if refine is None else _refine(model, task, run, cache, seed)
     lists = lists_of_task(task, run.scores)
     ungraded = _measures_without_grades(task, asked)
     for text in ungraded:
@@ -336,7 +354,7 @@ def evaluate(
     candidates = _candidate_table(task, run, texts)
     usage, timing = split_usage(run.usage, len(candidates), has_model=runnable.identity.kind not in WITHOUT_MODEL)
     if config is None:
-        config = recorded_settings(model, task, leading.name, [measure.name for measure in asked], seed)
+        config = recorded_settings(model, task, leading.name, [measure.name for measure in asked], seed, refine)
     return Result(
         model=runnable.identity,
         task=replace(task.identity, findings=(*task.findings, *(Finding("warning", text) for text in ungraded))),
@@ -351,11 +369,12 @@ def evaluate(
         timing=timing,
         backend=plain_json(runnable.description),
         config=plain_json(config),
-        deviations=deviations_of(model, runnable, task, seed),
+        deviations=deviations_of(model, runnable, task, seed, refine),
         provenance=plain_json({**machine.collect(), **_object_provenance(model, runnable)}),
         recipe={} if model.recipe is None else recipe_fields(model.recipe),
         findings=findings_of(model.recipe, runnable, model.backend, model.runtime, cache),
         precision=precision,
+        refinement=refinement,
         first_stage=None if stage is None else _stage_scores(judged, stage, seed),
         training=mark_training(runnable.identity, task, task.settings, _card_of(model)),
     )
@@ -441,14 +460,55 @@ def _stage_scores(judged: QueryScores, stage: QueryScores, seed: int) -> StageSc
     )
 
 
+def refuse_refinement(refine: str, model: Model) -> None:
+    """Raise EvalkitError where a run can't be refined: of no other precision, or by what has no two of them."""
+    if refine != FULL_PRECISION:
+        raise EvalkitError(
+            f"refine={refine}: scores are made again in {FULL_PRECISION} alone; say refine={FULL_PRECISION}"
+        )
+    if model.find_object is not None:
+        raise EvalkitError("refine=fp32 has no effect on an object in memory, which has the one precision that it has")
+    backend = read_backend(model.backend)
+    if backend.server or model.settings.kind in WITHOUT_MODEL:
+        what = f"backend={model.backend}" if backend.server else model.settings.kind
+        raise EvalkitError(f"refine=fp32 has no effect on {what}, whose precision is not evalkit's to choose")
+    if model.runtime.dtype == FULL_PRECISION:
+        raise EvalkitError("refine=fp32 has no effect with dtype=fp32: say dtype=bf16, fp16 or int8 too")
+
+
+def _refine(model: Model, task: Task, run: Run, cache: Cache, seed: int) -> tuple[Run, Refinement]:
+    """Score again in fp32 what could stand in another order in it. Those scores are stored apart from a whole run's in fp32."""
+    full = _in_full_precision(model)
+    runnable = full.runnable_on(task)
+    with _score_memory(full, runnable, cache, {"refines": True}) as kept:
+        chosen = ChosenScores(runnable, full.settings, task, kept)
+        scores, refined, refinement = refine_scores(
+            GradedCandidates.of(task, run.scores), chosen.score, model.runtime.dtype, seed
+        )
+    low, again = run.usage, chosen.usage()
+    usage = Usage(
+        **{
+            name: getattr(low, name) + getattr(again, name)
+            for name in ("seconds", "items", "items_from_store", "tokens", "padding_tokens", "truncated_items")
+        },
+        latencies=low.latencies,
+    )
+    return replace(run, scores=scores, refined=refined, usage=usage), refinement
+
+
+def _in_full_precision(model: Model) -> Model:
+    """The same model in fp32, with the same backend (the one that `auto` took)."""
+    backend = str(model.runnable.description["name"])
+    return replace(model, backend=backend, runtime=replace(model.runtime, dtype=FULL_PRECISION))
+
+
 def _check_precision(model: Model, task: Task, run: Run, cache: Cache) -> PrecisionCheck:
-    """Score a sample in fp32 too, with the same backend (the one that `auto` took).
+    """Score a sample in fp32 too.
 
     A refresh is of the scores that were asked for: those of the sample are then made again, and not kept.
     """
     sample = sample_of(task)
-    backend = str(model.runnable.description["name"])
-    full = replace(model, backend=backend, runtime=replace(model.runtime, dtype=FULL_PRECISION))
+    full = _in_full_precision(model)
     runnable = full.runnable_on(sample)
     with _score_memory(full, runnable, "off" if cache == "refresh" else cache) as kept:
         expected = score_task(runnable, full.settings, sample, kept).scores
@@ -466,11 +526,14 @@ def stored_under(runnable: RunnableModel) -> Mapping[str, object] | None:
 
 
 @contextmanager
-def _score_memory(model: Model, runnable: RunnableModel, cache: Cache) -> Iterator[ScoreMemory]:
+def _score_memory(
+    model: Model, runnable: RunnableModel, cache: Cache, purpose: Mapping[str, object] | None = None
+) -> Iterator[ScoreMemory]:
     way = stored_under(runnable)
     if cache == "off" or way is None:
         yield ScoreMemory()
         return
+    way = {**way, **(purpose or {})}
     cache_dir = model.runtime.cache_dir
     with closing(open_store(cache_folder(cache_dir), way)) as store:
         if "identity" in way and "model" not in way:
@@ -525,7 +588,7 @@ def _value_columns(measures: Sequence[Measure], judged: QueryScores) -> dict[str
 
 
 def _candidate_table(task: Task, run: Run, texts: bool) -> pd.DataFrame:
-    """One row per candidate: query_id, doc_id, label, score, and where the model counted them tokens and truncated."""
+    """One row per candidate: query_id, doc_id, label, score, and where they are known tokens, truncated and refined."""
     rows = [(request.query.query_id, candidate) for request in task.requests for candidate in request.candidates]
     columns: dict[str, Any] = {
         "query_id": [query_id for query_id, _ in rows],
@@ -535,6 +598,8 @@ def _candidate_table(task: Task, run: Run, texts: bool) -> pd.DataFrame:
     }
     if run.tokens is not None:
         columns |= {"tokens": run.tokens, "truncated": run.truncated}
+    if run.refined is not None:
+        columns["refined"] = run.refined
     if task.first_stage is not None:
         columns["first_stage_score"] = [score for request in task.requests for score in request.first_stage_scores]
     if texts:
@@ -542,13 +607,16 @@ def _candidate_table(task: Task, run: Run, texts: bool) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def deviations_of(model: Model, runnable: RunnableModel, task: Task, seed: int) -> dict[str, Any]:
-    """Return what was said otherwise of the model, of the task and, where it is not the model's, of the bootstrap's seed.
+def deviations_of(
+    model: Model, runnable: RunnableModel, task: Task, seed: int, refine: str | None = None
+) -> dict[str, Any]:
+    """Return what was said otherwise of the model, of the task and of refining, and the bootstrap's seed where it is another one's.
 
     They are as JSON holds them, by the setting's name, and name the result's folder. A server's address is among them, unless the
     server says which revision it runs and the result is named after that: the same name elsewhere may be another model.
     """
-    own = {} if seed == model.runtime.seed else {"bootstrap_seed": seed}
+    own: dict[str, Any] = {} if seed == model.runtime.seed else {"bootstrap_seed": seed}
+    own |= {} if refine is None else {"refine": refine}
     deviations: dict[str, Any] = plain_json({**model.deviations, **task.deviations, **own})
     says = runnable.description.get("revision")
     if says and says == runnable.identity.revision:

@@ -1,8 +1,17 @@
-"""What low precision costs: a sample of a task's pairs scored in fp32 as well, and the two compared."""
+"""What low precision costs, and how a run in it is refined until its order is fp32's.
+
+The cost is measured on a sample of a task's pairs, scored in fp32 as well. To refine a run, what could stand in another order
+in fp32 is scored again in it, and no more: a figure needs the order between candidates of different gain, and nothing else of
+the scores. A candidate that was scored again has its fp32 score; of any other, that score is within epsilon of the one in low
+precision. Two candidates of different gain whose intervals meet are open, and are scored again until none is. Epsilon is the
+largest difference seen: it starts from a sample of the whole task, grows with whatever is scored again, and at the end a fresh
+sample of what was not has to stay within it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import numpy as np
@@ -10,9 +19,17 @@ from numpy.typing import NDArray
 
 from evalkit.metrics import PROTOCOLS, lists_of_task, score_lists
 from evalkit.metrics.measures import CARD_PROTOCOL
-from evalkit.records import Candidate, PrecisionCheck, Task
+from evalkit.records import Candidate, PrecisionCheck, Refinement, Task
 
 SAMPLE_PAIRS = 200
+SHARE = 100
+"""One in so many candidates is drawn for a sample, within these bounds."""
+FIRST_SAMPLE = (16, 128)
+LAST_SAMPLE = (32, 300)
+MARGIN = 1.25
+"""How many times the largest difference of the first sample epsilon is: the whole task has larger ones than a sample."""
+Score = Callable[[NDArray[np.int64]], NDArray[np.float32]]
+"""Give the fp32 scores of some candidates, by their numbers in the task."""
 
 
 def sample_of(task: Task) -> Task:
@@ -50,3 +67,172 @@ def compare_precisions(sample: Task, low: NDArray[np.float32], full: NDArray[np.
 def _has_both(candidates: tuple[Candidate, ...]) -> bool:
     gains = [candidate.gain > 0 for candidate in candidates]
     return any(gains) and not all(gains)
+
+
+@dataclass(frozen=True, slots=True)
+class GradedCandidates:
+    """A task's candidates in its order: each query's are `low[offsets[n]:offsets[n + 1]]`.
+
+    `low` is their score in low precision, `gains` their grade, `lengths` how long their text is; `items` are equal where the model
+    gets the same input, whose score is then the same.
+    """
+
+    offsets: NDArray[np.int64]
+    low: NDArray[np.float64]
+    gains: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    items: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, task: Task, low: NDArray[np.floating]) -> GradedCandidates:
+        """Read what decides about scoring again off a task and its scores."""
+        candidates = [candidate for request in task.requests for candidate in request.candidates]
+        inputs: dict[tuple[tuple[str, ...], str], int] = {}
+        items = [
+            inputs.setdefault((request.query.texts, candidate.text), len(inputs))
+            for request in task.requests
+            for candidate in request.candidates
+        ]
+        sizes = [len(request.candidates) for request in task.requests]
+        return cls(
+            np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]),
+            np.asarray(low, np.float64),
+            np.array([candidate.gain for candidate in candidates], np.int64),
+            np.array([len(candidate.text) for candidate in candidates], np.int64),
+            np.array(items, np.int64),
+        )
+
+    def queries(self) -> Iterator[slice]:
+        """Yield where each query's candidates are, of those that have any."""
+        for start, stop in zip(self.offsets[:-1].tolist(), self.offsets[1:].tolist(), strict=True):
+            if stop > start:
+                yield slice(start, stop)
+
+
+def refine_scores(
+    candidates: GradedCandidates, score: Score, dtype: str, seed: int
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], Refinement]:
+    """Return scores whose order between candidates of different gain is fp32's, as far as epsilon holds.
+
+    A score is fp32's where the candidate was scored again, which the second array says, and else that in low precision, of which
+    those of relevant documents that are tied by rounding alone are moved apart by the smallest steps that float32 has. The record
+    says what it took.
+    """
+    work = _Work(candidates, score, np.random.default_rng([seed, len(candidates.low)]))
+    work.score_again(work.sample(FIRST_SAMPLE, by_length=True))
+    work.epsilon *= MARGIN
+    rounds = 0
+    while True:
+        while len(chosen := work.rarer(work.open())) or len(chosen := work.crowded()):
+            work.score_again(chosen)
+            rounds += 1
+        fresh, before = work.sample(LAST_SAMPLE), work.epsilon
+        work.score_again(fresh)
+        if work.epsilon == before:
+            break
+    again = int(work.known.sum())
+    return work.separated(), work.known, Refinement(dtype, len(work.known), again, rounds, work.epsilon, len(fresh))
+
+
+class _Work:
+    """What was scored again so far. Candidates of one item are scored together."""
+
+    def __init__(self, candidates: GradedCandidates, score: Score, chance: np.random.Generator) -> None:
+        self.candidates = candidates
+        self.score = score
+        self.chance = chance
+        self.full = np.full(len(candidates.low), np.nan, np.float32)
+        self.known = np.zeros(len(candidates.low), np.bool_)
+        self.epsilon = 0.0
+        self._by_item = np.argsort(candidates.items, kind="stable")
+        self._sorted_items = candidates.items[self._by_item]
+
+    def sample(self, bounds: tuple[int, int], *, by_length: bool = False) -> NDArray[np.int64]:
+        """Draw candidates that were not scored again; `by_length` one of each stretch of their lengths."""
+        left = np.flatnonzero(~self.known)
+        size = min(len(left), max(bounds[0], min(bounds[1], len(self.known) // SHARE)))
+        if not by_length:
+            return np.sort(self.chance.choice(left, size, replace=False))
+        order = left[np.argsort(self.candidates.lengths[left], kind="stable")]
+        return np.sort([int(self.chance.choice(part)) for part in np.array_split(order, size)]) if size else left
+
+    def score_again(self, chosen: NDArray[np.int64]) -> None:
+        """Score candidates in fp32, with all that are the same item; epsilon grows with the differences."""
+        wanted = np.unique(self.candidates.items[chosen])
+        starts = np.searchsorted(self._sorted_items, wanted)
+        stops = np.searchsorted(self._sorted_items, wanted, side="right")
+        same = (
+            np.sort(np.concatenate([self._by_item[a:b] for a, b in zip(starts, stops, strict=True)]))
+            if len(wanted)
+            else chosen
+        )
+        new = same[~self.known[same]]
+        if not len(new):
+            return
+        self.full[new] = self.score(new)
+        self.known[new] = True
+        moved = np.abs(self.candidates.low[new] - self.full[new].astype(np.float64))
+        self.epsilon = max(self.epsilon, float(moved[np.isfinite(moved)].max(initial=0.0)))
+
+    def open(self) -> NDArray[np.bool_]:
+        """Return which candidates are to be scored: those whose interval meets one of another gain's."""
+        low, high = self._intervals()
+        found = np.zeros(len(self.known), np.bool_)
+        for query in self.candidates.queries():
+            gains, known = self.candidates.gains[query], self.known[query]
+            grades = np.unique(gains)
+            if len(grades) == 1 or known.all():
+                continue
+            for grade in grades:
+                ours, others = np.flatnonzero((gains == grade) & ~known), gains != grade
+                # of the others, those that begin before this one's end, less those that end before it begins
+                begun = np.searchsorted(np.sort(low[query][others]), high[query][ours], side="right")
+                ended = np.searchsorted(np.sort(high[query][others]), low[query][ours], side="left")
+                found[query][ours] = begun > ended
+        return found
+
+    def rarer(self, found: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Return, of each query's open candidates, those of the gain that fewest of them have, the highest of several such."""
+        chosen = []
+        for query in self.candidates.queries():
+            if (here := np.flatnonzero(found[query])).size:
+                gains = self.candidates.gains[query][here]
+                grades, counts = np.unique(gains, return_counts=True)
+                rarest = grades[np.flatnonzero(counts == counts.min())[-1]]
+                chosen.append(query.start + here[gains == rarest])
+        return np.concatenate(chosen) if chosen else np.empty(0, np.int64)
+
+    def _intervals(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Where each candidate's fp32 score is: a point where it is known, anywhere where low precision gave no number."""
+        middle = self.candidates.low
+        width = np.where(np.isfinite(middle), self.epsilon, np.inf)
+        middle = np.where(np.isfinite(middle), middle, 0.0)
+        full = self.full.astype(np.float64)
+        return np.where(self.known, full, middle - width), np.where(self.known, full, middle + width)
+
+    def crowded(self) -> NDArray[np.int64]:
+        """Return candidates that are tied with so many of their gain that moving them apart would take more than epsilon."""
+        moved = self.separated().astype(np.float64) - np.where(self.known, self.full, self.candidates.low)
+        return np.flatnonzero(~self.known & (np.abs(moved) > self.epsilon))
+
+    def separated(self) -> NDArray[np.float32]:
+        """Return the scores, with relevant candidates of one gain tied only where they are one item or fp32 ties them."""
+        scores = np.where(self.known, self.full, self.candidates.low.astype(np.float32)).astype(np.float32)
+        if self.epsilon == 0:  # low precision gives fp32's scores, and its ties are fp32's
+            return scores
+        for query in self.candidates.queries():
+            gains, known, items = self.candidates.gains[query], self.known[query], self.candidates.items[query]
+            for grade in np.unique(gains[gains > 0]):
+                ours = np.flatnonzero(gains == grade)
+                rough = ours[~known[ours]]
+                taken = set(scores[query][ours[known[ours]]].tolist())
+                places: dict[int, np.float32] = {}
+                for place in rough[np.argsort(scores[query][rough], kind="stable")].tolist():
+                    if items[place] not in places:
+                        value = scores[query][place]
+                        while float(value) in taken:
+                            value = np.nextafter(value, np.float32(np.inf))
+                        taken.add(float(value))
+                        places[int(items[place])] = value
+                    scores[query][place] = places[int(items[place])]
+        return scores

@@ -16,7 +16,15 @@ from evalkit.configuration.files import Origin
 from evalkit.errors import EvalkitError
 from evalkit.evaluation.certificates import find_certificate
 from evalkit.evaluation.certifying import CertificateGuard
-from evalkit.evaluation.evaluate import Cache, Model, build_model, deviations_of, evaluate, stored_under
+from evalkit.evaluation.evaluate import (
+    Cache,
+    Model,
+    build_model,
+    deviations_of,
+    evaluate,
+    refuse_refinement,
+    stored_under,
+)
 from evalkit.evaluation.goldens import check_golden_scores, refuse_other_weights
 from evalkit.evaluation.model_recipes import recipe_fields, recipe_line
 from evalkit.metrics import Measure
@@ -63,6 +71,7 @@ class RunSettings:
     texts: bool
     reproduce: bool
     cache: Cache
+    refine: str | None
     results_dir: Path
     config_folders: Sequence[Path]
     model_deviations: Mapping[str, Any]
@@ -81,6 +90,8 @@ def run(settings: RunSettings) -> Iterator[Result]:
     choose_protocol(settings.protocol, misses=False)
     _refuse_unwritable(settings.results_dir)
     model = model_of(settings, held_to_certificate=True)
+    if settings.refine is not None:
+        refuse_refinement(settings.refine, model)
     tasks = tasks_of(settings)
     _compare_files_once(model)
     golden = check_golden_scores(model) if settings.reproduce else ()
@@ -99,6 +110,7 @@ def run(settings: RunSettings) -> Iterator[Result]:
             seed=settings.runtime.seed,
             texts=settings.texts,
             cache=settings.cache,
+            refine=settings.refine,
         )
         if settings.reproduce:
             result = replace(result, config={**result.config, "reproduce": True})
@@ -111,7 +123,7 @@ def run(settings: RunSettings) -> Iterator[Result]:
 def _refuse_taken(model: Model, task: Task, settings: RunSettings) -> Path:
     """Return the folder that the result will lie in. Raises EvalkitError, before anything is scored, where another lies there."""
     runnable = model.runnable_on(task)
-    deviations = deviations_of(model, runnable, task, settings.runtime.seed)
+    deviations = deviations_of(model, runnable, task, settings.runtime.seed, settings.refine)
     folder = result_folder(settings.results_dir, runnable.identity, experiment_slug(deviations))
     recipe = {} if model.recipe is None else recipe_fields(model.recipe)
     refuse_other_result(result_file(task, folder), runnable.identity, task.identity, deviations, recipe)

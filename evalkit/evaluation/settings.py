@@ -36,13 +36,16 @@ NEUTRAL = (
 )
 
 
-def recorded_settings(model: Model, task: Task, protocol: str, measures: Sequence[str], seed: int) -> dict[str, Any]:
+def recorded_settings(
+    model: Model, task: Task, protocol: str, measures: Sequence[str], seed: int, refine: str | None = None
+) -> dict[str, Any]:
     """Return what a result records as its `config`: all that was asked for and can bear on its figures, as JSON holds it.
 
     `model` and `task` hold every setting of the model, with its recipe's, and of the one task; `backend` its name, and where it
     is a server how it was reached; `runner` is local or ray, then with `ray`. `protocol`, `measures`, `limit`, `device`,
-    `dtype` and `seed` are as on the command line, which alone says `reproduce`. What the backend found on the machine stands in
-    the result's own `backend`; where files lie, and what is kept in which cache, stands nowhere.
+    `dtype`, `refine` (where it was asked for) and `seed` are as on the command line, which alone says `reproduce`. What the
+    backend found on the machine stands in the result's own `backend`; where files lie, and what is kept in which cache, stands
+    nowhere.
     """
     runtime, ray = model.runtime, model.ray
     return {
@@ -57,6 +60,7 @@ def recorded_settings(model: Model, task: Task, protocol: str, measures: Sequenc
         "limit": task.limit,
         "device": runtime.device,
         "dtype": runtime.dtype,
+        **({} if refine is None else {"refine": refine}),
         "seed": seed,
         "reproduce": False,
     }

@@ -206,6 +206,8 @@ def _looks(result: Result) -> Iterator[str]:
     if result.config.get("dtype", "fp32") != "fp32" and result.precision is not None:
         moved = points(result.precision.map_difference)
         yield f"dtype={result.precision.dtype}: on a sample of {result.task.name} MAP moved by {moved} against fp32"
+    if result.refinement is not None:
+        yield f"dtype={result.refinement.dtype}, of which {result.refinement.again:,} pairs were scored again in fp32"
     yield from _tie_looks(result)
 
 

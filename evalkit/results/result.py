@@ -17,6 +17,7 @@ from evalkit.records import (
     ModelIdentity,
     PrecisionCheck,
     RecipeField,
+    Refinement,
     StageScores,
     TaskIdentity,
     TieRange,
@@ -132,6 +133,7 @@ class Result:
     recipe: Mapping[str, RecipeField] = field(default_factory=dict)
     findings: tuple[str, ...] = ()
     precision: PrecisionCheck | None = None
+    refinement: Refinement | None = None
     first_stage: StageScores | None = None
     training: TrainingMark | None = None
     path: Path | None = field(default=None, compare=False)
@@ -193,7 +195,11 @@ class Result:
                 found.append(f"{said} and count as missed: no order can exceed {self.main_score} {percent(ceiling)}")
             else:
                 found.append(f"{said}, which {self.protocol} does not count")
-        return (*((self.task.name, text) for text in found), *((self.model.name, text) for text in self.findings))
+        own = [] if self.refinement is None else [_refined(self.refinement)]
+        return (
+            *((self.task.name, text) for text in found),
+            *((self.model.name, text) for text in (*own, *self.findings)),
+        )
 
     @property
     def missed_documents(self) -> int:
@@ -217,6 +223,18 @@ class Result:
     def incomparable(self) -> Incomparable:
         """Why the result can't be compared with a published figure; empty where it can."""
         return self.task.incomparable if self.limit is None else "limit"
+
+
+def _refined(refinement: Refinement) -> str:
+    """Say what a refined run's order is worth, and no more."""
+    again, pairs = refinement.again, refinement.pairs
+    said = f"{again:,} of {pairs:,} pairs ({again / pairs:.1%}) were scored again in fp32"
+    if not refinement.left:
+        return said
+    said += f", for differences of {refinement.dtype} of up to {refinement.epsilon:.2g}: none above that"
+    share = 3 / refinement.tested  # the rule of three: none of n, so at 95 % fewer than 3 in n
+    bound = f": at 95 % fewer than {share:.1%} of the rest exceed it" if share < 1 else ""
+    return f"{said} in {counted(refinement.tested, 'random pair')} of the others{bound}"
 
 
 def remark_lines(results: Iterable[Result]) -> list[str]:

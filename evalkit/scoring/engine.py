@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from evalkit.errors import EvalkitError, NonFiniteError, RefusedTextError
 from evalkit.models.interfaces import Items, Probed, RunnableModel, name_text
 from evalkit.models.settings import ModelSettings
-from evalkit.records import Run, Task, Usage
+from evalkit.records import Role, Run, Task, Usage
 from evalkit.scoring.adapters import adapter_of
 from evalkit.scoring.execution import fill
 from evalkit.scoring.items import TaskTexts, best_of_variants, pair_items, task_texts, text_items, unique_pairs
@@ -172,6 +172,65 @@ def _score_vectors(
         tokens=tokens,
         truncated=truncated,
     )
+
+
+class ChosenScores:
+    """Scores chosen candidates of one task, a few at a time: each pair or text once, in the batches of those asked for with it."""
+
+    def __init__(self, model: RunnableModel, settings: ModelSettings, task: Task, kept: ScoreMemory = NOWHERE) -> None:
+        self._model, self._settings, self._kept = model, settings, kept
+        self._texts = task_texts(task)
+        self._ends = np.append(self._texts.starts[1:], len(self._texts.meetings))
+        self._done: dict[str, _Done] = {}
+        self.tables: list[OutputTable] = []
+
+    def score(self, candidates: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the scores of candidates by their numbers in the task, as `score_task` does and with its errors."""
+        starts, sizes = self._texts.starts[candidates], (self._ends - self._texts.starts)[candidates]
+        firsts = np.cumsum(sizes) - sizes
+        meetings = self._texts.meetings[np.repeat(starts - firsts, sizes) + np.arange(sizes.sum())]
+        with self._model.guard():
+            if self._settings.makes_vectors:
+                queries = self._vectors("query", meetings[:, 0])
+                documents = self._vectors("document", meetings[:, 1])
+                rows = np.repeat(np.arange(len(meetings))[:, None], 2, axis=1)
+                values = similarities(queries, documents, rows, self._settings.similarity)
+            else:
+                numbers = meetings[:, 0] * len(self._texts.documents) + meetings[:, 1]
+                values = self._outputs("pair", numbers, 1, self._pairs)
+        return best_of_variants(values, firsts)
+
+    def usage(self) -> Usage:
+        """What it has cost so far."""
+        return _usage(self.tables, ())
+
+    def _pairs(self, numbers: NDArray[np.int64]) -> Items:
+        documents = len(self._texts.documents)
+        return pair_items(self._texts, np.stack([numbers // documents, numbers % documents], axis=1))
+
+    def _vectors(self, role: Role, numbers: NDArray[np.int64]) -> NDArray[np.float32]:
+        texts = self._texts.queries if role == "query" else self._texts.documents
+        return self._outputs(
+            role, numbers, None, lambda new: text_items(role, tuple(texts[number] for number in new.tolist()))
+        )
+
+    def _outputs(
+        self, kind: str, numbers: NDArray[np.int64], width: int | None, items_of: Callable[[NDArray[np.int64]], Items]
+    ) -> NDArray[np.float32]:
+        """Return the outputs of items by their numbers, and make those that are not there yet."""
+        done = self._done.setdefault(kind, {})
+        new = np.array([number for number in np.unique(numbers).tolist() if number not in done], np.int64)
+        if len(new):
+            items = items_of(new)
+            keys = _keys(items, self._model.independent)
+            self._kept.begin(keys)
+            table = _outputs(self._model, items, OutputTable(keys, self._kept.store, width), self._kept)
+            self.tables.append(table)
+            done.update(zip(new.tolist(), table.values, strict=True))
+        return np.stack([done[number] for number in numbers.tolist()])
+
+
+_Done = dict[int, NDArray[np.float32]]
 
 
 def _dot(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:

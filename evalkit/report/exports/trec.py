@@ -30,8 +30,14 @@ def trec_files(results: Sequence[Result]) -> dict[PurePosixPath, bytes]:
     """Write `<Task>.qrels.trec`, and `<Task>.<system>.run.trec` for each system.
 
     The run tag is the system's name. Relevant documents that were no candidates stand in the qrels. Raises EvalkitError for a
-    missing table, for ids that hold white space, and where systems have other qrels for the same data.
+    missing table, for ids that hold white space, where systems have other qrels for the same data, and for refined runs, whose
+    scores are of two precisions.
     """
+    for result in results:
+        if result.refinement is not None:
+            raise EvalkitError(
+                f"{result.path}: its scores are of two precisions (refine=fp32), which is no run to rerank or to fuse; leave it out"
+            )
     groups = group_by_task(results)
     labels = system_labels([system for group in groups for system in group.systems])
     files: dict[PurePosixPath, bytes] = {}
