@@ -93,12 +93,19 @@ class Probed(Protocol):
 class TokenizedText:
     """A text's token ids without special tokens, at most as many as a network can read, and how many there were.
 
+    Of a text that was not tokenised to its end, `length` is more than a network can read, and `count_whole` counts all its tokens.
     `unpooled` of the finished input's first tokens, its prompt's, are to be left out of a vector.
     """
 
     token_ids: NDArray[np.int32]
     length: int
     unpooled: int = 0
+    count_whole: Callable[[], int] | None = None
+
+    @property
+    def whole_length(self) -> int:
+        """How many tokens the whole text has."""
+        return self.length if self.count_whole is None else self.count_whole()
 
 
 @dataclass(frozen=True, slots=True)
