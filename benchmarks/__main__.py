@@ -19,13 +19,13 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 import numpy as np
 import torch
 
-from benchmarks import folders, gpu, systems, texts, whole_runs
+from benchmarks import folders, gpu, systems, texts, tokens, whole_runs
 from benchmarks.limit import has_bf16, matmul_limits, network_flop
 from benchmarks.profile import profile_openvino
 from evalkit.machine import collect
 
 HERE = Path(__file__).parent
-RATIO_PARTS = ("cross_encoder", "gpu", "embedder")
+RATIO_PARTS = ("cross_encoder", "gpu", "embedder", "tokens")
 LAYERS, HIDDEN, INTERMEDIATE = 12, 768, 3_072  # bge-reranker-base
 # title: evalkit's, the other's, and how many times as fast evalkit should be
 CROSS_ENCODER_RATIOS: dict[str, tuple[str, str, float | None]] = {
@@ -192,6 +192,11 @@ def processes(_: argparse.Namespace) -> dict[str, Any]:
     return whole_runs.measure()
 
 
+def tokenising(_: argparse.Namespace) -> dict[str, Any]:
+    """T2-like texts to token ids."""
+    return tokens.measure()
+
+
 def alternate(
     calls: Mapping[str, systems.Scores], rounds: int, once: Collection[str] = ()
 ) -> tuple[dict[str, list[float]], dict[str, np.ndarray]]:
@@ -240,7 +245,7 @@ def render(found: Mapping[str, Any]) -> str:
     lines += ["| evalkit / other | times as fast (median) | least to most | at least |", "|---|---:|---:|---:|"]
     for part in RATIO_PARTS:
         for title, ratio in found.get(part, {}).get("ratios", {}).items():
-            target = "" if ratio["target"] is None else f"{ratio['target']:.1f} ×"
+            target = "" if ratio["target"] is None else f"{ratio['target']:.3g} ×"
             lines.append(f"| {title} | {ratio['median']:.2f} × | {ratio['min']:.2f} to {ratio['max']:.2f} | {target} |")
     for part in RATIO_PARTS:
         if "part_of_limit" in found.get(part, {}):
@@ -302,6 +307,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "gpu": gpu_cross_encoder,
     "embedder": embedder,
     "processes": processes,
+    "tokens": tokenising,
 }
 
 if __name__ == "__main__":

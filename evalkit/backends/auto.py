@@ -34,9 +34,9 @@ class ChosenBackend(NamedTuple):
 
 
 def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
-    """Choose a backend and let it find the model."""
-    verdict = choose(settings, runtime)
-    chosen = prepare_model(verdict.backend, settings, runtime)
+    """Choose a backend and let it find the model; the network that was just compared is the one that will run."""
+    verdict, compared = _choose(settings, runtime)
+    chosen = compared or prepare_model(verdict.backend, settings, runtime)
     if verdict.why:
         logger.info("backend=auto takes %s: %s", *verdict)
         return dataclasses.replace(chosen, description={**chosen.description, "why": verdict.why})
@@ -45,19 +45,27 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
 
 def choose(settings: ModelSettings, runtime: Runtime) -> ChosenBackend:
     """Return the backend for this model, here."""
+    return _choose(settings, runtime)[0]
+
+
+Choice = tuple[ChosenBackend, RunnableModel | None]
+"""The verdict, and the model with its network loaded where it was compared just now."""
+
+
+def _choose(settings: ModelSettings, runtime: Runtime) -> Choice:
     able = backends_for(settings)
     if "torch" not in able:
-        return ChosenBackend(next((name for name in ALONE if name in able), able[0]), "")
+        return ChosenBackend(next((name for name in ALONE if name in able), able[0]), ""), None
     from evalkit.backends.torch import choose_device
 
     device = choose_device(runtime.device)
     if device.type != "cpu":
-        return ChosenBackend("torch", f"the device is {device.type}")
+        return ChosenBackend("torch", f"the device is {device.type}"), None
     candidates = [name for name in FASTEST_FIRST if name in able and _can(name, runtime.dtype)]
     if not candidates:
         raise EvalkitError(f"dtype={runtime.dtype} on a CPU needs an extra: {install_command('openvino', 'onnx')}")
     if runtime.dtype != "fp32" or candidates == ["torch"]:
-        return _first_that_can(settings, runtime, candidates)
+        return _first_that_can(settings, runtime, candidates), None
     return _remembered(settings, runtime, candidates)
 
 
@@ -78,25 +86,25 @@ def _can(name: str, dtype: str) -> bool:
     return dtype in backend.dtypes and is_installed(backend)
 
 
-def _remembered(settings: ModelSettings, runtime: Runtime, candidates: list[str]) -> ChosenBackend:
+def _remembered(settings: ModelSettings, runtime: Runtime, candidates: list[str]) -> Choice:
     torch_model = prepare_model("torch", settings, runtime)
     circumstances = [torch_model.way, candidates, {name: package_version(name) for name in PACKAGES}, processor_name()]
     key = hashlib.sha256(json.dumps(circumstances, sort_keys=True).encode()).hexdigest()
     path = cache_folder(runtime.cache_dir) / VERDICTS
     match read_entries(path).get(key):
         case [str(backend), str(why)] if backend in candidates:
-            return ChosenBackend(backend, why)
-    verdict = _compare(settings, runtime, torch_model, candidates)
+            return ChosenBackend(backend, why), None
+    verdict, model = _compare(settings, runtime, torch_model, candidates)
     try:
         store_entry(path, key, verdict)
     except OSError as error:  # it costs a probe the next time, no more
         logger.warning("the choice of backend can't be remembered in %s: %s", path, error.strerror)
-    return verdict
+    return verdict, model
 
 
 def _compare(
     settings: ModelSettings, runtime: Runtime, torch_model: RunnableModel, candidates: list[str]
-) -> ChosenBackend:
+) -> tuple[ChosenBackend, RunnableModel]:
     """Return the first candidate that agrees with torch on the probes; torch itself comes last, and does."""
     expected = probe(torch_model.scorer, settings)
     refused: list[str] = []
@@ -104,15 +112,15 @@ def _compare(
         if name == "torch":
             break
         try:
-            found = probe(prepare_model(name, settings, runtime).scorer, settings)
+            model = prepare_model(name, settings, runtime)
+            found = probe(model.scorer, settings)
             difference = float(np.abs(found - expected).max())
         except Exception as error:  # a converter may fail in any way at an architecture that it does not know
             check()  # an interruption says nothing of the backend
             refused.append(f"{name} can't run it ({' '.join(str(error).split())[:200] or type(error).__name__})")
             continue
         if difference <= TOLERANCES["fp32"]:
-            return ChosenBackend(
-                name, "; ".join([*refused, f"it agrees with torch fp32 to {difference:.0e} on a probe"])
-            )
+            why = "; ".join([*refused, f"it agrees with torch fp32 to {difference:.0e} on a probe"])
+            return ChosenBackend(name, why), model.kept_open()
         refused.append(f"{name} differs from torch fp32 by {difference:.0e} on a probe")
-    return ChosenBackend("torch", "; ".join(refused))
+    return ChosenBackend("torch", "; ".join(refused)), torch_model.kept_open()

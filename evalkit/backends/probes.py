@@ -12,6 +12,7 @@ import json
 import logging
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +49,8 @@ logger = logging.getLogger("evalkit")
 def probe(scorer: Scorer, settings: ModelSettings, *, short: bool = False) -> NDArray[np.float32]:
     """Return logits or vectors of the probe texts, short and long, padded together.
 
-    Pairs are of the first two texts with each. With `short`, pairs of the first one with the short ones, or the short ones alone.
+    Pairs are of the first two texts with each; a network that runs several batches at once gets one for each of the two. With
+    `short`, pairs are of the first one with the short ones, and vectors of the short ones alone.
     """
     if not isinstance(scorer, LocalNetwork):
         raise TypeError(f"{type(scorer).__name__} is not a local network")
@@ -57,7 +59,12 @@ def probe(scorer: Scorer, settings: ModelSettings, *, short: bool = False) -> ND
     if settings.makes_vectors:
         return _run(scorer, [scorer.encode_text(text) for text in documents])
     queries = scorer.tokenize(texts[: 1 if short else 2], "query")
-    return _run(scorer, [scorer.encode_pair(query, document) for query in queries for document in documents])
+    batches = [[scorer.encode_pair(query, document) for document in documents] for query in queries]
+    if scorer.parallel == 1:
+        return _run(scorer, [encoding for batch in batches for encoding in batch])
+    # a network whose batches have one thread each would leave the others idle
+    with ThreadPoolExecutor(len(batches)) as pool:
+        return np.concatenate(list(pool.map(lambda batch: _run(scorer, batch), batches)))
 
 
 def _run(network: LocalNetwork, batch: Sequence[Encoding]) -> NDArray[np.float32]:

@@ -34,6 +34,7 @@ def measure_cuts(network: LocalNetwork, task: Task, *, pairs: bool) -> Cuts:
         network, [candidate.text for request in task.requests for candidate in request.candidates], "document"
     )
     special = len((network.encode_pair(NOTHING, NOTHING) if pairs else network.encode_text(NOTHING)).token_ids)
+    lengths = {text: document.whole_length for text, document in documents.items()}
     truncated, lost = [], []
     for request in task.requests:
         query = queries[request.query.texts[0]]
@@ -41,7 +42,7 @@ def measure_cuts(network: LocalNetwork, task: Task, *, pairs: bool) -> Cuts:
             document = documents[candidate.text]
             encoding = network.encode_pair(query, document) if pairs else network.encode_text(document)
             truncated.append(encoding.truncated)
-            lost.append(_lost(encoding, special, document.length + (query.length if pairs else 0)))
+            lost.append(_lost(encoding, special, lengths[candidate.text] + (query.whole_length if pairs else 0)))
     return Cuts(np.array(truncated), np.array(lost))
 
 

@@ -14,11 +14,17 @@ logger = logging.getLogger("evalkit")
 
 def report_once(name: str, findings: Iterable[str]) -> None:
     """Log each finding on the model of that name once in this process, and give it to whoever collects them."""
-    collected = _collected.get()
-    for finding in findings:
+    found = tuple(findings)
+    for finding in found:
         _warn(f"{name}: {finding}")
-        if collected is not None and finding not in collected:
-            collected.append(finding)
+    repeat(found)
+
+
+def repeat(findings: Iterable[str]) -> None:
+    """Give findings that are logged already to whoever collects them."""
+    collected = _collected.get()
+    if collected is not None:
+        collected += [finding for finding in findings if finding not in collected]
 
 
 @contextmanager

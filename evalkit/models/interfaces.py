@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from evalkit.models.findings import collecting
+from evalkit.models.findings import collecting, repeat
 from evalkit.models.server_settings import ServerSettings
 from evalkit.records import ModelIdentity, Role, Task
 
@@ -100,12 +100,19 @@ class Probed(Protocol):
 class TokenizedText:
     """A text's token ids without special tokens, at most as many as a network can read, and how many there were.
 
+    Of a text that was not tokenised to its end, `length` is more than a network can read, and `count_whole` counts all its tokens.
     `unpooled` of the finished input's first tokens, its prompt's, are to be left out of a vector.
     """
 
     token_ids: NDArray[np.int32]
     length: int
     unpooled: int = 0
+    count_whole: Callable[[], int] | None = None
+
+    @property
+    def whole_length(self) -> int:
+        """How many tokens the whole text has."""
+        return self.length if self.count_whole is None else self.count_whole()
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +297,16 @@ class RunnableModel:
     def findings(self) -> tuple[str, ...] | None:
         """What came up when the scorer was opened; None where it was not yet."""
         return self._opened[1] if "_opened" in self.__dict__ else None
+
+    def kept_open(self) -> RunnableModel:
+        """Return the same model, whose scorer is the one that is open, in copies of it too; opening them finds what it found."""
+        scorer, findings = self._opened
+
+        def opened() -> Scorer:
+            repeat(findings)
+            return scorer
+
+        return replace(self, open=opened)
 
     def scores_as(self, other: RunnableModel) -> bool:
         """Return whether another finding of a model has the same identity and way of scoring, so that either's scorer serves."""

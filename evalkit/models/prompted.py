@@ -28,7 +28,8 @@ from evalkit.errors import EvalkitError
 from evalkit.models.batches import pad_batch
 from evalkit.models.interfaces import Encoding, TokenizedText
 from evalkit.models.settings import ModelSettings, Truncation
-from evalkit.models.tokenization import PROBE, choose_length, tokenize
+from evalkit.models.text_tokens import TextTokenizer
+from evalkit.models.tokenization import PROBE, choose_length
 from evalkit.records import Role
 
 QUERY, DOCUMENT, PROMPT = 0, 1, 2
@@ -45,6 +46,7 @@ class PromptedInputs:
     """
 
     tokenizer: Any
+    text_tokenizer: TextTokenizer
     query_prompt: str
     query_ending: str
     document_prompt: str
@@ -71,12 +73,14 @@ class PromptedInputs:
             )
         bos = tokenizer.bos_token_id
         separator, prompt = (_ids(tokenizer, text) for text in (settings.separator, settings.prompt))
+        max_length = choose_length(settings, longest, tokenizer.model_max_length)
         builder = cls(
             tokenizer=tokenizer,
+            text_tokenizer=TextTokenizer(tokenizer, max_length),
             query_prompt=settings.query_prompt,
             query_ending=settings.separator if joined else "",
             document_prompt=settings.document_prompt,
-            max_length=choose_length(settings, longest, tokenizer.model_max_length),
+            max_length=max_length,
             truncation=settings.truncation,
             head=(*([bos] if _starts_with_bos(tokenizer, settings) else []), *_ids(tokenizer, settings.system_prompt)),
             between=() if joined else separator,
@@ -91,7 +95,7 @@ class PromptedInputs:
     def tokenize(self, texts: Sequence[str], role: Role) -> list[TokenizedText]:
         """Return the token ids of each text with its role's prompt (and the separator, where that is of the query's text)."""
         before, after = (self.query_prompt, self.query_ending) if role == "query" else (self.document_prompt, "")
-        return tokenize(self.tokenizer, [before + text + after for text in texts], self.max_length)
+        return self.text_tokenizer([before + text + after for text in texts])
 
     def encode_pair(self, query: TokenizedText, document: TokenizedText) -> Encoding:
         """Return a pair within its prompt, cut to length; its type ids tell QUERY, DOCUMENT and PROMPT apart."""

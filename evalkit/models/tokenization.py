@@ -21,6 +21,7 @@ from evalkit.errors import EvalkitError
 from evalkit.models.batches import pad_batch
 from evalkit.models.interfaces import Encoding, TokenizedText
 from evalkit.models.settings import ModelSettings, Truncation
+from evalkit.models.text_tokens import TextTokenizer
 from evalkit.records import Role
 
 LONGEST = 10_000_000  # tokenizers that know no limit say a number far beyond
@@ -64,6 +65,7 @@ class InputBuilder:
     """
 
     tokenizer: Any
+    text_tokenizer: TextTokenizer
     query_prompt: str
     document_prompt: str
     max_length: int
@@ -84,16 +86,19 @@ class InputBuilder:
         """
         if settings.truncation == "end":
             raise EvalkitError(f"model.truncation=end: a {settings.kind} takes longest_first or only_second")
+        max_length = choose_length(settings, longest, tokenizer.model_max_length)
+        keep_left = tokenizer.truncation_side == "right"
         builder = cls(
             tokenizer=tokenizer,
+            text_tokenizer=TextTokenizer(tokenizer, max_length, keep_left=keep_left),
             query_prompt=settings.query_prompt,
             document_prompt=settings.document_prompt,
-            max_length=choose_length(settings, longest, tokenizer.model_max_length),
+            max_length=max_length,
             truncation=settings.truncation,
             single=_template(tokenizer, 1),
             pair=_template(tokenizer, 2) if settings.kind == "cross-encoder" else None,
             with_types="token_type_ids" in tokenizer.model_input_names,
-            keep_left=tokenizer.truncation_side == "right",
+            keep_left=keep_left,
             unpooled=None if settings.pool_prompt else _prompt_tokens(tokenizer, settings),
         )
         builder._check_room()
@@ -103,7 +108,7 @@ class InputBuilder:
     def tokenize(self, texts: Sequence[str], role: Role) -> list[TokenizedText]:
         """Return the token ids of each text behind its role's prompt, without special tokens."""
         prompt = self.query_prompt if role == "query" else self.document_prompt
-        found = tokenize(self.tokenizer, [prompt + text for text in texts], self.max_length, keep_left=self.keep_left)
+        found = self.text_tokenizer([prompt + text for text in texts])
         unpooled = (self.unpooled or {}).get(role, 0)
         return [replace(text, unpooled=unpooled) for text in found] if unpooled else found
 
@@ -119,7 +124,12 @@ class InputBuilder:
             raise TypeError("this recipe does not encode pairs")
         room = self.max_length - self.pair.special_tokens
         if self.truncation == "longest_first":
-            lengths = longest_first(query.length, document.length, room)
+            if (
+                min(query.length, document.length) > self.max_length
+            ):  # which one is longer decides who keeps an odd token
+                lengths = longest_first(query.whole_length, document.whole_length, room)
+            else:
+                lengths = longest_first(query.length, document.length, room)
         else:
             lengths = only_second(query.length, document.length, room, self.max_length)
         texts = [self._cut(text.token_ids, length) for text, length in zip((query, document), lengths, strict=True)]
@@ -221,22 +231,6 @@ def choose_length(settings: ModelSettings, longest: int | None, tokenizer_limit:
             f"neither {settings.name} nor its tokenizer says how long a text it can read: set model.max_length"
         )
     return max_length
-
-
-def tokenize(tokenizer: Any, texts: Sequence[str], longest: int, *, keep_left: bool = True) -> list[TokenizedText]:
-    """Return each text's token ids without special tokens, the first `longest` of them (else the last), and how many there were."""
-    if not texts:  # not every tokenizer takes an empty list
-        return []
-    encoded = tokenizer(
-        list(texts),
-        add_special_tokens=False,
-        truncation=False,
-        padding=False,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        verbose=False,
-    )["input_ids"]
-    return [TokenizedText(_cut(np.asarray(ids, np.int32), longest, keep_left), len(ids)) for ids in encoded]
 
 
 def _cut(token_ids: NDArray[np.int32], length: int, keep_left: bool) -> NDArray[np.int32]:

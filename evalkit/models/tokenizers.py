@@ -141,7 +141,7 @@ def probe_ids(tokenizer: Any) -> list[list[int]]:
 
 def largest_id(tokenizer: Any) -> int:
     """Return the largest token id that the tokenizer can make."""
-    return max(int(number) for number in tokenizer.get_vocab().values())
+    return int(max(tokenizer.get_vocab().values()))
 
 
 def share_padding(network: torch.nn.Module, tokenizer: Any) -> None:

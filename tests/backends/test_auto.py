@@ -15,10 +15,11 @@ from command import run_here
 from model_folders import copied, edit_weights
 from processor import HAS_BF16
 
-from evalkit.backends import auto
+from evalkit.backends import auto, prepare_model
 from evalkit.backends.auto import ChosenBackend, choose, prepare
 from evalkit.backends.probes import VERDICTS
 from evalkit.errors import EvalkitError
+from evalkit.models.findings import report_once
 from evalkit.models.interfaces import Runtime
 from evalkit.models.settings import model_settings, read_model
 
@@ -94,6 +95,30 @@ def test_the_reason_is_no_part_of_the_way(tiny_bert_reranker: Path, tmp_path: Pa
     model = prepare(settings_of(tiny_bert_reranker), runtime)
     assert model.description["why"] == "the first one here that runs fp16"
     assert model.way == prepared("torch", tiny_bert_reranker, tmp_path, "fp16").way
+
+
+def test_the_network_that_was_compared_is_the_one_that_runs(
+    tiny_bert_reranker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is opened once, and what came up then is found again; a later run, which compares nothing, opens its own."""
+    from evalkit.backends import openvino
+
+    opened: list[str] = []
+    own = openvino.open_network
+
+    def open_network(*arguments: Any) -> Any:
+        opened.append("openvino")
+        report_once("made", ["a finding of its inputs"])
+        return own(*arguments)
+
+    monkeypatch.setattr(openvino, "open_network", open_network)
+    for times in (1, 2):
+        model = prepare_model("auto", settings_of(tiny_bert_reranker), Runtime(device="cpu", cache_dir=tmp_path))
+        assert model.scorer is model.scorer
+        assert model.findings == ("a finding of its inputs",)
+        assert opened == ["openvino"] * times
+        assert model.description["why"]
+        assert model.description["name"] == "openvino"
 
 
 def test_next_is_onnx(tiny_bert_reranker: Path, tmp_path: Path, without_openvino: None) -> None:
@@ -182,7 +207,7 @@ def test_verdicts_that_are_damaged_are_found_again(
     (key,) = json.loads(whole)
     # two comparisons would do no other: count them, without the networks
     compared: list[str] = []
-    monkeypatch.setattr(auto, "_compare", lambda *_: compared.append("again") or verdict)
+    monkeypatch.setattr(auto, "_compare", lambda *_: compared.append("again") or (verdict, None))
     assert chosen(tiny_bert_reranker, tmp_path) == verdict
     assert compared == []
     for number, content in enumerate(CONTENTS.values(), 1):
@@ -200,7 +225,9 @@ def test_verdicts_are_of_these_circumstances(
 ) -> None:
     """Other weights, another recipe, version or processor is another question; where the folder lies is none."""
     compared: list[str] = []
-    monkeypatch.setattr(auto, "_compare", lambda *_: compared.append("again") or ChosenBackend("onnx", "as always"))
+    monkeypatch.setattr(
+        auto, "_compare", lambda *_: compared.append("again") or (ChosenBackend("onnx", "as always"), None)
+    )
 
     def ask(folder: Path = tiny_bert_reranker, **fields: Any) -> int:
         choose(settings_of(folder, **fields), Runtime(device="cpu", cache_dir=tmp_path / "cache"))
@@ -222,5 +249,5 @@ def test_a_verdict_that_cannot_be_remembered(
     tiny_bert_reranker: Path, tmp_path: Path, without_openvino: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setattr(auto, "_compare", lambda *_: ChosenBackend("onnx", "as always"))
+    monkeypatch.setattr(auto, "_compare", lambda *_: (ChosenBackend("onnx", "as always"), None))
     assert chosen(tiny_bert_reranker, tmp_path / "file") == ("onnx", "as always")

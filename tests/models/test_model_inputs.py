@@ -111,7 +111,7 @@ def test_batched_tokenization_equals_one_text_at_a_time(folder: Path) -> None:
     together = inputs.tokenize(texts, "document")
     for single, batched in zip(texts, together, strict=True):
         assert inputs.tokenize([single], "document")[0].token_ids.tolist() == batched.token_ids.tolist()
-    assert [t.length for t in together] == [
+    assert [t.whole_length for t in together] == [
         len(tokenizer(folder)(single, add_special_tokens=False)["input_ids"]) for single in texts
     ]
     assert inputs.tokenize([], "document") == []
@@ -142,7 +142,7 @@ def test_only_second_is_flagembeddings_rule(tiny_reranker: Path, query: str, doc
 def test_where_the_two_truncations_agree(tiny_reranker: Path, query: int, document: int, same: bool) -> None:
     texts = ("a " * query, "the " * document)  # words of one token each
     inputs = [builder(tiny_reranker, max_length=512, truncation=rule) for rule in ("longest_first", "only_second")]
-    assert [tokenized.length for tokenized in inputs[0].tokenize(texts, "query")] == [query, document]
+    assert [tokenized.whole_length for tokenized in inputs[0].tokenize(texts, "query")] == [query, document]
     first, second = (pair(one, *texts).token_ids.tolist() for one in inputs)
     assert (first == second) is same
 
