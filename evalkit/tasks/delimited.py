@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from evalkit.errors import EvalkitError
+from evalkit.output.numbers import counted
 from evalkit.tasks.findings import described
 
 _QUOTED = re.compile(r'"((?:[^"]++|"")*+)"')
@@ -59,7 +60,7 @@ def read_records(path: Path, text: str, separator: str, widths: Sequence[int] = 
         return quoted, _swallowed(path, text, quoted, separator, widths)
     plain = _plain_records(text, separator)
     if problem is not None or not _are_even(quoted, widths):
-        return plain, _seemingly_enclosed(plain)
+        return plain, _seemingly_enclosed(path, plain, problem)
     enclosing = [record for record in quoted if record.enclosed]
     if not _are_even(plain, widths) or all(len(record.enclosed) == len(record.cells) for record in quoted):
         return quoted, _swallowed(path, text, quoted, separator, widths)
@@ -192,17 +193,25 @@ def _swallowed(path: Path, text: str, records: Sequence[Record], separator: str,
             "row, if the quotes are part of texts; save the rows as .jsonl"
         )
     return [
-        f"{len(doubtful)} of {len(records)} rows hold a cell whose lines could each be a row, first in lines {found.first_line} to "
-        f"{found.last_line}: each is read as one cell, as its quotes say"
+        f"{len(doubtful)} of {counted(len(records) - (not widths), 'row')} hold a cell whose lines could each be a row, first in "
+        f"lines {found.first_line} to {found.last_line}: each is read as one cell, as its quotes say"
     ]
 
 
-def _seemingly_enclosed(records: Sequence[Record]) -> list[str]:
-    cells = [(record, cell) for record in records for cell in record.cells if cell.startswith('"') and '""' in cell]
-    whole = [record for record, cell in cells if _QUOTED.fullmatch(cell)]
-    if not whole:
+def _seemingly_enclosed(path: Path, records: Sequence[Record], problem: Exception | None) -> list[str]:
+    """Return what to report of cells that a writer who quotes seems to have written, in a file that is read without quotes.
+
+    Raises EvalkitError where they are as many as the cells that speak against quotes: a row of quoted cells may be damaged.
+    """
+    cells = [(record, cell) for record in records for cell in record.cells if '"' in cell]
+    enclosed = [record for record, cell in cells if '""' in cell and _QUOTED.fullmatch(cell)]
+    against = sum(_QUOTED.fullmatch(cell) is None for _, cell in cells)
+    if not enclosed:
         return []
-    return [
-        f"{len(whole)} cells stand in quotes with doubled quotes inside, first in line {whole[0].first_line}, but not all quotes "
-        "of the file enclose cells: all are read as part of the text"
-    ]
+    said = (
+        f"{counted(len(enclosed), 'cell')} in quotes with doubled quotes inside, first in line {enclosed[0].first_line}"
+    )
+    if len(enclosed) >= against:
+        why = str(problem) if problem is not None else "with quotes, the rows have different numbers of cells"
+        raise EvalkitError(f"{path}, {why}; but the file has {said}{_MEND}")
+    return [f"{said}, but most quotes of the file enclose no cells: all are read as part of the text"]

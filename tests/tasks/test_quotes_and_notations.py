@@ -93,9 +93,17 @@ def test_quotes_of_tsv_that_can_be_read_both_ways(lines: str, line: int, tmp_pat
 
 
 def test_cells_that_seem_enclosed_are_reported(tmp_path: Path) -> None:
-    task = load(collection(tmp_path, 'd1\t"he said ""no"""\nd2\ta 5" disk\n'))
+    lines = 'd1\t"he said ""no"""\nd2\ta 5" disk\n'
+    task = load(collection(tmp_path, f'{lines}d3\t"a" and "b"\n'))
     assert texts(task)[0][0] == ('"he said ""no"""', 1)
-    reported(task, "1 cells stand in quotes with doubled quotes inside, first in line 1")
+    reported(task, "1 cell in quotes with doubled quotes inside, first in line 1")
+    refused(
+        collection(tmp_path, lines),
+        "line 2: a quote stands inside",
+        "cell in quotes with doubled quotes inside, first in line 1",
+    )
+    # cut off behind a quote
+    refused(collection(tmp_path, 'd1\t"he said ""no"""\nd2\t"'), "line 2", "never closed", "first in line 1")
 
 
 @pytest.mark.parametrize(
@@ -117,7 +125,7 @@ def test_quotes_of_csv_that_do(tmp_path: Path) -> None:
     task = load(write_text(tmp_path / "a.csv", f'{CSV}q,5" disk,b\nr,"c, d","""e"""\ns,"f",g'))
     assert texts(task) == [[('5" disk', 1), ("b", 0)], [("c, d", 1), ('"e"', 0)], [("f", 1), ("g", 0)]]
     task = load(write_text(tmp_path / "b.csv", f'{CSV}x,"y, z",w\nq,a,"b\nr,c,d"\n'))
-    reported(task, "1 of 3 rows hold a cell whose lines could each be a row, first in lines 3 to 4")
+    reported(task, "1 of 2 rows hold a cell whose lines could each be a row, first in lines 3 to 4")
 
 
 @pytest.mark.parametrize("separator", [",", "\t"])
