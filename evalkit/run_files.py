@@ -14,6 +14,7 @@ import numpy as np
 
 from evalkit.errors import EvalkitError
 from evalkit.output.files import similar_path
+from evalkit.output.numbers import number_in
 from evalkit.records import RunDict
 
 if TYPE_CHECKING:
@@ -166,11 +167,8 @@ def _trec_table(path: Path, content: bytes) -> pd.DataFrame:
 
 def _number(text: str) -> float | str:
     """A finite number, or the text as it stands."""
-    try:
-        number = float(text) if text.isascii() and "_" not in text else math.nan
-    except ValueError:
-        return text
-    return number if math.isfinite(number) else text
+    number = number_in(text)
+    return text if number is None else number
 
 
 def _checked(path: Path, run: object) -> RunDict:
@@ -188,14 +186,22 @@ def _checked(path: Path, run: object) -> RunDict:
 
 
 def _refuse_contradicting_ranks(path: Path, table: pd.DataFrame) -> None:
-    """Raise EvalkitError where a query's document has a better rank than one with a higher score: one of the two is wrong."""
+    """Raise EvalkitError where a query's document has a better rank than one with a higher score: one of the two is wrong.
+
+    Ranks of which none is a number are ignored, as trec_eval ignores all; one among numbers is refused.
+    """
     import pandas as pd
 
     if "rank" not in table.columns:
         return
-    ranks = pd.to_numeric(table["rank"], errors="coerce")
-    if ranks.isna().any():
+    ranks = pd.Series([_rank(value) for value in table["rank"]], dtype=float)
+    if ranks.isna().all():
         return
+    if ranks.isna().any():
+        row = int(np.argmax(ranks.isna().to_numpy()))
+        raise EvalkitError(
+            f"{path}, row {row + 1}: the rank {table['rank'].iloc[row]!r} is no number, though others are"
+        )
     order = pd.DataFrame({"query": table["query_id"].astype(str), "rank": ranks, "score": table["score"].astype(float)})
     order = order.sort_values(["query", "rank", "score"], ascending=[True, True, False], kind="stable")
     # the lowest score of the better ranks: documents of one rank are not compared with each other
@@ -213,6 +219,11 @@ def _refuse_contradicting_ranks(path: Path, table: pd.DataFrame) -> None:
         f"{order['query'].nunique()} queries are so): ranks and scores contradict each other. Runs are read by their scores, the "
         "higher the better; write scores that fall with the rank (distances: their negative), or rank 0 throughout"
     )
+
+
+def _rank(value: object) -> float:
+    number = number_in(value) if isinstance(value, str) else value
+    return float(number) if _is_finite(number) else math.nan  # type: ignore[arg-type]
 
 
 def _is_finite(score: object) -> bool:

@@ -1,9 +1,18 @@
-"""How numbers are written: figures in percent with two decimals, differences with their sign, counts, durations."""
+"""How numbers are written (figures in percent with two decimals, signed differences, counts, durations), and read in data."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
+
+_NUMBER = re.compile(r"\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
+
+
+def number_in(text: str) -> float | None:
+    """Return the finite decimal number that a text is; None for all else, as Python's `1_0`, digits of other scripts and `nan`."""
+    number = float(text) if _NUMBER.fullmatch(text) else math.nan
+    return number if math.isfinite(number) else None
 
 
 def percent(value: float) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 from collections import Counter
@@ -16,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evalkit.errors import EvalkitError
+from evalkit.tasks.delimited import read_records
 from evalkit.tasks.findings import described
 
 Row = Mapping[str, Any]
@@ -28,19 +27,27 @@ _LABEL_COLUMN = re.compile(r"labels?|scores?|relevances?|gains?")
 _QUERY_COLUMN = re.compile(r"query|question|anchor|sentence1|text1")
 _IDS_COLUMN = "corpus-ids"
 # how JSON, Python and numpy print lists and tuples of texts
-_LIST_NOTATION = re.compile(r"""\s*(\[\s*\]|\[\s*['"].*\]|\(\s*['"].*['"],?\s*\)|(array|list)\(.*\))\s*""", re.DOTALL)
+_LIST_NOTATION = re.compile(
+    r"""\s*(\[\s*\]|\[\s*['"].*\]|\(\s*['"].*['"],?\s*\)|\{\s*('[^']*'|"[^"]*")\s*(,.*)?\}"""
+    r"""|(array|list)\(.*\)|(set|frozenset|tuple|deque)\(\s*[\[({].*\))\s*""",
+    re.DOTALL,
+)
 _PACKED = ".gz"
 _PEEKED_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The rows of one file: `numbers[i]` is what people call row i (counted from 1; in JSON Lines the line)."""
+    """The rows of one file: `numbers[i]` is what people call row i (counted from 1; in JSON Lines the line).
+
+    `remarks` are what is to be reported about how the file was read.
+    """
 
     file: str
     columns: tuple[str, ...]
     rows: Sequence[Row]
     numbers: Sequence[int]
+    remarks: Sequence[str] = ()
 
 
 def read_table(path: Path) -> Table:
@@ -75,9 +82,18 @@ def table_of(file: str, rows: Sequence[Row], numbers: Sequence[int] | None = Non
     return Table(file, columns, rows, range(1, len(rows) + 1) if numbers is None else numbers)
 
 
-def read_lines(path: Path) -> list[str]:
-    """Return a text file's lines as they are; a `.gz` is unpacked. Raises EvalkitError where it is not UTF-8."""
-    return [line.removesuffix("\r") for line in _text(path).split("\n")]
+def read_text(path: Path) -> str:
+    """Return a text file's content; a `.gz` is unpacked. Old Macs' line ends (CR alone) become LF.
+
+    Raises EvalkitError where it is not UTF-8.
+    """
+    content = _content(path)
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise EvalkitError(f"{path}, row {line}: not UTF-8 ({error.reason}); save the file as UTF-8") from error
+    return text if "\n" in text else text.replace("\r", "\n")
 
 
 def peeked_columns(path: Path) -> tuple[str, ...]:
@@ -133,7 +149,7 @@ def _parsed(text: str) -> Any:
 
 
 def _read_jsonl(path: Path) -> Table:
-    return _json_lines(path, _text(path))
+    return _json_lines(path, read_text(path))
 
 
 def _json_lines(path: Path, text: str) -> Table:
@@ -157,7 +173,7 @@ def _json_problem(error: Exception) -> str:
 
 def _read_json(path: Path) -> Table:
     """Return an array of rows, `{"data": [rows]}`, what pandas writes (orient), or JSON Lines under a .json name."""
-    text = _text(path)
+    text = read_text(path)
     try:
         content = _parsed(text)
     except (ValueError, RecursionError) as error:
@@ -225,47 +241,43 @@ def _content(path: Path) -> bytes:
     return content
 
 
-def _text(path: Path) -> str:
-    content = _content(path)
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise EvalkitError(f"{path}, row {line}: not UTF-8 ({error.reason}); save the file as UTF-8") from error
-
-
 def _read_csv(path: Path) -> Table:
-    records = _csv_records(path, "\t" if data_suffix(path).startswith(".tsv") else ",")
+    separator = "\t" if data_suffix(path).startswith(".tsv") else ","
+    records, remarks = read_records(path, read_text(path), separator)
     if not records:
         raise EvalkitError(f"{path} is empty; its first line must name the columns")
-    columns = tuple(records[0])
+    columns = tuple(records[0].cells)
     _refuse_repetition(str(path), columns)
+    _refuse_other_separators(path, columns, separator)
     rows = []
+    names = sorted(name.strip().casefold() for name in columns)
     for number, record in enumerate(records[1:], start=1):
-        if len(record) != len(columns):
+        if len(record.cells) != len(columns):
             raise EvalkitError(
-                f"{path}, row {number}: {len(record)} cells where the header names {len(columns)} columns; "
-                "quote cells that hold separators"
+                f"{path}, row {number} (line {record.first_line}): {len(record.cells)} cells where the header names {len(columns)} "
+                "columns; quote cells that hold separators"
             )
-        cells = zip(columns, record, strict=True)
+        if sorted(cell.strip().casefold() for cell in record.cells) == names:
+            raise EvalkitError(
+                f"{path}, row {number} (line {record.first_line}) is the header again, as if files were joined; take it out"
+            )
+        cells = zip(columns, record.cells, strict=True)
         rows.append({column: _csv_cell(path, number, column, cell) for column, cell in cells})
     for column in columns:
-        _even_out(rows, column)
-    return Table(str(path), columns, rows, range(1, len(rows) + 1))
+        _even_out(path, rows, column)
+    return Table(str(path), columns, rows, range(1, len(rows) + 1), remarks)
 
 
-def _csv_records(path: Path, separator: str) -> list[list[str]]:
-    lines = io.StringIO(_text(path), newline="")
-    # the default limit of 128 KiB is less than a cell with a thousand passages
-    previous_limit = csv.field_size_limit(2**31 - 1)
-    try:
-        return [record for record in csv.reader(lines, delimiter=separator, strict=True) if record]
-    except csv.Error as error:
-        raise EvalkitError(
-            f"{path} is no readable {data_suffix(path)[1:].upper()}: {error}; quote cells as RFC 4180 says"
-        ) from error
-    finally:
-        csv.field_size_limit(previous_limit)
+def _refuse_other_separators(path: Path, columns: Sequence[str], separator: str) -> None:
+    """Raise EvalkitError where the header is one name that others separate: Excel writes `;` where a comma is for decimals."""
+    names = {"\t": "tabs", ",": "commas", ";": "semicolons"}
+    for other in names:
+        if len(columns) == 1 and other != separator and other in columns[0]:
+            raise EvalkitError(
+                f"{path}: its header is separated by {names[other]}, where {names[separator]} are due in a "
+                f"{data_suffix(path)} file; save it with {names[separator]}"
+                + (", or call it .tsv" if other == "\t" else "")
+            )
 
 
 def _csv_cell(path: Path, row: int, column: str, cell: str) -> Any:
@@ -278,12 +290,15 @@ def _csv_cell(path: Path, row: int, column: str, cell: str) -> Any:
     return _json_list(path, row, column, cell) if is_list else cell
 
 
-def _even_out(rows: list[dict[str, Any]], column: str) -> None:
+def _even_out(path: Path, rows: list[dict[str, Any]], column: str) -> None:
     """Make a column hold lists alone where one of its cells is a list; an empty cell is an empty list, a text a list of one."""
     if column == _IDS_COLUMN or (_LIST_COLUMN.fullmatch(column) and any(isinstance(row[column], list) for row in rows)):
-        for row in rows:
-            if not isinstance(row[column], list):
-                row[column] = [row[column]] if row[column] else []
+        for number, row in enumerate(rows, start=1):
+            cell = row[column]
+            if isinstance(cell, str) and cell.lstrip().startswith("[") and cell.rstrip().endswith("]"):
+                _json_list(path, number, column, cell)
+            if not isinstance(cell, list):
+                row[column] = [cell] if cell else []
 
 
 def _json_list(path: Path, row: int, column: str, cell: str) -> Any:

@@ -114,7 +114,7 @@ def test_broken_json(content, fragments, tmp_path):
         ("query,positive,negative\n", ["no rows"]),
         ("query,positive\nq,a\n", ["no column negative", "query, positive"]),
         ("query,positive,negative\nq,a,b\nq,a,b,c\n", ["row 2", "4 cells", "3 columns"]),
-        ('query,positive,negative\nq,"a,b\n', ["no readable CSV"]),
+        ('query,positive,negative\nq,"a,b\n', ["line 2", "the quote that opens a cell is never closed"]),
         ("query,positive,negative\nq,\"['a', 'b']\",c\n", ["row 1", "column positive", "no JSON list", "json.dumps"]),
     ],
 )

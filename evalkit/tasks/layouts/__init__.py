@@ -19,6 +19,12 @@ def requests_of(raw: RawDataset, log: FindingLog, first_stage: FirstStageRun | N
 
     What is odd goes to `log`. Raises EvalkitError for whatever breaks the layout.
     """
+    for finding in raw.findings:
+        log.add(finding.severity, finding.message, Cell(finding.file))
+    for tables in raw.parts.values():
+        for table in tables:
+            for remark in table.remarks:
+                log.add("warning", remark, Cell(table.file))
     if raw.layout == "cmteb":
         requests = requests_from_rows(raw.parts["rows"], raw.split, log)
         log.raise_errors()

@@ -12,11 +12,19 @@ from evalkit.output.numbers import counted, listed
 from evalkit.records import Candidate, Query, Request
 from evalkit.tasks.findings import Cell, FindingLog, described
 from evalkit.tasks.layouts.columns import Columns, columns_of
-from evalkit.tasks.layouts.texts import TextReader, gain_of, require_rows
-from evalkit.tasks.tables import Row, Table
+from evalkit.tasks.layouts.texts import TextReader, gain_of, identifier, require_rows
+from evalkit.tasks.tables import Row, Table, data_suffix
 
 Documents = tuple[tuple[str, int], ...]
-_SEPARATORS = ("|", "[SEP]", "<sep>", ";;", "\t")
+_SEPARATORS = {name: re.compile(re.escape(name)) for name in ("|", "[SEP]", "<sep>", ";;", "\t")}
+# English has a blank behind a comma, and numbers have digits around it
+_SEPARATORS_IN_TEXTS = {
+    ";": re.compile(";"),
+    "\n": re.compile("\n"),
+    ",": re.compile(r"(?<=\w),(?=[^\W\d])|(?<=[^\W\d]),(?=\w)", re.ASCII),
+}
+_IN_BRACKETS = re.compile(r"\s*(\[.*\]|\{.*\}|\(.*\))\s*", re.DOTALL)
+_PLURAL = re.compile(r"positives|negatives|documents|passages|texts|docs|answers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +34,18 @@ class _Judged:
     query: tuple[str, ...]
     documents: Documents
     cell: Cell
+    query_id: str = ""
 
 
 def requests_from_rows(tables: tuple[Table, ...], split: str, log: FindingLog) -> tuple[Request, ...]:
     """Return the requests of rows, in file order, positives before negatives.
 
     A row of lists is a query, as in C-MTEB and mteb; where a column of documents holds single texts (triples, labelled
-    pairs), the rows of one query are one request, with each of its texts once. Ids are those that mteb 2 gives when it
-    converts C-MTEB's rows: `{split}_query{i}`, where i counts from 0 the queries that have both positives and negatives, and
-    for documents `apositive_{query_id}_{00000}`, `negative_{query_id}_{00000}`. mteb leaves other rows out; here they stay,
-    as `{split}_dropped{row}` with their row counted from 0 over all files, because which queries count is for the protocol
-    to say.
+    pairs), the rows of one query are one request, with each of its texts once. Queries of one text are one, unless a column has
+    ids for them. Ids are those that mteb 2 gives when it converts C-MTEB's rows: `{split}_query{i}`, where i counts from 0 the
+    queries that have both positives and negatives, and for documents `apositive_{query_id}_{00000}`,
+    `negative_{query_id}_{00000}`. mteb leaves other rows out; here they stay, as `{split}_dropped{row}` with their row counted
+    from 0 over all files, because which queries count is for the protocol to say.
     """
     columns = [columns_of(table, log) for table in tables]
     log.raise_errors()
@@ -52,8 +61,10 @@ def requests_from_rows(tables: tuple[Table, ...], split: str, log: FindingLog) -
     judged = list(_read(tables, known[0], single, TextReader(log), log))
     log.raise_errors()
     if single:
-        _report_separators(tables, single, log)
-        judged = _merged(judged, known[0], log)
+        merged = _merged(judged, known[0], log)
+        _report_lists_as_text(tables, known[0], single, len(merged) == len(judged), log)
+        log.raise_errors()
+        judged = merged
     return _requests(judged, split, log)
 
 
@@ -87,7 +98,10 @@ def _read(
             else:
                 documents = _listed(row, columns.positive, 1, single, cell, reader)
                 documents += _listed(row, columns.negative, 0, single, cell, reader)
-            yield _Judged(query, documents, cell)
+            query_id = row.get(columns.query_id) if single and columns.query_id else ""
+            if single and columns.query_id:
+                query_id = identifier(query_id, cell._replace(column=columns.query_id), log)
+            yield _Judged(query, documents, cell, str(query_id))
 
 
 def _listed(
@@ -124,28 +138,66 @@ def _labelled(
     return tuple((text, gain_of(value, label_cell, log)) for text, value in zip(texts, labels, strict=True))
 
 
-def _report_separators(tables: Sequence[Table], single: frozenset[str], log: FindingLog) -> None:
-    """Report columns whose cells seem to be lists that something other than JSON wrote."""
+def _report_lists_as_text(
+    tables: Sequence[Table], columns: Columns, single: frozenset[str], one_row_each: bool, log: FindingLog
+) -> None:
+    """Report columns whose cells seem to be lists that something other than JSON wrote; an error where hardly a doubt is left.
+
+    `;`, commas and line breaks stand in many a text: they are reported in CSV and TSV alone, for columns of positives and
+    negatives of queries that have one row each, where lists are to be expected.
+    """
+    in_text = one_row_each and not columns.document and all(_is_delimited(table) for table in tables)
+    separators = _SEPARATORS | (_SEPARATORS_IN_TEXTS if in_text else {})
     for name in sorted(single):
         cells = [cell for table in tables for row in table.rows if isinstance(cell := row.get(name), str) and cell]
-        for separator in _SEPARATORS:
-            holding = sum(separator in cell for cell in cells)
-            if holding and 2 * holding >= len(cells):
+        place = Cell(tables[0].file, None, name)
+        in_brackets = [cell for cell in cells if _IN_BRACKETS.fullmatch(cell)]
+        many = sum(bool(re.search(r"[,;|]", cell)) for cell in in_brackets)
+        if 2 * many > len(cells):
+            message = (
+                f"{many} of {len(cells)} cells stand in brackets, as lists do, but are no JSON lists; write lists as "
+                'json.dumps does, and a text in brackets as a list of one: ["[a text]"]'
+            )
+            log.add("error", message, place)
+        elif many or 2 * len(in_brackets) > len(cells):
+            message = (
+                f"{len(in_brackets)} of {len(cells)} cells stand in brackets, as lists do: each is read as one text"
+            )
+            log.add("warning", message, place)
+        for name_of, separator in separators.items():
+            holding = sum(separator.search(cell.strip()) is not None for cell in cells)
+            if holding == len(cells) > 1 and _PLURAL.fullmatch(name) and name_of not in ("\n", ","):
                 message = (
-                    f"{holding} of {len(cells)} cells hold {separator!r}: each cell is read as one text; "
-                    "if they are lists, write them as JSON lists"
+                    f"all {holding} cells hold {name_of!r}, in a column that is called as one of lists; write lists as "
+                    f"json.dumps does, or call the column {name.removesuffix('s')} if each cell is one text"
                 )
-                log.add("warning", message, Cell(tables[0].file, None, name))
+                log.add("error", message, place)
+            elif holding and 2 * holding >= len(cells):
+                message = f"{holding} of {len(cells)} cells hold {name_of!r}: each cell is read as one text"
+                if in_text:
+                    count = counted(len(columns.positive if name in columns.positive else columns.negative), "text")
+                    message += f", so that a query has at most {count} of this kind"
+                log.add("warning", f"{message}; if they are lists, write them as JSON lists", place)
+            else:
+                continue
+            break
+
+
+def _is_delimited(table: Table) -> bool:
+    return data_suffix(Path(table.file)).startswith((".csv", ".tsv"))
 
 
 def _merged(rows: Sequence[_Judged], columns: Columns, log: FindingLog) -> list[_Judged]:
     """Return one entry per query, each of its texts once per gain, in the order of their first rows."""
-    merged: dict[tuple[str, ...], dict[tuple[str, int], None]] = {}
-    first: dict[tuple[str, ...], Cell] = {}
+    if columns.query_id:
+        _check_ids(rows, columns, log)
+    merged: dict[tuple[str, tuple[str, ...]], dict[tuple[str, int], None]] = {}
+    first: dict[tuple[str, tuple[str, ...]], Cell] = {}
     for row in rows:
-        first.setdefault(row.query, row.cell)
-        merged.setdefault(row.query, {}).update(dict.fromkeys(row.documents))
-    found = [_Judged(query, tuple(documents), first[query]) for query, documents in merged.items()]
+        key = (row.query_id, row.query)
+        first.setdefault(key, row.cell)
+        merged.setdefault(key, {}).update(dict.fromkeys(row.documents))
+    found = [_Judged(key[1], tuple(documents), first[key], key[0]) for key, documents in merged.items()]
     for one in found:
         if columns.document and len({text for text, _ in one.documents}) < len(one.documents):
             message = "a document has two different labels for this query; keep one of them"
@@ -159,6 +211,23 @@ def _merged(rows: Sequence[_Judged], columns: Columns, log: FindingLog) -> list[
     if repeated:
         log.add("warning", f"{counted(repeated, 'repeated text')} of a query: each is taken once", place)
     return found
+
+
+def _check_ids(rows: Sequence[_Judged], columns: Columns, log: FindingLog) -> None:
+    """Note an error where an id has two texts, and where ids number the rows, so that no query would be put together."""
+    texts: dict[str, tuple[str, ...]] = {}
+    for row in rows:
+        if texts.setdefault(row.query_id, row.query) != row.query:
+            message = f"query {row.query_id!r} has another text than in an earlier row"
+            log.add("error", message, row.cell._replace(column=columns.query_id))
+    different = len({row.query for row in rows})
+    if len(texts) == len(rows) > different:
+        message = (
+            f"the ids differ in all {len(rows):,} rows, which hold {counted(different, 'different query')}: leave the column "
+            "out if it numbers rows; queries of one text that are to be scored apart are written as rows of lists"
+        )
+        log.add("error", message, Cell(rows[0].cell.file, None, columns.query_id))
+    log.raise_errors()
 
 
 def _requests(judged: Sequence[_Judged], split: str, log: FindingLog) -> tuple[Request, ...]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from evalkit.output.numbers import number_in
 from evalkit.tasks.findings import Cell, FindingLog
 from evalkit.tasks.tables import Table
 
@@ -20,6 +21,7 @@ _NAMES = {
 _DECISIVE = re.compile(r"instruct|prompt|title|neg|pos|passage|document|answer|context", re.IGNORECASE)
 _HARMLESS = re.compile(r"(^|[^a-z])(ids?|scores?|idx)$", re.IGNORECASE)
 
+_QUERY_ID = re.compile(r"(query|question|topic)[-_ .]?id|qid|q_id", re.IGNORECASE)
 _NUMBER = re.compile(r"[._ ]?\d+$")
 _NAME_SHOWN = 40
 
@@ -28,7 +30,7 @@ _NAME_SHOWN = 40
 class Columns:
     """The columns of a row by what they mean: a query with `positive` and `negative` columns, or with a `document` and its `label`.
 
-    The two forms exclude each other; `document` is empty in the first.
+    The two forms exclude each other; `document` is empty in the first. `query_id` is empty where no column has queries' ids.
     """
 
     query: str
@@ -36,6 +38,7 @@ class Columns:
     negative: tuple[str, ...] = ()
     document: str = ""
     label: str = ""
+    query_id: str = ""
 
 
 def holds_rows(names: Iterable[str]) -> bool:
@@ -61,11 +64,17 @@ def columns_of(table: Table, log: FindingLog) -> Columns | None:
             log.add("error", f"the columns {both} could each be the {meaning}; rename or leave out all but one", place)
     if not all(names[meaning] for meaning in wanted):
         return None
+    query_ids = [name for name in table.columns if _QUERY_ID.fullmatch(name)]
+    if len(query_ids) > 1:
+        log.add(
+            "error", f"the columns {' and '.join(query_ids)} could each be the query's id; leave out all but one", place
+        )
+    query_id = query_ids[0] if query_ids else ""
     first = {meaning: names[meaning][0] for meaning in wanted}
     if labelled:
-        columns = Columns(first["query"], document=first["document"], label=first["label"])
+        columns = Columns(first["query"], document=first["document"], label=first["label"], query_id=query_id)
     else:
-        columns = Columns(first["query"], names["positive"], names["negative"])
+        columns = Columns(first["query"], names["positive"], names["negative"], query_id=query_id)
     _report_unread(table, columns, log)
     return columns
 
@@ -86,9 +95,22 @@ def _named(meaning: str, names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _report_unread(table: Table, columns: Columns, log: FindingLog) -> None:
-    read = {columns.query, *columns.positive, *columns.negative, columns.document, columns.label}
+    place = Cell(table.file)
+    read = {columns.query, *columns.positive, *columns.negative, columns.document, columns.label, columns.query_id} - {
+        ""
+    }
     for name in table.columns:
-        if name in read or not name:
+        if name in read:
+            continue
+        if not name:  # pandas writes its index so
+            texts = sum(
+                isinstance(cell := row.get(name), str) and cell != "" and number_in(cell) is None for row in table.rows
+            )
+            if texts:
+                message = (
+                    f"a column without a name is not read, though it holds texts in {texts} of {len(table.rows)} rows"
+                )
+                log.add("warning", message, place)
             continue
         filled = sum(row.get(name) not in (None, "", []) for row in table.rows)
         decisive = _DECISIVE.search(name) is not None and not _HARMLESS.search(name)

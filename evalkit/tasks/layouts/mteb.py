@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from evalkit.output.numbers import counted
@@ -11,11 +12,25 @@ from evalkit.records import Candidate, Query, Request
 from evalkit.tasks.findings import Cell, FindingLog, described
 from evalkit.tasks.first_stage import FirstStageRun
 from evalkit.tasks.layouts.texts import TextReader, gain_of, identifier, require_columns, require_rows
-from evalkit.tasks.tables import Row, Table
+from evalkit.tasks.tables import Row, Table, data_suffix
 
 Texts = dict[str, tuple[str, ...]]
 Gains = dict[str, dict[str, int]]
 Ranked = Mapping[str, list[str]]
+_NAME = re.compile(r"[^\W\d][^\d\s]{0,30}( [^\d\s]{1,20})?")
+_USUAL_NAMES = {
+    "text",
+    "title",
+    "query",
+    "question",
+    "topic",
+    "passage",
+    "document",
+    "doc",
+    "content",
+    "contents",
+    "body",
+}
 _INSTRUCTION = re.compile("instruct|prompt", re.IGNORECASE)
 
 
@@ -42,6 +57,7 @@ def requests_from_parts(
     else:
         ranked = _judged(parts, gains, log)
     log.raise_errors()
+    _report_names_as_rows(parts, gains, ranked, log)
     requests = []
     for query_id, texts in queries.items():
         if query_id not in gains:
@@ -162,6 +178,27 @@ def _read_ranked(tables: tuple[Table, ...], queries: Texts, corpus: Texts, log: 
         if len(ranked[query_id]) < len(doc_ids):
             log.add("warning", "document listed twice for a query: taken once", list_cell)
     return ranked
+
+
+def _report_names_as_rows(
+    parts: Mapping[str, tuple[Table, ...]], gains: Gains, ranked: Ranked, log: FindingLog
+) -> None:
+    """Report first rows of files that may lack a line of names, where they seem to be one and nothing refers to them."""
+    used = {
+        "queries": {*gains, *ranked},
+        "corpus": {found for of in (gains, ranked) for ids in of.values() for found in ids},
+    }
+    for part, ids in used.items():
+        for table in parts[part]:
+            if data_suffix(Path(table.file)).startswith((".json", ".csv", ".parquet")) or len(table.rows) < 2:
+                continue
+            first, *_ = found = [str(row.get("id", row.get("_id"))) for row in table.rows]
+            text = str(table.rows[0].get("text"))
+            if first in ids or not (_NAME.fullmatch(first) and _NAME.fullmatch(text)):
+                continue
+            if text.lower() in _USUAL_NAMES or all(re.search(r"\d", one) for one in found[1:]):
+                message = f"{first!r} and {text!r} seem to name columns, but are read as one of the {part}; nothing refers to it"
+                log.add("warning", message, Cell(table.file, table.numbers[0]))
 
 
 def _judged(parts: Mapping[str, tuple[Table, ...]], gains: Gains, log: FindingLog) -> Ranked:

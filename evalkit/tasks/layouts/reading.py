@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
 
 from evalkit.errors import EvalkitError
 from evalkit.output.files import similar_path
-from evalkit.records import Layout
+from evalkit.output.numbers import listed
+from evalkit.records import Finding, Layout
+from evalkit.tasks.delimited import read_records
 from evalkit.tasks.layouts.columns import holds_rows
 from evalkit.tasks.tables import (
     READERS,
@@ -21,8 +23,8 @@ from evalkit.tasks.tables import (
     data_stem,
     data_suffix,
     peeked_columns,
-    read_lines,
     read_table,
+    read_text,
     table_of,
 )
 
@@ -53,7 +55,10 @@ _HEADERS = {
     "top_ranked": {"query-id", "corpus-ids"},
 }
 _ID_NAME = re.compile(r"_?id|[qpd]id|docno|(query|doc|document|passage|corpus|topic)[-_]?id", re.IGNORECASE)
+# an id may hold white space that is not ASCII, as in runs
+_BLANKS = re.compile(r"[ \t\v\f\r]+")
 _NAMED = (".parquet", ".jsonl", ".json", ".csv")
+_FIELDS = {"corpus": (2,), "queries": (2,), "qrels": (4,), "top_ranked": (2, 4)}
 _DUE = {
     "corpus": "a document's id, a tab and its text",
     "queries": "a query's id, a tab and its text",
@@ -64,11 +69,15 @@ _DUE = {
 
 @dataclass(frozen=True, slots=True)
 class RawDataset:
-    """A dataset as read, before any check: `rows`, or `corpus`, `queries`, `qrels`, `top_ranked`, `instruction`."""
+    """A dataset as read, before any check: `rows`, or `corpus`, `queries`, `qrels`, `top_ranked`, `instruction`.
+
+    `findings` say which files of its folder were not read.
+    """
 
     layout: Layout
     split: str
     parts: Mapping[str, tuple[Table, ...]]
+    findings: tuple[Finding, ...] = ()
 
 
 def read_path(path: Path, split: str) -> RawDataset:
@@ -86,9 +95,62 @@ def read_path(path: Path, split: str) -> RawDataset:
         raise EvalkitError(f"{path}: no such file or folder; check task.path{similar_path(str(path))}")
     places = {part: found for part in _PARTS if (found := _places(path, part))}
     if places.keys() & {"corpus", "queries", "top_ranked"}:
-        return _read_parts(path, places, split)
-    tables, read_split = _read_folder(path, split)
-    return RawDataset("cmteb", read_split if read_split in _SPLITS else split, {"rows": tables})
+        raw = _read_parts(path, places, split)
+    else:
+        tables, read_split = _read_folder(path, split)
+        raw = RawDataset("cmteb", read_split if read_split in _SPLITS else split, {"rows": tables})
+    return replace(raw, findings=_unread(path, raw))
+
+
+def _unread(folder: Path, raw: RawDataset) -> tuple[Finding, ...]:
+    """Return which data files of a folder and two levels below were not read: a warning for those that may be other data.
+
+    Files of other splits beside those that were read, and files of other kinds, are worth a note.
+    """
+    read = list(dict.fromkeys(Path(table.file) for tables in raw.parts.values() for table in tables))
+    if not all(file.is_file() for file in read):  # `save_to_disk` wrote it, and its files are of no type known here
+        return ()
+    folders = {file.parent for file in read}
+    doubtful: list[str] = []
+    others: list[str] = []
+    for file in _files_below(folder, 2):
+        if file not in read:
+            is_split = file.parent in folders and _is_of_a_split(file)
+            (others if is_split or not _may_be_a_dataset(file) else doubtful).append(os.path.relpath(file, folder))
+    names = listed([os.path.relpath(file, folder) for file in read])
+    said = f"read: {names}; not read:"
+    findings = [Finding("warning", f"{said} {listed(doubtful)}", str(folder))] if doubtful else []
+    findings += [Finding("note", f"{said} {listed(others)}", str(folder))] if others else []
+    return tuple(findings)
+
+
+def _files_below(folder: Path, depth: int) -> list[Path]:
+    """Return the files of a folder, and of those so many levels below, whose names are those of data."""
+    if not os.access(folder, os.R_OK | os.X_OK):  # `lost+found`
+        return []
+    files = set(_data_files(folder))
+    for entry in folder.iterdir():
+        if entry.name.startswith((".", "_")):
+            continue
+        if depth and entry.is_dir():
+            files.update(_files_below(entry, depth - 1))
+        elif entry.is_file() and _PART_FILE.fullmatch(_unpacked(entry)):
+            files.add(entry)
+    return sorted(files)
+
+
+def _is_of_a_split(file: Path) -> bool:
+    found = _PART_FILE.fullmatch(_unpacked(file))
+    return bool(_split_of(file) or (found and (found["split"] or found["bare_split"])))
+
+
+def _may_be_a_dataset(file: Path) -> bool:
+    if _PART_FILE.fullmatch(_unpacked(file)):
+        return True
+    try:
+        return holds_rows(peeked_columns(file))
+    except EvalkitError:
+        return True
 
 
 def choose_split(where: str, available: Iterable[str], wanted: str) -> str:
@@ -178,34 +240,38 @@ def _read_headless(path: Path, part: str) -> dict[str, Table] | None:
     """
     if data_suffix(path).removesuffix(".gz") in _NAMED or part not in _HEADERS:
         return None
-    lines = [(number, line) for number, line in enumerate(read_lines(path), start=1) if line.strip()]
-    if not lines or len(_HEADERS[part] & set(lines[0][1].replace('"', "").split("\t"))) > 1:
+    text = read_text(path)
+    first = next((line for line in text.split("\n") if line.strip()), "")
+    if not first or len(_HEADERS[part] & set(first.replace('"', "").strip().split("\t"))) > 1:
         return None
-    if _ID_NAME.fullmatch(re.split(r"\s", lines[0][1])[0]):
+    if _ID_NAME.fullmatch(re.split(r"\s", first.replace('"', ""))[0]):
         names = ", ".join(sorted(_HEADERS[part]))
         raise EvalkitError(
-            f"{path}, row {lines[0][0]} seems to name columns, but not as {names}; call them so, or leave it out"
+            f"{path}, row {text[: text.index(first)].count(chr(10)) + 1} seems to name columns, but not as {names}; call them so, "
+            "or leave it out"
         )
-    rows = [_fields(path, part, number, line) for number, line in lines]
-    numbers = [number for number, _ in lines]
+    due = _FIELDS[part]
+    records, remarks = read_records(path, text, "\t", due)
+    numbers, rows = [], []
+    for record in records:
+        fields = record.cells if part != "qrels" else _BLANKS.split("\t".join(record.cells).strip(" \t\v\f\r"))
+        if not any(field.strip() for field in fields):
+            continue
+        if len(fields) not in due:
+            raise EvalkitError(
+                f"{path}, row {record.first_line}: {len(fields)} fields where {_DUE[part]}, are due; other columns need a first "
+                f"line with their names ({', '.join(sorted(_HEADERS[part]))}) and tabs"
+            )
+        numbers.append(record.first_line)
+        rows.append(fields)
     if part == "top_ranked":
-        return _candidates(path, rows, numbers)
+        return _candidates(path, rows, numbers, remarks)
     columns = ("query-id", "", "corpus-id", "score") if part == "qrels" else ("id", "text")
-    return {part: table_of(str(path), [dict(zip(columns, row, strict=True)) for row in rows], numbers)}
+    table = table_of(str(path), [dict(zip(columns, row, strict=True)) for row in rows], numbers)
+    return {part: replace(table, remarks=remarks)}
 
 
-def _fields(path: Path, part: str, number: int, line: str) -> list[str]:
-    fields = line.split() if part == "qrels" else line.split("\t")
-    due = {"corpus": (2,), "queries": (2,), "qrels": (4,), "top_ranked": (2, 4)}[part]
-    if len(fields) not in due:
-        raise EvalkitError(
-            f"{path}, row {number}: {len(fields)} fields where {_DUE[part]}, are due; other columns need a first line with their "
-            f"names ({', '.join(sorted(_HEADERS[part]))}) and tabs"
-        )
-    return fields
-
-
-def _candidates(path: Path, rows: list[list[str]], numbers: list[int]) -> dict[str, Table]:
+def _candidates(path: Path, rows: list[list[str]], numbers: list[int], remarks: Sequence[str]) -> dict[str, Table]:
     ranked: dict[str, list[str]] = {}
     texts: dict[str, dict[str, str]] = {"queries": {}, "corpus": {}}
     for number, (query_id, doc_id, *given) in zip(numbers, rows, strict=True):
@@ -219,7 +285,8 @@ def _candidates(path: Path, rows: list[list[str]], numbers: list[int]) -> dict[s
         if found
     }
     parts["top_ranked"] = [{"query-id": query_id, "corpus-ids": doc_ids} for query_id, doc_ids in ranked.items()]
-    return {name: table_of(str(path), found) for name, found in parts.items()}
+    tables = {name: table_of(str(path), found) for name, found in parts.items()}
+    return tables | {"top_ranked": replace(tables["top_ranked"], remarks=remarks)}
 
 
 def _refuse_rows_beside_parts(folder: Path, chosen: Mapping[str, Path]) -> None:

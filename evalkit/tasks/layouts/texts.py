@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+from numbers import Real
 from typing import Any
 
+from evalkit.output.numbers import number_in
 from evalkit.tasks.findings import Cell, FindingLog, described
 from evalkit.tasks.tables import Table, looks_like_list
+
+_HIGHEST_GAIN = 2**31 - 1  # what trec_eval holds
 
 
 class TextReader:
@@ -64,11 +69,9 @@ def identifier(value: Any, cell: Cell, log: FindingLog) -> str:
 
 def gain_of(value: Any, cell: Cell, log: FindingLog) -> int:
     """Return a graded relevance, a whole number from 0; note an error for anything else."""
-    try:
-        number = float("nan") if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = float("nan")
-    if not number.is_integer():
+    is_number = isinstance(value, Real | Decimal) and not isinstance(value, bool)
+    number = number_in(str(value)) if is_number or isinstance(value, str) else None
+    if number is None or not number.is_integer() or number > _HIGHEST_GAIN:
         log.add("error", f"{described(value)} where a whole number is due: 0 for irrelevant, 1 or a higher grade", cell)
         return 0
     if number < 0:
