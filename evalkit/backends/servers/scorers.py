@@ -220,11 +220,13 @@ def served_model(
     facts: Mapping[str, object],
     cache_dir: Path | None,
     revision: str | None = None,
+    doubts: Callable[[], Sequence[str]] = tuple,
 ) -> RunnableModel:
     """Return the model as the server runs it.
 
     `name` is what the server calls it, `batch_size` the most texts of one request, `facts` what the backend knows of how scores are
-    made, `cache_dir` where evalkit's cache is, `revision` the one that the server says it runs.
+    made, `cache_dir` where evalkit's cache is, `revision` the one that the server says it runs. `doubts` gives, when the scorer is
+    opened, what a reader should know of whether it is this model; it raises EvalkitError where it is not.
     """
     heeded = {"max_characters", *(ROLES if settings.kind == "embedder" else ())}
     decisive = client.settings.model_dump(include=heeded, exclude_none=True)
@@ -233,9 +235,14 @@ def served_model(
     served = Served(settings, client, name, batch_size)
 
     def open_scorer() -> Scorer:
+        doubted = doubts()
+        scorer: Scorer
         if isinstance(codec, EmbeddingCodec):
-            return ServedEmbedder(served, codec, _probe_embedder(served, codec))
-        return ServedReranker(served, codec, _probe_reranker(served, codec, str(facts["outputs"])))
+            scorer = ServedEmbedder(served, codec, _probe_embedder(served, codec))
+        else:
+            scorer = ServedReranker(served, codec, _probe_reranker(served, codec, str(facts["outputs"])))
+        report_once(settings.name, [f"{client.backend}: {doubt}" for doubt in doubted])
+        return scorer
 
     way = {
         **who,
