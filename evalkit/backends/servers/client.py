@@ -35,7 +35,7 @@ from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import Part
 from evalkit.models.server_settings import ServerSettings
 from evalkit.output.numbers import counted
-from evalkit.output.text import HIDDEN, SHORTEST_SECRET
+from evalkit.output.text import HIDDEN, SHORTEST_SECRET, without_secrets
 
 REPORTED = 3.0  # a wait as long as this is reported
 SHOWN = 300  # characters of an answer in an error
@@ -130,8 +130,8 @@ class Client:
         return kind(f"{self.backend} at {endpoint(self.url, path)} {problem}")
 
     def quote(self, text: str) -> str:
-        """Return what the server says, short, in one line, and without the key, which some servers repeat."""
-        plain = " ".join(self._without_key(text).split())
+        """Return what the server says, short, in one line, and without the key and other secrets, which some servers repeat."""
+        plain = " ".join(without_secrets(self._without_key(text)).split())
         return repr(plain if len(plain) <= SHOWN else plain[:SHOWN] + "…")
 
     def _without_key(self, content: Any) -> Any:
@@ -260,7 +260,7 @@ class Client:
             return (
                 f"; it sends to {place}: give that as backend.url if you trust it"
                 if place
-                else "; it names no other address"
+                else "; it names no other address that could be told"
             )
         if status in (401, 403):
             given = "it refuses the key in" if self.key else "it wants a key, and there is none in"
