@@ -17,6 +17,7 @@ from evalkit.errors import EvalkitError
 from evalkit.output.text import without_secrets
 
 OFFLINE_VARIABLE = "HF_HUB_OFFLINE"
+ENDPOINT_VARIABLE = "HF_ENDPOINT"
 # of huggingface_hub; of requests (before its 1.0), of httpx and httpx2, and Python's own
 _NOT_CACHED = ("LocalEntryNotFoundError", "OfflineModeIsEnabled")
 _UNREACHABLE = (
@@ -32,6 +33,10 @@ _UNREACHABLE = (
 LONGEST_SILENCE = 4.0
 _MORE = re.compile(r" ?For more information check: \S+")  # a page on HTTP, which httpx names with each status
 _LONGEST = 300
+
+# huggingface_hub and datasets, which read it once when they are imported, take an empty one for an address
+if not os.environ.get(ENDPOINT_VARIABLE, "unset").strip():
+    del os.environ[ENDPOINT_VARIABLE]
 
 
 @cache
@@ -125,6 +130,9 @@ def unreachable(error: BaseException) -> str:
     """Say of the Hub, in one line, why it gave nothing: its address, and the status that it answered or the last problem."""
     from huggingface_hub import constants
 
+    if not constants.ENDPOINT.startswith(("http://", "https://")):
+        named = without_secrets(constants.ENDPOINT)
+        return f"{named!r} can't be reached: {ENDPOINT_VARIABLE} is no address such as https://huggingface.co; mend it or unset it"
     cause = error.__cause__ or error
     status = getattr(getattr(cause, "response", None), "status_code", None)
     problem = f"answered HTTP {status}" if status else f"cannot be reached ({reason(cause)})"

@@ -70,7 +70,7 @@ def reranking(score: Callable[[Pairs], NDArray[np.float64]], backend: str = "inf
         order = sorted(range(len(scores)), key=scores.__getitem__, reverse=True)
         return 200, {"results": [{"index": index, "relevance_score": scores[index]} for index in order]}
 
-    return FakeServer(backend, answer)
+    return FakeServer(backend, answer, models=None)
 
 
 Vectors = NDArray[np.float32]
@@ -93,7 +93,7 @@ def embedding(
         entries = [{"index": number, "embedding": vector} for number, vector in enumerate(changed.tolist())]
         return 200, {"data": entries, "model": body["model"], "usage": {}}
 
-    return FakeServer("openai", answer)
+    return FakeServer("openai", answer, models=None)
 
 
 def test_the_card_s_code_is_what_the_backend_runs(tiny_bert_reranker: Path) -> None:

@@ -6,12 +6,14 @@ The server strips white space from texts and cuts them to the length that it was
 from __future__ import annotations
 
 from evalkit.backends.servers.codecs import EmbeddingCodec, RerankCodec, openai_entries
+from evalkit.backends.servers.names import listed_findings
 from evalkit.backends.servers.scorers import open_client, refuse_changed, refuse_dot, served_model, served_model_name
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
 
 NAME = "infinity-server"
 BATCH_SIZE = 32
+MODELS = "/models"
 RERANK = RerankCodec("/rerank", {"raw_scores": True, "return_documents": False})
 EMBED = EmbeddingCodec("/embeddings", openai_entries, {"encoding_format": "float"})
 
@@ -22,12 +24,14 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
     refuse_dot(NAME, settings)
     client = open_client(NAME, settings, runtime)
     embedder = settings.kind == "embedder"
+    name = served_model_name(client, settings)
     return served_model(
         client,
         settings,
         EMBED if embedder else RERANK,
-        name=served_model_name(client, settings),
+        name=name,
         batch_size=client.settings.batch_size or BATCH_SIZE,
         cache_dir=runtime.cache_dir,
         facts={"outputs": "vectors" if embedder else "raw scores", "truncation": "the server's; texts stripped"},
+        doubts=lambda: listed_findings(client, settings, name, MODELS),
     )

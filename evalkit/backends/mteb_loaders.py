@@ -110,7 +110,10 @@ def refuse_by_standing(meta: Any, settings: ModelSettings) -> None:
             "know no lists, so its figures would be wrong; it can't be run yet"
         )
     if stands != "verified" and not settings.unverified_loader:
-        raise EvalkitError(f"{name}: {what_is_open(meta)}; to run it all the same, without stored scores: {SWITCH}")
+        online = ", and no offline=true" if stands == "API" else ""
+        raise EvalkitError(
+            f"{name}: {what_is_open(meta)}; to run it all the same, without stored scores: {SWITCH}{online}"
+        )
     heeded = LOADERS.get(loader)
     if settings.path and heeded and not heeded.path:
         raise EvalkitError(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from evalkit.backends import read_backend
 from evalkit.backends.servers.codecs import EmbeddingCodec, openai_entries
+from evalkit.backends.servers.names import listed_findings
 from evalkit.backends.servers.scorers import open_client, refuse_changed, refuse_dot, served_model, served_model_name
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
 
 NAME = "openai"
 BATCH_SIZE = 32
+MODELS = "/v1/models"
 EMBED = EmbeddingCodec("/v1/embeddings", openai_entries, {"encoding_format": "base64"})
 
 
@@ -17,12 +20,16 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
     refuse_changed(NAME, settings, "max_length", "pooling")
     refuse_dot(NAME, settings)
     client = open_client(NAME, settings, runtime)
+    name = served_model_name(client, settings)
     return served_model(
         client,
         settings,
         EMBED,
-        name=served_model_name(client, settings),
+        name=name,
         batch_size=client.settings.batch_size or BATCH_SIZE,
         cache_dir=runtime.cache_dir,
         facts={"outputs": "vectors", "truncation": "the server's, if it has one"},
+        doubts=tuple
+        if client.url == read_backend(NAME).url
+        else lambda: listed_findings(client, settings, name, MODELS),
     )

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, Validat
 from evalkit.backends.servers.answers import in_order, member, numbers
 from evalkit.backends.servers.client import Client, Question
 from evalkit.backends.servers.codecs import EmbeddingCodec
+from evalkit.backends.servers.names import cannot_be_known, compare_names, meant
 from evalkit.backends.servers.scorers import open_client, served_model
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
@@ -78,7 +79,7 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
     """Ask the server what it runs, and check that it is the model that is meant."""
     client = open_client(NAME, settings, runtime)
     info = _info(client)
-    _refuse_other_model(client, settings, info)
+    doubts = _names_of_model(client, settings, info)
     _refuse_other_recipe(client, settings, info)
     if settings.revision and info.model_sha and info.model_sha != settings.revision and not settings.path:
         logger.warning(
@@ -101,6 +102,7 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
             "version": info.version,
         },
         revision=info.model_sha,
+        doubts=lambda: doubts,
     )
 
 
@@ -114,20 +116,17 @@ def _info(client: Client) -> Info:
         raise client.refusal("/info", f"does not answer as TEI does ({field}: {problem['msg']}); is it one?") from None
 
 
-def _refuse_other_model(client: Client, settings: ModelSettings, info: Info) -> None:
-    """Refuse a server that runs another model. The last part of the name decides: it may have loaded a folder of that name."""
-    wanted = client.settings.served_model or (None if settings.path else settings.hub_id)
-    names = {_last_part(name) for name in (info.model_id, info.served_model_name) if name}
-    if wanted and _last_part(wanted) not in names:
+def _names_of_model(client: Client, settings: ModelSettings, info: Info) -> list[str]:
+    """Return what a reader should know of the names of the model. Raises EvalkitError where the server runs another."""
+    said = [name for name in (info.model_id, info.served_model_name) if name]
+    verdict = compare_names(settings, client.settings.served_model, said)
+    if verdict == "other":
         raise client.refusal(
             "/info",
-            f"runs {info.model_id}, not {wanted}; if that is the same model by another name: "
-            f"backend.served_model={info.model_id}",
+            f"runs {info.model_id}, not {client.settings.served_model or meant(settings)}; if that is the same model by another "
+            f"name: backend.served_model={info.model_id}",
         )
-
-
-def _last_part(name: str) -> str:
-    return name.rstrip("/").rpartition("/")[2]
+    return [cannot_be_known(settings, info.model_id)] if verdict == "unknown" else []
 
 
 def _refuse_other_recipe(client: Client, settings: ModelSettings, info: Info) -> None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from evalkit.backends.servers.codecs import EmbeddingCodec, RerankCodec, openai_entries
+from evalkit.backends.servers.names import listed_findings
 from evalkit.backends.servers.scorers import open_client, refuse_changed, refuse_dot, served_model, served_model_name
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
 
 NAME = "vllm"
 BATCH_SIZE = 32
+MODELS = "/v1/models"
 AS_LONG_AS_IT_CAN = -1
 
 
@@ -37,14 +39,16 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
     client = open_client(NAME, settings, runtime)
     wishes = {"truncate_prompt_tokens": settings.max_length or AS_LONG_AS_IT_CAN}
     embedder = settings.kind == "embedder"
+    name = served_model_name(client, settings)
     return served_model(
         client,
         settings,
         EmbeddingCodec("/v1/embeddings", openai_entries, {**wishes, "encoding_format": "float"})
         if embedder
         else score_codec(wishes),
-        name=served_model_name(client, settings),
+        name=name,
         batch_size=client.settings.batch_size or BATCH_SIZE,
         cache_dir=runtime.cache_dir,
         facts={"outputs": "vectors" if embedder else "raw scores", "truncation": "at max_length"},
+        doubts=lambda: listed_findings(client, settings, name, MODELS),
     )

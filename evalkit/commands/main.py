@@ -6,7 +6,9 @@ import errno
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
+from types import TracebackType
 from typing import Annotated, Any
 
 import typer
@@ -71,9 +73,14 @@ def _tell(error: Exception) -> int:
 def _confess(error: Exception) -> int:
     """Tell of an error that no one foresaw; with EVALKIT_DEBUG it is raised instead."""
     if os.environ.get("EVALKIT_DEBUG"):
+        sys.excepthook = _show_traceback
         raise error
     _say(f"this is a bug in evalkit: {type(error).__name__}: {error}; EVALKIT_DEBUG=1 shows where, please report it")
     return 2
+
+
+def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    sys.stderr.write(without_secrets(without_home("".join(traceback.format_exception(kind, error, trace)))))
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)

@@ -20,14 +20,18 @@ OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud80
 # what ASCII has a sign for that reads the same
 _IN_ASCII = dict(zip("–—−‑─━│…×±→·", ("-", "-", "-", "-", "-", "-", "|", "...", "x", "+-", "->", "."), strict=True))
 HIDDEN = "***"
-_USER = re.compile(r"(?<=://)[^\s/?#'\"<>]+@")
+# a percent sign may stand for the colon or the at sign
+_USER = re.compile(r"(?<=://)[^\s/?#'\"<>]+(?:@|%40)", re.I)
 _USER_OF_PORT = re.compile(r"(?<![^\s='\"(])[^\s/:@'\"=(]+:[^\s/@'\"]+@(?=[\w.-]+:\d)")
 _QUERY = re.compile(
-    r"([?&][\w.-]*(?:token|key|secret|signature|sig|password|passwd|credential|auth)[\w.-]*=)[^&\s#'\"]+", re.I
+    r"([?&#][\w.-]*(?:token|key|secret|signature|sig|password|passwd|credential|auth)[\w.-]*=)[^&\s#'\"]+", re.I
 )
-# variables that hold addresses, whose user and password are secrets, and those that are one
+_QUERY_OF_ADDRESS = re.compile(r"(?<=://)([^\s?#'\"<>]*\?)([^\s#'\"<>]*[^\s#'\"<>.,:;)\]}])")
+_PLAIN_VALUE = re.compile(r"(?:\d{1,9}|true|false|\*+)?", re.I)  # of a page, a limit, a choice: nobody's secret
+# variables that hold addresses, whose user, password and query are secrets, and those that are one
 _ADDRESSES = ("HF_ENDPOINT", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "RAY_ADDRESS")
 _TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
+_NAMED_KEY = re.compile(r"\w+_(?:API_?KEY|TOKEN|SECRET|PASSWORD)", re.I)  # of any service; a word alone is none
 SHORTEST_SECRET = 8
 """What is shorter stands in common words too, and is no secret to anyone who tries."""
 _SHORTEST_PASSWORD = 4
@@ -52,7 +56,11 @@ def without_home(text: str) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """Strike out users and passwords of addresses, tokens in their queries, and what this process's environment holds of either."""
+    """Strike out what may be a secret: users, passwords and queries of addresses, and such of the environment, with its keys.
+
+    Of a query numbers and choices remain.
+    """
+    text = _QUERY_OF_ADDRESS.sub(_without_query, text)
     for pattern, instead in ((_USER, f"{HIDDEN}@"), (_USER_OF_PORT, f"{HIDDEN}@"), (_QUERY, rf"\1{HIDDEN}")):
         text = pattern.sub(instead, text)
     for secret in sorted(set(_secrets_of_environment()), key=len, reverse=True):
@@ -60,19 +68,32 @@ def without_secrets(text: str) -> str:
     return text
 
 
+def _without_query(found: re.Match[str]) -> str:
+    pairs = (pair.partition("=") for pair in found[2].split("&"))
+    said = (
+        name + sign + (value if _PLAIN_VALUE.fullmatch(value) else HIDDEN) if sign else HIDDEN
+        for name, sign, value in pairs
+    )
+    return found[1] + "&".join(said)
+
+
 def _secrets_of_environment() -> Iterator[str]:
-    """Yield passwords of addresses, as they are and as addresses write them, and tokens."""
+    """Yield passwords and queries' values of addresses, as they are and as addresses write them, and tokens."""
     for name in _ADDRESSES:
         for value in filter(None, (os.environ.get(name), os.environ.get(name.lower()))):
             before, _, user = value.rpartition("@")[0].rpartition("//")
             said, _, password = (user or before).partition(":")
-            secret = password or said
-            if len(secret) >= _SHORTEST_PASSWORD:
-                yield from (secret, unquote(secret), quote(secret, safe=""))
+            queried = (pair.rpartition("=")[2] for pair in value.partition("?")[2].split("&"))
+            for secret in (password or unquote(said).partition(":")[2] or said, *queried):
+                if len(secret) >= _SHORTEST_PASSWORD and not _PLAIN_VALUE.fullmatch(secret):
+                    yield from (secret, unquote(secret), quote(secret, safe=""))
     for name in _TOKENS:
         token = os.environ.get(name, "").strip()
         if len(token) >= SHORTEST_SECRET:
             yield token
+    for name, value in os.environ.items():
+        if _NAMED_KEY.fullmatch(name) and len(value) >= SHORTEST_SECRET and re.search(r"\d", value):
+            yield value.strip()
 
 
 def fit_streams() -> None:

@@ -12,6 +12,7 @@ import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 from server_schemas import known_paths, request_problems, response_problems
 
 from evalkit.backends.servers.probing import DOCUMENTS, QUERY, TOPICS
+from evalkit.configuration.files import option_names, read_option
 
 DIMENSIONS = 8
 TOKEN = re.compile(r"\s*([A-Za-z0-9]+|\S)")
@@ -58,6 +60,16 @@ def sigmoid(value: float) -> float:
     return float(1 / (1 + np.exp(-value)))
 
 
+@cache
+def _hub_ids() -> list[str]:
+    return [str(hub_id) for name in option_names("model") if (hub_id := read_option("model", name).get("hub_id"))]
+
+
+def known_models() -> list[dict[str, Any]]:
+    """A list of models as a gateway gives it: every Hub id that evalkit has a file for."""
+    return [{"id": hub_id, "object": "model"} for hub_id in _hub_ids()]
+
+
 @dataclass
 class Request:
     method: str
@@ -74,7 +86,7 @@ class FakeServer:
 
     Whatever does not fit the published description of that backend, be it a request or an answer of this server's own, is an
     AssertionError at the end; requests may have `own_fields` beside. Where there are none, `chance` may think of
-    one. `most_at_once` is the most requests that were in flight
+    one. `models` is its list of models (None: it has none). `most_at_once` is the most requests that were in flight
     together.
     """
 
@@ -89,6 +101,7 @@ class FakeServer:
     key: str | None = None
     port: int = 0
     own_fields: tuple[str, ...] = ()
+    models: list[dict[str, Any]] | None = field(default_factory=known_models)
     requests: list[Request] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     chance: Callable[[], Mishap | None] = lambda: None
@@ -140,6 +153,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self._take("GET", None)
+        if self.path.endswith("/models"):
+            models = self.fake.models
+            self.reply(
+                *((404, {"detail": "Not Found"}) if models is None else (200, {"object": "list", "data": models}))
+            )
+            return
         self.reply(*self.fake.answer(self.fake, "GET", self.path, None))
 
     def do_POST(self) -> None:

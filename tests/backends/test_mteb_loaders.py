@@ -337,6 +337,10 @@ API = [name for name, meta in MODEL_REGISTRY.items() if runnable_by_kind(meta) a
 def test_services_are_refused_offline() -> None:
     assert {name.partition("/")[0].lower() for name in API} >= {"openai", "cohere", "google", "bedrock", "mongodb"}
     for name in API:
+        with pytest.raises(
+            EvalkitError, match=r"asks a service, .*: model\.unverified_loader=true, and no offline=true$"
+        ):
+            settings_of(name)
         settings = settings_of(name, unverified_loader=True)
         with pytest.raises(EvalkitError, match="is run by a service, and this run is offline"):
             prepare_model("mteb", settings, Runtime(offline=True))

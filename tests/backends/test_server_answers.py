@@ -67,12 +67,14 @@ def packed(*values: float) -> str:
 
 @given(
     st.lists(
-        st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=3, max_size=3).filter(any),
+        st.lists(st.floats(-1024, 1024, width=32), min_size=3, max_size=3).filter(
+            lambda row: max(map(abs, row)) > 1e-5
+        ),
         min_size=1,
     )
 )
 def test_base64_is_little_endian_float32(rows: list[list[float]]) -> None:
-    np.testing.assert_array_equal(vectors([packed(*row) for row in rows]), np.array(rows, np.float32))
+    np.testing.assert_array_equal(vectors([packed(*row) for row in rows], packed=True), np.array(rows, np.float32))
     np.testing.assert_array_equal(vectors(rows), np.array(rows, np.float32))
 
 
@@ -95,4 +97,30 @@ def test_base64_is_little_endian_float32(rows: list[list[float]]) -> None:
 )
 def test_wrong_vectors(values: list[Any]) -> None:
     with pytest.raises(WrongAnswerError):
-        vectors(values)
+        vectors(values, packed=True)
+
+
+def test_text_in_place_of_numbers_that_were_asked_for() -> None:
+    with pytest.raises(WrongAnswerError, match="is not a vector of numbers"):
+        vectors([packed(1.0, 2.0)])
+
+
+UNIT = np.linspace(-0.2, 0.3, 64)
+
+
+@pytest.mark.parametrize("type_", [">f4", "<f8", "<f2", "int8"])
+def test_bytes_of_another_type(type_: str) -> None:
+    values = (UNIT * 127 if type_ == "int8" else UNIT).astype(type_)
+    with pytest.raises(WrongAnswerError, match=r"largest number is|not finite"):
+        vectors([base64.b64encode(values.tobytes()).decode()], packed=True)
+    np.testing.assert_allclose(
+        vectors([base64.b64encode(UNIT.astype("<f4").tobytes()).decode()], packed=True)[0], UNIT, atol=1e-7
+    )
+
+
+def test_quantised_vectors() -> None:
+    whole = [round(value * 127) for value in UNIT.tolist()]
+    with pytest.raises(WrongAnswerError, match="64 whole numbers"):
+        vectors([whole])
+    assert vectors([[1, 0, 2]]).shape == (1, 3)
+    assert vectors([[*whole, 0.5]]).shape == (1, 65)

@@ -126,7 +126,7 @@ LASTING: dict[str, tuple[Mishap, str]] = {
 WRONG: dict[str, tuple[Mishap, str]] = {
     "truncated JSON": (says_bytes(b'{"results": [{"index": 0, "rel'), "answered with what is not JSON"),
     "a web page": (says_bytes(b"<html>Welcome to nginx</html>"), "Welcome to nginx"),
-    "nothing": (says_bytes(b""), "answered with what is not JSON"),
+    "nothing": (says_bytes(b""), "answered 200 with nothing in it"),
     "another object": (says(200, {"status": "ok"}), "gave a wrong answer: "),
 }
 

@@ -524,7 +524,9 @@ def test_a_text_that_is_refused_is_named(model: str, backend: str, batch_size: i
     assert said.endswith(f"({pair}document {blank.doc_id} of {BLANK.name})")
     with refusing(backend, lambda text: len(text) > 600, 500) as server:
         said = message(server)
-    assert "which may be too long: 8" in said
+    assert "which has 8" in said
+    assert "too long: " not in said
+    assert (" characters, the longest of " in said) == (batch_size > 1)
     assert said.endswith(f"({pair}document {long.doc_id} of {BLANK.name})")
 
 
@@ -533,8 +535,38 @@ def test_a_request_that_is_refused_for_its_size_names_no_text() -> None:
         server.mishaps = [says(413, {"error": "batch size 3 > 2", "error_type": "Validation"})]
         scorer = served("vllm", server.url).runnable.scorer
         assert isinstance(scorer, PairScorer)
-        with pytest.raises(EvalkitError, match=r"a smaller backend\.batch_size may do$"):
+        with pytest.raises(EvalkitError, match=r"the longest of its 3 is not refused: .* may do$"):
             scorer.score([("q", DOCUMENTS[0][:5]), ("q", "b"), ("q", "c")])
+
+
+@pytest.mark.parametrize(
+    ("model", "backend"), [("bge-reranker-base", "vllm"), (BGE, "openai"), ("bge-reranker-base", "tei")]
+)
+@pytest.mark.parametrize("batch_size", [1, 32])
+def test_a_server_that_fails_at_all_blames_no_text(model: str, backend: str, batch_size: int) -> None:
+    """As after an error of its GPU: what it answered when it was probed fails too."""
+    with fake(backend, **({"model": "BAAI/bge-reranker-base"} if backend == "tei" else {})) as server:
+        own = {"url": server.url, "batch_size": batch_size, "concurrency": 1}
+        loaded = evalkit.load_model(model, backend=backend, server=own)
+        assert loaded.runnable.scorer
+        server.answer = lambda *_: (500, {"message": "CUDA error: device-side assert triggered"})
+        with pytest.raises(EvalkitError, match=r"no text of the task is the cause$") as caught:
+            evalkit.evaluate(loaded, BLANK, cache="off")
+    assert 'answered 500: \'{"message": "CUDA error: device-side assert triggered"}\'; its log says why' in str(
+        caught.value
+    )
+    assert "refused is" not in str(caught.value)
+
+
+def test_a_server_that_dies_after_a_refusal_blames_no_text() -> None:
+    with refusing("vllm", lambda text: len(text) > 600, 500) as server:
+        scorer = served("vllm", server.url, retries=0).runnable.scorer
+        assert isinstance(scorer, PairScorer)
+        described = server.answer
+        server.answer = lambda fake, *request: described(fake, *request) if len(fake.posts) < 2 else (503, {})
+        with pytest.raises(EvalkitError, match="answered 500") as caught:
+            scorer.score([("q", "护" * 700), ("q", "b")])
+    assert "refused is" not in str(caught.value)
 
 
 def examined(server: FakeServer) -> dict[str, Opinion]:

@@ -168,6 +168,21 @@ def test_where_a_redirect_leads_is_told_without_what_may_be_a_secret(vllm: FakeS
         assert "secret" not in message
 
 
+@pytest.mark.parametrize(
+    "place",
+    ["http://user%3Asecret%40h/x", "http://u:80/secret@h/x", "http://h;t=secret/x", "http://h/x?secret"],
+)
+def test_a_redirect_s_odd_address_is_not_told(vllm: FakeServer, place: str) -> None:
+    vllm.mishaps = [says(302, Location=place)]
+    assert "secret" not in refusal("vllm", vllm)
+
+
+def test_secrets_of_addresses_in_what_a_server_says_are_not_told(vllm: FakeServer) -> None:
+    for padding in (0, 270, 285):
+        vllm.mishaps = [says(400, {"message": "x" * padding + " http://u:secret@db.test/?t=secret"})]
+        assert "secret" not in refusal("vllm", vllm)
+
+
 def test_nobody_is_there() -> None:
     with fake("vllm") as server:
         pass
@@ -229,6 +244,11 @@ def test_a_service_that_is_paid_for_wants_a_key_before_anything_is_sent(
         ("http://user:secret@127.0.0.1:1", "holds more than an address"),
         ("http://secret@127.0.0.1:1", "holds more than an address"),
         ("http://127.0.0.1:1/?api_key=secret", "holds more than an address"),
+        ("http://user%3Asecret@127.0.0.1", "holds more than an address"),
+        ("http://u:p%40secret@127.0.0.1", "holds more than an address"),
+        ("http://user%3Asecret%40127.0.0.1:1", "holds more than an address"),
+        ("http://user:80/secret@127.0.0.1", "holds more than an address"),
+        ("http://127.0.0.1;t=secret", "holds more than an address"),
         ("http://127.0.0.1:1/#secret", "holds more than an address"),
         ("127.0.0.1:1", "is not an address"),
         ("ftp://127.0.0.1", "is not an address"),

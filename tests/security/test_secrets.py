@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import ssl
 import subprocess
@@ -157,8 +158,17 @@ ADDRESSES = {
     "proxy me:pa55word@proxy.test:3128 refused": "proxy ***@proxy.test:3128 refused",
     "GET https://a.test/x?token=abc&limit=3&api_key=d#e": "GET https://a.test/x?token=***&limit=3&api_key=***#e",
     "https://s3.test/f?X-Amz-Signature=abc&X-Amz-Credential=q": "https://s3.test/f?X-Amz-Signature=***&X-Amz-Credential=***",
+    "the Hub at http://127.0.0.1:9/?t=SECRET cannot": "the Hub at http://127.0.0.1:9/?t=*** cannot",
+    "(see https://a.test/x?page=2&q=SECRET).": "(see https://a.test/x?page=2&q=***).",
+    "https://a.test/x?SECRET": "https://a.test/x?***",
+    "https://a.test/#access_token=SECRET": "https://a.test/#access_token=***",
+    "http://user%3ASECRET@host": "http://***@host",
+    "http://u:p%40SECRET@h/x": "http://***@h/x",
+    "http://user%3ASECRET%40h:9/x": "http://***@h:9/x",
 }
 PLAIN = (
+    "https://huggingface.co/api/models?limit=3&full=true&cursor=",
+    "is it there? a=b and c=d",
     "https://huggingface.co/datasets/C-MTEB/T2@main",
     "dataset C-MTEB/T2Reranking@0123: ask me@example.test",
     "http://127.0.0.1:8080/rerank?top=3",
@@ -189,6 +199,65 @@ def test_a_password_of_the_environment_is_struck_out_alone(
     """As the variable has it, and decoded: other libraries quote it without the rest of the address."""
     monkeypatch.setenv(name, value)
     assert without_secrets("bad port 'p%40ss/w' or 'p@ss/w' of proxy.test") == "bad port '***' or '***' of proxy.test"
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("http://h.test/?t=SECRET-1", "bad value SECRET-1"),
+        ("http://h.test/?SECRET-1&limit=1000", "bad value SECRET-1 of 1000"),
+        ("http://user%3ASECRET-1@h.test", "bad value SECRET-1 of user"),
+        ("http://u:SECRET%2D1@h.test", "bad value SECRET-1 or SECRET%2D1"),
+    ],
+)
+def test_other_secrets_of_an_address_in_the_environment(
+    address: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    assert without_secrets(said) == said.replace("SECRET-1", "***").replace("SECRET%2D1", "***")
+
+
+@pytest.mark.parametrize("name", ["OPENAI_API_KEY", "MY_SERVICE_TOKEN", "some_password", "VOYAGE_APIKEY"])
+def test_a_key_of_any_service_is_struck_out(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, KEY)
+    assert without_secrets(f"Incorrect API key provided: {KEY}.") == "Incorrect API key provided: ***."
+    monkeypatch.setenv(name, "disabled")
+    assert without_secrets("is disabled") == "is disabled"
+
+
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:9/?t=SECRET-1", "http://u%3ASECRET-1@127.0.0.1:9"])
+def test_the_hub_s_address_is_told_without_its_secrets(endpoint: str, tmp_path: Path) -> None:
+    there = {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0", "EVALKIT_DEBUG": "1"}
+    for words in (("task=demo-zh", "model=acme/thing"), ("task=T2Reranking", "model=random")):
+        done = run_program(tmp_path, *words, **there)
+        assert done.code == 2
+        assert "127.0.0.1:9" in done.stderr
+        assert "SECRET" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("endpoint", ["", " ", "mirror.test"])
+def test_an_address_of_the_hub_that_is_none(endpoint: str, tmp_path: Path) -> None:
+    """An empty variable is one that is not set."""
+    there = {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0", "HF_HUB_ETAG_TIMEOUT": "1"}
+    for words in (("task=demo-zh", "model=acme/thing"), ("task=T2Reranking", "model=random")):
+        done = run_program(tmp_path, *words, **there)
+        said = (
+            "'mirror.test' can't be reached: HF_ENDPOINT is no address"
+            if endpoint.strip()
+            else "https://huggingface.co "
+        )
+        assert f"the Hub at {said}" in done.stderr
+
+
+def test_a_traceback_is_told_without_secrets() -> None:
+    """Of an error that no one foresaw."""
+    error = "ValueError('http://u:SECRET-1@h.test/?t=SECRET-2')"
+    code = f"from evalkit.commands import main; main._confess({error})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "EVALKIT_DEBUG": "1"}
+    )
+    assert "ValueError: http://***@h.test/?t=***" in done.stderr
+    assert "SECRET" not in done.stderr
 
 
 def test_a_token_of_the_environment_is_struck_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ def checked_url(backend: str, url: str | None) -> str:
     except ValueError:
         usable = False
         parts = SplitResult("", "", "", "", "")
-    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+    if "@" in url or parts.query or parts.fragment or _is_odd(parts.netloc):
         raise EvalkitError(
             "backend.url holds more than an address (user, password, ?query or #fragment), and would be written into results; "
             "put the key into an environment variable and name it: backend.key_variable=NAME"
@@ -31,6 +31,11 @@ def checked_url(backend: str, url: str | None) -> str:
     if not usable or re.search(r"\s", url):
         raise EvalkitError("backend.url is not an address such as http://127.0.0.1:8080 or https://api.example.org/v1")
     return url.rstrip("/")
+
+
+def _is_odd(host: str) -> bool:
+    """Return whether a host holds signs of none: a percent sign may stand for the one behind a password (a zone has one too)."""
+    return bool(re.search(r"[;,&=]" if host.startswith("[") else r"[;,&=%]", host))
 
 
 def endpoint(url: str, path: str) -> str:
@@ -51,12 +56,15 @@ def is_loopback(url: str) -> bool:
 
 
 def plain_location(location: str) -> str:
-    """Return where a redirect leads, without user, password, query and fragment; empty where that is no address."""
+    """Return where a redirect leads, without user, password, query and fragment; empty where that is no plain address."""
     try:
         parts = urlsplit(location)
     except ValueError:
         return ""
-    return SplitResult(parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", "").geturl()
+    host = parts.netloc.rpartition("@")[2]
+    if "@" in parts.path or _is_odd(host):
+        return ""
+    return SplitResult(parts.scheme, host, parts.path, "", "").geturl()
 
 
 def read_key(backend: str, variable: str | None, *, required: bool) -> str | None:

@@ -10,6 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+MANY = 16
+"""From how many on whole numbers alone are no accident."""
+SMALLEST, LARGEST = 1e-6, 1e6
+"""Within which the largest number of a model's vector lies; bytes of another type, read as float32, give others."""
+
 
 class WrongAnswerError(Exception):
     """An answer that is not what was asked for; the message says in what."""
@@ -64,9 +69,13 @@ def numbers(values: Sequence[Any]) -> NDArray[np.float32]:
     return _finite(converted)
 
 
-def vectors(values: Sequence[Any]) -> NDArray[np.float32]:
-    """Return vectors of one length, given as numbers or base64 of little-endian float32: float32, shape (values, dimensions)."""
-    rows = [_decoded(value) if isinstance(value, str) else _listed(value) for value in values]
+def vectors(values: Sequence[Any], *, packed: bool = False) -> NDArray[np.float32]:
+    """Return vectors of one length, float32, shape (values, dimensions).
+
+    They are given as numbers or, where they were asked for `packed`, as base64 of little-endian float32. Unasked, a text may be of
+    another type of numbers. Raises WrongAnswerError for anything else.
+    """
+    rows = [_decoded(value) if packed and isinstance(value, str) else _listed(value) for value in values]
     lengths = sorted({len(row) for row in rows})
     if len(lengths) > 1 or lengths == [0]:
         raise WrongAnswerError(f"vectors of {' and '.join(map(str, lengths))} numbers")
@@ -78,7 +87,9 @@ def vectors(values: Sequence[Any]) -> NDArray[np.float32]:
 
 def _listed(value: Any) -> NDArray[np.float32]:
     if not isinstance(value, list):
-        raise WrongAnswerError(f"{value!r:.40} is not a vector")
+        raise WrongAnswerError(f"{value!r:.40} is not a vector of numbers")
+    if len(value) >= MANY and all(type(number) is int for number in value):
+        raise WrongAnswerError(f"a vector of {len(value)} whole numbers, as quantised ones are: floats were asked for")
     return numbers(value)
 
 
@@ -89,7 +100,11 @@ def _decoded(value: str) -> NDArray[np.float32]:
         raise WrongAnswerError(f"{value!r:.40} is not base64") from None
     if len(content) % 4:
         raise WrongAnswerError(f"{len(content)} bytes are no float32 numbers")
-    return _finite(np.frombuffer(content, "<f4").astype(np.float32))
+    decoded = _finite(np.frombuffer(content, "<f4").astype(np.float32))
+    largest = float(np.abs(decoded).max(initial=0.0))
+    if largest and not SMALLEST < largest < LARGEST:
+        raise WrongAnswerError(f"a vector's largest number is {largest:.1e}: are its bytes little-endian float32?")
+    return decoded
 
 
 def _finite(converted: NDArray[np.float32]) -> NDArray[np.float32]:

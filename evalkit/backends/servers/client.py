@@ -35,7 +35,7 @@ from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import Part
 from evalkit.models.server_settings import ServerSettings
 from evalkit.output.numbers import counted
-from evalkit.output.text import HIDDEN, SHORTEST_SECRET
+from evalkit.output.text import HIDDEN, SHORTEST_SECRET, without_secrets
 
 REPORTED = 3.0  # a wait as long as this is reported
 SHOWN = 300  # characters of an answer in an error
@@ -130,8 +130,8 @@ class Client:
         return kind(f"{self.backend} at {endpoint(self.url, path)} {problem}")
 
     def quote(self, text: str) -> str:
-        """Return what the server says, short, in one line, and without the key, which some servers repeat."""
-        plain = " ".join(self._without_key(text).split())
+        """Return what the server says, short, in one line, and without the key and other secrets, which some servers repeat."""
+        plain = " ".join(without_secrets(self._without_key(text)).split())
         return repr(plain if len(plain) <= SHOWN else plain[:SHOWN] + "…")
 
     def _without_key(self, content: Any) -> Any:
@@ -222,6 +222,9 @@ class Client:
         except TimeoutError:
             limit = f"{self.settings.timeout:g} s (backend.timeout, or a smaller backend.batch_size)"
             raise PassingError(f"did not answer within {limit}") from None
+        except httpx2.DecodingError as error:
+            reason = self.quote(str(error) or type(error).__name__)
+            raise PassingError(f"gave an answer that can't be unpacked (Content-Encoding): {reason}") from None
         except httpx2.RequestError as error:
             reason = self.quote(str(error) or type(error).__name__)
             raise PassingError(f"can't be reached, or broke off: {reason}") from None
@@ -251,7 +254,15 @@ class Client:
             content = json.loads(response.content)
             return self._without_key(content) if self.key and self.key.encode() in response.content else content
         except (ValueError, RecursionError):
-            raise PassingError(f"answered with what is not JSON: {self.quote(response.text)}") from None
+            if not response.content:
+                raise PassingError(f"answered {response.status_code} with nothing in it") from None
+            said, kind = self.quote(response.text), response.headers.get("Content-Type", "")
+            page = (
+                " (a web page: is backend.url the address of its API?)"
+                if "html" in kind or "<html" in said.lower()
+                else ""
+            )
+            raise PassingError(f"answered with what is not JSON{page}: {said}") from None
 
     def _advice(self, response: httpx2.Response) -> str:
         status = response.status_code
@@ -260,7 +271,7 @@ class Client:
             return (
                 f"; it sends to {place}: give that as backend.url if you trust it"
                 if place
-                else "; it names no other address"
+                else "; it names no other address that could be told"
             )
         if status in (401, 403):
             given = "it refuses the key in" if self.key else "it wants a key, and there is none in"
@@ -268,9 +279,14 @@ class Client:
         if status == 404:
             return "; is backend.url its address, and backend.served_model the name that it knows the model by?"
         if status == 413 or error_type(response) == "validation":
-            return "; a smaller backend.batch_size may do"
+            return "; a smaller backend.batch_size may do, or shorter texts: backend.max_characters=N"
         if status in (400, 422):
             return "; where a text is too long for it, cut them: backend.max_characters=N"
+        if status == 500:
+            return (
+                "; its log says why: memory that does not suffice (a smaller backend.batch_size), a text that it can't take "
+                "(backend.max_characters=N cuts those too long), or a fault of its own"
+            )
         return ""
 
 

@@ -75,7 +75,8 @@ class EmbeddingCodec:
             yield Question(np.arange(start, start + len(chosen)), self.path, body, self._reader(len(chosen)))
 
     def _reader(self, count: int) -> Callable[[Any], NDArray[np.float32]]:
-        return lambda answer: vectors(self.entries(answer, count))
+        packed = self.wishes.get("encoding_format") == "base64"
+        return lambda answer: vectors(self.entries(answer, count), packed=packed)
 
 
 def openai_entries(answer: Any, count: int) -> list[Any]:

@@ -14,7 +14,7 @@ from evalkit.backends.parts import joined
 from evalkit.backends.servers.addresses import checked_url, is_loopback, read_key
 from evalkit.backends.servers.client import Client, Question, RefusedError, logger
 from evalkit.backends.servers.codecs import EmbeddingCodec, PairCodec
-from evalkit.backends.servers.probing import Ask, Outcome, ask_again, probe_server
+from evalkit.backends.servers.probing import DOCUMENTS, QUERY, Ask, Outcome, ask_again, probe_server
 from evalkit.configuration.files import option_names
 from evalkit.errors import EvalkitError, RefusedTextError, UnfitServerError
 from evalkit.models.findings import report_once
@@ -63,23 +63,39 @@ class Served:
         report_once(self.settings.name, [f"{self.client.backend}: {finding}" for finding in probe.findings])
         return probe
 
-    def refused(
-        self, error: RefusedError, items: Sequence[Sequence[str]], ask: Callable[[int], Iterator[Question]]
-    ) -> tuple[str, tuple[str, ...]] | None:
-        """Return what is wrong with the item that a request was refused for, and the item; None where none is refused alone.
+    def looked_into(
+        self,
+        error: RefusedError,
+        items: Sequence[Sequence[str]],
+        ask: Callable[[int | None], Iterator[Question]],
+    ) -> tuple[str, int | None]:
+        """Return what can be said of a request that was refused, and which of its items is refused alone; None where none is known.
 
-        What is blank is asked for alone first, then the longest.
+        What is blank is asked for alone first, then the longest. `ask` gives the request for one item, or for short texts that were
+        answered when the server was probed (None): where these are refused too, no item is the cause.
         """
         positions = error.positions
+        lengths = {number: sum(map(len, items[number])) for number in positions}
         blank = next((number for number in positions if any(not text.strip() for text in items[number])), None)
-        longest = max(positions, key=lambda number: sum(map(len, items[number])))
+        longest = max(positions, key=lengths.__getitem__)
         for number in dict.fromkeys(one for one in (blank, longest) if one is not None):
-            if len(positions) > 1 and not isinstance(self.client.answers(list(ask(number)))[0], RefusedError):
+            if len(positions) > 1 and not self._refuses(ask(number)):
                 continue
-            characters = sum(map(len, items[number]))
-            wrong = "is blank" if number == blank else f"may be too long: {characters:,} characters"
-            return wrong, tuple(items[number])
-        return None
+            if self._refuses(ask(None)):
+                return (
+                    "short texts that it answered before are refused too, so that no text of the task is the cause",
+                    None,
+                )
+            known = "is blank" if number == blank else f"has {lengths[number]:,} characters"
+            among = f", the longest of {len(positions)}" if len(positions) > 1 and number == longest else ""
+            return f"{known}{among}", number
+        return f"alone, the longest of its {len(positions)} is not refused: a smaller backend.batch_size may do", None
+
+    def _refuses(self, questions: Iterator[Question]) -> bool:
+        try:
+            return isinstance(self.client.answers(list(questions))[0], RefusedError)
+        except EvalkitError:  # it is not there any more, which says nothing of a text
+            return False
 
 
 @dataclass(frozen=True)
@@ -104,12 +120,16 @@ class ServedReranker:
         try:
             yield from self.served.client.stream(self.codec.questions(name, sent, self.served.batch_size))
         except RefusedError as error:
-            refused = self.served.refused(error, pairs, lambda number: self.codec.questions(name, [sent[number]], 1))
-            if refused is None:
-                raise
-            wrong, (query, document) = refused
-            pair = f"{name_text('query', query)} with {name_text('document', document)}"
-            raise RefusedTextError(f"{error}; refused is the pair {pair}, which {wrong}", query, document) from error
+            said, number = self.served.looked_into(
+                error,
+                pairs,
+                lambda one: self.codec.questions(name, [(QUERY, DOCUMENTS[0]) if one is None else sent[one]], 1),
+            )
+            if number is None:
+                raise EvalkitError(f"{error}; {said}") from error
+            query, document = pairs[number]
+            pair = f"the pair {name_text('query', query)} with {name_text('document', document)}"
+            raise RefusedTextError(f"{error}; refused is {pair}, which {said}", query, document) from error
 
 
 @dataclass(frozen=True)
@@ -132,16 +152,17 @@ class ServedEmbedder:
         try:
             yield from self.served.client.stream(self.codec.questions(name, sent, self.served.batch_size, fields))
         except RefusedError as error:
-            items = [(text,) for text in texts]
-            refused = self.served.refused(
-                error, items, lambda number: self.codec.questions(name, [sent[number]], 1, fields)
+            said, number = self.served.looked_into(
+                error,
+                [(text,) for text in texts],
+                lambda one: self.codec.questions(name, [DOCUMENTS[0] if one is None else sent[one]], 1, fields),
             )
-            if refused is None:
-                raise
-            wrong, (text,) = refused
+            if number is None:
+                raise EvalkitError(f"{error}; {said}") from error
+            text = texts[number]
             query, document = (text, None) if role == "query" else (None, text)
             raise RefusedTextError(
-                f"{error}; refused is {name_text(role, text)}, which {wrong}", query, document
+                f"{error}; refused is {name_text(role, text)}, which {said}", query, document
             ) from error
 
 
@@ -226,11 +247,13 @@ def served_model(
     facts: Mapping[str, object],
     cache_dir: Path | None,
     revision: str | None = None,
+    doubts: Callable[[], Sequence[str]] = tuple,
 ) -> RunnableModel:
     """Return the model as the server runs it.
 
     `name` is what the server calls it, `batch_size` the most texts of one request, `facts` what the backend knows of how scores are
-    made, `cache_dir` where evalkit's cache is, `revision` the one that the server says it runs.
+    made, `cache_dir` where evalkit's cache is, `revision` the one that the server says it runs. `doubts` gives, when the scorer is
+    opened, what a reader should know of whether it is this model; it raises EvalkitError where it is not.
     """
     heeded = {"max_characters", *(ROLES if settings.kind == "embedder" else ())}
     decisive = client.settings.model_dump(include=heeded, exclude_none=True)
@@ -239,9 +262,14 @@ def served_model(
     served = Served(settings, client, name, batch_size)
 
     def open_scorer() -> Scorer:
+        doubted = doubts()
+        scorer: Scorer
         if isinstance(codec, EmbeddingCodec):
-            return ServedEmbedder(served, codec, _probe_embedder(served, codec))
-        return ServedReranker(served, codec, served.probed(_ask_pairs(served, codec), str(facts["outputs"])))
+            scorer = ServedEmbedder(served, codec, _probe_embedder(served, codec))
+        else:
+            scorer = ServedReranker(served, codec, served.probed(_ask_pairs(served, codec), str(facts["outputs"])))
+        report_once(settings.name, [f"{client.backend}: {doubt}" for doubt in doubted])
+        return scorer
 
     way = {
         **who,
