@@ -171,8 +171,8 @@ def _decisive(block: Mapping[str, Any]) -> dict[str, Any]:
 def _refuse_other_object(result: Result, stored: Mapping[str, Any], path: Path) -> None:
     """Raise EvalkitError where an older result on these data is one of another object in memory than this one's, or may be.
 
-    With an identity the object must be the same in all that can be read off it; without one only the same scores are known to be
-    the same object's.
+    With an identity the object must be the same in all that can be read off it; without one, or where its content can't be read,
+    only the same scores are known to be the same object's.
     """
     block = stored["evalkit"]
     if result.backend.get("name") != IN_MEMORY or block["task"]["fingerprint"] != result.task.fingerprint:
@@ -182,7 +182,8 @@ def _refuse_other_object(result: Result, stored: Mapping[str, Any], path: Path) 
         for backend in (plain_json(result.backend), block.get("backend", {}))
     ]
     same = block["model"] == plain_json(result.model) and described[0] == described[1]
-    if not same or (result.model.revision.startswith(UNIDENTIFIED) and stored["scores"] != mteb_json(result)["scores"]):
+    unknown = result.model.revision.startswith(UNIDENTIFIED) or not result.model.weights_hash
+    if not same or (unknown and stored["scores"] != mteb_json(result)["scores"]):
         raise EvalkitError(
             f"{homeless(str(path))} is a result of another object of the name {result.model.name}, or of this one before it "
             "changed: give each an identity of its own, evalkit.wrap(x, identity=…), save elsewhere, or delete that file"
