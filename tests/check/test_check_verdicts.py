@@ -69,7 +69,7 @@ def test_shuffled_scores(
         assert (done.code, set(wanted.values())) == (code, {verdict})
     for metric in before:
         old, new = (100 * found[metric].mean() for found in (before, after))
-        assert re.search(rf"{metric} +{old:.2f} +{new:.2f} +{re.escape(f'{new - old:+.2f}')} ", done.stdout)
+        assert re.search(rf"{metric} .* {old:.2f} +{new:.2f} +{re.escape(f'{new - old:+.2f}')} ", done.stdout)
         assert f"{(np.abs(after[metric] - before[metric]) > 1e-6).sum()} of 300" in done.stdout
     if share == 0.01:
         assert check(root(written), tmp_path / "now", "--strict").code == 1
