@@ -66,8 +66,8 @@ def leaderboard(*paths: Path | str, metric: str | None = None, alpha: float = 0.
 def compare_results(*paths: Path | str, metric: str | None = None, alpha: float = 0.05, seed: int = 42) -> pd.DataFrame:
     """Compare systems on the same queries: a row per task and pair.
 
-    `difference` (first - second, with `low` and `high`, 95 %) and `detectable` are fractions, `p_value` is of a paired
-    randomisation test, `adjusted_p` after Holm's correction, `effect_size` Cohen's d of the differences. Results that
+    `difference` (first - second, with `low` and `high`, an interval of 1 - `alpha`) and `detectable` are fractions, `p_value` is of
+    a paired randomisation test, `adjusted_p` after Holm's correction, `effect_size` Cohen's d of the differences. Results that
     can't be compared are left out, with a warning that names them. Raises EvalkitError where there is nothing to compare.
     """
     import pandas as pd

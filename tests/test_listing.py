@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,24 @@ def test_backends_are_named_once_for_a_kind(rows: dict[str, dict[str, str]], lin
         (told,) = [line for line in lines if line.startswith(f"all {kind} backends: ")]
         names = told.strip().partition(": ")[2].split(", ")
         assert {"onnx", "openvino", "torch"} <= set(names)
+
+
+@pytest.mark.parametrize("name", ["bge-reranker-base", "m3e-base", "Qwen3-Reranker-0.6B"])
+def test_a_recipe_begins_with_hub_id_pinned_revision_and_size(name: str) -> None:
+    model = read_model(name)
+    done = run_here("list", "models", name)
+    _, origin, head, *_ = done.stdout.splitlines()
+    assert origin.strip() == f"Hub: {model.hub_id}, revision {model.revision}, {model.parameters:.0f} M parameters"
+    assert head.split() == ["field", "value", "from"]
+    found = json.loads(run_here("list", "models", name, "--json").stdout)
+    assert (found["hub_id"], found["revision"], found["parameters_millions"]) == (
+        model.hub_id,
+        model.revision,
+        model.parameters,
+    )
+
+
+@pytest.mark.parametrize(("name", "pools"), [("bge-reranker-base", False), ("m3e-base", True), ("bge-base-zh", True)])
+def test_what_runs_behind_a_pooling_is_shown_of_embedders_alone(name: str, pools: bool) -> None:
+    fields = {line.split()[0] for line in run_here("list", "models", name).stdout.splitlines()[4:] if line.strip()}
+    assert ("modules" in fields, "pooling" in fields) == (pools, pools)

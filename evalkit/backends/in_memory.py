@@ -6,20 +6,22 @@ off it again at each evaluation.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evalkit.backends.object_content import UnreadableError, content_hash, weights_hash
 from evalkit.errors import EvalkitError
 from evalkit.machine import installed_version
+from evalkit.models.findings import report_once
 from evalkit.models.interfaces import LocalNetwork, RunnableModel, Scorer
 from evalkit.models.settings import POOLING_MODES, ModelSettings, Similarity, model_settings
 from evalkit.records import IN_MEMORY, ModelIdentity, Role
@@ -95,14 +97,14 @@ class ObjectInMemory:
     dtype: str
 
     def find(self) -> RunnableModel:
-        """Read the object as it is now. Its scores are stored only under an identity, and never with other weights' scores.
+        """Read the object as it is now. Its scores are stored only under an identity, never with those of other weights or code.
 
         Raises EvalkitError where its settings are no longer those that it was wrapped with.
         """
         reading = read_in_memory(self.target, self.options)
         if (_settings_of(self.name, reading), reading.dtype) != (self.settings, self.dtype):
             raise EvalkitError(f"{self.name} has other settings than when it was wrapped: wrap it again, then evaluate")
-        digest = "" if self.identity is None else weights_hash(self.target)
+        digest, unreadable = ("", "") if self.identity is None else _content_of(self.target)
         identity = ModelIdentity(self.name, f"local/{self.name}", self.revision, self.settings.kind, digest)
         way = {
             "model": identity.hub_id,
@@ -111,6 +113,9 @@ class ObjectInMemory:
             **reading.settings,
             "backend": dict(reading.description),
         }
+        if unreadable:
+            unstored = partial(_open_unstored, self.name, unreadable, reading.open)
+            return RunnableModel(identity, reading.description, None, unstored)
         return RunnableModel(identity, reading.description, None if self.identity is None else way, reading.open)
 
 
@@ -143,19 +148,25 @@ def class_name(target: object) -> str:
     return f"{getattr(named, '__module__', None) or 'builtins'}.{named.__qualname__}"
 
 
-def weights_hash(target: Any) -> str:
-    """Return the sha256 of a torch module's weights and buffers, as hex; empty for what is none."""
-    torch = sys.modules.get("torch")
-    if torch is None or not isinstance(target, torch.nn.Module):
-        return ""
-    digest = hashlib.sha256()
-    for name, value in sorted(target.state_dict().items()):
-        if not isinstance(value, torch.Tensor):
-            digest.update(f"{name}\0{value!r}\n".encode())
-            continue
-        digest.update(f"{name}\0{value.dtype}\0{tuple(value.shape)}\n".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+def _content_of(target: Any) -> tuple[str, str]:
+    """Return the hash of an object's weights, or of a function's code and what that reads; then what has no hash, if something."""
+    if digest := weights_hash(target):
+        return digest, ""
+    try:
+        return content_hash(target), ""
+    except UnreadableError as error:
+        return "", str(error)
+
+
+def _open_unstored(name: str, unreadable: str, opened: Callable[[], Scorer]) -> Scorer:
+    """Open a scorer whose scores are not stored, and say why."""
+    report_once(
+        name,
+        [
+            f"its scores are not stored, whatever its identity: nothing would say when what it uses changes ({unreadable})"
+        ],
+    )
+    return opened()
 
 
 class ObjectScorer:

@@ -130,7 +130,7 @@ def _tested(change: MetricChange, differences: Floats, rules: CheckRules) -> Met
     """Add what the differences of two or more queries say: p-value, interval, and the smallest loss that they could show."""
     # what did not move adds nothing to any sum of flipped signs
     p_value = float(paired_randomisation_test(differences[differences != 0][:, None], seed=SEED)[0])
-    low, high = map(float, bootstrap_intervals(differences[:, None], seed=SEED)[0])
+    low, high = map(float, bootstrap_intervals(differences[:, None], seed=SEED, level=rules.level)[0])
     detectable = float(smallest_detectable_difference(differences[:, None], level=rules.alpha)[0])
     return replace(
         change,

@@ -12,13 +12,14 @@ from rich.console import Console
 
 from evalkit.check.rows import CHANGES, CheckRow, CheckRules, CheckVerdict, MetricChange, Outcome, outcome
 from evalkit.output.console import Tone, print_lines
-from evalkit.output.numbers import p_value, percent, points_beyond, points_range
+from evalkit.output.numbers import interval_name, p_value, percent, points_beyond, points_range
 from evalkit.output.sheets import Sheet, list_as_markdown, markdown_text, print_sheets, sheets_as_markdown
 from evalkit.output.text import one_line
 
 _NAMES = ("model", "task", "settings")
-_FIGURES = ("baseline", "now", "difference", "95 % interval", "p", "detectable", "queries changed")
-_COLUMNS = (*_NAMES, "revision", "metric", *_FIGURES, "verdict")
+# the verdict stands beside what it is of: a narrow terminal shows the columns in parts
+_BEFORE = (*_NAMES, "metric", "verdict", "revision")
+_FIGURES = ("baseline", "now", "difference", "", "p", "detectable", "queries changed")  # the interval has a level
 _TONES: dict[Outcome, Tone] = {"failed": "bad", "error": "bad", "unreadable": "bad", "note": "dim", "passed": "plain"}
 _TAGS: dict[Outcome, str] = {"failed": "failure", "error": "error", "unreadable": "error", "note": "skipped"}
 
@@ -30,17 +31,18 @@ def check_sheet(rows: Sequence[CheckRow], rules: CheckRules) -> Sheet:
             row.model,
             row.task,
             row.settings,
-            row.revisions,
             row.metric,
-            *_figures(row.change, rules),
             verdict_words(row, rules),
+            row.revisions,
+            *_figures(row.change, rules),
         )
         for row in rows
     ]
     sheet = Sheet(
         title="",
-        columns=tuple(
-            (title, "name" if title in _NAMES else "number" if title in _FIGURES else "text") for title in _COLUMNS
+        columns=(
+            *((title, "name" if title in _NAMES else "text") for title in _BEFORE),
+            *((title or interval_name(rules.level), "number") for title in _FIGURES),
         ),
         rows=tuple(tuple(map(one_line, row)) for row in cells),
         tones={number: _TONES[outcome(row, rules)] for number, row in enumerate(rows)},
@@ -162,6 +164,7 @@ def check_content(rows: Sequence[CheckRow], rules: CheckRules) -> dict[str, Any]
     return {
         "passed": has_passed(rows, rules),
         "rules": asdict(rules),
+        "interval_level": rules.level,
         "rows": [asdict(row) | {"outcome": outcome(row, rules)} for row in rows],
     }
 
@@ -169,7 +172,9 @@ def check_content(rows: Sequence[CheckRow], rules: CheckRules) -> dict[str, Any]
 def change_words(change: MetricChange, rules: CheckRules) -> str:
     """A change in one phrase."""
     before, after, points, interval, p, _, changed = _figures(change, rules)
-    tested = (f", 95 % interval {interval}" if interval else "") + (f", p = {p}".replace("p = <", "p < ") if p else "")
+    tested = (f", {interval_name(rules.level)} {interval}" if interval else "") + (
+        f", p = {p}".replace("p = <", "p < ") if p else ""
+    )
     return f"{before} → {after} ({points} points{tested}; {changed} queries changed)"
 
 

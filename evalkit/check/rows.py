@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
+from evalkit.statistics import level_beside_test
+
 Outcome = Literal["passed", "note", "failed", "error", "unreadable"]
 
 
@@ -54,14 +56,19 @@ class CheckRules:
     alpha: float = 0.01
     strict: bool = False
 
+    @property
+    def level(self) -> float:
+        """The level of the intervals beside the test."""
+        return level_beside_test(self.alpha)
+
 
 @dataclass(frozen=True, slots=True)
 class MetricChange:
     """A metric on the same queries, before and after: fractions.
 
-    `interval` (95 %, of the difference), `p_value` and `detectable` are None where nothing changed that could be tested, or there
-    is one query; the last also where no loss on so few queries could give p < alpha. `detectable` is the smallest true loss that
-    the test would have found with a chance of 80 %. `changed` of the `queries` moved beyond float noise.
+    `interval` (of the difference, at the rules' level), `p_value` and `detectable` are None where nothing changed that could be
+    tested, or there is one query; the last also where no loss on so few queries could give p < alpha. `detectable` is the smallest
+    true loss that the test would have found with a chance of 80 %. `changed` of the `queries` moved beyond float noise.
     """
 
     before: float

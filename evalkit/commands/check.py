@@ -30,7 +30,11 @@ def check(
     strict: Annotated[bool, typer.Option("--strict", help="Fail on any change beyond float noise.")] = False,
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")] = None,
     summary: Annotated[
-        Path | None, typer.Option(help="Append a summary in Markdown to this file, as $GITHUB_STEP_SUMMARY.")
+        Path | None,
+        typer.Option(
+            help="Append a summary in Markdown to this file, which keeps what it holds: the steps of a job share "
+            "$GITHUB_STEP_SUMMARY."
+        ),
     ] = None,
     json_file: JsonFile = None,
 ) -> int:

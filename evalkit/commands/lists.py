@@ -213,6 +213,9 @@ def print_recipe(word: str, folders: Folders, json_file: Path | None) -> None:
     training = _training_marks(recipe.settings)
     entry = {
         "name": word,
+        "hub_id": recipe.settings.hub_id,
+        "revision": recipe.settings.revision,
+        "parameters_millions": recipe.settings.parameters,
         "recipe": {name: asdict(one) for name, one in fields.items()},
         "findings": recipe.findings,
         "training": {task: asdict(mark) for task, mark in training.items()},
@@ -220,7 +223,21 @@ def print_recipe(word: str, folders: Folders, json_file: Path | None) -> None:
     if json_file is not None:
         write_json(entry, json_file)
     if json_file != STDOUT:
-        print_sheets([recipe_sheet(word, fields, (*recipe.findings, training_line(training)))], OutputConsole())
+        below = (*recipe.findings, training_line(training))
+        print_sheets([recipe_sheet(word, fields, below, _origin_lines(recipe.settings))], OutputConsole())
+
+
+def _origin_lines(model: ModelSettings) -> tuple[str, ...]:
+    """Say where a model's files come from, and how large it is where that is known."""
+    size = f"{model.parameters:.0f} M parameters" if model.parameters else ""
+    if model.path is not None:
+        place = f"folder: {model.path}"
+    elif model.hub_id:
+        place = f"Hub: {model.hub_id}, revision {model.revision or 'not pinned'}"
+    else:
+        place = ""
+    said = ", ".join(filter(None, (place, size)))
+    return (said,) if said else ()
 
 
 def _training_marks(model: ModelSettings) -> dict[str, TrainingMark]:

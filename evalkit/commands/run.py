@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ import typer
 from evalkit import interruption
 from evalkit.commands.arguments import ConfigDir, JsonFile, json_target
 from evalkit.commands.settings_arguments import Multirun, Overrides, Resolve, Show, read_words
+from evalkit.output.text import Told, is_one_stream
 
 if TYPE_CHECKING:
     from evalkit.evaluation.runs import RunSettings
@@ -44,6 +45,8 @@ def run(
     from evalkit.commands.run_settings import settle_each
 
     done: list[Result] = []
+    told = Told()
+    logger.addFilter(told)
 
     def act(settings: RunSettings) -> None:
         from evalkit.evaluation.runs import run as evaluate_all
@@ -57,16 +60,20 @@ def run(
     try:
         settle_each(words, act)
     finally:
+        logger.removeFilter(told)
         dismiss()  # what runner=ray started, if it was chosen
         if done:
-            code = _print_summary(done, target)
+            code = _print_summary(done, target, told.lines if is_one_stream() else ())
     if not done and any(word.startswith("hydra/launcher=") for word in words.overrides):
         logger.info("the launcher's processes wrote the results; evalkit report FOLDER ranks them")
     return code
 
 
-def _print_summary(results: Sequence[Result], target: Path | None) -> int:
-    """Print the results, and the card's table where that was to be reproduced: 1 if it was not, else 0."""
+def _print_summary(results: Sequence[Result], target: Path | None, told: Collection[str]) -> int:
+    """Print the results, and the card's table where that was to be reproduced: 1 if it was not, else 0.
+
+    Of the remarks that were `told` to the same reader before, it says where they are.
+    """
     from evalkit.report.summary import print_summary, summary_content, was_reproduced
 
     if target is not None:
@@ -78,7 +85,7 @@ def _print_summary(results: Sequence[Result], target: Path | None) -> int:
     from evalkit.output.console import OutputConsole
 
     console = OutputConsole()
-    print_summary(results, console)
+    print_summary(results, console, told)
     reproduced = [result for result in results if result.config.get("reproduce")]
     if not reproduced:
         return 0

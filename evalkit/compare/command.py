@@ -15,6 +15,7 @@ from evalkit.output.console import OutputConsole
 from evalkit.output.json import STDOUT, write_json
 from evalkit.output.numbers import (
     counted,
+    interval_name,
     letters,
     p_value,
     percent,
@@ -26,6 +27,7 @@ from evalkit.output.numbers import (
 )
 from evalkit.output.sheets import ColumnKind, Sheet, print_notes, print_sheets
 from evalkit.results.reading import read_readable
+from evalkit.statistics import level_beside_test
 
 _POWER = "80 %"
 
@@ -58,10 +60,11 @@ def comparison_sheets(comparisons: Sequence[TaskComparison], alpha: float) -> li
 
 def comparison_notes(comparisons: Sequence[TaskComparison], alpha: float) -> list[str]:
     """Say what the columns of the tables are, and which verdicts rest on ties."""
+    interval = interval_name(level_beside_test(alpha))
     adjusted = any(len(comparison.pairs) > 1 or comparison.slices for comparison in comparisons)
-    holm = "; p (Holm): adjusted for all tests of a table" if adjusted else ""
+    holm = "; p (Holm): adjusted for all tests of a table, as intervals are not" if adjusted else ""
     return [
-        "difference, its 95 % interval and detectable are percentage points; wins: queries that the first does better",
+        f"difference, its {interval} and detectable are percentage points; wins: queries that the first does better",
         f"p: paired randomisation test, two-sided{holm}; systems are told apart where it is below {alpha:g}",
         f"detectable: the smallest true difference that one such test would have found with a chance of {_POWER}",
         *(note for comparison in comparisons for note in tie_notes(comparison, alpha)),
@@ -71,9 +74,10 @@ def comparison_notes(comparisons: Sequence[TaskComparison], alpha: float) -> lis
 def comparison_content(
     comparisons: Sequence[TaskComparison], notes: Sequence[str], choices: CompareChoices
 ) -> dict[str, Any]:
-    """Everything that was found, as JSON holds it: values and differences are fractions, intervals of 95 %."""
+    """Everything that was found, as JSON holds it: values and differences are fractions, intervals of `interval_level`."""
     return {
         "alpha": choices.alpha,
+        "interval_level": level_beside_test(choices.alpha),
         "seed": choices.seed,
         "tasks": [_task_content(comparison, choices.alpha) for comparison in comparisons],
         "notes": list(notes),
@@ -90,7 +94,7 @@ def _pairs_sheet(comparison: TaskComparison, alpha: float) -> Sheet:
             f"{letters(place)}: {labels[system]}{_tied(shared, place)}"
             for place, system in enumerate(shared.of.systems)
         ),
-        columns=_columns(many),
+        columns=_columns(many, alpha),
         rows=tuple(tuple(_cells(pair, many, alpha)) for pair in comparison.pairs),
     )
 
@@ -100,7 +104,7 @@ def _slices_sheet(comparison: TaskComparison, by: str, alpha: float) -> Sheet:
     many = sum(len(pairs) for _, pairs in parts) > 1
     return Sheet(
         title=f"{_title(comparison)}, by {by}",
-        columns=((by, "text"), ("queries", "number"), *_columns(many)),
+        columns=((by, "text"), ("queries", "number"), *_columns(many, alpha)),
         rows=tuple(
             (part.name, f"{pair.n_queries:,}", *_cells(pair, many, alpha)) for part, pairs in parts for pair in pairs
         ),
@@ -108,13 +112,13 @@ def _slices_sheet(comparison: TaskComparison, by: str, alpha: float) -> Sheet:
     )
 
 
-def _columns(adjusted: bool) -> tuple[tuple[str, ColumnKind], ...]:
+def _columns(adjusted: bool, alpha: float) -> tuple[tuple[str, ColumnKind], ...]:
     columns: list[tuple[str, ColumnKind]] = [
         ("pair", "text"),
         ("first", "number"),
         ("second", "number"),
         ("difference", "number"),
-        ("95 % interval", "number"),
+        (interval_name(level_beside_test(alpha)), "number"),
         ("effect size", "number"),
         ("p", "number"),
         ("p (Holm)", "number"),

@@ -14,7 +14,9 @@ from evalkit.compare.shared_queries import (
     comparable,
     data_note,
     group_by_task,
+    in_one_table,
     known_metric,
+    protocol_notes,
     shared_queries,
 )
 from evalkit.compare.slices import Slice, missing_slices, slice_queries
@@ -71,6 +73,7 @@ def compare_systems(
         raise EvalkitError("; ".join([_why_nothing(groups), *left_out]))
     shared = [shared_queries(group, metric) for group in compared]
     notes = left_out + [_why_alone(group, compared) for group in groups if len(group.results) == 1]
+    notes += protocol_notes(compared)
     notes += remark_lines(result for group in compared for result in group.results)
     notes += [note for one in shared for note in missing_slices(one, choices.slices)]
     return [_compare_task(one, choices, _data_of(one.of, compared)) for one in shared], notes
@@ -135,7 +138,9 @@ def _why_alone(group: TaskResults, compared: Sequence[TaskResults]) -> str:
     if other is None:
         return f"{group.task} is not compared: only {path} has it"
     if group.protocol != other.protocol:
-        return LEFT_OUT.format(f"{path}: no other result of {group.task} follows {group.protocol}")
+        why = f"{path}: no other result of {group.task} follows {group.protocol}"
+        same_data = group.fingerprint == other.fingerprint
+        return LEFT_OUT.format(f"{why}; {in_one_table((other.protocol, group.protocol))}" if same_data else why)
     limit = f"limit {group.limit}" if group.limit is not None else f"fingerprint {group.fingerprint[:12]}"
     return LEFT_OUT.format(f"{path}: no other result of {group.task} is on its data ({limit})")
 
@@ -153,10 +158,10 @@ def _why_nothing(groups: Sequence[TaskResults]) -> str:
 
 def _why_apart(first: TaskResults, second: TaskResults) -> str:
     one, other = first.results[0], second.results[0]
-    if second.protocol != first.protocol:
+    if second.protocol != first.protocol and second.fingerprint == first.fingerprint:
         return (
             f"{one.path} and {other.path} follow different protocols of {second.task} ({first.protocol} and "
-            f"{second.protocol}); compare results of one protocol"
+            f"{second.protocol}); {in_one_table((first.protocol, second.protocol))}"
         )
     limits = ""
     if first.limit != second.limit:

@@ -13,6 +13,7 @@ from evalkit.statistics import (
     effect_size_intervals,
     effect_sizes,
     holm,
+    level_beside_test,
     paired_randomisation_test,
     pairs_of,
     resamples_needed,
@@ -79,8 +80,9 @@ class MovedQuery:
 def pair_tests(values: NDArray[np.float64], *, seed: int, alpha: float = 0.05, families: int = 1) -> PairTests:
     """Test all pairs of systems, by their values float64[n_queries, n_systems] on the same queries.
 
-    `alpha` is the level that is asked about, and `families` is how many such comparisons will be adjusted together: p-values
-    are made fine enough for all to be told apart. A single query tests nothing: its p-values are NaN.
+    `alpha` is the level that is asked about, also by the intervals (see `level_beside_test`), and `families` is how many such
+    comparisons will be adjusted together: p-values are made fine enough for all to be told apart. A single query
+    tests nothing: its p-values are NaN.
     """
     first, second = pairs_of(values.shape[1])
     differences = values[:, first] - values[:, second]
@@ -93,7 +95,7 @@ def pair_tests(values: NDArray[np.float64], *, seed: int, alpha: float = 0.05, f
         first=first,
         second=second,
         differences=differences,
-        intervals=bootstrap_intervals(differences, seed=seed),
+        intervals=bootstrap_intervals(differences, seed=seed, level=level_beside_test(alpha)),
         p_values=p_values,
         adjusted=holm(p_values),
         wins=(differences > SAME_VALUE).sum(axis=0),
@@ -106,11 +108,14 @@ def compare_pairs(
 ) -> list[PairComparison]:
     """Compare all pairs of systems (see `pair_tests`), with effect sizes and what could have been found.
 
-    `alpha` is the level at which `detectable` asks what a pair's own test could have found.
+    `alpha` is the level at which `detectable` asks what a pair's own test could have found, and the intervals are of 1 - alpha.
     """
     tests = pair_tests(values, seed=seed, alpha=alpha, families=families)
     means = np.ascontiguousarray(values.T).mean(axis=1)
-    effects, effect_intervals = effect_sizes(tests.differences), effect_size_intervals(tests.differences, seed=seed)
+    effects, effect_intervals = (
+        effect_sizes(tests.differences),
+        effect_size_intervals(tests.differences, seed=seed, level=level_beside_test(alpha)),
+    )
     detectable = smallest_detectable_difference(tests.differences, level=alpha)
     return [
         PairComparison(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -75,6 +75,25 @@ def group_by_task(results: Sequence[Result], metric: str | None = None) -> list[
         TaskResults(*key, next(iter(members.values())).task.limit, tuple(members.values()), tuple(members))
         for key, members in groups.items()
     ]
+
+
+def protocol_notes(groups: Sequence[TaskResults]) -> list[str]:
+    """Say which data have results that other protocols lead, and so a table for each, and which metrics show all in one."""
+    led: dict[tuple[str, str], dict[str, None]] = {}
+    for group in groups:
+        led.setdefault((group.task, group.fingerprint), {})[group.protocol] = None
+    return [
+        f"{task}: {' and '.join(protocols)} lead results on the same data, which stand in tables of their own; "
+        f"{in_one_table(protocols)}"
+        for (task, _), protocols in led.items()
+        if len(protocols) > 1
+    ]
+
+
+def in_one_table(protocols: Iterable[str]) -> str:
+    """Say how results that several protocols lead are shown side by side."""
+    ways = " or ".join(f"--metric {PROTOCOLS[name].main_score}" for name in protocols)
+    return f"every result has the measures of all protocols: {ways} shows them side by side"
 
 
 def comparable(

@@ -46,6 +46,7 @@ WORTH_TELLING = 0.01
 CONSTANT = 1e-6
 
 SURE = 0.99
+USUAL, FAR = 0.95, 0.999  # intervals that a published figure lies outside of by chance, and by a fault
 RANDOM = 0.01  # a p-value above it: the ranking can't be told from a random one
 LITTLE = 0.1
 """Share of the way from a random order's MAP to 1 that a model should at least go."""
@@ -212,7 +213,7 @@ def judge_signal(evidence: Evidence) -> Opinion:
         average_precisions(task, measured.bm25),
     )
     own, at_random, bm25 = (float(one.mean()) for one in (values, chance, words))
-    seen = f"MAP, expected over the orders of ties, {_with_interval(values)}"
+    seen = f"MAP, expected over the orders of ties, {_with_interval(values, SURE)}"
     seen += f"; a random order gets {percent(at_random)}, BM25 {percent(bm25)}"
     progress = (own - at_random) / (1 - at_random)
     worse = own < bm25 and chance_of_difference(values - words) < 1 - SURE
@@ -262,9 +263,9 @@ def judge_published(evidence: Evidence) -> Opinion:
     return _against_figure(values, figure, said)
 
 
-def _with_interval(values: np.ndarray) -> str:
-    low, high = interval(values)
-    between = "" if math.isnan(low) else f" (95 %: {percent(low)} to {percent(high)})"
+def _with_interval(values: np.ndarray, level: float) -> str:
+    low, high = interval(values, level)
+    between = "" if math.isnan(low) else f" ({100 * level:g} %: {percent(low)} to {percent(high)})"
     return f"{percent(float(values.mean()))}{between} on {counted(len(values), 'query')}"
 
 
@@ -277,11 +278,12 @@ def _other_queries(task: Task, *, whole: bool) -> str:
 
 
 def _against_figure(values: np.ndarray, figure: PublishedFigure, said: str) -> Opinion:
-    (low, high), (lowest, highest) = interval(values), interval(values, 0.999)
-    seen = f"the sample has {_with_interval(values)}; {said}"
+    (low, high), (lowest, highest) = interval(values, USUAL), interval(values, FAR)
+    seen = f"the sample has {_with_interval(values, USUAL)}; {said}"
     if math.isnan(low):
         return Opinion("skipped", f"{seen}; values that do not differ say nothing of other queries")
     if len(values) >= ENOUGH_FOR_A_FIGURE and not lowest <= figure.value <= highest:
+        seen = f"the sample has {_with_interval(values, FAR)}; {said}"
         return Opinion(
             "fault", f"far from the published figure: {seen}", "compare revision, recipe and data with the source's"
         )

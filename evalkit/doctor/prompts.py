@@ -15,6 +15,8 @@ from evalkit.doctor.figures import chance_of_difference, interval
 from evalkit.doctor.records import Evidence, Opinion, Prompts, PromptTrial
 from evalkit.models.settings import ModelSettings, read_model
 from evalkit.output.numbers import counted, percent, points
+from evalkit.records import Task
+from evalkit.tasks.content import script_of
 
 SENTENCE_TRANSFORMERS = "config_sentence_transformers.json"
 # the keys under which model authors keep the two prompts
@@ -28,6 +30,7 @@ FAMILIES = (
     (re.compile(r"(^|[^a-z0-9])e5(?!.*(instruct|mistral))([^a-z0-9]|$)"), E5, True),
     (re.compile(r"(^|[^a-z0-9])bge-.*zh"), BGE_ZH, False),
 )
+LANGUAGES = {"Han": "Chinese", "Latin": "English"}  # of prompts, which no family has in another one
 CHANCE = 0.01  # that a gain or a loss by prompts is none: several are tried
 LEAST_GAIN = 0.005
 CLOSE = 0.6
@@ -72,25 +75,29 @@ def judge_prompts(evidence: Evidence) -> Opinion:
                 return Opinion(
                     "warning", f"prompts that are said to be needed do harm here: {seen}", "look at the model's card"
                 )
-            return Opinion("fault", f"prompts are missing: {seen}", _set(prompts))
+            return Opinion("fault", f"prompts are missing: {seen}", _set(prompts, evidence.task))
     by_gain = sorted(trials.values(), key=_gain, reverse=True)
     if by_gain and _helps(by_gain[0]):
         prompts = by_gain[0].prompts
         seen = f"those of {prompts.source} ({_quoted(prompts)}) raise MAP{_effect(by_gain[0])}"
-        return Opinion("fault", f"prompts are missing: the run has {_own(settings)}, and {seen}", _set(prompts))
+        return Opinion(
+            "fault", f"prompts are missing: the run has {_own(settings)}, and {seen}", _set(prompts, evidence.task)
+        )
     lowest = float(evidence.found.scores.min())
     if by_gain and settings.similarity == "cosine" and lowest >= CLOSE:
         seen = f"no cosine lies below {lowest:.2f}, as with the e5 family, which was trained with 'query: ' and 'passage: '"
         return Opinion("warning", f"prompts may be missing: {seen}{_effect(by_gain[0])}", "look at the model's card")
-    return _with_prompts(settings, wanted, by_gain)
+    return _with_prompts(settings, wanted, by_gain, evidence.task)
 
 
-def _with_prompts(settings: ModelSettings, wanted: tuple[Prompts, ...], trials: list[PromptTrial]) -> Opinion:
+def _with_prompts(
+    settings: ModelSettings, wanted: tuple[Prompts, ...], trials: list[PromptTrial], task: Task
+) -> Opinion:
     declared = [prompts for prompts in wanted if prompts.declared]
     own = (settings.query_prompt, settings.document_prompt)
     if declared and own not in [(prompts.query, prompts.document) for prompts in declared]:
         seen = f"the run has {_own(settings)}, {declared[0].source} says {_quoted(declared[0])}"
-        return Opinion("warning", f"other prompts than declared: {seen}", _set(declared[0]))
+        return Opinion("warning", f"other prompts than declared: {seen}", _set(declared[0], task))
     tried = f"; tried: {', '.join(f'{trial.prompts.source}{_effect(trial)}' for trial in trials)}" if trials else ""
     return Opinion("ok", f"the run has {_own(settings)}{tried}")
 
@@ -150,8 +157,8 @@ def _harms(trial: PromptTrial | None) -> bool:
 def _effect(trial: PromptTrial | None) -> str:
     if trial is None:
         return ""
-    low, high = interval(_differences(trial))
-    between = "" if math.isnan(low) else f", 95 %: {points(low)} to {points(high)}"
+    low, high = interval(_differences(trial), 1 - CHANCE)
+    between = "" if math.isnan(low) else f", {100 * (1 - CHANCE):g} %: {points(low)} to {points(high)}"
     return (
         f" ({points(_gain(trial))} points on {counted(len(trial.values), 'query')}{between}; "
         f"{percent(float(trial.values_without.mean()))} without)"
@@ -168,5 +175,12 @@ def _quoted(prompts: Prompts) -> str:
     return f"{prompts.query!r} before queries and {prompts.document!r} before documents"
 
 
-def _set(prompts: Prompts) -> str:
-    return f"model.query_prompt='{prompts.query}' model.document_prompt='{prompts.document}'"
+def _set(prompts: Prompts, task: Task) -> str:
+    """Return the settings that give a run these prompts, and in which language those are."""
+    settings = f"model.query_prompt='{prompts.query}' model.document_prompt='{prompts.document}'"
+    language = LANGUAGES.get(script_of(prompts.query + prompts.document))
+    if language is None:
+        return settings
+    of_queries = LANGUAGES.get(script_of("".join(text for one in task.requests for text in one.query.texts)))
+    others = f", the queries are in {of_queries}" if of_queries not in (None, language) else ""
+    return f"{settings} (the prompts are in {language}, as the model had them in training{others})"

@@ -234,7 +234,9 @@ def wrap(
     A function gets up to 256 items at once. What it gives is read as float32: an array, a tensor or lists.
 
     `identity` is your word that scores under it are this object's: it is the result's revision, and under it scores are stored
-    and served, as long as the object's weights and what else can be read off it are the same. Without it nothing is stored, and
+    and served, as long as the object's weights and what else can be read off it are the same: of a function its code, defaults,
+    captured variables and the globals that it reads. A function that uses what can't be read, such as a connection, is scored anew
+    each time, and the result says so. Without `identity` nothing is stored, and
     the revision is one that no other wrapped object has. `name` (None: the class's or function's own) stands in tables.
     `cache_dir` is where scores are kept. Raises EvalkitError for what can't be run, for what only you can say, and for options that
     would have no effect.

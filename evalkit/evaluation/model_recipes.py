@@ -127,12 +127,23 @@ def recipe_line(recipe: Recipe, dtype: str) -> str:
     return ", ".join([*parts, dtype])
 
 
-def recipe_sheet(title: str, fields: Mapping[str, RecipeField], findings: Sequence[str]) -> Sheet:
-    """Return a table of a recipe: a row per field, with who states it, and below it what is worth a word."""
+def recipe_sheet(
+    title: str, fields: Mapping[str, RecipeField], findings: Sequence[str], above: Sequence[str] = ()
+) -> Sheet:
+    """Return a table of a recipe: a row per field, with who states it, and below it what is worth a word.
+
+    What runs behind the pooling is no field of a model that pools nothing, unless it has it all the same.
+    """
+    pools = "pooling" in fields
     return Sheet(
         title=title,
         columns=(("field", "name"), ("value", "text"), ("from", "text")),
-        rows=tuple((name, _shown(name, _tupled(one.value)), one.origin) for name, one in fields.items()),
+        above=tuple(above),
+        rows=tuple(
+            (name, _shown(name, _tupled(one.value)), one.origin)
+            for name, one in fields.items()
+            if pools or name != "modules" or one.value
+        ),
         below=tuple(findings),
     )
 

@@ -126,7 +126,9 @@ def _refuse_taken(model: Model, task: Task, settings: RunSettings) -> Path:
     deviations = deviations_of(model, runnable, task, settings.runtime.seed, settings.refine)
     folder = result_folder(settings.results_dir, runnable.identity, experiment_slug(deviations))
     recipe = {} if model.recipe is None else recipe_fields(model.recipe)
-    refuse_other_result(result_file(task, folder), runnable.identity, task.identity, deviations, recipe)
+    pairs = [(request.query.query_id, one.doc_id) for request in task.requests for one in request.candidates]
+    ids = [query_id for query_id, _ in pairs], [doc_id for _, doc_id in pairs]
+    refuse_other_result(result_file(task, folder), runnable.identity, task.identity, ids, deviations, recipe)
     return folder
 
 

@@ -28,7 +28,10 @@ _ESCAPES = {
 
 
 def sheet_as_latex(sheet: Sheet) -> str:
-    """Write a table whose caption is the sheet's title. What is strong is bold, and asides stand in brackets in a smaller type."""
+    """Write a table whose caption is the sheet's title, with the lines below it as notes under its last rule.
+
+    What is strong is bold, and asides stand in brackets in a smaller type.
+    """
     columns = "".join("r" if kind == "number" else "l" for _, kind in sheet.columns)
     lines = [
         r"\begin{table}",
@@ -41,9 +44,16 @@ def sheet_as_latex(sheet: Sheet) -> str:
         *(_row(map(_cell, row)) for row in sheet.rows),
         r"    \bottomrule",
         r"  \end{tabular}",
+        *_notes(sheet.below),
         r"\end{table}",
     ]
     return "".join(f"{line}\n" for line in lines)
+
+
+def _notes(lines: Iterable[str]) -> list[str]:
+    """Write lines as paragraphs in a smaller type, which a reader of the typeset table sees."""
+    notes = [rf"    {latex_text(line)}\par" for line in lines]
+    return [r"  \par\smallskip", r"  {\footnotesize\raggedright", *notes, "  }"] if notes else []
 
 
 def latex_text(text: str) -> str:

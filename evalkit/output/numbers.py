@@ -55,6 +55,11 @@ def signed_range(interval: tuple[float, float]) -> str:
     return "n/a" if any(map(math.isnan, interval)) else f"[{', '.join(map(signed, interval))}]"
 
 
+def interval_name(level: float) -> str:
+    """Name an interval by its level: `95 % interval`."""
+    return f"{100 * level:g} % interval"
+
+
 def p_value(p: float) -> str:
     """Write a p-value with four decimals; `n/a` where nothing was tested."""
     if math.isnan(p):

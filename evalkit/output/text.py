@@ -125,6 +125,30 @@ def homeless(content: Any) -> Any:
     return without_secrets(without_home(content)) if isinstance(content, str) else content
 
 
+class Told(logging.Filter):
+    """Let each warning through once, and keep in `lines` what was: of a sweep every run would say the same of its task."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether the message is new, or no warning."""
+        line = record.getMessage()
+        known = line in self.lines
+        self.lines.add(line)
+        return not known or record.levelno < logging.WARNING
+
+
+def is_one_stream() -> bool:
+    """Tell whether standard output and errors end in one place, so that one reader has both."""
+    try:
+        out, errors = (os.fstat(stream.fileno()) for stream in (sys.stdout, sys.stderr))
+    except (OSError, ValueError, AttributeError):  # replaced by what is no file
+        return False
+    return (out.st_dev, out.st_ino) == (errors.st_dev, errors.st_ino)
+
+
 class MessageFormatter(logging.Formatter):
     """Messages alone, printable, without the home folder's path and secrets of addresses."""
 

@@ -14,6 +14,7 @@ from evalkit.compare.shared_queries import (
     comparable,
     group_by_task,
     known_metric,
+    protocol_notes,
     shared_queries,
 )
 from evalkit.compare.slices import missing_slices
@@ -117,9 +118,14 @@ class Report:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Which results are left out, what a reader of the others should know, and which slices can't be made."""
+        """Which results are left out or on tables of their own, what a reader should know, and which slices can't be made."""
         missing = [note for shared in self.tasks for note in missing_slices(shared, self.choices.slices)]
-        return (*self.left_out, *remark_lines(self.results), *missing)
+        return (*self.aside, *remark_lines(self.results), *missing)
+
+    @property
+    def aside(self) -> tuple[str, ...]:
+        """Which results are left out, and which stand on tables of their own for the protocol that leads them."""
+        return (*self.left_out, *protocol_notes([shared.of for shared in self.tasks]))
 
 
 def make_report(paths: Iterable[Path], choices: ReportChoices, compares: Compares = "queries") -> Report:

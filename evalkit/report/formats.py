@@ -82,16 +82,9 @@ _LATEX_BEGINNING = "% evalkit report"
 def _latex(report: Report) -> str:
     from evalkit.output.latex import sheet_as_latex
     from evalkit.report.tables import paper_sheets
-    from evalkit.results.result import remark_lines
 
-    remarks = [f"% {' '.join(printable(line, instead=' ').split())}" for line in remark_lines(report.results)]
-
-    return "\n".join(
-        [
-            "\n".join((f"{_LATEX_BEGINNING}; needs \\usepackage{{booktabs}}", *remarks)),
-            *map(sheet_as_latex, paper_sheets(report)),
-        ]
-    )
+    needs = f"{_LATEX_BEGINNING}; needs \\usepackage{{booktabs}}"
+    return "\n".join([needs, *map(sheet_as_latex, paper_sheets(report))])
 
 
 def _html(report: Report) -> str:

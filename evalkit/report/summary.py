@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -64,14 +65,15 @@ def summary_sheet(results: Sequence[Result]) -> Sheet:
     return sheet.without_empty_columns()
 
 
-def print_summary(results: Sequence[Result], console: Console) -> None:
+def print_summary(results: Sequence[Result], console: Console, told: Collection[str] = ()) -> None:
     """Print the table and, per result, what it rests on, with its file where it is written.
 
-    The table is never cut: where no terminal sets the width it takes what it needs.
+    Remarks that the reader was `told` before, as lines, are counted and not repeated. The table is never cut: where no terminal
+    sets the width it takes what it needs.
     """
     print_sheets([summary_sheet(results)], console)
     console.print()
-    print_lines((*_result_lines(results), *_training_lines(results), *_disagreement_lines(results)), console)
+    print_lines((*_result_lines(results, told), *_training_lines(results), *_disagreement_lines(results)), console)
     print_first_stages(results, console)
 
 
@@ -218,7 +220,7 @@ def _difference(value: float, figure: PublishedFigure | None, incomparable: str)
     return SheetCell(f"{shown} {_WITHIN_NOISE}", "good")
 
 
-def _result_lines(results: Sequence[Result]) -> list[str]:
+def _result_lines(results: Sequence[Result], told: Collection[str]) -> list[str]:
     lines = []
     names = _names(results)
     for result in results:
@@ -232,7 +234,10 @@ def _result_lines(results: Sequence[Result]) -> list[str]:
         lines.append(f"{names[id(result)]} on {result.task.name}: {'; '.join(facts)}")
         if result.precision is not None:
             lines.append(_precision_line(result.precision))
-    return lines + list(dict.fromkeys(f"{name}: {text}" for result in results for name, text in result.remarks))
+    remarks = dict.fromkeys((name, f"{name}: {text}") for result in results for name, text in result.remarks)
+    above = Counter(name for name, line in remarks if line in told)
+    lines += [f"{name}: {counted(number, 'warning')} above" for name, number in above.items()]
+    return lines + [line for _, line in remarks if line not in told]
 
 
 def _training_lines(results: Sequence[Result]) -> list[str]:

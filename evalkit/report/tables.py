@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from evalkit.compare import shared_queries
 from evalkit.compare.shared_queries import metric_title
@@ -11,6 +12,7 @@ from evalkit.output.numbers import counted, percent, percent_range, rank_range, 
 from evalkit.output.sheets import ColumnKind, Sheet, SheetCell
 from evalkit.report.content import Report
 from evalkit.report.leaderboard import Board, SliceBoard
+from evalkit.results.result import remark_lines
 from evalkit.results.training import training_phrase
 
 
@@ -37,12 +39,14 @@ def paper_sheets(report: Report) -> list[Sheet]:
     """A table per protocol and metric, as papers print them: a row per system, a column per task and average.
 
     Strong is the best of a column and whatever the paired tests do not tell from it; an aside is what the order of tied
-    documents can give, where that moves a printed digit. Means over parts of the queries are not among it.
+    documents can give, where that moves a printed digit. Below it stands what a reader should know of its results, and below the
+    last one what is left out. Means over parts of the queries are not among it.
     """
     groups: dict[tuple[str, str], list[Board]] = {}
     for board in report.boards:
         groups.setdefault((board.protocol, board.metric), []).append(board)
-    return [_paper_sheet(report, boards) for boards in groups.values()]
+    sheets = [_paper_sheet(report, boards) for boards in groups.values()]
+    return [*sheets[:-1], *(replace(last, below=(*last.below, *report.aside)) for last in sheets[-1:])]
 
 
 def board_title(report: Report, board: Board) -> str:
@@ -130,10 +134,12 @@ def _paper_sheet(report: Report, boards: Sequence[Board]) -> Sheet:
     # the best first, by the last column, which is the average over most tasks or the only task
     order = {standing.system: place for place, standing in enumerate(_leading(boards).standings)}
     systems.sort(key=lambda system: order.get(system, len(order)))
+    shown = {id(one) for board in boards for system in systems for one in report.results_of(board, system)}
     return Sheet(
         title=_caption(report, boards),
         columns=(("System", "name"), *((_column_title(report, board), "number") for board in boards)),
         rows=tuple((report.labels[system], *(_paper_cell(board, system) for board in boards)) for system in systems),
+        below=tuple(remark_lines(result for result in report.results if id(result) in shown)),
     )
 
 

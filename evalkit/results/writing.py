@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import EvalkitError
-from evalkit.metrics.measures import asked_measures
+from evalkit.metrics.measures import PROTOCOLS, asked_measures
 from evalkit.output.files import folder_locked, replace_files
 from evalkit.output.json import json_bytes, plain_json
 from evalkit.output.text import homeless
 from evalkit.records import IN_MEMORY, UNIDENTIFIED, ModelIdentity, RecipeField, TaskIdentity
 from evalkit.results.folders import MODEL_FILE, NO_REVISION, file_name
 from evalkit.results.result import BLOCK_FIELDS, TEXT_COLUMNS, Result
+from evalkit.results.tables import table_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,6 +38,9 @@ TIMING_KEYS = (("evaluation_time",), ("evalkit", "timing"), ("evalkit", "provena
 _OF_THE_MACHINE = ("version", "device")  # what a description of an object in memory says of where it ran
 _SPEED = ("pairs_per_second", "tokens_per_second", "latency_seconds")
 _NOISE = 1e-3  # of a fraction: what honest runs of one model differ by
+
+CandidateIds = tuple[list[str], list[str]]
+"""The ids of a task's candidates, in their order: of each its query's, and its own."""
 
 _MODEL_TYPES = {
     "cross-encoder": "cross-encoder",
@@ -68,8 +72,10 @@ def write_result(result: Result, folder: Path, with_texts: bool = False) -> Path
             older = _stored_json(path)
             if older is not None:
                 _refuse_other_object(result, older, path)
-                refuse_other_result(path, result.model, result.task, result.deviations, result.recipe)
+                ids = (result.candidates["query_id"].tolist(), result.candidates["doc_id"].tolist())
+                refuse_other_result(path, result.model, result.task, ids, result.deviations, result.recipe)
                 _refuse_other_figures(result, older, path)
+                _warn_of_other_lead(result, older, path)
                 _warn_of_dropped(result, older, path)
             content = result_json(result)
             replace_files(folder, {**tables, path.name: json_bytes(_with_measured_speed(content, older))})
@@ -90,12 +96,14 @@ def refuse_other_result(
     path: Path,
     model: ModelIdentity,
     task: TaskIdentity,
+    ids: CandidateIds,
     deviations: Mapping[str, Any] | None,
     recipe: Mapping[str, RecipeField],
 ) -> None:
     """Raise EvalkitError where the file holds a result on other data, of another model or of other settings, which would be lost.
 
-    What an older version of evalkit did not write down counts as equal.
+    `ids` are those of the candidates, which the fingerprint of the data leaves out. What an older version of evalkit did not write
+    down counts as equal, and so do the ids of a result whose table can't be read.
     """
     stored = _stored_json(path)
     if stored is None:
@@ -106,6 +114,11 @@ def refuse_other_result(
             f"{task.source}: {place} is a result on other data of the name {task.name}; give this data another name "
             f"(task=local: task.name=NAME), {mend}"
         )
+    if difference := _other_ids(path, ids):
+        raise EvalkitError(
+            f"{task.source}: {place} is a result on the same texts under other ids, by which mteb-v2 orders ties: {difference}; "
+            f"give this data another name (task=local: task.name=NAME), {mend}"
+        )
     ours: dict[str, Any] = plain_json({"model": model, "task": task, "deviations": deviations, "recipe": recipe})
     own, other = _decisive(homeless(ours)), _decisive(stored["evalkit"])
     for name in own.keys() & other.keys():
@@ -114,6 +127,30 @@ def refuse_other_result(
                 f"{model.name}: {place} is a result of another model or of other settings: its {name} is {other[name]!r}, "
                 f"not {own[name]!r}; give this model another name (model.name=NAME), {mend}"
             )
+
+
+def _other_ids(path: Path, ids: CandidateIds) -> str:
+    """Say which candidate of a stored result on the same texts is the first to have other ids; empty where all have the same."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(table_file(path, "run")) as file:
+            if file.metadata.num_rows != len(ids[0]):  # then the table is damaged: the same texts are as many
+                return ""
+            table = file.read(columns=["query_id", "doc_id"])
+            stored = table["query_id"].to_pylist(), table["doc_id"].to_pylist()
+    except (OSError, ValueError, LookupError, pa.ArrowException):
+        return ""
+    pairs = enumerate(zip(*ids, *stored, strict=True), 1)
+    return next(
+        (
+            f"candidate {place:,} is document {old_doc!r} of query {old_query!r} there, {doc!r} of {query!r} here"
+            for place, (query, doc, old_query, old_doc) in pairs
+            if (query, doc) != (old_query, old_doc)
+        ),
+        "",
+    )
 
 
 def _decisive(block: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,8 +171,8 @@ def _decisive(block: Mapping[str, Any]) -> dict[str, Any]:
 def _refuse_other_object(result: Result, stored: Mapping[str, Any], path: Path) -> None:
     """Raise EvalkitError where an older result on these data is one of another object in memory than this one's, or may be.
 
-    With an identity the object must be the same in all that can be read off it; without one only the same scores are known to be
-    the same object's.
+    With an identity the object must be the same in all that can be read off it; without one, or where its content can't be read,
+    only the same scores are known to be the same object's.
     """
     block = stored["evalkit"]
     if result.backend.get("name") != IN_MEMORY or block["task"]["fingerprint"] != result.task.fingerprint:
@@ -145,7 +182,8 @@ def _refuse_other_object(result: Result, stored: Mapping[str, Any], path: Path) 
         for backend in (plain_json(result.backend), block.get("backend", {}))
     ]
     same = block["model"] == plain_json(result.model) and described[0] == described[1]
-    if not same or (result.model.revision.startswith(UNIDENTIFIED) and stored["scores"] != mteb_json(result)["scores"]):
+    unknown = result.model.revision.startswith(UNIDENTIFIED) or not result.model.weights_hash
+    if not same or (unknown and stored["scores"] != mteb_json(result)["scores"]):
         raise EvalkitError(
             f"{homeless(str(path))} is a result of another object of the name {result.model.name}, or of this one before it "
             "changed: give each an identity of its own, evalkit.wrap(x, identity=…), save elsewhere, or delete that file"
@@ -163,6 +201,27 @@ def _refuse_other_figures(result: Result, stored: Mapping[str, Any], path: Path)
             f"{homeless(str(path))} has {result.main_score} {before:.4f}, and this run gives {now:.4f}: nothing says which "
             f"revision of {result.model.name} either is of, so it may be another model; write elsewhere (results_dir=DIR), or "
             "delete that file"
+        )
+
+
+def _warn_of_other_lead(result: Result, stored: Mapping[str, Any], path: Path) -> None:
+    """Warn where a result that is about to be replaced is led by another protocol: readers will see another figure first.
+
+    Nothing is lost, since every result has the measures of all protocols.
+    """
+    before = stored["evalkit"].get("protocol")
+    if before in PROTOCOLS and before != result.protocol:
+        was = PROTOCOLS[before].main_score
+        logger.warning(
+            "%s was led by %s of %s, and is now led by %s of %s: reports, exports and check show that one, but for --metric %s or "
+            "another run with protocol=%s",
+            homeless(str(path)),
+            was,
+            before,
+            result.main_score,
+            result.protocol,
+            was,
+            before,
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evalkit.statistics.intervals import average_intervals, bootstrap_intervals, resampled_deviations
+from evalkit.statistics.intervals import average_intervals, bootstrap_intervals, level_beside_test, resampled_deviations
 from evalkit.statistics.paired import (
     average_differences,
     effect_size_intervals,
@@ -25,6 +25,7 @@ __all__ = [
     "effect_sizes",
     "fewest_differences",
     "holm",
+    "level_beside_test",
     "not_told_from_best",
     "paired_randomisation_test",
     "pairs_of",

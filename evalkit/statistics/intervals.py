@@ -14,6 +14,14 @@ Seed = int | tuple[int, ...]
 _CELLS_AT_ONCE = 2_000_000  # resample × query; some 50 MB in all
 
 
+def level_beside_test(alpha: float) -> float:
+    """Return the level of the interval that belongs beside a test at `alpha`: 1 - alpha, where 10,000 resamples bear it out.
+
+    They give no ends beyond 99.9 %, and below 50 % an interval would say less than its middle.
+    """
+    return min(max(1 - alpha, 0.5), 0.999)
+
+
 def bootstrap_intervals(values: Floats, *, seed: int, n_resamples: int = 10_000, level: float = 0.95) -> Floats:
     """Return intervals for the mean over queries of each metric, by the BCa bootstrap (Efron 1987).
 

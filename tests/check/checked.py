@@ -15,9 +15,12 @@ from made_results import (
 )
 from sklearn.metrics import average_precision_score
 
+from evalkit.check.rows import CheckVerdict
+
 TASK = ranking_task(300)
 SCORES = noisy_scores(TASK)
 LABELS = np.array([[candidate.gain for candidate in request.candidates] for request in TASK.requests])
+_WORDS = set(map(str, CheckVerdict))
 EQUAL = {"map": "equal", "mrr": "equal"}
 
 
@@ -30,10 +33,16 @@ def check(baseline: Path, results: Path, *options: str) -> Outcome:
 
 
 def verdicts(done: Outcome, task: str = "made") -> dict[str, str]:
-    """The last column by metric; by "" where a row has none."""
+    """The verdict by metric; by "" where a row has none."""
     table = done.stdout.partition("──\n")[2].partition("\n\n")[0]
     cells = [re.split(r"\s{2,}", line.rstrip()) for line in table.splitlines()]
-    return {next((cell for cell in row if cell in ("map", "mrr")), ""): row[-1] for row in cells if task in row}
+    return {
+        next((cell for cell in row if cell in ("map", "mrr")), ""): next(
+            cell for cell in row if cell.removesuffix(" (fails --strict)") in _WORDS
+        )
+        for row in cells
+        if task in row
+    }
 
 
 def suites(path: Path) -> minidom.Element:

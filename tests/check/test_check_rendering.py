@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 from collections import Counter
 from pathlib import Path
 from xml.dom import minidom
@@ -86,7 +87,7 @@ def test_junit_is_read_back(rules: CheckRules) -> None:
     assert {(CHINESE, f"{CHINESE} map"), ("e5", "CMedQAv2 limit-5 map"), (CLEANED, "1. b c")} <= names
     (failure,) = suites[2].getElementsByTagName("failure")
     message = failure.getAttribute("message")
-    assert message.startswith("regression: 81.27 → 79.10 (-2.17 points, 95 % interval [-3.01, -1.18], p = 0.0002; ")
+    assert message.startswith("regression: 81.27 → 79.10 (-2.17 points, 99 % interval [-3.01, -1.18], p = 0.0002; ")
     assert message.endswith(f"; 1 query ({CHINESE!r})")
 
 
@@ -151,3 +152,10 @@ def test_the_difference_shows_what_exceeds_the_tolerance() -> None:
     text = printed(RULES)
     assert " +0.104 " in text
     assert " -0.10 " in text.replace(" -0.09 ", " -0.10 ")
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_the_verdict_stands_in_the_first_part_of_a_narrow_table(width: int) -> None:
+    head = printed(RULES, terminal=width).splitlines()[0]
+    assert "verdict" in head
+    assert re.match(r"model +task( +settings)? +metric +verdict", head)

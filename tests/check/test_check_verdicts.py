@@ -21,6 +21,7 @@ from made_results import (
     noisy_scores,
     ranking_task,
     shuffled,
+    table_of,
     write_scores,
 )
 from markdown_it import MarkdownIt
@@ -68,7 +69,7 @@ def test_shuffled_scores(
         assert (done.code, set(wanted.values())) == (code, {verdict})
     for metric in before:
         old, new = (100 * found[metric].mean() for found in (before, after))
-        assert re.search(rf"{metric} +{old:.2f} +{new:.2f} +{re.escape(f'{new - old:+.2f}')} ", done.stdout)
+        assert re.search(rf"{metric} .* {old:.2f} +{new:.2f} +{re.escape(f'{new - old:+.2f}')} ", done.stdout)
         assert f"{(np.abs(after[metric] - before[metric]) > 1e-6).sum()} of 300" in done.stdout
     if share == 0.01:
         assert check(root(written), tmp_path / "now", "--strict").code == 1
@@ -275,3 +276,23 @@ def test_json_in_place_of_the_table_and_beside_it(folders: tuple[Path, Path], tm
     equal = check(baseline, shutil.copytree(baseline, tmp_path / "equal"), "--json")
     assert (equal.code, json.loads(equal.stdout)["passed"]) == (0, True)
     assert json.loads(equal.stdout)["rows"][0]["change"]["p_value"] is None
+
+
+@pytest.mark.parametrize(("alpha", "level"), [("0.01", 99), ("0.05", 95), ("0.2", 80)])
+def test_the_interval_is_of_the_level_of_the_test(alpha: str, level: int, tmp_path: Path) -> None:
+    """In the table, in the summary, in JUnit and in JSON; wider where the test is stricter."""
+    baseline = write_scores(tmp_path / "baseline", TASK, SCORES)
+    now = write_scores(tmp_path / "now", TASK, shuffled(SCORES, 0.1, seed=1))
+    files = {name: tmp_path / f"check.{name}" for name in ("md", "xml", "json")}
+    options = ("--summary", str(files["md"]), "--junit", str(files["xml"]), "--json", str(files["json"]))
+    done = check(root(baseline), root(now), "--alpha", alpha, *options)
+    for text in (done.stdout, files["md"].read_text("utf-8"), files["xml"].read_text("utf-8")):
+        assert set(re.findall(r"(\d+) % interval", text)) == {str(level)}
+    found = json.loads(files["json"].read_text("utf-8"))
+    assert found["interval_level"] == pytest.approx(level / 100)
+    values = [pd.read_parquet(table_of(path))["ap"].to_numpy() for path in (baseline, now)]
+    expected = scipy.stats.bootstrap(
+        (values[1] - values[0],), np.mean, confidence_level=level / 100, n_resamples=20_000, method="BCa"
+    ).confidence_interval
+    low, high = found["rows"][0]["change"]["interval"]
+    assert [low, high] == pytest.approx([*expected], abs=0.06 * (high - low))

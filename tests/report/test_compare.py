@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -343,3 +344,55 @@ def test_a_winner_by_the_order_of_ties_is_named(demo_results: Path) -> None:
         of(demo_results, "random"), of(demo_results, "bm25")
     ).stdout  # across languages most of BM25's candidates are tied
     assert "that random is better than bm25 depends on the order of tied candidates" in words
+
+
+@pytest.mark.parametrize("alpha", [0.01, 0.05, 0.1])
+def test_intervals_are_of_the_level_of_the_test(alpha: float, demo_results: Path, tmp_path: Path) -> None:
+    document = tmp_path / "compared.json"
+    paths = (of(demo_results, "random"), of(demo_results, "bm25"))
+    done = compared(*paths, "--alpha", alpha, f"--json={document}")
+    level = f"{100 * (1 - alpha):g} % interval"
+    assert f"difference, its {level} and detectable" in done.stdout
+    assert set(re.findall(r"[\d.]+ % interval", done.stdout)) == {level}
+    found = json.loads(document.read_text(encoding="utf-8"))
+    assert found["interval_level"] == 1 - alpha
+    low, high = found["tasks"][0]["pairs"][0]["interval"]
+    a, b = (pd.read_parquet(table_of(path))["ap"].to_numpy() for path in paths)
+    expected = stats.bootstrap(
+        (a - b,), np.mean, confidence_level=1 - alpha, n_resamples=20_000, method="BCa", rng=np.random.default_rng(1)
+    ).confidence_interval
+    assert [low, high] == pytest.approx([*expected], abs=0.06 * (high - low))
+
+
+@pytest.fixture
+def two_leads(tmp_path: Path) -> list[Path]:
+    """Two systems on the same data, each led by another protocol."""
+    for model, protocol in (("random", "cmteb-v1"), ("bm25", "mteb-v2")):
+        words = ("task=demo-zh2en", f"model={model}", f"protocol={protocol}", f"results_dir={tmp_path / model}")
+        assert run_here(*words).code == 0
+    return [tmp_path / "random", tmp_path / "bm25"]
+
+
+def test_two_leading_protocols_come_with_the_way_out(two_leads: list[Path]) -> None:
+    words = [str(path) for path in two_leads]
+    done = run_here("compare", *words)
+    assert done.code == 2
+    assert "--metric map or --metric map_at_1000 shows them side by side" in done.stderr
+    for metric in ("map", "map_at_1000"):
+        assert run_here("compare", *words, "--metric", metric).code == 0
+    report = run_here("report", *words)
+    assert "cmteb-v1 and mteb-v2 lead results on the same data, which stand in tables of their own" in report.stdout
+    assert "--metric map or --metric map_at_1000" in report.stdout
+    assert "tables of their own" not in run_here("report", *words, "--metric", "map").stdout
+    for format_name in ("markdown", "json", "html", "latex"):
+        assert "tables of their own" in run_here("report", *words, "--format", format_name).stdout
+
+
+def test_a_lone_protocol_beside_others_comes_with_the_way_out(two_leads: list[Path], tmp_path: Path) -> None:
+    words = ("task=demo-zh2en", "model=oracle", "protocol=cmteb-v1", f"results_dir={tmp_path / 'oracle'}")
+    assert run_here(*words).code == 0
+    done = run_here("compare", *map(str, two_leads), str(tmp_path / "oracle"))
+    assert done.code == 0
+    assert (
+        "no other result of demo-zh2en follows mteb-v2; every result has the measures of all protocols" in done.stdout
+    )

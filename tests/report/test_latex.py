@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -106,3 +107,40 @@ def test_systems_that_lack_a_task_have_an_empty_cell(tmp_path: Path) -> None:
 def test_each_protocol_has_a_table(demo_results: Path, tmp_path: Path) -> None:
     assert run_here("task=demo-zh", "model=random", "protocol=mteb-v2", f"results_dir={tmp_path}").code == 0
     assert len(tables_of(reported(demo_results, tmp_path))) == 2
+
+
+def test_findings_stand_under_the_table_that_they_are_of(tmp_path: Path) -> None:
+    """As notes that are typeset, not as comments: each table has those of its own results."""
+    rows = [
+        {"query": "one & two", "positive": ["same"], "negative": ["same", "other"]},
+        {"query": "three", "positive": ["good"], "negative": ["bad"]},
+        {"query": "four", "positive": ["good"], "negative": []},
+    ]
+    (tmp_path / "a_b.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    results = f"results_dir={tmp_path / 'results'}"
+    assert run_here("task=local", f"task.path={tmp_path / 'a_b.jsonl'}", "model=random", results).code == 0
+    assert run_here("task=demo-zh2en", "model=bm25", "protocol=mteb-v2", results).code == 0
+    text = reported(tmp_path / "results")
+    assert [line for line in text.splitlines() if line.startswith("%")] == [
+        "% evalkit report; needs \\usepackage{booktabs}"
+    ]
+    tables = dict(
+        zip(("a_b", "demo"), sorted(text.split(r"\begin{table}")[1:], key=lambda one: "demo" in one), strict=True)
+    )
+    notes = {name: re.findall(r"^    (.*)\\par$", table, re.M) for name, table in tables.items()}
+    assert any(r"a\_b.jsonl, row 1: query with a text that is both" in line for line in notes["a_b"])
+    assert any("cmteb-v1 leaves out 1 query of 3" in line for line in notes["a_b"])
+    assert not any("a\\_b" in line for line in notes["demo"])
+    _, _, after = tables["a_b"].partition(r"\end{tabular}")
+    assert after.split()[0:2] == [r"\par\smallskip", r"{\footnotesize\raggedright"]
+    assert depth_of(after) == 0
+    assert r"\end{table}" in after
+
+
+def test_what_is_left_out_is_typeset_too(tmp_path: Path) -> None:
+    task = ranking_task(6)
+    write_scores(tmp_path / "results", task, noisy_scores(task), model="kept")
+    broken = write_scores(tmp_path / "results", task, noisy_scores(task), model="broken")
+    broken.write_text("{")
+    text = run_here("report", str(tmp_path / "results"), "--format", "latex").stdout
+    assert re.search(r"^    left out: .*is not valid JSON.*\\par$", text, re.M)

@@ -1,5 +1,9 @@
 import io
+import json
 import math
+import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -291,3 +295,39 @@ def test_published_figures_that_disagree_are_listed() -> None:
         "63.44 (MTEB)\n"
     ) in text
     assert "disagree" not in rendered([result()])
+
+
+FINDINGS = (
+    {"query": "one", "positive": ["same"], "negative": ["same", "other"]},
+    {"query": "two", "positive": ["good"], "negative": ["bad"]},
+)
+DATA = ("task=local", "task.path=d.jsonl", "offline=true")
+UNGRADED = "measures=[AP(rel=3)]"
+
+
+@pytest.mark.parametrize(
+    ("words", "warnings"),
+    [
+        (("task=demo-zh2en", "limit=2", "model=bm25", UNGRADED), 1),
+        ((*DATA, "model=bm25"), 1),
+        ((*DATA, "model=random", UNGRADED), 2),
+        (("-m", *DATA, "model=random,bm25", UNGRADED), 2),
+    ],
+)
+def test_one_reader_is_told_each_warning_once(words: tuple[str, ...], warnings: int, tmp_path: Path) -> None:
+    """Of a program whose output and errors go to one place; where they go to two, each has all of them."""
+    (tmp_path / "d.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in FINDINGS))
+    command = [sys.executable, "-m", "evalkit", *words]
+    for both in (True, False):
+        errors = subprocess.STDOUT if both else subprocess.PIPE
+        done = subprocess.run(
+            command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=errors, encoding="utf-8", timeout=300
+        )
+        assert done.returncode == 0, done.stdout
+        for text in (done.stdout,) if both else (done.stdout, done.stderr):
+            said = [
+                line for line in text.splitlines() if "AP(rel=3) is 0" in line or "both positive and negative" in line
+            ]
+            assert len(said) == len(set(said)) == warnings, text
+        above = [line for line in done.stdout.splitlines() if re.fullmatch(r"[\w-]+: \d warnings? above", line)]
+        assert len(above) == both

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.compare.shared_queries import SharedQueries
-from evalkit.output.numbers import counted
+from evalkit.output.numbers import counted, interval_name
 from evalkit.output.text import printable
 from evalkit.report.content import Report
 from evalkit.report.html.charts import chart_config, chart_library, chart_specs, speed_domains
@@ -17,6 +17,7 @@ from evalkit.report.html.rows import PLOT_WIDTH, BoardRow, BoardRows, board_rows
 from evalkit.report.html.systems import system_facts
 from evalkit.report.html.tasks import DRILL_DOWN, task_data
 from evalkit.report.tables import slice_sheets
+from evalkit.statistics import level_beside_test
 from evalkit.version import __version__
 
 _HERE = Path(__file__).parent
@@ -41,6 +42,7 @@ def html_page(report: Report) -> str:
         "tasks": [task_data(report, shared, numbers) for shared in report.tasks],
         "charts": {"specs": chart_specs(), "config": chart_config()},
         "alpha": report.choices.alpha,
+        "interval": interval_name(level_beside_test(report.choices.alpha)),
         "drillDown": DRILL_DOWN if report.choices.drill_down is None else report.choices.drill_down,
         "textsLeftOut": not report.choices.texts,
     }

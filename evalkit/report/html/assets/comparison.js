@@ -44,7 +44,7 @@ function showVerdict(a, b) {
   const pair = comparedPair(a, b);
   const [low, high] = pair.interval;
   const apart = pair.p !== null && pair.p < report.alpha; // null where there is one query
-  const range = low === null || high === null ? "" : `95 % interval ${points(low)} to ${points(high)}, `;
+  const range = low === null || high === null ? "" : `${report.interval} ${points(low)} to ${points(high)}, `;
   const tested = pair.p === null ? "one query tests nothing" : `${pair.p < 0.0001 ? "p < 0.0001" : `p = ${pair.p.toFixed(4)}`} (Holm)`;
   const winner = label(systems[pair.difference > 0 ? a : b]);
   byId("verdict").replaceChildren(
