@@ -247,6 +247,14 @@ class TieRange:
 
 
 @dataclass(frozen=True, slots=True)
+class ScoreNoise:
+    """How far a score may lie off, either way: the `largest` of all candidates' noise, in the scores' own unit, and who says so."""
+
+    largest: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class NoiseBand:
     """What the noise of scores can do to a mean: its lowest and highest value over all orders that scores within it can have.
 

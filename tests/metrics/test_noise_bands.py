@@ -178,11 +178,11 @@ def test_bands_of_t2s_size_take_a_second_at_most(grades: int, pairs: int) -> Non
     measures = [measure for protocol in ("cmteb-v1", "mteb-v2") for measure in find_protocol(protocol).measures]
 
     def seconds(one: CandidateLists) -> float:
-        started = time.perf_counter()
+        started = time.process_time()  # whatever else the machine does
         score_lists(one, measures)
-        return time.perf_counter() - started
+        return time.process_time() - started
 
     seconds(lists)
     noisy = with_noise(lists, 1e-2)
-    taken = min(seconds(noisy) - seconds(lists) for _ in range(3))
-    assert taken <= 1.0
+    taken = min(seconds(noisy) for _ in range(3)) - min(seconds(lists) for _ in range(3))
+    assert taken <= 1.0, taken
