@@ -121,6 +121,7 @@ def _standing_row(report: content.Report, board: Board, standing: Standing) -> d
         "value": standing.value,
         **dict(zip(("low", "high"), standing.interval, strict=True)),
         **dict(zip(("ties_low", "ties_high"), standing.ties or (None, None), strict=True)),
+        **dict(zip(("noise_low", "noise_high"), standing.noise or (None, None), strict=True)),
         "training": training_phrase(standing.training),
         "remarks": "\n".join(remark_lines(report.results_of(board, standing.system))),
     }

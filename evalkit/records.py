@@ -247,19 +247,44 @@ class TieRange:
     high: float
 
 
+@dataclass(frozen=True, slots=True)
+class ScoreNoise:
+    """How far a score may lie off, either way: the `largest` of all candidates' noise, in the scores' own unit, and who says so."""
+
+    largest: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseBand:
+    """What the noise of scores can do to a mean: its lowest and highest value over all orders that scores within it can have.
+
+    Where not `attained`, these are bounds that no order need reach: of a measure that weighs several grades.
+    """
+
+    low: float
+    high: float
+    attained: bool
+
+
 def _means(means: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.4f}" for name, value in means.items())
 
 
 @dataclass(frozen=True, slots=True)
 class QueryScores:
-    """Metric values of a run: fractions. Per query (`values[metric]`, NaN where the protocol drops the query) and means."""
+    """Metric values of a run: fractions. Per query (`values[metric]`, NaN where the protocol drops the query) and means.
+
+    `bands` and `band_values` (low, high) are empty where the noise of the scores is not known.
+    """
 
     query_ids: tuple[str, ...]
     values: Mapping[str, NDArray[np.float64]]
     means: Mapping[str, float]
     ties: Mapping[str, TieRange]
     tie_values: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]]
+    bands: Mapping[str, NoiseBand] = field(default_factory=dict)
+    band_values: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """Name the number of queries and the means, whatever the values are."""

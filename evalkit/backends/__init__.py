@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat
 
 from evalkit.backends.servers.addresses import checked_url
 from evalkit.configuration.files import option_names, read_option
@@ -35,7 +35,8 @@ class BackendSettings(ServerSettings):
     the CPU, `threads` whether it can be told how many to use, `onnx_files` whether it runs ONNX files as they are. `dtypes` are
     the precisions that it runs, `package` the Python package of the extra of its name, where it needs one; `apart` says that the
     package can't share an environment with the others. Where it is a `server`, the rest is its ServerSettings. A `registry` knows
-    of the models that name it what their settings leave open.
+    of the models that name it what their settings leave open. `noise` is how far a score of its may lie off on another processor,
+    in the scores' own unit, where that is more than rounding in its precision.
     """
 
     name: str = ""
@@ -49,6 +50,7 @@ class BackendSettings(ServerSettings):
     onnx_files: bool = False
     server: bool = False
     registry: bool = False
+    noise: NonNegativeFloat | None = None
 
 
 def default_backend(*, server: bool) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import logging
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evalkit.backends import ALONE, backends_for, is_installed, prepare_model, read_backend
 from evalkit.backends.probes import PACKAGES, TOLERANCES, VERDICTS, probe
@@ -23,14 +24,16 @@ from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
 
 FASTEST_FIRST = ("openvino", "onnx", "torch")  # on a CPU
+Floats = NDArray[np.float32]
 logger = logging.getLogger("evalkit")
 
 
 class ChosenBackend(NamedTuple):
-    """A backend's name, and why it was chosen."""
+    """A backend's name, why it was chosen, and how far its scores of the probe lay from torch's, where they were compared."""
 
     backend: str
     why: str
+    difference: float | None = None
 
 
 def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
@@ -38,8 +41,9 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
     verdict, compared = _choose(settings, runtime)
     chosen = compared or prepare_model(verdict.backend, settings, runtime)
     if verdict.why:
-        logger.info("backend=auto takes %s: %s", *verdict)
-        return dataclasses.replace(chosen, description={**chosen.description, "why": verdict.why})
+        logger.info("backend=auto takes %s: %s", verdict.backend, verdict.why)
+        measured = {} if verdict.difference is None else {"probe_difference": verdict.difference}
+        return dataclasses.replace(chosen, description={**chosen.description, "why": verdict.why, **measured})
     return chosen
 
 
@@ -92,8 +96,8 @@ def _remembered(settings: ModelSettings, runtime: Runtime, candidates: list[str]
     key = hashlib.sha256(json.dumps(circumstances, sort_keys=True).encode()).hexdigest()
     path = cache_folder(runtime.cache_dir) / VERDICTS
     match read_entries(path).get(key):
-        case [str(backend), str(why)] if backend in candidates:
-            return ChosenBackend(backend, why), None
+        case [str(backend), str(why), None | float() as difference] if backend in candidates:
+            return ChosenBackend(backend, why, difference), None
     verdict, model = _compare(settings, runtime, torch_model, candidates)
     try:
         store_entry(path, key, verdict)
@@ -121,6 +125,16 @@ def _compare(
             continue
         if difference <= TOLERANCES["fp32"]:
             why = "; ".join([*refused, f"it agrees with torch fp32 to {difference:.0e} on a probe"])
-            return ChosenBackend(name, why), model.kept_open()
+            return ChosenBackend(name, why, _score_difference(settings, found, expected)), model.kept_open()
         refused.append(f"{name} differs from torch fp32 by {difference:.0e} on a probe")
     return ChosenBackend("torch", "; ".join(refused)), torch_model.kept_open()
+
+
+def _score_difference(settings: ModelSettings, found: Floats, expected: Floats) -> float | None:
+    """Return the largest difference between scores of the probes; None where vectors give no scores by a product."""
+    if not settings.makes_vectors:
+        return float(np.abs(found - expected).max())
+    if settings.similarity not in ("cosine", "dot"):
+        return None
+    products = [vectors @ vectors.T for vectors in (found.astype(np.float64), expected.astype(np.float64))]
+    return float(np.abs(products[0] - products[1]).max())

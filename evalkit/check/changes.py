@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from evalkit.check.rows import CheckRules, CheckVerdict, MetricChange
 from evalkit.metrics import find_measure, find_protocol, score_lists
 from evalkit.metrics.lists import candidate_lists
 from evalkit.metrics.measures import asked_measures
+from evalkit.metrics.noise import score_noise
 from evalkit.output.numbers import counted, exceeds, percent
 from evalkit.records import QueryScores
 from evalkit.results.tables import unretrieved_documents
@@ -31,12 +32,6 @@ Floats = NDArray[np.float64]
 
 VALUE_NOISE = 1e-6
 """A query's values (fractions) that differ by no more are the same."""
-SCORE_NOISE = 1e-5
-"""A score's noise as part of how far the query's scores lie apart. Float32 moves the output of a network by some 1e-6 where
-another processor or library adds in another order."""
-ROUNDING_STEPS = 8
-"""A score's noise in steps between neighbouring numbers of its type, where that is more: some 1e-6 of a score in float32."""
-
 SEED = 42
 _NAMED = 3
 
@@ -197,44 +192,11 @@ def _same_scores(before: ScoredTables, after: ScoredTables) -> NDArray[np.bool_]
     coarser = min((scores.dtype for scores in stored), key=lambda dtype: dtype.itemsize)
     old, new = (scores.astype(np.float64) for scores in stored)
     lengths = before.queries["n_candidates"].to_numpy()
-    noise = np.maximum(_list_noise(old, lengths), ROUNDING_STEPS * _steps(old, coarser))
+    noise = score_noise(old, lengths, steps_of=coarser)
     other = ~(np.abs(new - old) <= noise)  # what is no number is not the same
     owners = np.repeat(np.arange(len(lengths)), lengths)
     same: NDArray[np.bool_] = np.bincount(owners[other], minlength=len(lengths)) == 0
     return same
-
-
-def _list_noise(scores: Floats, lengths: NDArray[np.int64]) -> Floats:
-    """Return what is noise in each candidate's score, judged by the other scores of its query: float64[n_candidates].
-
-    It is a part of the query's own spread, but at most that of the typical query (the median), which also stands for a query
-    whose scores are all equal; where no query has a spread, scores are taken to be of order 1.
-    """
-    spreads = np.array([_spread(own) for own in np.split(scores, np.cumsum(lengths)[:-1])])
-    varied = spreads[spreads > 0]
-    typical = float(np.median(varied)) if varied.size else 1.0
-    return np.repeat(SCORE_NOISE * np.where(spreads > 0, np.minimum(spreads, typical), typical), lengths)
-
-
-def _spread(scores: Floats) -> float:
-    """Return the length of the shortest interval that holds half of a query's distinct scores; 0 where all are equal.
-
-    It does not change when all scores are moved by one number, nor with a few scores that are far from the others, or many
-    that are equal: neither makes a difference between the others small.
-    """
-    distinct = np.unique(scores)
-    half = max(2, (len(distinct) + 1) // 2)
-    return (
-        float((distinct[half - 1 :] - distinct[: len(distinct) - half + 1]).min(initial=np.inf))
-        if len(distinct) > 1
-        else 0.0
-    )
-
-
-def _steps(scores: Floats, dtype: np.dtype[np.floating[Any]]) -> Floats:
-    """Return how far each score is from the next number of its type; NaN where the type can't hold it."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.spacing(np.abs(scores).astype(dtype)).astype(np.float64)
 
 
 def _follows_from_scores(result: ScoredTables, metric: str) -> NDArray[np.bool_]:

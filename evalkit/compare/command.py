@@ -17,6 +17,7 @@ from evalkit.output.numbers import (
     counted,
     interval_name,
     letters,
+    noisy_range,
     p_value,
     percent,
     points,
@@ -173,8 +174,10 @@ def _moved_sheet(comparison: TaskComparison, pair: PairComparison, moved: Sequen
 
 def _tied(shared: SharedQueries, place: int) -> str:
     result = shared.of.results[place]
-    shown = tied_range(result.tie_range(shared.metric), result.scores[shared.metric])
-    return f" (ties: {shown})" if shown else ""
+    value, ties = result.scores[shared.metric], result.tie_range(shared.metric)
+    ranges = {"ties": tied_range(ties, value), "noise": noisy_range(result.noise_range(shared.metric), value, ties)}
+    said = [f"{name}: {shown}" for name, shown in ranges.items() if shown]
+    return f" ({'; '.join(said)})" if said else ""
 
 
 def _title(comparison: TaskComparison) -> str:

@@ -32,7 +32,7 @@ from evalkit.evaluation.model_recipes import (
     stated_fields,
     with_recipe,
 )
-from evalkit.evaluation.precision import GradedCandidates, compare_precisions, refine_scores, sample_of
+from evalkit.evaluation.precision import GradedCandidates, compare_precisions, noise_of, refine_scores, sample_of
 from evalkit.evaluation.settings import backend_settings, find_deviations, recorded_settings
 from evalkit.metrics import (
     CandidateLists,
@@ -41,6 +41,7 @@ from evalkit.metrics import (
     query_table,
     read_measures,
     score_lists,
+    with_noise,
 )
 from evalkit.metrics.measures import AUTO_PROTOCOL, all_measures, choose_protocol
 from evalkit.models.choosing import choose_model
@@ -349,7 +350,9 @@ def evaluate(
     ungraded = _measures_without_grades(task, asked)
     for text in ungraded:
         logger.warning("%s: %s", task.name, text)
-    judged = score_lists(lists, reported)
+    again = None if refinement is None or run.refined is None else (refinement, run.refined)
+    noise = noise_of(lists, runnable.description, precision, _stated_noise(model, runnable), again)
+    judged = score_lists(lists if noise is None else with_noise(lists, noise[1]), reported)
     stage = _judge_first_stage(task, reported)
     intervals = bootstrap_intervals(np.column_stack(list(judged.values.values())), seed=seed)
     queries = _query_table(task, run, lists, reported, judged, stage, texts)
@@ -365,6 +368,8 @@ def evaluate(
         scores=dict(judged.means),
         intervals={name: _ends(low, high) for name, (low, high) in zip(judged.values, intervals, strict=True)},
         ties=dict(judged.ties),
+        noise=None if noise is None else noise[0],
+        bands=dict(judged.bands),
         ceilings=dict(score_lists(_perfect(lists), reported).means) if misses else {},
         tables=TablesInMemory(queries, candidates),
         usage=usage,
@@ -380,6 +385,11 @@ def evaluate(
         first_stage=None if stage is None else _stage_scores(judged, stage, seed),
         training=mark_training(runnable.identity, task, task.settings, _card_of(model)),
     )
+
+
+def _stated_noise(model: Model, runnable: RunnableModel) -> float | None:
+    """How far the file of the backend that scored says that its scores may lie off; None where it does not say."""
+    return None if model.find_object is not None else read_backend(str(runnable.description["name"])).noise
 
 
 def _card_of(model: Model) -> Card | None:
@@ -553,7 +563,7 @@ def _query_table(
     stage: QueryScores | None,
     texts: bool,
 ) -> pd.DataFrame:
-    """One row per query: what it is like, and its value of each measure, for some with what ties can do to it.
+    """One row per query: what it is like, and its value of each measure, for some with what ties and noise can do to it.
 
     Where relevant documents are no candidates, `unretrieved_ids` and `unretrieved_gains` list them. A first stage's own values
     have its name before theirs.
@@ -578,13 +588,15 @@ def _query_table(
 
 
 def _value_columns(measures: Sequence[Measure], judged: QueryScores) -> dict[str, NDArray[np.float64]]:
-    """Name the columns of the measures' values; ties' columns follow those of their protocol."""
+    """Name the columns of the measures' values; those of ties and of noise follow those of their protocol."""
     columns: dict[str, NDArray[np.float64]] = {}
     with_ties = [measure for measure in measures if measure.ties_per_query]
     others = [measure for measure in measures if not measure.ties_per_query]
     columns |= {measure.column: judged.values[measure.name] for measure in with_ties}
     for measure in with_ties:
         for part, amounts in zip(("expected", "low", "high"), judged.tie_values[measure.name], strict=True):
+            columns[f"{measure.column}_{part}"] = amounts
+        for part, amounts in zip(("noise_low", "noise_high"), judged.band_values.get(measure.name, ()), strict=False):
             columns[f"{measure.column}_{part}"] = amounts
     return columns | {measure.column: judged.values[measure.name] for measure in others}
 

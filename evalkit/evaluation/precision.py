@@ -1,25 +1,29 @@
-"""What low precision costs, and how a run in it is refined until its order is fp32's.
+"""How far scores lie off, and how a run in low precision is refined until its order is fp32's.
 
-The cost is measured on a sample of a task's pairs, scored in fp32 as well. To refine a run, what could stand in another order
-in fp32 is scored again in it, and no more: a figure needs the order between candidates of different gain, and nothing else of
-the scores. A candidate that was scored again has its fp32 score; of any other, that score is within epsilon of the one in low
-precision. Two candidates of different gain whose intervals meet are open, and are scored again until none is. Epsilon is the
-largest difference seen: it starts from a sample of the whole task, grows with whatever is scored again, and at the end a fresh
-sample of what was not has to stay within it.
+What low precision costs is measured on a sample of a task's pairs, scored in fp32 as well; the noise of other scores is taken as
+far as it is known. To refine a run, what could stand in another order in fp32 is scored again in it, and no more: a figure needs the
+order between candidates of different gain, and nothing else of the scores. A candidate that was scored again has its fp32 score; of
+any other, that score is within epsilon of the one in low precision. Two candidates of different gain whose intervals meet are open,
+and are scored again until none is. Epsilon is the largest difference seen: it starts from a sample of the whole task, grows with
+whatever is scored again, and at the end a fresh sample of what was not has to stay within it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.metrics import PROTOCOLS, lists_of_task, score_lists
+from evalkit.metrics import PROTOCOLS, CandidateLists, lists_of_task, score_lists
 from evalkit.metrics.measures import CARD_PROTOCOL
-from evalkit.records import Candidate, PrecisionCheck, Refinement, Task
+from evalkit.metrics.noise import NOISE_FACTORS, score_noise
+from evalkit.output.numbers import counted
+from evalkit.records import Candidate, PrecisionCheck, Refinement, ScoreNoise, Task
+
+_NAMES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}  # as servers call them
 
 SAMPLE_PAIRS = 200
 SHARE = 100
@@ -62,6 +66,46 @@ def compare_precisions(sample: Task, low: NDArray[np.float32], full: NDArray[np.
         compared=compared,
         map_difference=means[0] - means[1],
     )
+
+
+def noise_of(
+    lists: CandidateLists,
+    description: Mapping[str, object],
+    precision: PrecisionCheck | None,
+    stated: float | None,
+    refined: tuple[Refinement, NDArray[np.bool_]] | None = None,
+) -> tuple[ScoreNoise, NDArray[np.float64]] | None:
+    """Say how far each score may lie off, and per candidate (float64[n_candidates]): by what made the scores.
+
+    It is what was measured of a low precision against fp32, else what the backend's file states (`stated`), else what is
+    usual in the precision that the backend's description names; and never less than float32's own noise, nor than what
+    the comparison with torch showed by which `auto` chose the backend. Of a refined run, whose second part says which candidates
+    were scored again, it is epsilon for all others. None where nothing says how the scores were computed.
+    """
+    dtype = str(description.get("dtype", ""))
+    dtype = _NAMES.get(dtype, dtype)
+    if precision is None and stated is None and refined is None and dtype not in NOISE_FACTORS:
+        return None
+    unit = score_noise(lists.scores, lists.lengths)
+    said: list[tuple[float | NDArray[np.float64], str]] = [(NOISE_FACTORS["fp32"] * unit, "rounding in fp32")]
+    if refined is not None:
+        refinement, again = refined
+        source = f"{refinement.dtype} where it was not scored again in fp32"
+        said.append((np.where(again, 0.0, refinement.epsilon), source))
+    elif precision is not None:
+        said.append(
+            (precision.largest_difference, f"{precision.dtype} against fp32 on {counted(precision.pairs, 'pair')}")
+        )
+    elif stated is not None:
+        said.append((stated, f"stated for the backend {description['name']}"))
+    elif dtype != "fp32":
+        said.append((NOISE_FACTORS[dtype] * unit, f"usual in {dtype}, not measured"))
+    if isinstance(difference := description.get("probe_difference"), float):
+        said.append((difference, f"{description['name']} against torch on a probe"))
+    amounts = np.max(np.stack([np.broadcast_to(amount, unit.shape) for amount, _ in said]), axis=0)
+    largest = float(amounts.max(initial=0.0))
+    source = next(source for amount, source in said if np.max(amount, initial=0.0) == largest)
+    return ScoreNoise(largest, source), amounts
 
 
 def _has_both(candidates: tuple[Candidate, ...]) -> bool:

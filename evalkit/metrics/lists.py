@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 
@@ -21,7 +21,8 @@ class CandidateLists:
 
     Query `i` owns the candidates `offsets[i]:offsets[i + 1]`. `scores` are what a model said (a float32 is held
     exactly), `gains` the graded relevance; a gain of 0 or less is irrelevant. `unretrieved_gains` are, per query, the
-    positive gains of judged documents that are not among the candidates.
+    positive gains of judged documents that are not among the candidates. `noise` is how far each score may lie off, either
+    way (0: exact); None where that is not known.
     """
 
     query_ids: tuple[str, ...]
@@ -30,6 +31,7 @@ class CandidateLists:
     gains: NDArray[np.int64]
     offsets: NDArray[np.int64]
     unretrieved_gains: tuple[tuple[int, ...], ...]
+    noise: NDArray[np.float64] | None = None
 
     def __repr__(self) -> str:
         """Name the numbers of queries and candidates, whatever they are."""
@@ -134,6 +136,17 @@ def lists_of_task(task: Task, scores: NDArray[np.float32] | NDArray[np.float64])
     )
 
 
+def with_noise(lists: CandidateLists, noise: ArrayLike) -> CandidateLists:
+    """Say how far each score may lie off, either way: one number of 0 or more, or one per candidate.
+
+    Raises ValueError where there are more or fewer, and for what is negative or NaN. Infinity is a score that says nothing.
+    """
+    amounts = np.broadcast_to(np.asarray(noise, dtype=np.float64), lists.scores.shape)
+    if not (amounts >= 0).all():
+        raise ValueError("noise is 0 or more for every candidate")
+    return replace(lists, noise=amounts)
+
+
 def without_repetitions(lists: CandidateLists) -> CandidateLists:
     """Keep each document once per query, at its first place."""
     import pandas as pd  # which readers of figures do without
@@ -150,4 +163,5 @@ def without_repetitions(lists: CandidateLists) -> CandidateLists:
         gains=lists.gains[kept],
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         unretrieved_gains=lists.unretrieved_gains,
+        noise=None if lists.noise is None else lists.noise[kept],
     )

@@ -45,7 +45,9 @@ class Metric:
     `title` what tables show. `value` is the formula. `expected` is its expectation over random orders of tied documents: None
     for a formula that is linear in relevance and gain, whose expectation is its value where tied documents share theirs equally
     (precision, recall, nDCG). `over_orders` is the formula whose expectation and range over tied documents are shown: None for
-    `value` itself. `needs_cutoff`: the whole list has no such value.
+    `value` itself. `by_grade`: the formula is linear in gain, not in relevance alone; what noise can do to it is bounded grade
+    by grade, and where a query's relevant documents have several grades no order need attain the bound. `needs_cutoff`: the
+    whole list has no such value.
     """
 
     notation: str
@@ -54,6 +56,7 @@ class Metric:
     value: Formula
     expected: Formula | None = None
     over_orders: Formula | None = None
+    by_grade: bool = False
     needs_cutoff: bool = False
 
 
@@ -142,7 +145,7 @@ METRICS = {
     for metric in (
         Metric("AP", "map", "MAP", formulas.average_precision, formulas.expected_average_precision),
         Metric("RR", "mrr", "MRR", formulas.reciprocal_rank, formulas.expected_reciprocal_rank),
-        Metric("nDCG", "ndcg", "nDCG", formulas.ndcg),
+        Metric("nDCG", "ndcg", "nDCG", formulas.ndcg, by_grade=True),
         Metric("R", "recall", "recall", formulas.recall),
         Metric("P", "precision", "precision", formulas.precision, needs_cutoff=True),
         Metric("Success", "hit_rate", "hit rate", formulas.hit_rate, formulas.expected_hit_rate, needs_cutoff=True),

@@ -19,11 +19,13 @@ from evalkit.metrics.ranking import (
     Judgements,
     Ranking,
     best_order,
+    highest_orders,
     judgements_of,
+    lowest_orders,
     shared_among_ties,
     worst_order,
 )
-from evalkit.records import QueryScores, TieRange
+from evalkit.records import NoiseBand, QueryScores, TieRange
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,11 +35,13 @@ def score_lists(lists: CandidateLists, measures: Sequence[Measure]) -> QueryScor
     """Compute measures of candidate lists.
 
     `values` and `tie_values` (expected, low, high) hold one fraction per query by the measure's name, NaN where its rules drop
-    the query. `means` and `ties` are over the queries that count, rounded where the rules round. Raises `EvalkitError` where
-    the rules of a measure can score no query.
+    the query. `means` and `ties` are over the queries that count, rounded where the rules round. Where the lists say how far
+    scores may lie off, `bands` and `band_values` (low, high) are what that can do: over every order that scores within their
+    noise can have. Raises `EvalkitError` where the rules of a measure can score no query.
     """
     views: dict[tuple[bool, bool, int], _View] = {}
     values, spreads, means, ties = {}, {}, {}, {}
+    band_values, bands = {}, {}
     for measure in measures:
         rules = measure.rules
         key = (rules.counts_unretrieved, rules.unique_documents, measure.rel)
@@ -51,12 +55,20 @@ def score_lists(lists: CandidateLists, measures: Sequence[Measure]) -> QueryScor
         spreads[name] = (expected, low, high)
         means[name] = _mean(rules, values[name][counted])
         ties[name] = TieRange(*(_mean(rules, part[counted]) for part in spreads[name]))
+        if lists.noise is not None:
+            lowest, highest = (np.where(counted, part, np.nan) for part in _band_values(view, measure))
+            band_values[name] = (lowest, highest)
+            bands[name] = NoiseBand(
+                _mean(rules, lowest[counted]), _mean(rules, highest[counted]), attained=view.attains(measure)
+            )
     return QueryScores(
         query_ids=lists.query_ids,
         values=MappingProxyType(values),
         means=MappingProxyType(means),
         ties=MappingProxyType(ties),
         tie_values=MappingProxyType(spreads),
+        bands=MappingProxyType(bands),
+        band_values=MappingProxyType(band_values),
     )
 
 
@@ -97,6 +109,23 @@ class _View:
     @cached_property
     def shared(self) -> Ranking:
         return shared_among_ties(self.best)
+
+    @cached_property
+    def by_relevance(self) -> tuple[list[Ranking], list[Ranking]]:
+        return self._noisy_orders(by_grade=False)
+
+    @cached_property
+    def by_grade(self) -> tuple[list[Ranking], list[Ranking]]:
+        return self._noisy_orders(by_grade=True)
+
+    def _noisy_orders(self, *, by_grade: bool) -> tuple[list[Ranking], list[Ranking]]:
+        return (
+            lowest_orders(self.lists, self.judgements, by_grade=by_grade),
+            highest_orders(self.lists, self.judgements, by_grade=by_grade),
+        )
+
+    def attains(self, measure: Measure) -> bool:
+        return not measure.metric.by_grade or len(self.by_grade[0]) == 1
 
     @cached_property
     def _rankings(self) -> dict[Order, Ranking]:
@@ -140,6 +169,17 @@ def _tie_values(view: _View, measure: Measure) -> tuple[Floats, Floats, Floats]:
     )
     # the logarithms of binomials are exact to some 1e-12: no expectation lies outside its range for that
     return np.clip(expected, low, high), low, high
+
+
+def _band_values(view: _View, measure: Measure) -> tuple[Floats, Floats]:
+    """Per query: the lowest and the highest value, or bounds of them, of any order that noise can give."""
+    metric = measure.metric
+    over_orders = metric.over_orders or metric.value
+    lowest, highest = view.by_grade if metric.by_grade else view.by_relevance
+    low, high = (
+        np.sum([over_orders(ranking, measure.cutoff) for ranking in rankings], axis=0) for rankings in (lowest, highest)
+    )
+    return low, high
 
 
 def _mean(rules: Rules, values: Floats) -> float:

@@ -186,6 +186,55 @@ def worst_order(lists: CandidateLists, judgements: Judgements) -> Ranking:
     return _ranked(lists, judgements, lists.scores32, lists.gains)
 
 
+def lowest_orders(lists: CandidateLists, judgements: Judgements, *, by_grade: bool) -> list[Ranking]:
+    """Let noise put the candidates of each query in the order than which none is worse (see `_noisy_orders`)."""
+    return _noisy_orders(lists, judgements, -1, by_grade)
+
+
+def highest_orders(lists: CandidateLists, judgements: Judgements, *, by_grade: bool) -> list[Ranking]:
+    """Let noise put the candidates of each query in the order that none beats (see `_noisy_orders`)."""
+    return _noisy_orders(lists, judgements, 1, by_grade)
+
+
+def _noisy_orders(lists: CandidateLists, judgements: Judgements, direction: int, by_grade: bool) -> list[Ranking]:
+    """Move relevant candidates by their noise, up (1) or down (-1), and all others the other way.
+
+    Every order that noise within these bounds can give has at each rank at most, or at least, as many relevant candidates down
+    to it as this one. Where scores meet, tied ones included, the order of the direction is taken. A gain counts as
+    relevance alone, unless `by_grade`: then there is a ranking for each grade that a query has, from the lowest on, in which
+    what has at least that grade is relevant, with the step from the grade below as its gain; their sum is the gain itself.
+    """
+    noise = np.zeros(len(lists.scores)) if lists.noise is None else lists.noise
+    scores = lists.scores32.astype(np.float64)
+    rankings = []
+    for gains in _steps_of_grades(lists) if by_grade else [lists.gains]:
+        relevant = gains > 0
+        shifted = scores + np.where(relevant, direction, -direction) * noise
+        order = np.lexsort((relevant if direction < 0 else ~relevant, -shifted, lists.owners))
+        # ties are decided: each candidate is its own group
+        rankings.append(Ranking(judgements, lists.owners, gains[order], np.arange(len(order))))
+    return rankings
+
+
+def _steps_of_grades(lists: CandidateLists) -> list[Integers]:
+    """Split gains into steps: of the n-th grade that a query's candidates have, its distance from the grade below.
+
+    One array per n, with a gain for each candidate: the step where the candidate has at least the grade, else 0. At least one.
+    """
+    positive = lists.gains > 0
+    grades = np.unique(np.stack([lists.owners[positive], lists.gains[positive]], axis=1), axis=0)
+    owners, gains = grades[:, 0], grades[:, 1]
+    places = _places(owners, len(lists.query_ids))
+    below = np.where(places > 0, np.concatenate([[0], gains[:-1]]), 0)
+    steps = []
+    for place in range(int(places.max(initial=0)) + 1):
+        here = places == place
+        least, step = np.full(len(lists.query_ids), np.iinfo(np.int64).max), np.zeros(len(lists.query_ids), np.int64)
+        least[owners[here]], step[owners[here]] = gains[here], (gains - below)[here]
+        steps.append(np.where(positive & (lists.gains >= least[lists.owners]), step[lists.owners], 0))
+    return steps
+
+
 def _ranked(
     lists: CandidateLists,
     judgements: Judgements,

@@ -33,6 +33,15 @@ def tied_range(ties: tuple[float, float] | None, value: float) -> str:
     return percent_range(ties) if ties and {percent(end) for end in ties} != {percent(value)} else ""
 
 
+def noisy_range(band: tuple[float, float] | None, value: float, ties: tuple[float, float] | None = None) -> str:
+    """Write what the noise of scores can do, in percent, where a printed digit of it is not the value's; else nothing.
+
+    Nothing either where it says no more than the range of `ties`, which is part of the band.
+    """
+    shown = tied_range(band, value)
+    return "" if shown == tied_range(ties, value) else shown
+
+
 def points(difference: float) -> str:
     """Write a difference of fractions in percentage points, with its sign."""
     return signed(difference * 100)

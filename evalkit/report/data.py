@@ -44,6 +44,8 @@ _CSV_COLUMNS = (
         "high",
         "ties_low",
         "ties_high",
+        "noise_low",
+        "noise_high",
         "training",
         "remarks",
     ),
@@ -75,11 +77,12 @@ def report_csv(report: Report) -> str:
             best, worst = standing.ranks
             ranks = {"n_queries": board.n_queries, "best_rank": best, "worst_rank": worst}
             ties = dict(zip(("ties_low", "ties_high"), standing.ties or (), strict=False))
+            noise = dict(zip(("noise_low", "noise_high"), standing.noise or (), strict=False))
             known = {
                 "training": training_phrase(standing.training),
                 "remarks": "\n".join(remark_lines(report.results_of(board, standing.system))),
             }
-            writer.writerow(_csv_row({**shared, **ranks, **ties, **known, **_csv_system(report, standing)}))
+            writer.writerow(_csv_row({**shared, **ranks, **ties, **noise, **known, **_csv_system(report, standing)}))
     for cut in report.slices:
         shared = {"tasks": cut.task, "fingerprints": cut.fingerprint, "slice_by": cut.by, **_common(cut)}
         for mean in cut.means:

@@ -30,16 +30,17 @@ from evalkit.statistics import (
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A system's value, its 95 % interval and the range that ties leave it, fractions; the ranks that the tests leave open.
+    """A system's value, its 95 % interval and what ties and noise leave open, fractions; the ranks that the tests leave open.
 
-    `ties` is None where it is not known, `ranks` the best and the worst. `among_best`: no test tells it from the system with
-    the highest value. `training` says of each of the board's tasks whether the model was trained on its data.
+    `ties` and `noise` are None where they are not known, `ranks` the best and the worst. `among_best`: no test tells it from the
+    system with the highest value. `training` says of each of the board's tasks whether the model was trained on its data.
     """
 
     system: System
     value: float
     interval: tuple[float, float]
     ties: tuple[float, float] | None
+    noise: tuple[float, float] | None
     ranks: tuple[int, int]
     among_best: bool
     training: tuple[TrainingMark | None, ...]
@@ -149,6 +150,7 @@ def _board(
             value=value,
             interval=(float(low), float(high)),
             ties=average_ties(own, metric),
+            noise=average_noise(own, metric),
             ranks=(int(best), int(worst)),
             among_best=bool(top),
             training=tuple(map(training_of, own)),
@@ -182,7 +184,19 @@ def average_ties(results: Sequence[Result], metric: str) -> tuple[float, float] 
 
     None where one of them is not known.
     """
-    known = [ties for result in results if (ties := result.tie_range(metric))]
-    if len(known) < len(results):
+    return _average_range([result.tie_range(metric) for result in results])
+
+
+def average_noise(results: Sequence[Result], metric: str) -> tuple[float, float] | None:
+    """Give the means, over these results, of the lowest and the highest value that the noise of the scores allows: fractions.
+
+    None where one of them is not known.
+    """
+    return _average_range([result.noise_range(metric) for result in results])
+
+
+def _average_range(ranges: Sequence[tuple[float, float] | None]) -> tuple[float, float] | None:
+    known = [one for one in ranges if one is not None]
+    if len(known) < len(ranges):
         return None
     return _average([low for low, _ in known]), _average([high for _, high in known])

