@@ -1,11 +1,11 @@
 """How far scores lie off, and how a run in low precision is refined until its order is fp32's.
 
-What low precision costs is measured on a sample of a task's pairs, scored in fp32 as well; the noise of other scores is taken as
-far as it is known. To refine a run, what could stand in another order in fp32 is scored again in it, and no more: a figure needs the
-order between candidates of different gain, and nothing else of the scores. A candidate that was scored again has its fp32 score; of
-any other, that score is within epsilon of the one in low precision. Two candidates of different gain whose intervals meet are open,
-and are scored again until none is. Epsilon is the largest difference seen: it starts from a sample of the whole task, grows with
-whatever is scored again, and at the end a fresh sample of what was not has to stay within it.
+What low precision costs is measured on a sample of a task's pairs, scored in fp32 as well; the noise of other scores is taken
+as far as it is known. To refine a run, what could stand in another order in fp32 is scored again in it, and no more: a figure
+needs the order between candidates of different gain, and nothing else of the scores. A candidate that was scored again has its
+fp32 score; of any other, that score is within epsilon of the one in low precision. Two candidates of different gain whose
+intervals meet are open, and are scored again until none is. Epsilon is the largest difference seen: it starts from a sample of
+the whole task, grows with whatever is scored again, and at the end a fresh sample of what was not has to stay within it.
 """
 
 from __future__ import annotations
