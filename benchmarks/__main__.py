@@ -19,7 +19,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 import numpy as np
 import torch
 
-from benchmarks import folders, gpu, systems, texts, tokens, whole_runs
+from benchmarks import folders, gpu, refine, systems, texts, tokens, whole_runs
 from benchmarks.limit import has_bf16, matmul_limits, network_flop
 from benchmarks.profile import profile_openvino
 from evalkit.machine import collect
@@ -197,6 +197,11 @@ def tokenising(_: argparse.Namespace) -> dict[str, Any]:
     return tokens.measure()
 
 
+def refining(_: argparse.Namespace) -> dict[str, Any]:
+    """Runs in low precision whose order is made fp32's."""
+    return refine.measure()
+
+
 def alternate(
     calls: Mapping[str, systems.Scores], rounds: int, once: Collection[str] = ()
 ) -> tuple[dict[str, list[float]], dict[str, np.ndarray]]:
@@ -257,6 +262,9 @@ def render(found: Mapping[str, Any]) -> str:
         lines += ["", "Largest difference of a score from torch fp32: " + differences(found_differences)]
     if "embedder" in found:
         lines += ["", "Largest difference from the other's output: " + differences(found["embedder"]["differences"])]
+    if "refine" in found:
+        lines += ["", "| refine=fp32 | measured | at most |", "|---|---:|---:|"]
+        lines += [f"| {row['what']} | {row['measured']} | {row['target']} |" for row in found["refine"]["rows"]]
     if "processes" in found:
         lines += ["", "| whole process | measured | at most |", "|---|---:|---:|"]
         lines += [f"| {row['what']} | {row['measured']} | {row['target']} |" for row in found["processes"]["rows"]]
@@ -308,6 +316,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "embedder": embedder,
     "processes": processes,
     "tokens": tokenising,
+    "refine": refining,
 }
 
 if __name__ == "__main__":
