@@ -18,10 +18,12 @@ from processor import HAS_BF16
 from task_files import write_jsonl
 
 import evalkit
+from evalkit.backends import auto
 from evalkit.errors import EvalkitError
 from evalkit.evaluation.precision import FIRST_SAMPLE, LAST_SAMPLE, GradedCandidates, refine_scores
 from evalkit.metrics import lists_of_task, score_lists
 from evalkit.metrics.measures import all_measures, find_measure, read_measures
+from evalkit.models.interfaces import RunnableModel
 from evalkit.records import Refinement, Task
 
 MEASURES = all_measures(read_measures(["nDCG@3", "AP(rel=2)", "P@2", "R@3", "RR@5"]))
@@ -297,6 +299,62 @@ def test_what_can_not_be_refined_is_refused(words: tuple[str, ...], message: str
     done = run_here("task=demo", *words, f"results_dir={tmp_path}", "offline=true")
     assert done.code == 2
     assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("seconds", "chosen"),
+    [
+        ({"fp32": 1.0, "bf16": 0.4, "int8": 0.3}, "bf16"),  # 0.55 beside 0.8
+        ({"fp32": 1.0, "bf16": 0.9, "int8": 0.9}, "fp32"),
+        ({"fp32": 1.0, "int8": 0.2}, "int8"),  # where there is no other
+    ],
+)
+def test_the_precision_in_which_a_refined_run_is_fastest(
+    seconds: dict[str, float], chosen: str, tiny_bert_reranker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the time of a probe in each precision there is, which is taken once and remembered."""
+    timed: list[str] = []
+
+    def probe_seconds(model: RunnableModel, _: object) -> float:
+        dtype = str(model.description["dtype"])
+        timed.append(dtype)
+        if dtype not in seconds:
+            raise EvalkitError("no such precision here")
+        return seconds[dtype]
+
+    monkeypatch.setattr(auto, "_probe_seconds", probe_seconds)
+    task = evalkit.load_task(path=write_jsonl(tmp_path / "made" / "test.jsonl", made_rows(30)).parent)
+    for times in (1, 2):
+        model = evalkit.load_model(str(tiny_bert_reranker), dtype="auto", cache_dir=tmp_path / "cache")
+        assert model.runtime.dtype == chosen
+        assert timed.count("fp32") == 1, times
+    assert f"{chosen} " in model.precision_chosen
+    if chosen == "bf16" and not HAS_BF16:
+        return
+    result = evalkit.evaluate(model, task, refine="fp32")
+    assert result.config["dtype"] == chosen
+    assert result.backend["dtype_chosen"] == model.precision_chosen
+    assert (result.refinement is None) == (chosen == "fp32")
+    assert result.deviations == ({} if chosen == "fp32" else {"dtype": chosen, "refine": "fp32"})
+    with pytest.raises(EvalkitError, match="dtype=auto chooses by speed, for runs that are refined"):
+        evalkit.evaluate(model, task)
+
+
+def test_the_command_chooses_a_precision(tiny_bert_reranker: Path, tmp_path: Path) -> None:
+    folder = write_jsonl(tmp_path / "made" / "test.jsonl", made_rows(10)).parent
+    words = ("task=local", f"task.path={folder}", f"model={tiny_bert_reranker}", "dtype=auto")
+    places = (f"cache_dir={tmp_path / 'cache'}", f"results_dir={tmp_path / 'results'}")
+    done = run_here(*words, "refine=fp32", *places)
+    assert done.code == 0, done.stderr
+    assert "dtype=auto takes " in done.stderr
+    (path,) = (tmp_path / "results").rglob("made.json")
+    content = json.loads(path.read_text(encoding="utf-8"))["evalkit"]
+    assert content["config"]["dtype"] in ("fp32", "bf16", "fp16", "int8")
+    assert "relative to fp32: fp32 1.00" in content["backend"]["dtype_chosen"]
+    refused = run_here(*words, *places)
+    assert (refused.code, "say refine=fp32 too" in refused.stderr) == (2, True)
+    refused = run_here(*words, "refine=fp32", "runner=ray", *places)
+    assert (refused.code, "dtype=auto times this machine" in refused.stderr) == (2, True)
 
 
 def test_an_object_in_memory_is_not_refined() -> None:

@@ -1,6 +1,7 @@
 """Chooses the backend: on an accelerator torch; on a CPU the fastest one installed whose scores equal torch's in fp32.
 
-The verdict is remembered for these weights, recipe, package versions and processor, so that the choice repeats.
+`dtype=auto` chooses the precision too: that in which a refined run takes the least time here. Verdicts are remembered for these
+weights, recipe, package versions and processor, so that the choice repeats.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import time
 from typing import NamedTuple
 
 import numpy as np
@@ -20,10 +22,13 @@ from evalkit.cache import cache_folder, read_entries, store_entry
 from evalkit.errors import EvalkitError, install_command
 from evalkit.interruption import check
 from evalkit.machine import package_version, processor_name
-from evalkit.models.interfaces import RunnableModel, Runtime
+from evalkit.models.interfaces import LocalNetwork, RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
 
 FASTEST_FIRST = ("openvino", "onnx", "torch")  # on a CPU
+AGAIN = {"bf16": 0.15, "fp16": 0.05, "int8": 0.5}
+"""About which share of the pairs a refined run scores again in fp32, where scores are a real model's (measured in benchmarks)."""
+TIMED = 2  # times that the probe is timed, after it has warmed up
 Floats = NDArray[np.float32]
 logger = logging.getLogger("evalkit")
 
@@ -50,6 +55,63 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
 def choose(settings: ModelSettings, runtime: Runtime) -> ChosenBackend:
     """Return the backend for this model, here."""
     return _choose(settings, runtime)[0]
+
+
+class ChosenPrecision(NamedTuple):
+    """A precision, and why it was chosen."""
+
+    dtype: str
+    why: str
+
+
+def fastest_precision(settings: ModelSettings, backend: str, runtime: Runtime) -> ChosenPrecision:
+    """Return the precision in which a run that is refined in fp32 takes the least time here: fp32 itself where none is faster.
+
+    The probe is timed in each precision that the backend has on this machine. Raises EvalkitError where it can't be run in fp32.
+    """
+    full = prepare_model(backend, settings, dataclasses.replace(runtime, dtype="fp32"))
+    versions = {name: package_version(name) for name in PACKAGES}
+    circumstances = ["precision", full.way, backend, AGAIN, versions, processor_name(), runtime.device, runtime.threads]
+    key = hashlib.sha256(json.dumps(circumstances, sort_keys=True).encode()).hexdigest()
+    path = cache_folder(runtime.cache_dir) / VERDICTS
+    match read_entries(path).get(key):
+        case [str(dtype), str(why)]:
+            return ChosenPrecision(dtype, why)
+    seconds = {"fp32": _probe_seconds(full, settings)}
+    for dtype in AGAIN:
+        try:
+            seconds[dtype] = _probe_seconds(
+                prepare_model(backend, settings, dataclasses.replace(runtime, dtype=dtype)), settings
+            )
+        except EvalkitError:  # the backend, or this processor, has no such precision
+            check()
+    expected = {dtype: taken + AGAIN.get(dtype, 0.0) * seconds["fp32"] for dtype, taken in seconds.items()}
+    best = min(expected, key=lambda dtype: expected[dtype])
+    said = ", ".join(f"{dtype} {expected[dtype] / seconds['fp32']:.2f}" for dtype in expected)
+    verdict = ChosenPrecision(
+        best, f"by the time of a probe, with what is then scored again in fp32, relative to fp32: {said}"
+    )
+    try:
+        store_entry(path, key, verdict)
+    except OSError as error:  # it costs the probes the next time, no more
+        logger.warning("the choice of precision can't be remembered in %s: %s", path, error.strerror)
+    return verdict
+
+
+def _probe_seconds(model: RunnableModel, settings: ModelSettings) -> float:
+    """Time the probe on an open network: the least of some tries."""
+    scorer = model.scorer
+    if not isinstance(scorer, LocalNetwork):
+        raise EvalkitError(
+            f"dtype=auto: {model.description['name']} runs {settings.name} its own way, which is not timed; name the precision"
+        )
+    probe(scorer, settings)
+    taken = []
+    for _ in range(TIMED):
+        started = time.perf_counter()
+        probe(scorer, settings)
+        taken.append(time.perf_counter() - started)
+    return min(taken)
 
 
 Choice = tuple[ChosenBackend, RunnableModel | None]

@@ -74,7 +74,7 @@ from evalkit.tasks.content import script_of
 from evalkit.tasks.loading import read_task, with_deviations
 from evalkit.tasks.settings import TaskSettings, read_settings
 
-FULL_PRECISION = "fp32"
+FULL_PRECISION, AUTO_PRECISION = "fp32", "auto"
 logger = logging.getLogger("evalkit")
 Cache = Literal["on", "off", "refresh"]
 
@@ -87,6 +87,7 @@ class Model:
     `recipe` says where each field of the settings comes from; None for a model that was not chosen by name.
     `find_object` reads a wrapped object (see `wrap`) as it is at that moment; None where the backend finds the model.
     `check` looks at the model when its weights have loaded, before they score anything else; it raises where they must not.
+    `precision_chosen` says why the precision is what it is, where `dtype="auto"` chose it for runs that are refined.
     """
 
     settings: ModelSettings
@@ -97,6 +98,7 @@ class Model:
     recipe: Recipe | None = None
     find_object: Callable[[], RunnableModel] | None = None
     check: Callable[[Model, RunnableModel], None] | None = None
+    precision_chosen: str = ""
 
     def __repr__(self) -> str:
         """Name the model and what runs it, in one line."""
@@ -194,12 +196,24 @@ def build_model(
         raise EvalkitError(f"runner.threads={runtime.threads}: at least 1, or null for the backend's own choice")
     recipe = complete_recipe(settings, stated, backend, runtime)
     report_once(recipe.settings.name, recipe.findings)
+    said, chosen = dict(deviations or {}), ""
+    if runtime.dtype == AUTO_PRECISION:
+        check_backend(backend, recipe.settings, replace(runtime, dtype=FULL_PRECISION))
+        if ray is not None:
+            raise EvalkitError("dtype=auto times this machine, and runner=ray runs on others: name the precision")
+        from evalkit.backends.auto import fastest_precision
+
+        dtype, chosen = fastest_precision(complete_settings(recipe.settings), backend, runtime)
+        logger.info("dtype=auto takes %s: %s", dtype, chosen)
+        runtime = replace(runtime, dtype=dtype)
+        said.pop("dtype", None)
+        said |= {} if dtype == FULL_PRECISION else {"dtype": dtype}
     check_backend(backend, recipe.settings, runtime)
     if ray is not None:
         check_on_ray(backend, recipe.settings)
     recipe = replace(recipe, settings=complete_settings(recipe.settings))
-    own = {name: value for name, value in (deviations or {}).items() if name not in recipe.as_folder}
-    return Model(recipe.settings, backend, runtime, ray, own, recipe)
+    own = {name: value for name, value in said.items() if name not in recipe.as_folder}
+    return Model(recipe.settings, backend, runtime, ray, own, recipe, precision_chosen=chosen)
 
 
 def wrap(
@@ -335,8 +349,7 @@ def evaluate(
         raise EvalkitError(f"cache={cache!r} is none of {', '.join(get_args(Cache))}")
     task = _loaded_task(task)
     model = _loaded_model(model)
-    if refine is not None:
-        refuse_refinement(refine, model)
+    refine = checked_refinement(refine, model)
     misses = any(request.unretrieved_gains for request in task.requests)
     leading = choose_protocol(protocol, misses or task.first_stage is not None)
     runnable = model.runnable_on(task)
@@ -374,7 +387,7 @@ def evaluate(
         tables=TablesInMemory(queries, candidates),
         usage=usage,
         timing=timing,
-        backend=plain_json(runnable.description),
+        backend=plain_json(_described(model, runnable)),
         config=plain_json(config),
         deviations=deviations_of(model, runnable, task, seed, refine),
         provenance=plain_json({**machine.collect(), **_object_provenance(model, runnable)}),
@@ -385,6 +398,12 @@ def evaluate(
         first_stage=None if stage is None else _stage_scores(judged, stage, seed),
         training=mark_training(runnable.identity, task, task.settings, _card_of(model)),
     )
+
+
+def _described(model: Model, runnable: RunnableModel) -> Mapping[str, object]:
+    """What ran the model, with why in that precision where that was chosen."""
+    chosen = {"dtype_chosen": model.precision_chosen} if model.precision_chosen else {}
+    return {**runnable.description, **chosen}
 
 
 def _stated_noise(model: Model, runnable: RunnableModel) -> float | None:
@@ -472,8 +491,16 @@ def _stage_scores(judged: QueryScores, stage: QueryScores, seed: int) -> StageSc
     )
 
 
-def refuse_refinement(refine: str, model: Model) -> None:
-    """Raise EvalkitError where a run can't be refined: of no other precision, or by what has no two of them."""
+def checked_refinement(refine: str | None, model: Model) -> str | None:
+    """Return whether the run is refined: not where `dtype="auto"` found that fp32 alone is as fast.
+
+    Raises EvalkitError where it can't be: a run in fp32, or by what has no two precisions; and where `dtype="auto"` has chosen a
+    precision for a refined run, and this is none.
+    """
+    if refine is None:
+        if model.precision_chosen:
+            raise EvalkitError("dtype=auto chooses by speed, for runs that are refined: say refine=fp32 too")
+        return None
     if refine != FULL_PRECISION:
         raise EvalkitError(
             f"refine={refine}: scores are made again in {FULL_PRECISION} alone; say refine={FULL_PRECISION}"
@@ -484,8 +511,11 @@ def refuse_refinement(refine: str, model: Model) -> None:
     if backend.server or model.settings.kind in WITHOUT_MODEL:
         what = f"backend={model.backend}" if backend.server else model.settings.kind
         raise EvalkitError(f"refine=fp32 has no effect on {what}, whose precision is not evalkit's to choose")
-    if model.runtime.dtype == FULL_PRECISION:
-        raise EvalkitError("refine=fp32 has no effect with dtype=fp32: say dtype=bf16, fp16 or int8 too")
+    if model.runtime.dtype != FULL_PRECISION:
+        return refine
+    if not model.precision_chosen:
+        raise EvalkitError("refine=fp32 has no effect with dtype=fp32: say dtype=bf16, fp16 or int8 too, or dtype=auto")
+    return None
 
 
 def _refine(model: Model, task: Task, run: Run, cache: Cache, seed: int) -> tuple[Run, Refinement]:

@@ -20,9 +20,9 @@ from evalkit.evaluation.evaluate import (
     Cache,
     Model,
     build_model,
+    checked_refinement,
     deviations_of,
     evaluate,
-    refuse_refinement,
     stored_under,
 )
 from evalkit.evaluation.goldens import check_golden_scores, refuse_other_weights
@@ -90,8 +90,7 @@ def run(settings: RunSettings) -> Iterator[Result]:
     choose_protocol(settings.protocol, misses=False)
     _refuse_unwritable(settings.results_dir)
     model = model_of(settings, held_to_certificate=True)
-    if settings.refine is not None:
-        refuse_refinement(settings.refine, model)
+    checked_refinement(settings.refine, model)
     tasks = tasks_of(settings)
     _compare_files_once(model)
     golden = check_golden_scores(model) if settings.reproduce else ()
@@ -123,7 +122,8 @@ def run(settings: RunSettings) -> Iterator[Result]:
 def _refuse_taken(model: Model, task: Task, settings: RunSettings) -> Path:
     """Return the folder that the result will lie in. Raises EvalkitError, before anything is scored, where another lies there."""
     runnable = model.runnable_on(task)
-    deviations = deviations_of(model, runnable, task, settings.runtime.seed, settings.refine)
+    refine = checked_refinement(settings.refine, model)
+    deviations = deviations_of(model, runnable, task, settings.runtime.seed, refine)
     folder = result_folder(settings.results_dir, runnable.identity, experiment_slug(deviations))
     recipe = {} if model.recipe is None else recipe_fields(model.recipe)
     pairs = [(request.query.query_id, one.doc_id) for request in task.requests for one in request.candidates]
