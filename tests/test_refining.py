@@ -109,18 +109,62 @@ def test_the_rarer_gain_is_scored_first() -> None:
     assert_same(task, scores, full)
 
 
-def test_relevant_documents_that_rounding_ties_are_moved_apart() -> None:
+def far(count: int) -> list[tuple[str, int]]:
+    return [(f"x{number}", 0) for number in range(count)]
+
+
+def test_relevant_documents_that_rounding_ties_are_scored_again() -> None:
     """Tied at one threshold they would share it, which changes C-MTEB's average precision."""
-    task = make_task((["q"], [("a", 1), ("n", 0), ("b", 1), ("c", 1), ("m", 0), *((f"x{n}", 0) for n in range(300))]))
-    full = np.array([-11.03, -10.5, -11.08, -10.0, -11.2, *np.linspace(-40, -30, 300)], np.float32)
-    low = np.array([-11.0625, -10.5, -11.0625, -10.0, -11.1875, *np.round(np.linspace(-40, -30, 300) * 16) / 16])
-    candidates = GradedCandidates.of(task, low)
-    work = FullPrecision(full)
-    scores, _, _ = refine_scores(candidates, work, "fp16", 3)
-    assert len(np.unique(scores[[0, 2, 3]])) == 3
+    task = make_task((["q"], [("a", 1), ("n", 0), ("b", 1), ("c", 1), ("m", 0), *far(300)]))
+    rest = np.linspace(-40, -30, 300)
+    full = np.array([-11.03, -10.5, -11.08, -10.0, -11.2, *rest], np.float32)
+    low = np.array([-11.0625, -10.5, -11.0625, -10.0, -11.1875, *np.round(rest * 16) / 16])
+    scores, _ = refined(task, low, full, 3)
+    assert scores[[0, 2]].tolist() == full[[0, 2]].tolist()
     assert_same(task, scores, full)
     tied = values(task, low.astype(np.float32))["map"] != values(task, full)["map"]
     assert tied.any(), "low precision alone gives another figure"
+
+
+@pytest.mark.parametrize("above", [2.0, 0.0])
+def test_relevant_documents_that_fp32_ties_stay_tied(above: float) -> None:
+    """As texts do that differ behind what the model reads; where nothing of a lower gain is above them, it makes no difference."""
+    task = make_task((["q"], [("n", 0), ("pos one", 1), ("pos one ", 1), *far(120)]))
+    full = np.array([above, 1.0, 1.0, *np.linspace(-30, -10, 120)], np.float32)
+    low = full + np.array([0, 0, 0, *[0.008] * 120])
+    scores, _ = refined(task, low, full)
+    assert_same(task, scores, full)
+
+
+def test_ties_with_one_text_that_is_listed_twice() -> None:
+    task = make_task((["q"], [("n", 0), ("same", 1), ("same", 1), ("c", 1), *far(120)]))
+    rest = np.linspace(-30, -10, 120)
+    full, low = np.array([2, 1, 1, 1.001, *rest], np.float32), np.array([2, 1.001, 1.001, 1, *(rest + 0.008)])
+    assert_same(task, refined(task, low, full)[0], full)
+
+
+def test_scores_at_the_end_of_float32() -> None:
+    """Which no step moves apart."""
+    largest = float(np.finfo(np.float32).max)
+    task = make_task((["q"], [("a", 1), ("b", 1), ("c", 1), ("n", 0), *far(100)]))
+    full = np.array([largest, largest, 1, largest, *np.linspace(-30, -10, 100)], np.float32)
+    low = np.array([largest, largest, 1, largest, *(np.linspace(-30, -10, 100) + 0.01)])
+    assert_same(task, refined(task, low, full)[0], full)
+
+
+def test_relevant_documents_crowded_at_the_steps_of_float32() -> None:
+    """Their differences are as small as float32's steps are."""
+    generator = np.random.default_rng(37)
+    for seed in range(10):
+        task = random_task(generator, 30, 25, 2)
+        full = (16_384 + generator.integers(0, 60, task.statistics.pairs) / 512).astype(np.float32)
+        low = full + generator.integers(-1, 2, len(full)) / 512
+        scores, refinement = refined(task, low, full, seed)
+        if np.abs(low - full).max() <= refinement.epsilon:
+            expected, found = values(task, full), values(task, scores)
+            # fp32 ties relevant ones that low precision does not: there the threshold's average precision may differ, and no other
+            for name in (name for name in expected if name not in ("map", "main_score")):
+                np.testing.assert_allclose(found[name], expected[name], atol=1e-12, err_msg=name)
 
 
 def test_equal_items_stay_equal_and_are_scored_together() -> None:

@@ -158,24 +158,24 @@ def refine_scores(
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], Refinement]:
     """Return scores whose order between candidates of different gain is fp32's, as far as epsilon holds.
 
-    A score is fp32's where the candidate was scored again, which the second array says, and else that in low precision, of which
-    those of relevant documents that are tied by rounding alone are moved apart by the smallest steps that float32 has. The record
-    says what it took.
+    A score is fp32's where the candidate was scored again, which the second array says, and else that in low precision. Relevant
+    candidates of one gain are tied only where they are one item, where fp32 ties them, or where a tie has no effect: above all of
+    a lower gain. The record says what it took.
     """
     work = _Work(candidates, score, np.random.default_rng([seed, len(candidates.low)]))
     work.score_again(work.sample(FIRST_SAMPLE, by_length=True))
     work.epsilon *= MARGIN
     rounds = 0
     while True:
-        while len(chosen := work.rarer(work.open())) or len(chosen := work.crowded()):
+        while len(chosen := work.rarer(work.open())) or len(chosen := work.tied()):
             work.score_again(chosen)
             rounds += 1
         fresh, before = work.sample(LAST_SAMPLE), work.epsilon
         work.score_again(fresh)
-        if work.epsilon == before:
+        if work.epsilon == before and not len(work.tied()):
             break
     again = int(work.known.sum())
-    return work.separated(), work.known, Refinement(dtype, len(work.known), again, rounds, work.epsilon, len(fresh))
+    return work.scores(), work.known, Refinement(dtype, len(work.known), again, rounds, work.epsilon, len(fresh))
 
 
 class _Work:
@@ -254,29 +254,23 @@ class _Work:
         full = self.full.astype(np.float64)
         return np.where(self.known, full, middle - width), np.where(self.known, full, middle + width)
 
-    def crowded(self) -> NDArray[np.int64]:
-        """Return candidates that are tied with so many of their gain that moving them apart would take more than epsilon."""
-        moved = self.separated().astype(np.float64) - np.where(self.known, self.full, self.candidates.low)
-        return np.flatnonzero(~self.known & (np.abs(moved) > self.epsilon))
+    def tied(self) -> NDArray[np.int64]:
+        """Return relevant candidates whose score is that of others of their gain, below one of a lower gain.
 
-    def separated(self) -> NDArray[np.float32]:
-        """Return the scores, with relevant candidates of one gain tied only where they are one item or fp32 ties them."""
-        scores = np.where(self.known, self.full, self.candidates.low.astype(np.float32)).astype(np.float32)
-        if self.epsilon == 0:  # low precision gives fp32's scores, and its ties are fp32's
-            return scores
+        Rounding may have made the tie, or fp32 has it too; average precision by thresholds, which C-MTEB takes, tells them apart.
+        """
+        scores, found = self.scores(), np.zeros(len(self.known), np.bool_)
         for query in self.candidates.queries():
             gains, known, items = self.candidates.gains[query], self.known[query], self.candidates.items[query]
-            for grade in np.unique(gains[gains > 0]):
-                ours = np.flatnonzero(gains == grade)
-                rough = ours[~known[ours]]
-                taken = set(scores[query][ours[known[ours]]].tolist())
-                places: dict[int, np.float32] = {}
-                for place in rough[np.argsort(scores[query][rough], kind="stable")].tolist():
-                    if items[place] not in places:
-                        value = scores[query][place]
-                        while float(value) in taken:
-                            value = np.nextafter(value, np.float32(np.inf))
-                        taken.add(float(value))
-                        places[int(items[place])] = value
-                    scores[query][place] = places[int(items[place])]
-        return scores
+            for grade in np.unique(gains[(gains > 0) & ~known]):
+                highest = scores[query][gains < grade].max(initial=-np.inf)
+                ours = np.flatnonzero((gains == grade) & (scores[query] <= highest))
+                for value in np.unique(scores[query][ours[~known[ours]]]):
+                    same = ours[scores[query][ours] == value]
+                    if len(np.unique(items[same])) > 1:
+                        found[query][same] = True
+        return np.flatnonzero(found & ~self.known)
+
+    def scores(self) -> NDArray[np.float32]:
+        """Return the scores as they are known."""
+        return np.where(self.known, self.full, self.candidates.low.astype(np.float32)).astype(np.float32)

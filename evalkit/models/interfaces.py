@@ -294,9 +294,14 @@ class RunnableModel:
         return self._opened[0]
 
     @property
+    def is_open(self) -> bool:
+        """Whether the scorer was used before."""
+        return "_opened" in self.__dict__
+
+    @property
     def findings(self) -> tuple[str, ...] | None:
         """What came up when the scorer was opened; None where it was not yet."""
-        return self._opened[1] if "_opened" in self.__dict__ else None
+        return self._opened[1] if self.is_open else None
 
     def kept_open(self) -> RunnableModel:
         """Return the same model, whose scorer is the one that is open, in copies of it too; opening them finds what it found."""

@@ -22,6 +22,8 @@ from evalkit.scoring.store import ScoreStore, StoredOutput, item_key
 SIMILARITY_ROWS = 8_192
 PROBE = item_key("probe", "of", "a server")
 """The key of a server's answers to its probe: no item's, since those are of two texts."""
+UNCHECKED = item_key("scores", "of", "a server", "not compared")
+"""The key of what says whether a run of a server's has stored scores and not yet made sure that one model gave them: 1 or 0."""
 ROUNDING = 0.02
 """How far a server's answers may move from one run to another, as a share of their range: by what low precision rounds."""
 SMALLEST_RANGE = 1e-5
@@ -43,14 +45,17 @@ class ScoreMemory:
         if self.store is not None and self.refresh:
             self.store.begin_anew(keys)
 
-    def compare_probe(self, scorer: object) -> None:
+    def begin_asking(self, scorer: object, *, fresh: bool) -> NDArray[np.float32] | None:
         """Make sure that what is stored is of the model that answers now, where that may be another one than before.
 
-        Raises EvalkitError where the answers to the probe are others.
+        Returns its answers to the probe; None for a scorer that has none. `fresh` says that it was opened, and probed, just now.
+        What is stored from here on counts as unchecked. Raises EvalkitError where the answers are not those that were stored.
         """
-        if self.store is None or not isinstance(scorer, Probed):
-            return
-        answers = scorer.probe.answers.ravel()
+        if not isinstance(scorer, Probed):
+            return None
+        answers = (scorer.probe.answers if fresh else scorer.probe_again()).ravel()
+        if self.store is None:
+            return answers
         before = next((stored.output for _, stored in self.store.read([PROBE])), None)
         if before is not None and not _same_model(before, answers):
             raise EvalkitError(
@@ -60,24 +65,37 @@ class ScoreMemory:
             )
         if before is None:
             self.store.write({PROBE: StoredOutput(answers, NOT_COUNTED, truncated=False)})
+        self._set_unchecked(True)
+        return answers
 
-    def compare_probe_again(self, scorer: object, keys: Sequence[bytes]) -> None:
-        """Make sure that the model that answered first answers still, now that these items are scored.
+    def end_asking(self, scorer: object, answers: NDArray[np.float32] | None, keys: Sequence[bytes]) -> None:
+        """Make sure that the model that gave these answers to the probe answers still, now that these items are scored.
 
         Raises EvalkitError where it does not; what is stored is then read no more, since nothing says which model it is of. A
         server that never repeats itself tells nothing: that is one of its probe's findings.
         """
-        if not isinstance(scorer, Probed):
+        if not isinstance(scorer, Probed) or answers is None:
             return
-        first, second = scorer.probe.answers.ravel(), scorer.probe.again.ravel()
-        if not _same_model(first, second) or _same_model(first, scorer.probe_again().ravel()):
-            return
+        repeats = _same_model(scorer.probe.answers.ravel(), scorer.probe.again.ravel())
+        if repeats and not _same_model(answers, scorer.probe_again().ravel()):
+            if self.store is not None:
+                self.store.begin_anew(keys)
+            raise EvalkitError(
+                "the server no longer answers evalkit's probe as it did when this run began: its model changed on the way. "
+                "The scores are of no one model and are not used; run the same again to score all anew"
+            )
+        self._set_unchecked(False)
+
+    @property
+    def unchecked(self) -> bool:
+        """Whether scores are stored of which no run has made sure at its end that one model gave them."""
+        found = [] if self.store is None else [stored.output for _, stored in self.store.read([UNCHECKED])]
+        return any(output.any() for output in found)
+
+    def _set_unchecked(self, unchecked: bool) -> None:
         if self.store is not None:
-            self.store.begin_anew(keys)
-        raise EvalkitError(
-            "the server no longer answers evalkit's probe as it did when this run began: its model changed on the way. "
-            "The scores are of no one model and are not used; run the same again to score all anew"
-        )
+            value = np.array([unchecked], np.float32)
+            self.store.write({UNCHECKED: StoredOutput(value, NOT_COUNTED, truncated=False)})
 
 
 NOWHERE = ScoreMemory()
@@ -274,10 +292,11 @@ def similarities(
 
 def _outputs(model: RunnableModel, items: Items, table: OutputTable, kept: ScoreMemory) -> OutputTable:
     """Return the table, which has what is stored, with what the scorer makes of the other items."""
-    if not table.complete:
-        kept.compare_probe(model.scorer)
+    if not table.complete or kept.unchecked:
+        fresh = not model.is_open
+        answers = kept.begin_asking(model.scorer, fresh=fresh)
         fill(table, items, adapter_of(model.scorer).batches(items, table.known))
-        kept.compare_probe_again(model.scorer, table.keys)
+        kept.end_asking(model.scorer, answers, table.keys)
     return table
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from command import run_here
 from fake_servers import ANSWERS, FakeServer, is_probe, read, score, sigmoid, vector
 from made_tasks import make_task
@@ -158,7 +159,7 @@ def test_answers_that_do_not_repeat_are_reported() -> None:
 
 def long_score(query: str, document: str) -> float:
     """A logit of the whole document."""
-    return score(query, f"{zlib.crc32(document.encode())} {document[:200]}")
+    return score(query, document) + zlib.crc32(document.encode()) % 100 / 10
 
 
 @pytest.mark.parametrize(
@@ -221,18 +222,28 @@ def test_what_goes_wrong_in_full_requests_alone_is_refused(wrong: Shuffle) -> No
                 probe(server, BGE)
 
 
-@pytest.mark.parametrize("kind", ["<e", "<d", ">f"])
-def test_vectors_packed_as_other_numbers_are_refused(kind: str) -> None:
-    """Which as float32 are finite numbers, of another length or not."""
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("<e", "little-endian float32"),
+        ("<d", "little-endian float32"),
+        (">f", "little-endian float32"),
+        ("<f", "base64"),
+    ],
+)
+def test_vectors_that_are_packed_otherwise_are_refused(kind: str, said: str) -> None:
+    """As other numbers, or in another order: as float32 they are finite, and of some length."""
 
     def answer(_: FakeServer, method: str, path: str, body: Any) -> tuple[int, Any]:
         rows = [[value / 4 for value in vector(text)] for text in body["input"]]
         if body["encoding_format"] == "base64":
-            packed = [base64.b64encode(struct.pack(f"{kind[0]}{len(row)}{kind[1]}", *row)).decode() for row in rows]
-            return 200, {"data": [{"index": number, "embedding": one} for number, one in enumerate(packed)]}
-        return 200, {"data": [{"index": number, "embedding": one} for number, one in enumerate(rows)]}
+            packed = [struct.pack(f"{kind[0]}{len(row)}{kind[1]}", *reversed(row)) for row in rows]
+            answers: list[Any] = [base64.b64encode(one).decode() for one in packed]
+        else:
+            answers = rows
+        return 200, {"data": [{"index": number, "embedding": one} for number, one in enumerate(answers)]}
 
-    with FakeServer("openai", answer) as server, pytest.raises(EvalkitError, match=r"base64|not finite"):
+    with FakeServer("openai", answer) as server, pytest.raises(EvalkitError, match=said):
         probe(server, BGE)
 
 
@@ -472,6 +483,93 @@ def test_a_server_that_changes_its_model_during_a_run(name: str, tmp_path: Path)
         ).candidates["score"].tolist() == pytest.approx(after)
 
 
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("status", [400, 403])
+def test_a_run_that_could_not_ask_at_its_end_is_compared_by_the_next(name: str, status: int, tmp_path: Path) -> None:
+    """Which finds all its scores in the store, some of them another model's."""
+    with fake(MODELS[name]) as server:
+
+        def scores() -> Any:
+            own = {"url": server.url, "batch_size": 1, "concurrency": 1, "retries": 0}
+            model = evalkit.load_model(name, backend=MODELS[name], server=own, cache_dir=tmp_path)
+            return evalkit.evaluate(model, PLAIN).candidates["score"].tolist()
+
+        items = 6 if name == "bge-reranker-base" else 8
+
+        def changing(fake: FakeServer, method: str, path: str, body: Any) -> tuple[int, Any]:
+            if len(fake.posts) >= items and is_probe(body):
+                return status, {"message": "restarting"}
+            return (other_model if len(fake.posts) > items - 2 else FakeServer.described)(fake, method, path, body)
+
+        server.answer = changing
+        with pytest.raises(EvalkitError, match=f"answered {status}"):
+            scores()
+        server.answer = other_model
+        with pytest.raises(EvalkitError, match="runs another model under the same name"):
+            scores()
+        server.answer = FakeServer.described
+        scores()  # the first model is back: a change and a change back can't be seen
+        asked = len(server.requests)
+        scores()
+        assert len(server.requests) == asked, "it was compared, and nothing is asked any more"
+
+
+def test_a_server_that_changes_its_model_between_two_runs_of_one_object(tmp_path: Path) -> None:
+    """As in a notebook: what is stored of the first model stays."""
+    half = replace(PLAIN, requests=PLAIN.requests[:1])
+    with fake("vllm") as server:
+        own = {"url": server.url, "retries": 0}
+        model = evalkit.load_model("bge-reranker-base", backend="vllm", server=own, cache_dir=tmp_path)
+        before = evalkit.evaluate(model, half).candidates["score"].tolist()
+        server.answer = other_model
+        for _ in range(2):
+            with pytest.raises(EvalkitError, match="runs another model under the same name"):
+                evalkit.evaluate(model, PLAIN)
+        assert evalkit.evaluate(model, half).candidates["score"].tolist() == before
+        server.answer = FakeServer.described
+        assert evalkit.evaluate(model, PLAIN).candidates["score"].tolist()[:3] == before
+
+
+COARSE: dict[str, Callable[[float], float]] = {
+    "bf16": lambda value: float(torch.tensor(value).to(torch.bfloat16)),
+    "fp16": lambda value: float(np.float16(value)),
+    "probabilities of four digits": lambda value: round(sigmoid(value), 4),
+    "probabilities in bf16": lambda value: float(torch.tensor(sigmoid(value)).to(torch.bfloat16)),
+}
+
+
+@pytest.mark.parametrize("shape", COARSE.values(), ids=COARSE)
+def test_an_honest_server_that_computes_coarsely_is_not_blamed(shape: Callable[[float], float]) -> None:
+    """Its scores hardly change with the last words of a long text."""
+
+    def rescore(query: str, documents: list[str]) -> list[float]:
+        words = [read(one).split() for one in documents]
+        means = [sum(zlib.crc32(word.encode()) % 1000 for word in one) / max(len(one), 1) / 250 for one in words]
+        return [shape(mean - 2 + 0.2 * len(set(query) & set(one))) for mean, one in zip(means, documents, strict=True)]
+
+    with reranking("vllm", rescore) as server:
+        assert "is answered as its first" not in findings(server)
+
+
+def test_full_requests_are_judged_by_their_own_range() -> None:
+    """A server whose scores of them are larger, and so rounded more coarsely, than those of the probe's four documents."""
+
+    def rescore(query: str, documents: list[str]) -> list[float]:
+        scale = 1 + 0.004 * (len(documents) % 3)
+        return [(20 if "第1" in one else 1) * scale * score(query, one) / 4 for one in documents]
+
+    with reranking("vllm", rescore) as server:
+        probe(server)
+
+
+@pytest.mark.parametrize("status", [401, 404, 503])
+def test_what_no_task_need_hold_refuses_no_run(status: int) -> None:
+    with refusing("vllm", lambda text: is_blank(text) or len(text) > 1_200, status) as server:
+        said = findings(server, retries=0)
+        assert "a blank text is not answered as asked" in said
+        assert "is not cut but refused" in said
+
+
 @pytest.mark.parametrize(
     ("before", "now", "same"),
     [
@@ -549,7 +647,8 @@ def test_a_server_that_fails_at_all_blames_no_text(model: str, backend: str, bat
         own = {"url": server.url, "batch_size": batch_size, "concurrency": 1}
         loaded = evalkit.load_model(model, backend=backend, server=own)
         assert loaded.runnable.scorer
-        server.answer = lambda *_: (500, {"message": "CUDA error: device-side assert triggered"})
+        error = 500, {"message": "CUDA error: device-side assert triggered"}
+        server.answer = lambda fake, *request: error if fake.posts else fake.described(*request)
         with pytest.raises(EvalkitError, match=r"no text of the task is the cause$") as caught:
             evalkit.evaluate(loaded, BLANK, cache="off")
     assert 'answered 500: \'{"message": "CUDA error: device-side assert triggered"}\'; its log says why' in str(

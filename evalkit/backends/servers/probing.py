@@ -197,7 +197,7 @@ class _Trial:
             (whole, halves, f"{(count + 1) // 2}"),
             (whole[places], self.answers, f"{len(DOCUMENTS)}"),
         ):
-            if _apart(one, other) > 3 * _apart(self.answers, self.again) and differ(one, other, self.answers):
+            if _apart(one, other) > 3 * _apart(self.answers, self.again) and differ(one, other, whole):
                 moved = int((np.abs(one - other).reshape(len(one), -1).max(axis=1) > 0).sum())
                 raise UnfitServerError(
                     f"{moved} of {len(one)} texts get other {what} in a request of {count} texts than in one of {said}: they are "
@@ -222,8 +222,17 @@ class _Trial:
                 )
         self.seen.append("vectors in base64 are those that are given as numbers")
 
+    def outcome_of_trouble(self, items: Sequence[tuple[str, ...]], size: int | None = None) -> Outcome:
+        """Ask for texts that a server may fail at, which no task need hold: whatever goes wrong is an outcome."""
+        try:
+            return self.outcome(items, size)
+        except UnfitServerError:
+            raise
+        except EvalkitError as error:
+            return AnswerError(str(error))
+
     def look_at_blanks(self) -> None:
-        outcome = self.outcome(self.items(""))
+        outcome = self.outcome_of_trouble(self.items(""))
         if isinstance(outcome, AnswerError):
             self.tell(
                 f"a blank text is not answered as asked, so that a task which holds one can't be scored: {_short(outcome)}"
@@ -246,9 +255,8 @@ class _Trial:
         if not asked:
             self.seen.append(f"evalkit cuts texts to {limit:,} characters")
             return
-        outcome = self.outcome(
-            self.items(texts.long, *asked), min(self.batch_size, 1 + len(asked)) if length <= TOGETHER else 1
-        )
+        size = min(self.batch_size, 1 + len(asked)) if length <= TOGETHER else 1
+        outcome = self.outcome_of_trouble(self.items(texts.long, *asked), size)
         if isinstance(outcome, AnswerError):
             self.tell(
                 f"a text of more than {length} tokens is not cut but refused; backend.max_characters=N cuts texts before they are "
@@ -277,7 +285,13 @@ class _Trial:
             itertools.takewhile(lambda tokens: _apart(parts[tokens][None], long) <= self._resolution(long), parts)
         )
         about = "" if texts.exact else "about "
-        if len(same) == 1 and texts.exact:
+        if 0 < len(same) <= 2 and _is_coarse(
+            np.concatenate([self.answers, long, *(part[None] for part in parts.values())])
+        ):
+            self.seen.append(
+                f"its first {about}{same[-1]} tokens give the same answer, but answers are too coarse to tell"
+            )
+        elif len(same) == 1 and texts.exact:
             self.tell(
                 f"max_length is {length}, but the last {LAST} tokens of it don't change an answer: texts are cut earlier, or the "
                 "server computes too coarsely to tell"
@@ -411,6 +425,22 @@ def _cut(settings: ModelSettings, text: str, length: int) -> str | None:
 
 def _apart(one: Answers, other: Answers) -> float:
     return float(np.abs(one.astype(np.float64) - other.astype(np.float64)).max())
+
+
+def _is_coarse(answers: Answers) -> bool:
+    """Return whether all answers, or as probabilities their logits, have few digits: those of bf16 or fp16, or four decimals."""
+    from scipy.special import logit
+
+    values = answers.astype(np.float64).ravel()
+    kinds = [values]
+    if values.min() > 0 and values.max() < 1:
+        kinds.append(logit(values))
+    for numbers in kinds:
+        bf16 = np.round(np.frexp(numbers)[0] * 256) / 256  # a mantissa of eight digits, in binary
+        fp16 = np.round(np.frexp(numbers)[0] * 2048) / 2048
+        if min(np.abs(np.frexp(numbers)[0] - few).max() for few in (bf16, fp16)) < 1e-5:
+            return True
+    return bool(np.abs(values - np.round(values, 4)).max() < 6e-8)
 
 
 def _short(error: EvalkitError) -> str:
