@@ -196,11 +196,17 @@ def name_of(row: dict[str, Any]) -> str:
     return str(row["id"] if "id" in row else row["_id"])
 
 
+def grade(score: Any) -> int:
+    """A judgement's grade: true is 1, and below 0 nothing is relevant."""
+    truth = {"true": 1, "false": 0}.get(str(score).strip().lower())
+    return max(int(float(score)), 0) if truth is None else truth
+
+
 def expected_of_parts(parts: dict[str, Rows], ranked: Rows | None) -> list[tuple[list[str], list[tuple[str, int]]]]:
     documents = {name_of(row): f"{row.get('title') or ''} {row['text']}".strip() for row in parts["corpus"]}
     gains: dict[str, dict[str, int]] = {}
     for row in parts["qrels"]:
-        gains.setdefault(str(row["query-id"]), {})[str(row["corpus-id"])] = int(float(row["score"]))
+        gains.setdefault(str(row["query-id"]), {})[str(row["corpus-id"])] = grade(row["score"])
     offered: dict[str, list[Any]] = {query: list(judged) for query, judged in gains.items()}
     if ranked is not None:
         offered = {str(row["query-id"]): row["corpus-ids"] for row in ranked}

@@ -27,6 +27,7 @@ from task_files import (
 )
 
 import evalkit
+from evalkit.errors import EvalkitError
 from evalkit.records import Task
 
 QUERIES = 44
@@ -316,6 +317,62 @@ def test_figures_are_those_of_the_content(layout: str, tmp_path: Path) -> None:
 def test_figures_of_texts_of_one_line(layout: str, tmp_path: Path) -> None:
     task = load(FLAT_WRITERS[layout](tmp_path))
     assert figures(task) == pytest.approx(expected_figures(flat(CONTENT)), abs=0.006)
+
+
+@pytest.mark.parametrize("with_queries", [False, True])
+def test_a_top1000_that_missed_relevant_documents(with_queries: bool, tmp_path: Path) -> None:
+    """Real qrels name queries and documents that the candidates lack; the figures are computed from the rows alone."""
+    rows = flat(CONTENT)
+    folder = ms_marco(tmp_path / "a", rows, with_collection=False)
+    missed = {number: 1 + number % 3 for number in range(0, QUERIES, 5)}
+    lines = [f"dev_query{number}\t0\tmissed{number}-{i}\t1" for number, count in missed.items() for i in range(count)]
+    # of one query all relevant documents are missed
+    top1000 = (folder / "top1000.dev").read_text(encoding="utf-8").split("\n")
+    lost = [line for line in top1000 if line.startswith("dev_query7\tapositive")]
+    assert len(lost) == len(rows[7]["positive"]) > 1
+    (folder / "top1000.dev").write_text("\n".join(line for line in top1000 if line not in lost), encoding="utf-8")
+    absent = [] if with_queries else [f"absent{number}\t0\t{number}\t1" for number in (1, 1, 2, 3)]
+    if with_queries:
+        plain_lines(folder / "queries.dev.tsv", [(f"dev_query{i}", row["query"]) for i, row in enumerate(rows)])
+    with (folder / "qrels.dev.tsv").open("a", encoding="utf-8") as file:
+        file.write("\n".join([*lines, *dict.fromkeys(absent)]) + "\n")
+
+    precisions, reciprocals = [], []
+    for number, row in enumerate(rows):
+        positives = [] if number == 7 else row["positive"]
+        relevant = len(row["positive"]) + missed.get(number, 0)
+        ranking = sorted([*positives, *row["negative"]], key=lambda text, q=row["query"]: -score_pair(q, text))
+        places = [place for place, text in enumerate(ranking, start=1) if text in positives]
+        precisions.append(sum(found / place for found, place in enumerate(places, start=1)) / relevant)
+        reciprocals.append(1 / places[0] if places and places[0] <= 10 else 0)
+    task = load(folder)
+    result = evalkit.evaluate(evalkit.wrap(score_pairs, kind="cross-encoder", name="made"), task, cache="off")
+    assert result.protocol == "mteb-v2"
+    assert result.scores["map_at_1000"] == pytest.approx(np.mean(precisions), abs=6e-6)
+    assert result.scores["mrr_at_10"] == pytest.approx(np.mean(reciprocals), abs=6e-6)
+
+    by_id = {request.query.query_id: request for request in task.requests}
+    assert len(by_id) == QUERIES
+    assert by_id["dev_query5"].unretrieved_ids == ("missed5-0", "missed5-1", "missed5-2")
+    assert len(by_id["dev_query7"].unretrieved_gains) == len(lost)
+    messages = [finding.message for finding in task.findings if finding.severity == "warning"]
+    assert any(f"{sum(missed.values()) + len(lost)} relevant documents" in message for message in messages)
+    assert any(f"3 of the {QUERIES + 3} queries" in message for message in messages) == (not with_queries)
+
+
+def test_qrels_of_other_queries_than_top1000s(tmp_path: Path) -> None:
+    folder = ms_marco(tmp_path / "a", CONTENT, with_collection=False)
+    plain_lines(folder / "qrels.dev.tsv", [("8", 0, "9", 1), ("7", 0, "9", 1)])
+    with pytest.raises(EvalkitError, match=r"qrels\.dev\.tsv: none of the 2 queries .* is in top1000\.dev"):
+        load(folder)
+
+
+def test_a_collection_must_hold_what_the_qrels_name(tmp_path: Path) -> None:
+    folder = ms_marco(tmp_path / "a", CONTENT)
+    with (folder / "qrels.dev.tsv").open("a", encoding="utf-8") as file:
+        file.write("dev_query1\t0\tnone\t1\n")
+    with pytest.raises(EvalkitError, match="'none' names no corpus"):
+        load(folder)
 
 
 def test_layouts_that_keep_the_order_are_one_task(tmp_path: Path) -> None:

@@ -245,7 +245,7 @@ def _set(part, number, **changes):
     [
         (_set("qrels", 1, **{"query-id": "q?"}), ["qrels", "row 2", "column query-id", "'q?' names no queries"]),
         (_set("qrels", 1, **{"corpus-id": "d?"}), ["qrels", "row 2", "column corpus-id", "'d?' names no corpus"]),
-        (_set("qrels", 1, score=-1), ["qrels", "row 2", "column score", "negative relevance -1"]),
+        (_set("qrels", 1, score=-1.5), ["qrels", "row 2", "column score", "-1.5", "whole number"]),
         (_set("qrels", 1, score="high"), ["qrels", "row 2", "column score", "the text 'high'", "whole number"]),
         (_set("qrels", 1, score=0.5), ["qrels", "row 2", "column score", "0.5"]),
         (_set("qrels", 1, score=None), ["qrels", "row 2", "column score", "null"]),

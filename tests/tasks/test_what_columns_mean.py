@@ -193,7 +193,7 @@ def test_numbered_files_are_one_dataset_if_their_columns_are(tmp_path: Path) -> 
     [
         ("relevant", ["the text 'relevant'", "whole number", "0 for irrelevant"]),
         ("yes", ["the text 'yes'", "whole number"]),
-        (True, ["the number True", "whole number"]),
+        ("T", ["the text 'T'", "whole number"]),
         (-1, ["negative relevance -1", "write 0"]),
         (-2.0, ["negative relevance -2", "write 0"]),
         (0.73, ["0.73", "whole number"]),
@@ -207,6 +207,55 @@ def test_labels_that_are_no_grades(label: Any, fragments: list[str], tmp_path: P
     refused(write_jsonl(tmp_path / "a.jsonl", [*PAIRS, PAIRS[0] | {"label": label}]), "row 5, column label", *fragments)
     lists = [{"query": "q", "documents": ["a", "b"], "labels": [1, label]}]
     refused(write_jsonl(tmp_path / "b.jsonl", lists), "row 1, column labels", *fragments)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda folder, rows: write_jsonl(folder / "a.jsonl", rows),
+        lambda folder, rows: write_json(folder / "a.json", rows),
+        lambda folder, rows: write_parquet(folder / "a.parquet", rows),
+        lambda folder, rows: write_csv(folder / "a.csv", rows),
+        lambda folder, rows: write_jsonl(folder / "a.jsonl", [row | {"label": f"{row['label']}"} for row in rows]),
+        lambda folder, rows: write_csv(folder / "a.tsv", [row | {"label": f"{row['label']}".upper()} for row in rows]),
+    ],
+)
+def test_labels_that_are_true_or_false(write: Callable[[Path, Rows], Path], tmp_path: Path) -> None:
+    reference = load(write_jsonl(tmp_path / "numbers.jsonl", PAIRS))
+    task = load(write(tmp_path, [row | {"label": bool(row["label"])} for row in PAIRS]))
+    assert (task.requests, task.fingerprint) == (reference.requests, reference.fingerprint)
+
+
+def test_lists_of_labels_and_qrels_that_are_true_or_false(tmp_path: Path) -> None:
+    lists = [{"query": "q", "documents": ["a", "b", "c"], "labels": [False, True, False]}]
+    for name, write in (("a.jsonl", write_jsonl), ("a.parquet", write_parquet), ("a.csv", write_csv)):
+        (request,) = load(write(tmp_path / name, lists)).requests
+        assert {(one.text, one.gain) for one in request.candidates} == {("a", 0), ("b", 1), ("c", 0)}
+    parts = mteb_parts(ROWS)
+    reference = load(write_parts(tmp_path / "numbers", parts))
+    parts["qrels"] = [row | {"score": bool(row["score"])} for row in parts["qrels"]]
+    assert load(write_parts(tmp_path / "truths", parts)).requests == reference.requests
+
+
+@pytest.mark.parametrize("lowest", [-1, -2, -100])
+def test_negative_grades_in_qrels(lowest: int, tmp_path: Path) -> None:
+    """trec_eval counts them as not relevant."""
+    parts = mteb_parts([ROWS[2]], split="test")
+    for folder, irrelevant in ((tmp_path / "zeros", 0), (tmp_path / "negative", lowest)):
+        folder.mkdir()
+        for name, part in (("topics", "queries"), ("corpus", "corpus")):
+            plain_lines(folder / f"{name}.tsv", [(one["id"], one["text"]) for one in parts[part]])
+        judged = [(one["query-id"], 0, one["corpus-id"], one["score"] or irrelevant) for one in parts["qrels"]]
+        plain_lines(folder / "qrels.txt", judged, " ")
+    task = load(tmp_path / "negative", split="test")
+    assert task.requests == load(tmp_path / "zeros", split="test").requests
+    negatives = sum(not one["score"] for one in parts["qrels"])
+    assert negatives > 1
+    reported(task, "negative grade: read as 0", f"({negatives} of them")
+    with_names = mteb_parts(ROWS)
+    zeros = load(write_parts(tmp_path / "named zeros", with_names))
+    with_names["qrels"] = [row | {"score": row["score"] or lowest} for row in with_names["qrels"]]
+    assert load(write_parts(tmp_path / "named", with_names)).requests == zeros.requests
 
 
 def test_labels_by_two_columns_or_of_two_minds(tmp_path: Path) -> None:

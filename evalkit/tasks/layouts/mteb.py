@@ -42,13 +42,14 @@ def requests_from_parts(
     A document is its title, a space and its text, stripped. Queries that the qrels do not name are left out, as mteb
     does. Without `top_ranked` a query's candidates are the documents that its qrels name. A relevant document that is
     not among the candidates goes to `unretrieved_gains`. A document that top_ranked lists twice for a query is one
-    candidate. With a `first_stage` its run takes the place of `top_ranked`.
+    candidate. With a `first_stage` its run takes the place of `top_ranked`. Where `top_ranked` gives the texts too, as
+    MS MARCO's top1000 does, the qrels may name documents that it missed, and queries that it lacks, which are left out.
     """
     _require(parts, log)
     reader = TextReader(log)
     corpus, _ = _read_texts(parts["corpus"], _document_reader(reader), log)
     queries, query_places = _read_texts(parts["queries"], _query_reader(reader), log)
-    gains = _read_gains(parts["qrels"], queries, corpus, log)
+    gains = _read_gains(parts, queries, corpus, log)
     if first_stage is not None:
         first_stage.check(queries, corpus, log)
         ranked = first_stage.ranked
@@ -150,16 +151,58 @@ def _known(value: Any, known: Mapping[str, Any], what: str, cell: Cell, log: Fin
     return found
 
 
-def _read_gains(tables: tuple[Table, ...], queries: Texts, corpus: Texts, log: FindingLog) -> Gains:
+def _read_gains(parts: Mapping[str, tuple[Table, ...]], queries: Texts, corpus: Texts, log: FindingLog) -> Gains:
+    of_candidates = {
+        name
+        for name in ("queries", "corpus")
+        if parts[name][0].file in {one.file for one in parts.get("top_ranked", ())}
+    }
     gains: Gains = {}
-    for row, cell in _rows(tables):
-        query_id = _known(row.get("query-id"), queries, "queries", cell._replace(column="query-id"), log)
-        doc_id = _known(row.get("corpus-id"), corpus, "corpus", cell._replace(column="corpus-id"), log)
+    for row, cell in _rows(parts["qrels"]):
+        found = []
+        for column, name, known in (("query-id", "queries", queries), ("corpus-id", "corpus", corpus)):
+            place = cell._replace(column=column)
+            if name in of_candidates:
+                found.append(identifier(row.get(column), place, log))
+            else:
+                found.append(_known(row.get(column), known, name, place, log))
+        query_id, doc_id = found
         judged = gains.setdefault(query_id, {})
         if doc_id in judged:
             log.add("warning", "judgement given twice for a query and document: the last one counts", cell)
-        judged[doc_id] = gain_of(row.get("score"), cell._replace(column="score"), log)
+        judged[doc_id] = gain_of(row.get("score"), cell._replace(column="score"), log, in_qrels=True)
+    if of_candidates:
+        gains = _report_not_offered(parts, gains, queries, corpus, log)
     return gains
+
+
+def _report_not_offered(
+    parts: Mapping[str, tuple[Table, ...]], gains: Gains, queries: Texts, corpus: Texts, log: FindingLog
+) -> Gains:
+    """Return the judgements of the queries that there are; report the queries and relevant documents that have no text."""
+    kept = {query_id: judged for query_id, judged in gains.items() if query_id in queries}
+    place, source = Cell(parts["qrels"][0].file), Path(parts["top_ranked"][0].file).name
+    if not kept:
+        message = (
+            f"none of the {counted(len(gains), 'query')} that it names is in {source}; give the qrels of its queries"
+        )
+        log.add("error", message, place)
+    elif len(kept) < len(gains):
+        message = (
+            f"{len(gains) - len(kept):,} of the {counted(len(gains), 'query')} that it names are not in {source}: left out of "
+            "every figure"
+        )
+        log.add("warning", message, place)
+    missed = [
+        doc_id for judged in kept.values() for doc_id, gain in judged.items() if gain > 0 and doc_id not in corpus
+    ]
+    if missed:
+        message = (
+            f"{counted(len(missed), 'relevant document')} that it names for these queries are not in {source}, which has "
+            "the texts: mteb-v2 counts them as missed, cmteb-v1 does not"
+        )
+        log.add("warning", message, place)
+    return kept
 
 
 def _read_ranked(tables: tuple[Table, ...], queries: Texts, corpus: Texts, log: FindingLog) -> Ranked:

@@ -11,6 +11,7 @@ from evalkit.tasks.findings import Cell, FindingLog, described
 from evalkit.tasks.tables import Table, looks_like_list
 
 _HIGHEST_GAIN = 2**31 - 1  # what trec_eval holds
+_TRUTHS = {"true": 1, "false": 0}
 
 
 class TextReader:
@@ -67,16 +68,24 @@ def identifier(value: Any, cell: Cell, log: FindingLog) -> str:
     return str(value)
 
 
-def gain_of(value: Any, cell: Cell, log: FindingLog) -> int:
-    """Return a graded relevance, a whole number from 0; note an error for anything else."""
-    is_number = isinstance(value, Real | Decimal) and not isinstance(value, bool)
-    number = number_in(str(value)) if is_number or isinstance(value, str) else None
-    if number is None or not number.is_integer() or number > _HIGHEST_GAIN:
+def gain_of(value: Any, cell: Cell, log: FindingLog, *, in_qrels: bool = False) -> int:
+    """Return a graded relevance, a whole number from 0; note an error for anything else.
+
+    True and false, also as texts, are 1 and 0. In qrels negative grades are 0, with a warning, as trec_eval counts them.
+    """
+    text = str(value) if isinstance(value, Real | Decimal | str) else ""
+    truth = _TRUTHS.get(text.strip().lower())
+    if truth is not None:
+        return truth
+    number = number_in(text)
+    if number is None or not number.is_integer() or abs(number) > _HIGHEST_GAIN:
         log.add("error", f"{described(value)} where a whole number is due: 0 for irrelevant, 1 or a higher grade", cell)
         return 0
-    if number < 0:
+    if number < 0 and in_qrels:
+        log.add("warning", "negative grade: read as 0, not relevant, as trec_eval counts it", cell)
+    elif number < 0:
         log.add("error", f"negative relevance {number:.0f}; write 0 for what is irrelevant", cell)
-    return int(number)
+    return max(int(number), 0)
 
 
 def require_columns(table: Table, columns: tuple[str, ...], log: FindingLog) -> None:
