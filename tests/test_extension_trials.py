@@ -338,7 +338,7 @@ def test_metric_is_a_function_and_an_entry(copy: Copy) -> None:
     ran, _, value = assert_shown(copy, [run, (*run, "results_dir=again"), in_python], "RBP@10", "--metric", "RBP@10")
     assert "RBP@10" in ran.stdout
     (checked,) = copy.ask(("check", "--baseline", "results", "--results", "again"))
-    assert [(row[3], row[-1]) for row in checked.rows if "RBP" in row[3]] == 2 * [("RBP", "equal"), ("RBP@10", "equal")]
+    assert [(row[3], row[4]) for row in checked.rows if "RBP" in row[3]] == 2 * [("RBP", "equal"), ("RBP@10", "equal")]
     (scores, other) = (result["scores"]["test"][0] for result in copy.results())
     assert 0 < scores["RBP@10"] < 1
     assert value in (scores["RBP@10"], other["RBP@10"])
@@ -374,7 +374,7 @@ def test_protocol_is_an_entry_and_a_file(copy: Copy) -> None:
         (scores,) = result["scores"]["test"]
         assert scores["main_score"] == scores["ndcg_at_10"]
     (checked,) = copy.ask(("check", "--baseline", "results", "--results", "again"))
-    assert [(row[3], row[-1]) for row in checked.rows] == 2 * [("ndcg_at_10", "equal"), ("first_rr", "equal")]
+    assert [(row[3], row[4]) for row in checked.rows] == 2 * [("ndcg_at_10", "equal"), ("first_rr", "equal")]
     assert_audited(copy, "first_rr")
 
 

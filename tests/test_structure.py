@@ -19,9 +19,9 @@ from structure.walks import AVERAGE_PRECISION, SCORE, SCORED, SETTINGS, TEXT, Wa
 ROOT = Path(__file__).parent.parent
 
 # at commit 116332d: 33, 8, 0, 83; lower them when the package gets simpler, and never raise one without a reason in its place
-# (single: a command has a module of its own, which the command line alone imports; `certify` is one more, and so is what
-# a wrapped function's content is, which is long and of its own)
-LIMITS = {"flat": 14, "back": 0, "circles": 0, "single": 58}
+# (single: a command has a module of its own, which the command line alone imports; `certify` is one more, and so are what
+# a wrapped function's content is, and how a delimited file's quotes are read, which are long and of their own)
+LIMITS = {"flat": 14, "back": 0, "circles": 0, "single": 59}
 # at commit 116332d: 5
 FORMS_TO_MODEL = 4
 

@@ -144,14 +144,14 @@ class TextTokenizer:
         return backend
 
     @cached_property
-    def _cuts(self) -> Cuts:
+    def _cuts(self) -> SafeCuts:
         """Where texts may be cut, found out for the first long one."""
         backend = self._backend
-        return Cuts.of(backend) if backend is not None else Cuts(None)
+        return SafeCuts.of(backend) if backend is not None else SafeCuts(None)
 
 
 @dataclass(frozen=True)
-class Cuts:
+class SafeCuts:
     """The places where a text may be cut so that the tokens before the cut stay the same.
 
     `places` matches between two characters, as its group `joined` where only the vocabulary can say that nothing joins them: they
@@ -172,7 +172,7 @@ class Cuts:
         return self.places is not None
 
     @classmethod
-    def of(cls, backend: Tokenizer) -> Cuts:
+    def of(cls, backend: Tokenizer) -> SafeCuts:
         """Read them off a tokenizer's parts; none where a part is not known to let its text be cut."""
         try:
             normalizers, splits = (_parts(part) for part in (backend.normalizer, backend.pre_tokenizer))

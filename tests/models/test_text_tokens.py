@@ -19,7 +19,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from evalkit.models.settings import model_settings
-from evalkit.models.text_tokens import Cuts, TextTokenizer
+from evalkit.models.text_tokens import SafeCuts, TextTokenizer
 from evalkit.models.tokenization import InputBuilder
 
 PIECES = [
@@ -137,8 +137,8 @@ def backend(request: pytest.FixtureRequest) -> Tokenizer:
 
 
 @cache
-def cuts(backend: Tokenizer) -> Cuts:
-    return Cuts.of(backend)
+def cuts(backend: Tokenizer) -> SafeCuts:
+    return SafeCuts.of(backend)
 
 
 def ids(backend: Tokenizer, text: str) -> list[int]:
@@ -182,7 +182,7 @@ def test_a_token_that_must_stand_alone_may_depend_on_what_follows(
 ) -> None:
     backend = Tokenizer.from_file(str(tiny_bert_reranker / "tokenizer.json"))
     backend.add_tokens([AddedToken("qzx", single_word=True, normalized=normalized)])
-    whole, found = ids(backend, text), Cuts.of(backend)
+    whole, found = ids(backend, text), SafeCuts.of(backend)
     for wanted in range(2, len(text)):
         part = ids(backend, text[: found.after(text, wanted)])
         assert part == whole[: len(part)]
@@ -191,7 +191,7 @@ def test_a_token_that_must_stand_alone_may_depend_on_what_follows(
 @pytest.mark.parametrize("make", WHOLE.values(), ids=WHOLE)
 def test_where_it_can_t_be_shown_nothing_is_cut(make: Callable[[], Tokenizer]) -> None:
     text = "感冒，怎么办。 What to do. " * 300
-    found = Cuts.of(make())
+    found = SafeCuts.of(make())
     assert found.after(text, 100) == len(text)
 
 
