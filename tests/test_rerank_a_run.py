@@ -235,6 +235,38 @@ def test_tied_documents_at_the_end_are_those_that_trec_eval_puts_first(tmp_path:
         assert [candidate.doc_id for candidate in request.candidates] == expected
 
 
+@pytest.mark.parametrize(
+    ("scores", "cut"),
+    [
+        ((5.0, 4.0, 4.0, 3.0), 2),
+        ((5.0, 4.0, 4.0 - 1e-12, 3.0), 2),  # float32 tells no difference
+        ((4.0, 4.0, 3.0, 2.0), 0),
+        ((5.0, 4.0, 3.0, 3.0), 0),
+    ],
+)
+def test_queries_that_are_cut_in_a_tie_are_counted(scores: tuple[float, ...], cut: int, tmp_path: Path) -> None:
+    parts = corpus_parts()
+    run = {
+        query["id"]: dict(zip(doc_ids(parts), range(len(doc_ids(parts)), 0, -1), strict=True))
+        for query in parts["queries"]
+    }
+    run = {query_id: {doc_id: float(score) for doc_id, score in found.items()} for query_id, found in run.items()}
+    for query_id in list(run)[:2]:
+        places = list(run[query_id])[33:37]
+        run[query_id] |= dict(zip(places, (score - 4 + run[query_id][places[-1]] for score in scores), strict=True))
+    folder, file = write_parts(tmp_path / "task", parts, "qrels.jsonl"), write_json(tmp_path / "run.json", run)
+    told = [
+        finding
+        for finding in evalkit.load_task(path=folder, candidates=file, top_k=35).findings
+        if "tied" in finding.message
+    ]
+    assert [(finding.severity, finding.message.partition(":")[0]) for finding in told] == [
+        ("warning", f"{cut} of 8 queries have tied scores on both sides of task.top_k=35")
+    ] * bool(cut)
+    whole = evalkit.load_task(path=folder, candidates=file)
+    assert not any("tied scores" in finding.message for finding in whole.findings)
+
+
 def test_a_limit_keeps_scores_with_their_candidates(tmp_path: Path) -> None:
     parts = corpus_parts()
     run = made_run(parts)

@@ -31,8 +31,8 @@ class Figure:
 
     `value` is a fraction, NaN where `printed` (the file's own digits, in `unit`) is no number; `decimals` counts the
     printed digits after the point. `model` is empty where the file does not say. `row` names the table row, card or
-    result that the figure stands in: an average belongs to its row. `queries` is how many queries the mean is over, None
-    where nobody knows.
+    result that the figure stands in: an average belongs to its row, and `unread` holds the row's cells that were not read as
+    a number, each with its column. `queries` is how many queries the mean is over, None where nobody knows.
     """
 
     model: str
@@ -48,6 +48,7 @@ class Figure:
     row: str
     kind: FigureKind
     queries: int | None = None
+    unread: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

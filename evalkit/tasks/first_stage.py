@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from evalkit.errors import EvalkitError
+from evalkit.output.numbers import counted
 from evalkit.records import FirstStage
 from evalkit.run_files import RunFile, read_run
 from evalkit.tasks.findings import Cell, FindingLog
@@ -32,7 +33,11 @@ class FirstStageRun:
         They stand in trec_eval's order: by score in float32, tied ones by id, descending; so which of several tied documents
         at the end are handed on does not depend on the file's order.
         """
-        return {query_id: _best_first(scores)[: self.top_k] for query_id, scores in self.file.run.items()}
+        return {query_id: [doc_id for _, doc_id in found[: self.top_k]] for query_id, found in self._ordered.items()}
+
+    @cached_property
+    def _ordered(self) -> Mapping[str, list[tuple[float, str]]]:
+        return {query_id: _best_first(scores) for query_id, scores in self.file.run.items()}
 
     def scores(self, query_id: str, doc_ids: list[str]) -> tuple[float, ...]:
         """Return the first stage's scores of documents of a query."""
@@ -55,6 +60,20 @@ class FirstStageRun:
                     log.add("error", f"{problem}; take it out, or give the task's own ids", place)
             if self.top_k is not None and len(found) < self.top_k:
                 log.add("note", f"query with fewer than task.top_k={self.top_k} documents: all are taken", Cell(file))
+        if cut := self._queries_cut_in_a_tie():
+            log.add(
+                "warning",
+                f"{cut:,} of {counted(len(self.file.run), 'query')} have tied scores on both sides of task.top_k={self.top_k}: "
+                "which of these documents are handed on is decided by their ids, descending, as trec_eval does, not by the "
+                "file's order or ranks; give scores that differ, or another task.top_k",
+                Cell(file),
+            )
+
+    def _queries_cut_in_a_tie(self) -> int:
+        k = self.top_k
+        return sum(
+            k is not None and len(found) > k and found[k - 1][0] == found[k][0] for found in self._ordered.values()
+        )
 
     def describe(self) -> FirstStage:
         """Return what the task says of the first stage."""
@@ -73,8 +92,8 @@ def read_first_stage(settings: TaskSettings) -> FirstStageRun | None:
     return FirstStageRun(read_run(Path(settings.candidates).expanduser(), _SETTING), settings.top_k)
 
 
-def _best_first(scores: Mapping[str, float]) -> list[str]:
+def _best_first(scores: Mapping[str, float]) -> list[tuple[float, str]]:
     with np.errstate(over="ignore"):
         as_compared = np.array(list(scores.values()), np.float64).astype(np.float32)
     pairs = zip(as_compared.tolist(), scores, strict=True)
-    return [doc_id for _, doc_id in sorted(pairs, reverse=True)]
+    return sorted(pairs, reverse=True)

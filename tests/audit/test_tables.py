@@ -122,6 +122,73 @@ def test_an_average_beside_columns_that_are_not_read_or_cells_that_are_missing_i
     assert findings(tmp_path, with_others) == []
 
 
+MARKED_HEADER = "| Model | T2Reranking | MMarcoReranking | CMedQAv1 | CMedQAv2 | Avg |\n|-|-|-|-|-|-|\n"
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "37.01*",
+        "37.01 (2nd)",
+        "37.01<sup>†</sup>",
+        "37.01<sup>1</sup>",
+        "37.01[1](https://example.com)",
+        "**37.01**<br>",
+        "37.01‡",
+        "37.01±0.2",
+        "37.01% ± 0.2%",
+        "37.01 ↑",
+        "37.01↓",
+        "37.01 [1]",
+        "37.01[^2]",
+        "37.01%*",
+    ],
+)
+def test_a_mark_behind_a_figure_leaves_it_as_it_is(cell: str, tmp_path: Path) -> None:
+    row = "| my-d | 67.28 | {} | 86.65 | 88.21 | {} |\n"
+    assert [figure.printed for figure in read(MARKED_HEADER + row.format(cell, "69.79"))] == [
+        "67.28",
+        "37.01",
+        "86.65",
+        "88.21",
+        "69.79",
+    ]
+    assert findings(tmp_path, MARKED_HEADER + row.format(cell, "69.79")) == []
+    (wrong,) = findings(tmp_path, MARKED_HEADER + row.format(cell, "70.79"))
+    assert (wrong.severity, wrong.rule) == ("error", "average")
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["~37.01", "37,01", "37.01 / 40.2", "~~37.01~~", "37.01 (+0.3)", "↑ 0.3", "n/a", "37.01§", "3?"],
+)
+def test_a_cell_that_is_not_read_leaves_its_row_s_average_untested_and_is_named(cell: str, tmp_path: Path) -> None:
+    rows = f"| my-d | 67.28 | {cell} | 86.65 | 88.21 | 69.79 |\n| other | 61.00 | - | 82.00 | 83.00 | 99.00 |\n"
+    wrong, note = findings(tmp_path, MARKED_HEADER + rows)
+    assert (wrong.rule, wrong.place) == ("average", "table 1 (line 1), row 2, Avg")
+    assert (note.severity, note.rule, note.place) == ("note", "unread", "table 1 (line 1), row 1")
+    assert note.what == "1 cell of my-d not read"
+    assert note.evidence.startswith("MMarcoReranking: ")
+    assert note.why.endswith("neither is the average of its row")
+
+
+def test_a_cell_that_is_not_read_is_named_where_models_are_columns_and_where_no_average_stands(tmp_path: Path) -> None:
+    columns = "| | my-a | my-b |\n|-|-|-|\n| T2Reranking | 67.28 | 61.00 |\n| CMedQAv1 | 83,01 | 82.00 |\n"
+    columns += "| CMedQAv2 | 88.21 | 83.00 |\n"
+    (note,) = findings(tmp_path, columns + "| Avg | 60.00 | 75.33 |\n")
+    assert (note.rule, note.place, note.evidence) == ("unread", "table 1 (line 1), column 1", "CMedQAv1: 83,01")
+    (note,) = findings(tmp_path, columns)
+    assert note.why == "what no number can be read from is not tested"
+
+
+@pytest.mark.parametrize("cell", ["95,1", "~95.00", "95.00§", "95.00*"])
+def test_an_average_beside_other_figures_that_can_t_be_read_is_not_judged(cell: str, tmp_path: Path) -> None:
+    header = "| Model | T2Reranking | CMedQAv1 | T2Retrieval | Avg |\n|-|-|-|-|-|\n"
+    assert findings(tmp_path, f"{header}| mine | 60.00 | 70.00 | {cell} | 75.00 |\n") == []
+    sizes = f"{header.replace('T2Retrieval', 'Parameters')}| mine | 60.00 | 70.00 | 1.55B | 75.00 |\n"
+    assert [finding.rule for finding in findings(tmp_path, sizes)] == ["average"]
+
+
 def test_a_row_of_another_model_is_a_warning(tmp_path: Path) -> None:
     row = "| mine | 67.28 | 63.95 | 60.45 | 35.46 | 81.26 | 84.1 | 65.42 |\n"
     (copy,) = findings(tmp_path, HEADER + RULE + row)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,12 @@ _FRONT_MATTER = re.compile(r"^(\s*---[\r\n]+)([\S\s]*?)([\r\n]+---(\r\n|\r|\n|$)
 _HUB = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.\-]+/[\w.\-]+)/?")
 _METRIC_WORD = re.compile(r"[\s(,_\-]*\b(map|mrr)(?:[@_](?:at_)?(\d+))?\b[\s)]*$", re.IGNORECASE)
 _NO_NUMBERS = {"nan", "inf", "-inf"}
+_BLANK = "-‐‑‒–—―− "
+# what stands behind a figure and leaves it as it is: 37.01*, 37.01 ↑, 37.01 [1], 37.01 (2nd), 37.01±0.2
+_MARK = r"[*†‡↑↓]|\[\^?\w{1,3}\]|\(\d{1,3}(?:st|nd|rd|th)\)|±\s?\d{1,20}(?:\.\d{1,20})?%?"
+_MARKED = re.compile(rf"([\d.eE+-]{{1,66}})\s?%?(?:\s?(?:{_MARK}))*")
+# how a figure begins that could not be read (37,01, ~37.01); 1.5B and 24,000 are sizes
+_FIGURE_LIKE = re.compile(r"\W{0,9}\d{1,20}(?:\.\d{1,40}|,\d{1,2})(?!\w)")
 
 
 class _Metric(NamedTuple):
@@ -161,17 +168,26 @@ class _Entry:
 def table_figures(text: str, first_line: int, path: Path, owner: str = "") -> list[Figure]:
     """Read the figures of every table that names reranking tasks; `first_line` lines stand before the text.
 
-    A row that names no model is about `owner`. Cells that hold no number state nothing.
+    A row that names no model is about `owner`. Cells that hold no number state nothing; where they are not blank, the other
+    figures of the row name them as `unread`.
     """
     figures: list[Figure] = []
     for number, table in enumerate(parse_tables(text), start=1):
-        entries = [entry for entry in _entries(table, owner) if _states_something(entry.text)]
+        entries: list[_Entry] = []
+        unread: dict[str, list[str]] = defaultdict(list)
+        for entry in _entries(table, owner):
+            if _states_something(entry.text):
+                entries.append(entry)
+            elif entry.text.strip(_BLANK):
+                unread[entry.row].append(f"{entry.column}: {entry.text}")
         place = f"table {number} (line {first_line + table.line})"
         units = {
             row: unit_of([_digits(entry.text) for entry in entries if entry.row == row])
             for row in {e.row for e in entries}
         }
-        figures += [_table_figure(entry, units[entry.row], place, path) for entry in entries]
+        figures += [
+            _table_figure(entry, units[entry.row], place, path, tuple(unread.get(entry.row, ()))) for entry in entries
+        ]
     return figures
 
 
@@ -211,9 +227,17 @@ def _rows(tokens: Sequence[Token], inside: Callable[[str], list[Token]]) -> Iter
 
 
 def _cell(children: Sequence[Token]) -> MarkdownCell:
-    text = "".join(child.content for child in children if child.type in ("text", "text_special", "code_inline"))
+    whole, plain, aside = "", "", 0
+    for child in children:
+        tag = child.content.casefold() if child.type == "html_inline" else ""
+        aside += child.type == "link_open" or tag.startswith(("<sup", "<sub"))
+        aside -= child.type == "link_close" or tag.startswith(("</sup", "</sub"))
+        text = child.content if child.type in ("text", "text_special", "code_inline") else " " * tag.startswith("<br")
+        whole += text
+        plain += "" if aside else text
     links = [str(child.attrs.get("href", "")) for child in children if child.type == "link_open"]
-    return MarkdownCell(text.strip(), links[0] if links else "")
+    # a note's number, raised or linked, is no digit of the figure before it
+    return MarkdownCell((plain if not aside and _states_something(plain) else whole).strip(), links[0] if links else "")
 
 
 def _entries(table: MarkdownTable, owner: str) -> Iterator[_Entry]:
@@ -230,7 +254,7 @@ def _entries(table: MarkdownTable, owner: str) -> Iterator[_Entry]:
 def _models_by_tasks(table: MarkdownTable, columns: Sequence[tuple[str, str]], owner: str) -> Iterator[_Entry]:
     # an average over columns that are not read (other tasks, other abilities) is not the mean of those that are
     unread = any(
-        not task and _states_something(row[place].text)
+        not task and (_states_something(row[place].text) or _FIGURE_LIKE.match(row[place].text))
         for row in table.rows
         for place, (task, _) in enumerate(columns[: len(row)])
         if place
@@ -257,7 +281,11 @@ def _long_form(table: MarkdownTable, titles: Sequence[str], owner: str) -> Itera
 def _tasks_by_columns(table: MarkdownTable, owner: str) -> Iterator[_Entry]:
     rows = [row for row in table.rows if task_name(row[0].text)]
     # a table that describes the tasks has numbers too, of samples and the like, beside texts
-    holds_only_figures = all(_states_something(cell.text) or len(cell.text) < 4 for row in rows for cell in row[1:])
+    holds_only_figures = all(
+        len(cell.text) < 4 or _states_something(cell.text) or _FIGURE_LIKE.match(cell.text)
+        for row in rows
+        for cell in row[1:]
+    )
     for place, title in enumerate(table.header[1:], start=1):
         metric = _metric_of(title.text)
         if not metric and not holds_only_figures:
@@ -292,7 +320,10 @@ def _model(cell: MarkdownCell, owner: str) -> str:
 
 
 def _digits(text: str) -> str:
-    return text.strip().removesuffix("%").strip()
+    """Give a cell's number without its percent sign and the marks behind it; a text that is more than that, as it is."""
+    plain = text.strip()
+    marked = _MARKED.fullmatch(plain)
+    return marked[1] if marked else plain.removesuffix("%").strip()
 
 
 def _states_something(text: str) -> bool:
@@ -300,7 +331,7 @@ def _states_something(text: str) -> bool:
     return parse_number(plain) is not None or plain.casefold() in _NO_NUMBERS
 
 
-def _table_figure(entry: _Entry, unit: Unit, table: str, path: Path) -> Figure:
+def _table_figure(entry: _Entry, unit: Unit, table: str, path: Path, unread: tuple[str, ...]) -> Figure:
     printed = _digits(entry.text)
     return Figure(
         model=entry.model,
@@ -316,4 +347,5 @@ def _table_figure(entry: _Entry, unit: Unit, table: str, path: Path) -> Figure:
         row=f"{table}, {entry.row}",
         kind="table",
         queries=query_count(entry.task),
+        unread=unread,
     )

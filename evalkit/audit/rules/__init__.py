@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from evalkit.audit.figures import SEVERITIES, AuditedFigures, AuditFinding, Figure, Rule
 from evalkit.audit.readers.figure_csv import published_registry
-from evalkit.audit.rules.bounds import maps_against_mrrs, wrong_averages, wrong_values
+from evalkit.audit.rules.bounds import maps_against_mrrs, unread_cells, wrong_averages, wrong_values
 from evalkit.audit.rules.copies import repeated_figures
 from evalkit.audit.rules.lattice import off_the_lattice, other_cutoff
 from evalkit.audit.rules.published import changed_figures, known_mistakes, mixed_protocols, wrong_main_scores
@@ -22,6 +22,7 @@ RULES: tuple[Rule, ...] = (
     maps_against_mrrs,
     mixed_protocols,
     wrong_main_scores,
+    unread_cells,
 )
 
 

@@ -41,7 +41,7 @@ from evalkit.audit.figures import (
 from evalkit.audit.names import task_size
 from evalkit.audit.rules.published import is_published
 from evalkit.metrics.measures import PROTOCOLS
-from evalkit.output.numbers import listed
+from evalkit.output.numbers import counted, listed
 from evalkit.results.published import AVERAGE_TASK
 
 Floats = NDArray[np.float64]
@@ -113,8 +113,31 @@ def wrong_averages(evidence: AuditedFigures) -> Iterator[AuditFinding]:
             yield _wrong_average(average, parts, mean)
 
 
+def unread_cells(evidence: AuditedFigures) -> Iterator[AuditFinding]:
+    """Note the rows with cells that are neither blank nor read as a number."""
+    rows: dict[tuple[str, str], list[Figure]] = defaultdict(list)
+    for figure in evidence.figures:
+        if figure.unread:
+            rows[figure.file, figure.row].append(figure)
+    for (file, row), figures in rows.items():
+        unread = figures[0].unread
+        average = any(figure.task == AVERAGE_TASK for figure in figures)
+        yield AuditFinding(
+            "note",
+            "unread",
+            f"{counted(len(unread), 'cell')} of {shown(figures[0].model) or 'the row'} not read",
+            file,
+            row,
+            "what no number can be read from is not tested" + ", and neither is the average of its row" * average,
+            listed(map(shown, unread), 7),
+        )
+
+
 def rows_with_average(evidence: AuditedFigures) -> Iterator[tuple[Figure, list[Figure]]]:
-    """Yield each average that can be tested, with the figures it is over: two at least, all of them numbers."""
+    """Yield each average that can be tested, with the figures it is over: two at least, all of them numbers.
+
+    A row with a cell that was not read is left out: what its average is over is not known.
+    """
     rows: dict[tuple[str, str, str, str], list[Figure]] = defaultdict(list)
     for figure in evidence.figures:
         rows[figure.file, figure.row, figure.metric, figure.protocol].append(figure)
@@ -122,7 +145,8 @@ def rows_with_average(evidence: AuditedFigures) -> Iterator[tuple[Figure, list[F
         averages = [figure for figure in row if figure.task == AVERAGE_TASK]
         parts = [figure for figure in row if figure.task != AVERAGE_TASK]
         once = len({part.task for part in parts}) == len(parts)
-        if len(averages) == 1 and len(parts) >= 2 and once and all(map(is_sound, row)):
+        whole = once and not any(figure.unread for figure in row)
+        if len(averages) == 1 and len(parts) >= 2 and whole and all(map(is_sound, row)):
             yield averages[0], parts
 
 
