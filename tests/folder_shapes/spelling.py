@@ -106,6 +106,10 @@ def _learnt(pieces: str, special: tuple[str, ...]) -> str:
             texts += [row["query"], *row["positive"], *row["negative"]]
     # `yes` and `no` are tokens of every language model that judges
     tokenizer.train_from_iterator(texts + ["yes", "no"] * 200, trainer)
+    if pieces == "wordpiece":  # which numbers its characters in another order each time
+        learnt = sorted(set(tokenizer.get_vocab()) - set(known))
+        numbers = {token: number for number, token in enumerate([*known, *learnt])}
+        tokenizer.model = models.WordPiece(numbers, unk_token="[UNK]")
     return str(tokenizer.to_str())
 
 
