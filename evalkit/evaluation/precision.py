@@ -188,8 +188,6 @@ class _Work:
         self.full = np.full(len(candidates.low), np.nan, np.float32)
         self.known = np.zeros(len(candidates.low), np.bool_)
         self.epsilon = 0.0
-        self._by_item = np.argsort(candidates.items, kind="stable")
-        self._sorted_items = candidates.items[self._by_item]
 
     def sample(self, bounds: tuple[int, int], *, by_length: bool = False) -> NDArray[np.int64]:
         """Draw candidates that were not scored again; `by_length` one of each stretch of their lengths."""
@@ -202,15 +200,8 @@ class _Work:
 
     def score_again(self, chosen: NDArray[np.int64]) -> None:
         """Score candidates in fp32, with all that are the same item; epsilon grows with the differences."""
-        wanted = np.unique(self.candidates.items[chosen])
-        starts = np.searchsorted(self._sorted_items, wanted)
-        stops = np.searchsorted(self._sorted_items, wanted, side="right")
-        same = (
-            np.sort(np.concatenate([self._by_item[a:b] for a, b in zip(starts, stops, strict=True)]))
-            if len(wanted)
-            else chosen
-        )
-        new = same[~self.known[same]]
+        same = np.isin(self.candidates.items, self.candidates.items[chosen])
+        new = np.flatnonzero(same & ~self.known)
         if not len(new):
             return
         self.full[new] = self.score(new)

@@ -199,7 +199,7 @@ class ChosenScores:
         self._model, self._settings, self._kept = model, settings, kept
         self._texts = task_texts(task)
         self._ends = np.append(self._texts.starts[1:], len(self._texts.meetings))
-        self._done: dict[str, _Done] = {}
+        self._done: dict[str, dict[int, NDArray[np.float32]]] = {}
         self.tables: list[OutputTable] = []
 
     def score(self, candidates: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -248,9 +248,6 @@ class ChosenScores:
         return np.stack([done[number] for number in numbers.tolist()])
 
 
-_Done = dict[int, NDArray[np.float32]]
-
-
 def _dot(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
     products: NDArray[np.float64] = np.einsum("ij,ij->i", left, right)
     return products
@@ -292,7 +289,7 @@ def similarities(
 
 def _outputs(model: RunnableModel, items: Items, table: OutputTable, kept: ScoreMemory) -> OutputTable:
     """Return the table, which has what is stored, with what the scorer makes of the other items."""
-    if not table.complete or kept.unchecked:
+    if not table.complete or (model.independent and kept.unchecked):  # what is no server's has no such mark to look for
         fresh = not model.is_open
         answers = kept.begin_asking(model.scorer, fresh=fresh)
         fill(table, items, adapter_of(model.scorer).batches(items, table.known))
