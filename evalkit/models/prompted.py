@@ -12,6 +12,14 @@ has up to the document's end at most max_length tokens beside one separator's an
 
 keeps to max_length. That text can be made of two pieces as long as the separator ends, and the document's prompt begins,
 where the tokenizer never joins; it is compared with the tokenizer's own tokens on probes, and refused where they differ.
+
+Two more differ in what counts towards max_length. `end_before_prompt` (Qwen3-Reranker's evaluation) cuts
+
+    system_prompt query separator document ending
+
+at its end to max_length, and puts the prompt behind it: an input may have as many tokens more, and loses its ending first.
+`texts_only_second` (mxbai-rerank-v2) is `only_second` where the two texts and the separator between them keep to max_length, and
+what stands around them does not count.
 """
 
 from __future__ import annotations
@@ -27,13 +35,15 @@ from numpy.typing import NDArray
 from evalkit.errors import EvalkitError
 from evalkit.models.batches import pad_batch
 from evalkit.models.interfaces import Encoding, TokenizedText
-from evalkit.models.settings import ModelSettings, Truncation
+from evalkit.models.settings import PROMPTED_TRUNCATIONS, ModelSettings
 from evalkit.models.text_tokens import TextTokenizer
 from evalkit.models.tokenization import PROBE, choose_length
 from evalkit.records import Role
 
 QUERY, DOCUMENT, PROMPT = 0, 1, 2
 """The parts of an input, as its type_ids name them: all up to the document, the document, all behind it."""
+JOINED = ("end", "end_before_prompt")
+"""The truncations of query, separator and document as one text."""
 ALIGNMENT = 8  # tokens; FlagEmbedding pads to a multiple of it
 
 
@@ -41,19 +51,18 @@ ALIGNMENT = 8  # tokens; FlagEmbedding pads to a multiple of it
 class PromptedInputs:
     """Builds the inputs of an llm-reranker or a layerwise-reranker with a Hugging Face tokenizer.
 
-    `head`, `between` and `tail` are the token ids before the query, between the texts and behind the document. `findings` are what
-    a reader of the scores should know of the tokenizer.
+    `head`, `between`, `ending` and `tail` are the token ids before the query, between the texts, behind the document and cut with
+    it, and behind all that is cut. `findings` are what a reader of the scores should know of the tokenizer.
     """
 
     tokenizer: Any
     text_tokenizer: TextTokenizer
-    query_prompt: str
+    settings: ModelSettings
     query_ending: str
-    document_prompt: str
     max_length: int
-    truncation: Truncation
     head: tuple[int, ...]
     between: tuple[int, ...]
+    ending: tuple[int, ...]
     tail: tuple[int, ...]
     prompt_tokens: int
     pad_left: bool
@@ -66,24 +75,29 @@ class PromptedInputs:
         `longest` is the most tokens that the network has positions for. Raises EvalkitError where the prompts leave the texts
         no room, or the recipe can't be built of pieces.
         """
-        joined = settings.truncation == "end"
+        joined = settings.truncation in JOINED
         if settings.truncation == "longest_first" or tokenizer.truncation_side != "right":
             raise EvalkitError(
-                f"{settings.name} is a {settings.kind}: its texts are cut on their right, by model.truncation=only_second or end"
+                f"{settings.name} is a {settings.kind}: its texts are cut on their right, by model.truncation="
+                f"{', '.join(PROMPTED_TRUNCATIONS)}"
             )
-        bos = tokenizer.bos_token_id
+        if settings.ending and settings.truncation != "end_before_prompt":
+            raise EvalkitError(
+                f"model.ending is cut with the document by model.truncation=end_before_prompt alone, and {settings.name}'s is "
+                f"{settings.truncation}; put it before model.prompt"
+            )
+        bos = [tokenizer.bos_token_id] if _starts_with_bos(tokenizer, settings) else []
         separator, prompt = (_ids(tokenizer, text) for text in (settings.separator, settings.prompt))
         max_length = choose_length(settings, longest, tokenizer.model_max_length)
         builder = cls(
             tokenizer=tokenizer,
             text_tokenizer=TextTokenizer(tokenizer, max_length),
-            query_prompt=settings.query_prompt,
+            settings=settings,
             query_ending=settings.separator if joined else "",
-            document_prompt=settings.document_prompt,
             max_length=max_length,
-            truncation=settings.truncation,
-            head=(*([bos] if _starts_with_bos(tokenizer, settings) else []), *_ids(tokenizer, settings.system_prompt)),
+            head=(*bos, *_ids(tokenizer, settings.system_prompt)),
             between=() if joined else separator,
+            ending=_ids(tokenizer, settings.ending),
             tail=prompt if joined else (*separator, *prompt),
             prompt_tokens=len(prompt),
             pad_left=settings.kind == "llm-reranker",
@@ -94,36 +108,52 @@ class PromptedInputs:
 
     def tokenize(self, texts: Sequence[str], role: Role) -> list[TokenizedText]:
         """Return the token ids of each text with its role's prompt (and the separator, where that is of the query's text)."""
-        before, after = (self.query_prompt, self.query_ending) if role == "query" else (self.document_prompt, "")
-        return self.text_tokenizer([before + text + after for text in texts])
+        return self.text_tokenizer([self._prompted(text, role) for text in texts])
+
+    def _prompted(self, text: str, role: Role) -> str:
+        """Return a text between its role's prompt and, where that is of the query's text, the separator."""
+        text = text.strip() if self.settings.strip else text
+        if role == "query":
+            return self.settings.query_prompt + text + self.query_ending
+        return self.settings.document_prompt + text
 
     def encode_pair(self, query: TokenizedText, document: TokenizedText) -> Encoding:
         """Return a pair within its prompt, cut to length; its type ids tell QUERY, DOCUMENT and PROMPT apart."""
-        lengths = self._lengths(query.length, document.length)
+        *lengths, ending = self._lengths(query.length, document.length)
         texts = [text.token_ids[:length] for text, length in zip((query, document), lengths, strict=True)]
-        parts = [np.array([*self.head, *texts[0], *self.between]), texts[1], np.array(self.tail)]
+        behind = np.array([*self.ending[:ending], *self.tail])
+        parts = [np.array([*self.head, *texts[0], *self.between]), texts[1], behind]
         return Encoding(
             np.concatenate(parts).astype(np.int32),
             np.repeat(np.array([QUERY, DOCUMENT, PROMPT], np.int32), [len(part) for part in parts]),
-            lengths != (query.length, document.length),
+            lengths != [query.length, document.length],
         )
 
     def pad(self, batch: Sequence[Encoding]) -> dict[str, NDArray[np.int64]]:
         """Return the arrays of a batch; where the network's answer is the next token, the inputs end together."""
         return pad_batch(batch, self.tokenizer.pad_token_id, left=self.pad_left, multiple=ALIGNMENT)
 
-    def _lengths(self, query: int, document: int) -> tuple[int, int]:
-        if self.truncation == "end":
-            room = self.max_length - len(self.head) - len(self.tail)
-            return min(query, room), max(min(document, room - query), 0)
+    def _lengths(self, query: int, document: int) -> tuple[int, int, int]:
+        """Return how many tokens of a query, a document and the ending are kept."""
+        room = self.max_length - len(self.head)
+        if self.settings.truncation in JOINED:
+            room -= len(self.tail) if self.settings.truncation == "end" else 0
+            query = min(query, room)
+            document = min(document, room - query)
+            return query, document, min(len(self.ending), room - query - document)
         query = min(query, self.max_length * 3 // 4)
-        bos = len(self.head)
-        return query, min(document, self.max_length, self.max_length + self.prompt_tokens - bos - query)
+        if self.settings.truncation == "texts_only_second":
+            return query, min(document, self.max_length - len(self.between) - query), 0
+        return query, min(document, self.max_length, room + self.prompt_tokens - query), 0
 
     def _check_room(self, settings: ModelSettings, longest: int | None) -> None:
         around = len(self.head) + len(self.between) + len(self.tail)
-        if self.truncation == "end":
+        if settings.truncation == "end":
             least, most = around + 16, self.max_length
+        elif settings.truncation == "end_before_prompt":
+            least, most = len(self.head) + 16, self.max_length + len(self.tail)
+        elif settings.truncation == "texts_only_second":
+            least, most = len(self.between) + 16, self.max_length + len(self.head) + len(self.tail)
         else:
             least, most = 16, self.max_length + self.prompt_tokens + len(self.between) + len(self.tail)
         if self.max_length < least:
@@ -139,7 +169,7 @@ class PromptedInputs:
 
     def _check_probes(self) -> None:
         """Compare with the tokenizer itself, on texts that fit and on texts that must be cut."""
-        short, long = ["", PROBE, " \n(x) \n"], "1) " + PROBE * (1 + self.max_length // 8)
+        short, long = ["", PROBE, " \n(x) \n", "(x)"], "1) " + PROBE * (1 + self.max_length // 8)
         for query, document in [*itertools.product(short, repeat=2), (long, PROBE), (PROBE, long), (long, long)]:
             pieces = self.tokenize([query], "query")[0], self.tokenize([document], "document")[0]
             if self.encode_pair(*pieces).token_ids.tolist() != self._reference(query, document):
@@ -157,13 +187,21 @@ class PromptedInputs:
             ]
             return ids
 
-        first, second = self.query_prompt + query + self.query_ending, self.document_prompt + document
-        if self.truncation == "end":
+        truncation, settings = self.settings.truncation, self.settings
+        first, second = self._prompted(query, "query"), self._prompted(document, "document")
+        if truncation == "end":
             inner = cut(first + second, self.max_length - len(self.head) - len(self.tail))
             return [*self.head, *inner, *self.tail]
+        if truncation == "end_before_prompt":
+            whole = settings.system_prompt + first + second + settings.ending
+            bos = self.head[: len(self.head) - len(_ids(self.tokenizer, settings.system_prompt))]
+            return [*bos, *cut(whole, self.max_length - len(bos), add_special_tokens=False), *self.tail]
         opening = [*self.head, *cut(first, self.max_length * 3 // 4, add_special_tokens=False)]
         rest = [*self.between, *cut(second, self.max_length, add_special_tokens=False)]
-        excess = len(opening) + len(rest) - (self.max_length + len(self.between) + self.prompt_tokens)
+        counted = self.max_length + len(self.between) + self.prompt_tokens
+        if truncation == "texts_only_second":
+            counted = self.max_length + len(self.head)
+        excess = len(opening) + len(rest) - counted
         return [*opening, *rest[: len(rest) - max(excess, 0)], *self.tail]
 
 

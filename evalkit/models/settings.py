@@ -25,7 +25,9 @@ Kind = Literal[
 ]
 POOLING_MODES = ("cls", "mean", "max", "mean_sqrt_len", "weightedmean", "last")
 _MODES_ELSEWHERE = {"lasttoken": "last", "mean_sqrt_len_tokens": "mean_sqrt_len"}  # sentence-transformers' names
-Truncation = Literal["longest_first", "only_second", "end"]
+Truncation = Literal["longest_first", "only_second", "end", "end_before_prompt", "texts_only_second"]
+PROMPTED_TRUNCATIONS = ("only_second", "end", "end_before_prompt", "texts_only_second")
+"""Those of rerankers that are language models, see models/prompted.py."""
 Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
 Score = Literal["dense", "sparse", "colbert", "fused"]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -43,6 +45,10 @@ class ModelSettings(BaseModel):
     are kept. `similarity` compares two vectors; euclidean and manhattan are negative distances. `modules` are the parts behind the
     network in their order, each a name or `NAME:FOLDER`, where they are others than pooling and the similarity's normalisation.
     `label` is the one of a classifier's labels that is the score.
+
+    Of a reranker that is a language model, `system_prompt` stands before the query, `separator` between the texts, `prompt` behind
+    the document, and `ending` between these two, where it is cut with the document. `strip` takes white space off both ends of each
+    text.
 
     `needs_remote_code` says that the model's architecture is Python code beside its weights, which runs only where
     `trust_remote_code` allows it. `unverified_loader` lets mteb's loaders run that are not known to heed revision, device, prompts
@@ -76,10 +82,13 @@ class ModelSettings(BaseModel):
     # rerankers that are language models: what stands around their texts (see models/prompted.py)
     system_prompt: str = ""
     separator: str = ""
+    ending: str = ""
     prompt: str = ""
-    # an llm-reranker's score: the logit of one word as the next token, less that of another
+    strip: bool = False
+    # an llm-reranker's score: the logit of one word as the next token, less that of another, divided by the temperature
     positive_word: str = "Yes"
     negative_word: str | None = None
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     # a layerwise-reranker's: that of the head behind one layer; before some, so many tokens of the document become one
     cutoff_layers: tuple[PositiveInt, ...] = ()
     compress_ratio: PositiveInt = 1
@@ -126,12 +135,16 @@ def default_model() -> dict[str, Any]:
 # what a model's file may say that a run then reads, by kind; the rest would be ignored
 _FILES = {"name", "path", "hub_id", "revision", "trust_remote_code", "allow_pickle"}
 _TEXTS = {"max_length", "query_prompt", "document_prompt", "recipe", "recipes"}
-_PROMPTED = {"truncation", "system_prompt", "separator", "prompt"}
+_PROMPTED = {"truncation", "system_prompt", "separator", "ending", "prompt", "strip"}
 _EMBEDDER = {"pooling", "pool_prompt", "lower_case", "similarity", "dimensions"}
 _READ: dict[str, set[str]] = {
-    "auto": _FILES | _TEXTS | _EMBEDDER | _PROMPTED | {"kind", "label", "positive_word", "negative_word"},
+    "auto": _FILES
+    | _TEXTS
+    | _EMBEDDER
+    | _PROMPTED
+    | {"kind", "label", "positive_word", "negative_word", "temperature"},
     "cross-encoder": _FILES | _TEXTS | {"truncation", "onnx_file", "lower_case", "label"},
-    "llm-reranker": _FILES | _TEXTS | _PROMPTED | {"positive_word", "negative_word"},
+    "llm-reranker": _FILES | _TEXTS | _PROMPTED | {"positive_word", "negative_word", "temperature"},
     "layerwise-reranker": _FILES | _TEXTS | _PROMPTED | {"cutoff_layers", "compress_ratio", "compress_layers"},
     "embedder": _FILES | _TEXTS | _EMBEDDER,
     "bge-m3": _FILES | _TEXTS | {"score", "weights"},

@@ -31,8 +31,8 @@ RECIPE: Mapping[str, tuple[str, ...]] = {
     ),
     "cross-encoder": ("query_prompt", "document_prompt", "max_length", "truncation", "lower_case", "label", "modules"),
     "llm-reranker": (
-        *("system_prompt", "query_prompt", "separator", "document_prompt", "prompt"),
-        *("positive_word", "negative_word", "max_length", "truncation"),
+        *("system_prompt", "query_prompt", "separator", "document_prompt", "ending", "prompt", "strip"),
+        *("positive_word", "negative_word", "temperature", "max_length", "truncation"),
     ),
 }
 """The fields that decide a score, by kind, in the order in which they are shown."""
