@@ -97,7 +97,7 @@ def refusal(server: FakeServer, retries: int = 3) -> str:
 
 
 def texts(body: Any) -> list[Any]:
-    return next(body[name] for name in ("inputs", "text_2", "documents") if name in body)
+    return next(body[name] for name in ("inputs", "text_2", "documents", "input") if name in body)
 
 
 PASSING: dict[str, Mishap] = {
