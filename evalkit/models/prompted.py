@@ -11,7 +11,8 @@ has up to the document's end at most max_length tokens beside one separator's an
     [bos] system_prompt query separator document prompt
 
 keeps to max_length. That text can be made of two pieces as long as the separator ends, and the document's prompt begins,
-where the tokenizer never joins; it is compared with the tokenizer's own tokens on probes, and refused where they differ.
+where the tokenizer never joins; it is compared with the tokenizer's own tokens on probes, and refused where they differ. Behind
+the document's text may stand an ending that is tokenised with it, and is kept where the text is cut.
 """
 
 from __future__ import annotations
@@ -41,8 +42,9 @@ ALIGNMENT = 8  # tokens; FlagEmbedding pads to a multiple of it
 class PromptedInputs:
     """Builds the inputs of an llm-reranker or a layerwise-reranker with a Hugging Face tokenizer.
 
-    `head`, `between` and `tail` are the token ids before the query, between the texts and behind the document. `findings` are what
-    a reader of the scores should know of the tokenizer.
+    `head`, `between` and `tail` are the token ids before the query, between the texts and behind the document, `ending` those of
+    the document's ending alone. `around` are the texts of `head` and `tail` where these are all that stands there, as in a chat
+    template. `findings` are what a reader of the scores should know of the tokenizer.
     """
 
     tokenizer: Any
@@ -50,11 +52,14 @@ class PromptedInputs:
     query_prompt: str
     query_ending: str
     document_prompt: str
+    document_ending: str
     max_length: int
     truncation: Truncation
     head: tuple[int, ...]
     between: tuple[int, ...]
     tail: tuple[int, ...]
+    ending: tuple[int, ...]
+    around: tuple[str, str] | None
     prompt_tokens: int
     pad_left: bool
     findings: tuple[str, ...] = ()
@@ -71,7 +76,13 @@ class PromptedInputs:
             raise EvalkitError(
                 f"{settings.name} is a {settings.kind}: its texts are cut on their right, by model.truncation=only_second or end"
             )
+        if settings.document_ending and not joined:
+            raise EvalkitError(
+                f"model.document_ending says nothing with model.truncation={settings.truncation}: put it into model.separator"
+            )
         bos = tokenizer.bos_token_id
+        if settings.bos and bos is None:
+            raise EvalkitError(f"model.bos=true: the tokenizer of {settings.name} has no token for the beginning")
         separator, prompt = (_ids(tokenizer, text) for text in (settings.separator, settings.prompt))
         max_length = choose_length(settings, longest, tokenizer.model_max_length)
         builder = cls(
@@ -80,11 +91,14 @@ class PromptedInputs:
             query_prompt=settings.query_prompt,
             query_ending=settings.separator if joined else "",
             document_prompt=settings.document_prompt,
+            document_ending=settings.document_ending,
             max_length=max_length,
             truncation=settings.truncation,
             head=(*([bos] if _starts_with_bos(tokenizer, settings) else []), *_ids(tokenizer, settings.system_prompt)),
             between=() if joined else separator,
             tail=prompt if joined else (*separator, *prompt),
+            ending=_ids(tokenizer, settings.document_ending),
+            around=(settings.system_prompt, settings.prompt) if joined and settings.bos is False else None,
             prompt_tokens=len(prompt),
             pad_left=settings.kind == "llm-reranker",
         )
@@ -94,18 +108,24 @@ class PromptedInputs:
 
     def tokenize(self, texts: Sequence[str], role: Role) -> list[TokenizedText]:
         """Return the token ids of each text with its role's prompt (and the separator, where that is of the query's text)."""
-        before, after = (self.query_prompt, self.query_ending) if role == "query" else (self.document_prompt, "")
+        endings = {
+            "query": (self.query_prompt, self.query_ending),
+            "document": (self.document_prompt, self.document_ending),
+        }
+        before, after = endings[role]
         return self.text_tokenizer([before + text + after for text in texts])
 
     def encode_pair(self, query: TokenizedText, document: TokenizedText) -> Encoding:
         """Return a pair within its prompt, cut to length; its type ids tell QUERY, DOCUMENT and PROMPT apart."""
         lengths = self._lengths(query.length, document.length)
         texts = [text.token_ids[:length] for text, length in zip((query, document), lengths, strict=True)]
-        parts = [np.array([*self.head, *texts[0], *self.between]), texts[1], np.array(self.tail)]
+        cut = lengths != (query.length, document.length)
+        kept = [*texts[1], *self.ending] if cut else texts[1]
+        parts = [np.array([*self.head, *texts[0], *self.between]), np.array(kept), np.array(self.tail)]
         return Encoding(
             np.concatenate(parts).astype(np.int32),
             np.repeat(np.array([QUERY, DOCUMENT, PROMPT], np.int32), [len(part) for part in parts]),
-            lengths != (query.length, document.length),
+            cut,
         )
 
     def pad(self, batch: Sequence[Encoding]) -> dict[str, NDArray[np.int64]]:
@@ -115,13 +135,14 @@ class PromptedInputs:
     def _lengths(self, query: int, document: int) -> tuple[int, int]:
         if self.truncation == "end":
             room = self.max_length - len(self.head) - len(self.tail)
+            room -= len(self.ending) if query + document > room else 0
             return min(query, room), max(min(document, room - query), 0)
         query = min(query, self.max_length * 3 // 4)
         bos = len(self.head)
         return query, min(document, self.max_length, self.max_length + self.prompt_tokens - bos - query)
 
     def _check_room(self, settings: ModelSettings, longest: int | None) -> None:
-        around = len(self.head) + len(self.between) + len(self.tail)
+        around = len(self.head) + len(self.between) + len(self.ending) + len(self.tail)
         if self.truncation == "end":
             least, most = around + 16, self.max_length
         else:
@@ -157,9 +178,17 @@ class PromptedInputs:
             ]
             return ids
 
-        first, second = self.query_prompt + query + self.query_ending, self.document_prompt + document
+        first = self.query_prompt + query + self.query_ending
+        second = self.document_prompt + document + self.document_ending
+        if self.around is not None:
+            whole = _ids(self.tokenizer, self.around[0] + first + second + self.around[1])
+            kept = [*self.ending, *self.tail]
+            return [*whole] if len(whole) <= self.max_length else [*whole[: self.max_length - len(kept)], *kept]
         if self.truncation == "end":
-            inner = cut(first + second, self.max_length - len(self.head) - len(self.tail))
+            room = self.max_length - len(self.head) - len(self.tail)
+            inner = cut(first + second, room + 1)
+            if len(inner) > room:
+                inner = [*inner[: room - len(self.ending)], *self.ending]
             return [*self.head, *inner, *self.tail]
         opening = [*self.head, *cut(first, self.max_length * 3 // 4, add_special_tokens=False)]
         rest = [*self.between, *cut(second, self.max_length, add_special_tokens=False)]
@@ -172,6 +201,11 @@ def _ids(tokenizer: Any, text: str) -> tuple[int, ...]:
 
 
 def _starts_with_bos(tokenizer: Any, settings: ModelSettings) -> bool:
-    """Tell whether inputs start with BOS, by FlagEmbedding's rule: layerwise ones do, others where it does not also pad."""
+    """Tell whether inputs start with BOS: as the recipe says, else by FlagEmbedding's rule.
+
+    By that layerwise ones do, others where it does not also pad.
+    """
     bos = tokenizer.bos_token_id
+    if settings.bos is not None:
+        return settings.bos and bos is not None
     return bos is not None and (settings.kind == "layerwise-reranker" or bos != tokenizer.pad_token_id)

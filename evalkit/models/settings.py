@@ -77,6 +77,9 @@ class ModelSettings(BaseModel):
     system_prompt: str = ""
     separator: str = ""
     prompt: str = ""
+    # what is tokenised with the document, behind it; whether inputs start with the tokenizer's BOS (None: FlagEmbedding's rule)
+    document_ending: str = ""
+    bos: bool | None = None
     # an llm-reranker's score: the logit of one word as the next token, less that of another
     positive_word: str = "Yes"
     negative_word: str | None = None
@@ -127,11 +130,12 @@ def default_model() -> dict[str, Any]:
 _FILES = {"name", "path", "hub_id", "revision", "trust_remote_code", "allow_pickle"}
 _TEXTS = {"max_length", "query_prompt", "document_prompt", "recipe", "recipes"}
 _PROMPTED = {"truncation", "system_prompt", "separator", "prompt"}
+_JUDGE = _PROMPTED | {"positive_word", "negative_word", "document_ending", "bos"}
 _EMBEDDER = {"pooling", "pool_prompt", "lower_case", "similarity", "dimensions"}
 _READ: dict[str, set[str]] = {
-    "auto": _FILES | _TEXTS | _EMBEDDER | _PROMPTED | {"kind", "label", "positive_word", "negative_word"},
+    "auto": _FILES | _TEXTS | _EMBEDDER | _JUDGE | {"kind", "label"},
     "cross-encoder": _FILES | _TEXTS | {"truncation", "onnx_file", "lower_case", "label"},
-    "llm-reranker": _FILES | _TEXTS | _PROMPTED | {"positive_word", "negative_word"},
+    "llm-reranker": _FILES | _TEXTS | _JUDGE,
     "layerwise-reranker": _FILES | _TEXTS | _PROMPTED | {"cutoff_layers", "compress_ratio", "compress_layers"},
     "embedder": _FILES | _TEXTS | _EMBEDDER,
     "bge-m3": _FILES | _TEXTS | {"score", "weights"},
