@@ -70,8 +70,8 @@ def load_language_model(settings: ModelSettings, folder: Path, tokenizer: Any) -
     Raises EvalkitError where the model is no language model, its weights are not complete, or a word has no token.
     """
     _refuse_unknown_kinds(settings, read_config(folder))
-    positive = _token_of(settings, tokenizer, settings.positive_word)
-    negative = None if settings.negative_word is None else _token_of(settings, tokenizer, settings.negative_word)
+    positive = token_of(settings, tokenizer, settings.positive_word)
+    negative = None if settings.negative_word is None else token_of(settings, tokenizer, settings.negative_word)
     model, report = load_weights(AutoModelForCausalLM, settings, folder)
     refuse_incomplete(settings, folder, report)
     if "logits_to_keep" not in inspect.signature(model.forward).parameters:
@@ -90,7 +90,7 @@ def _refuse_unknown_kinds(settings: ModelSettings, config: dict[str, Any]) -> No
         )
 
 
-def _token_of(settings: ModelSettings, tokenizer: Any, word: str) -> int:
+def token_of(settings: ModelSettings, tokenizer: Any, word: str) -> int:
     """Return the first token of the word, as FlagEmbedding takes it."""
     ids: list[int] = tokenizer(word, add_special_tokens=False)["input_ids"]
     if not ids or ids[0] == tokenizer.unk_token_id:

@@ -11,13 +11,14 @@ has up to the document's end at most max_length tokens beside one separator's an
     [bos] system_prompt query separator document prompt
 
 keeps to max_length. That text can be made of two pieces as long as the separator ends, and the document's prompt begins,
-where the tokenizer never joins; it is compared with the tokenizer's own tokens on probes, and refused where they differ.
+where the tokenizer never joins; it is compared with the tokenizer's own tokens on probes, and refused where they differ. Behind
+the document's text may stand an ending that is tokenised with it, and is kept where the text is cut.
 
 Two more differ in what counts towards max_length. `end_before_prompt` (Qwen3-Reranker's evaluation) cuts
 
-    system_prompt query separator document ending
+    system_prompt query separator document
 
-at its end to max_length, and puts the prompt behind it: an input may have as many tokens more, and loses its ending first.
+at its end to max_length, the document's ending first, and puts the prompt behind it: an input may have as many tokens more.
 `texts_only_second` (mxbai-rerank-v2) is `only_second` where the two texts and the separator between them keep to max_length, and
 what stands around them does not count.
 """
@@ -51,8 +52,9 @@ ALIGNMENT = 8  # tokens; FlagEmbedding pads to a multiple of it
 class PromptedInputs:
     """Builds the inputs of an llm-reranker or a layerwise-reranker with a Hugging Face tokenizer.
 
-    `head`, `between`, `ending` and `tail` are the token ids before the query, between the texts, behind the document and cut with
-    it, and behind all that is cut. `findings` are what a reader of the scores should know of the tokenizer.
+    `head`, `between` and `tail` are the token ids before the query, between the texts and behind the document, `ending` those of
+    the document's ending alone. `around` are the texts of `head` and `tail` where these are all that stands there, as in a chat
+    template. `findings` are what a reader of the scores should know of the tokenizer.
     """
 
     tokenizer: Any
@@ -62,8 +64,9 @@ class PromptedInputs:
     max_length: int
     head: tuple[int, ...]
     between: tuple[int, ...]
-    ending: tuple[int, ...]
     tail: tuple[int, ...]
+    ending: tuple[int, ...]
+    around: tuple[str, str] | None
     prompt_tokens: int
     pad_left: bool
     findings: tuple[str, ...] = ()
@@ -81,12 +84,13 @@ class PromptedInputs:
                 f"{settings.name} is a {settings.kind}: its texts are cut on their right, by model.truncation="
                 f"{', '.join(PROMPTED_TRUNCATIONS)}"
             )
-        if settings.ending and settings.truncation != "end_before_prompt":
+        if settings.document_ending and not joined:
             raise EvalkitError(
-                f"model.ending is cut with the document by model.truncation=end_before_prompt alone, and {settings.name}'s is "
-                f"{settings.truncation}; put it before model.prompt"
+                f"model.document_ending says nothing with model.truncation={settings.truncation}: put it into model.separator"
             )
-        bos = [tokenizer.bos_token_id] if _starts_with_bos(tokenizer, settings) else []
+        bos = tokenizer.bos_token_id
+        if settings.bos and bos is None:
+            raise EvalkitError(f"model.bos=true: the tokenizer of {settings.name} has no token for the beginning")
         separator, prompt = (_ids(tokenizer, text) for text in (settings.separator, settings.prompt))
         max_length = choose_length(settings, longest, tokenizer.model_max_length)
         builder = cls(
@@ -95,10 +99,11 @@ class PromptedInputs:
             settings=settings,
             query_ending=settings.separator if joined else "",
             max_length=max_length,
-            head=(*bos, *_ids(tokenizer, settings.system_prompt)),
+            head=(*([bos] if _starts_with_bos(tokenizer, settings) else []), *_ids(tokenizer, settings.system_prompt)),
             between=() if joined else separator,
-            ending=_ids(tokenizer, settings.ending),
             tail=prompt if joined else (*separator, *prompt),
+            ending=_ids(tokenizer, settings.document_ending),
+            around=(settings.system_prompt, settings.prompt) if joined and settings.bos is False else None,
             prompt_tokens=len(prompt),
             pad_left=settings.kind == "llm-reranker",
         )
@@ -111,43 +116,48 @@ class PromptedInputs:
         return self.text_tokenizer([self._prompted(text, role) for text in texts])
 
     def _prompted(self, text: str, role: Role) -> str:
-        """Return a text between its role's prompt and, where that is of the query's text, the separator."""
+        """Return a text within its role's prompt, as it is tokenised."""
         text = text.strip() if self.settings.strip else text
         if role == "query":
             return self.settings.query_prompt + text + self.query_ending
-        return self.settings.document_prompt + text
+        return self.settings.document_prompt + text + self.settings.document_ending
 
     def encode_pair(self, query: TokenizedText, document: TokenizedText) -> Encoding:
         """Return a pair within its prompt, cut to length; its type ids tell QUERY, DOCUMENT and PROMPT apart."""
-        *lengths, ending = self._lengths(query.length, document.length)
+        lengths = self._lengths(query.length, document.length)
         texts = [text.token_ids[:length] for text, length in zip((query, document), lengths, strict=True)]
-        behind = np.array([*self.ending[:ending], *self.tail])
-        parts = [np.array([*self.head, *texts[0], *self.between]), texts[1], behind]
+        cut = lengths != (query.length, document.length)
+        kept = texts[1]
+        if self.settings.truncation == "end_before_prompt":
+            cut = cut and (lengths[0] < query.length or lengths[1] < document.length - len(self.ending))
+        elif cut:
+            kept = np.array([*kept, *self.ending])
+        parts = [np.array([*self.head, *texts[0], *self.between]), kept, np.array(self.tail)]
         return Encoding(
             np.concatenate(parts).astype(np.int32),
             np.repeat(np.array([QUERY, DOCUMENT, PROMPT], np.int32), [len(part) for part in parts]),
-            lengths != [query.length, document.length],
+            cut,
         )
 
     def pad(self, batch: Sequence[Encoding]) -> dict[str, NDArray[np.int64]]:
         """Return the arrays of a batch; where the network's answer is the next token, the inputs end together."""
         return pad_batch(batch, self.tokenizer.pad_token_id, left=self.pad_left, multiple=ALIGNMENT)
 
-    def _lengths(self, query: int, document: int) -> tuple[int, int, int]:
-        """Return how many tokens of a query, a document and the ending are kept."""
-        room = self.max_length - len(self.head)
-        if self.settings.truncation in JOINED:
-            room -= len(self.tail) if self.settings.truncation == "end" else 0
-            query = min(query, room)
-            document = min(document, room - query)
-            return query, document, min(len(self.ending), room - query - document)
+    def _lengths(self, query: int, document: int) -> tuple[int, int]:
+        """Return how many tokens of a query and of a document, with its ending, are kept."""
+        room, truncation = self.max_length - len(self.head), self.settings.truncation
+        if truncation in JOINED:
+            if truncation == "end":
+                room -= len(self.tail)
+                room -= len(self.ending) if query + document > room else 0
+            return min(query, room), max(min(document, room - query), 0)
         query = min(query, self.max_length * 3 // 4)
-        if self.settings.truncation == "texts_only_second":
-            return query, min(document, self.max_length - len(self.between) - query), 0
-        return query, min(document, self.max_length, room + self.prompt_tokens - query), 0
+        if truncation == "texts_only_second":
+            return query, min(document, self.max_length - len(self.between) - query)
+        return query, min(document, self.max_length, room + self.prompt_tokens - query)
 
     def _check_room(self, settings: ModelSettings, longest: int | None) -> None:
-        around = len(self.head) + len(self.between) + len(self.tail)
+        around = len(self.head) + len(self.between) + len(self.ending) + len(self.tail)
         if settings.truncation == "end":
             least, most = around + 16, self.max_length
         elif settings.truncation == "end_before_prompt":
@@ -169,7 +179,7 @@ class PromptedInputs:
 
     def _check_probes(self) -> None:
         """Compare with the tokenizer itself, on texts that fit and on texts that must be cut."""
-        short, long = ["", PROBE, " \n(x) \n", "(x)"], "1) " + PROBE * (1 + self.max_length // 8)
+        short, long = ["", PROBE, " \n(x) \n"], "1) " + PROBE * (1 + self.max_length // 8)
         for query, document in [*itertools.product(short, repeat=2), (long, PROBE), (PROBE, long), (long, long)]:
             pieces = self.tokenize([query], "query")[0], self.tokenize([document], "document")[0]
             if self.encode_pair(*pieces).token_ids.tolist() != self._reference(query, document):
@@ -187,15 +197,22 @@ class PromptedInputs:
             ]
             return ids
 
-        truncation, settings = self.settings.truncation, self.settings
         first, second = self._prompted(query, "query"), self._prompted(document, "document")
-        if truncation == "end":
-            inner = cut(first + second, self.max_length - len(self.head) - len(self.tail))
-            return [*self.head, *inner, *self.tail]
+        truncation, system_prompt = self.settings.truncation, self.settings.system_prompt
         if truncation == "end_before_prompt":
-            whole = settings.system_prompt + first + second + settings.ending
-            bos = self.head[: len(self.head) - len(_ids(self.tokenizer, settings.system_prompt))]
-            return [*bos, *cut(whole, self.max_length - len(bos), add_special_tokens=False), *self.tail]
+            bos = self.head[: len(self.head) - len(_ids(self.tokenizer, system_prompt))]
+            before = cut(system_prompt + first + second, self.max_length - len(bos), add_special_tokens=False)
+            return [*bos, *before, *self.tail]
+        if self.around is not None:
+            whole = _ids(self.tokenizer, self.around[0] + first + second + self.around[1])
+            kept = [*self.ending, *self.tail]
+            return [*whole] if len(whole) <= self.max_length else [*whole[: self.max_length - len(kept)], *kept]
+        if truncation == "end":
+            room = self.max_length - len(self.head) - len(self.tail)
+            inner = cut(first + second, room + 1)
+            if len(inner) > room:
+                inner = [*inner[: room - len(self.ending)], *self.ending]
+            return [*self.head, *inner, *self.tail]
         opening = [*self.head, *cut(first, self.max_length * 3 // 4, add_special_tokens=False)]
         rest = [*self.between, *cut(second, self.max_length, add_special_tokens=False)]
         counted = self.max_length + len(self.between) + self.prompt_tokens
@@ -210,6 +227,11 @@ def _ids(tokenizer: Any, text: str) -> tuple[int, ...]:
 
 
 def _starts_with_bos(tokenizer: Any, settings: ModelSettings) -> bool:
-    """Tell whether inputs start with BOS, by FlagEmbedding's rule: layerwise ones do, others where it does not also pad."""
+    """Tell whether inputs start with BOS: as the recipe says, else by FlagEmbedding's rule.
+
+    By that layerwise ones do, others where it does not also pad.
+    """
     bos = tokenizer.bos_token_id
+    if settings.bos is not None:
+        return settings.bos and bos is not None
     return bos is not None and (settings.kind == "layerwise-reranker" or bos != tokenizer.pad_token_id)

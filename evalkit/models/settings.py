@@ -46,9 +46,8 @@ class ModelSettings(BaseModel):
     network in their order, each a name or `NAME:FOLDER`, where they are others than pooling and the similarity's normalisation.
     `label` is the one of a classifier's labels that is the score.
 
-    Of a reranker that is a language model, `system_prompt` stands before the query, `separator` between the texts, `prompt` behind
-    the document, and `ending` between these two, where it is cut with the document. `strip` takes white space off both ends of each
-    text.
+    Of a reranker that is a language model, `system_prompt` stands before the query, `separator` between the texts and `prompt`
+    behind the document. `strip` takes white space off both ends of each text.
 
     `needs_remote_code` says that the model's architecture is Python code beside its weights, which runs only where
     `trust_remote_code` allows it. `unverified_loader` lets mteb's loaders run that are not known to heed revision, device, prompts
@@ -82,9 +81,11 @@ class ModelSettings(BaseModel):
     # rerankers that are language models: what stands around their texts (see models/prompted.py)
     system_prompt: str = ""
     separator: str = ""
-    ending: str = ""
     prompt: str = ""
     strip: bool = False
+    # what is tokenised with the document, behind it; whether inputs start with the tokenizer's BOS (None: FlagEmbedding's rule)
+    document_ending: str = ""
+    bos: bool | None = None
     # an llm-reranker's score: the logit of one word as the next token, less that of another, divided by the temperature
     positive_word: str = "Yes"
     negative_word: str | None = None
@@ -135,16 +136,13 @@ def default_model() -> dict[str, Any]:
 # what a model's file may say that a run then reads, by kind; the rest would be ignored
 _FILES = {"name", "path", "hub_id", "revision", "trust_remote_code", "allow_pickle"}
 _TEXTS = {"max_length", "query_prompt", "document_prompt", "recipe", "recipes"}
-_PROMPTED = {"truncation", "system_prompt", "separator", "ending", "prompt", "strip"}
+_PROMPTED = {"truncation", "system_prompt", "separator", "prompt"}
+_JUDGE = _PROMPTED | {"positive_word", "negative_word", "temperature", "document_ending", "bos", "strip"}
 _EMBEDDER = {"pooling", "pool_prompt", "lower_case", "similarity", "dimensions"}
 _READ: dict[str, set[str]] = {
-    "auto": _FILES
-    | _TEXTS
-    | _EMBEDDER
-    | _PROMPTED
-    | {"kind", "label", "positive_word", "negative_word", "temperature"},
+    "auto": _FILES | _TEXTS | _EMBEDDER | _JUDGE | {"kind", "label"},
     "cross-encoder": _FILES | _TEXTS | {"truncation", "onnx_file", "lower_case", "label"},
-    "llm-reranker": _FILES | _TEXTS | _PROMPTED | {"positive_word", "negative_word", "temperature"},
+    "llm-reranker": _FILES | _TEXTS | _JUDGE,
     "layerwise-reranker": _FILES | _TEXTS | _PROMPTED | {"cutoff_layers", "compress_ratio", "compress_layers"},
     "embedder": _FILES | _TEXTS | _EMBEDDER,
     "bge-m3": _FILES | _TEXTS | {"score", "weights"},

@@ -12,13 +12,15 @@ import torch
 from chinese_texts import demo_pairs
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from language_servers import language_server
 from numpy.typing import NDArray
+from served_models import served
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import evalkit
 from evalkit.configuration.files import read_option
 from evalkit.errors import EvalkitError
-from evalkit.models.interfaces import LocalNetwork
+from evalkit.models.interfaces import LocalNetwork, PairScorer
 from evalkit.models.prompted import PromptedInputs
 from evalkit.models.settings import ModelSettings, model_settings
 
@@ -244,7 +246,10 @@ def test_a_document_that_is_too_long_leaves_zerank_its_prompt(tiny_qwen: Path) -
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"ending": "!"}, "model.ending is cut with the document by model.truncation=end_before_prompt alone"),
+        (
+            {"truncation": "only_second", "document_ending": "!"},
+            "model.document_ending says nothing with model.truncation=only_second",
+        ),
         ({"truncation": "longest_first"}, "only_second, end, end_before_prompt, texts_only_second"),
         ({"temperature": 0}, "temperature"),
         ({"recipe": "qwen-eval", "max_length": 9_995}, "too long"),
@@ -256,7 +261,31 @@ def test_what_a_recipe_can_not_mean_is_refused(tiny_qwen: Path, fields: dict[str
         inputs(QWEN[0], tiny_qwen, **fields)
 
 
-@pytest.mark.parametrize("fields", [{"strip": True}, {"temperature": 2.0}, {"ending": "x"}])
+@pytest.mark.parametrize(
+    ("name", "fixture", "mode", "fields"),
+    [
+        (QWEN[1], "tiny_qwen", "raw_logprobs", {"recipe": "qwen-eval", "max_length": 200}),
+        (MXBAI[0], "tiny_qwen2", "raw_logprobs", {"max_length": 64}),
+        (ZERANK[2], "tiny_qwen", "raw_logits", {"max_length": 100}),
+    ],
+)
+def test_a_recipe_is_the_same_behind_a_server(
+    name: str, fixture: str, mode: str, fields: dict[str, Any], request: pytest.FixtureRequest
+) -> None:
+    """Its tokens, its words and the number that it divides by."""
+    folder = request.getfixturevalue(fixture)
+    ids, expected = scores(name, folder, **fields)
+    server, own = language_server(folder, mode=mode)
+    with server:
+        model = served("vllm", server.url, name, recipe={"path": str(folder), **fields}, served_model="m")
+        scorer = model.runnable.scorer
+        assert isinstance(scorer, PairScorer)
+        found = scorer.score(PAIRS)
+    np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
+    assert all(one in own.read for one in ids)
+
+
+@pytest.mark.parametrize("fields", [{"strip": True}, {"temperature": 2.0}, {"document_ending": "x"}])
 def test_what_flagembedding_can_not_be_told_is_refused(tiny_gemma: Path, fields: dict[str, Any]) -> None:
     model = evalkit.load_model(
         "bge-reranker-v2-gemma", backend="flagembedding", device="cpu", path=tiny_gemma, **fields

@@ -59,6 +59,22 @@ class RerankCodec:
 
 
 @dataclass(frozen=True)
+class Opened:
+    """A codec that fits a server, with what was seen when it was found, and what a reader of its scores should know."""
+
+    codec: PairCodec
+    seen: tuple[str, ...]
+    findings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LateCodec:
+    """A codec that depends on what the server can do, which `find` asks it."""
+
+    find: Callable[[], Opened]
+
+
+@dataclass(frozen=True)
 class EmbeddingCodec:
     """Texts per request; `entries` finds as many vectors in the answer, in the order of the texts."""
 

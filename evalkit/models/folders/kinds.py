@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from evalkit.errors import EvalkitError, WrongWeightsError
 from evalkit.machine import installed_version
 from evalkit.models.folders.files import SETTINGS, FolderFiles
+from evalkit.models.folders.judges import is_judge
 
 # families whose networks read a text from left to right alone
 DECODERS = frozenset({
@@ -48,6 +49,8 @@ def find_kind(files: FolderFiles) -> tuple[str, str]:
     Raises EvalkitError for kinds that nothing here runs, and where the files leave open which it is.
     """
     refuse_unknown_kinds(files)
+    if is_judge(files):
+        return "llm-reranker", "modules.json"
     if files.modules is not None:
         if files.settings is not None and files.settings.model_type == "CrossEncoder":
             return "cross-encoder", "config_sentence_transformers.json"
@@ -110,16 +113,18 @@ def refuse_unknown_kinds(files: FolderFiles) -> None:
                 f"{files.folder} is a {architecture}, which scores behind one of its layers: model={LAYERWISE[architecture]} "
                 f"model.path={files.folder} runs it by its own recipe"
             )
-    if "LogitScore" in names:
-        raise EvalkitError(
-            f"{files.folder} scores by the logit of a word (LogitScore in its modules.json) within the tokenizer's chat template, "
-            "which evalkit does not read; state the prompts: model=local-llm-reranker model.path=FOLDER model.prompt=…"
-        )
 
 
 def refuse_other_kind(files: FolderFiles, kind: str) -> None:
     """Raise WrongWeightsError where modules.json says that the model is of the other of the two kinds that have one."""
-    if files.modules is None or (files.settings is None and kind == "embedder"):
+    if files.modules is None:
+        return
+    if is_judge(files):
+        raise WrongWeightsError(
+            f"{files.folder} is a language model that scores by the logits of words (LogitScore in its modules.json): "
+            "model.kind=llm-reranker, or model=local-llm-reranker"
+        )
+    if files.settings is None and kind == "embedder":
         return
     saved_as = "SentenceTransformer" if files.settings is None else files.settings.model_type
     alone = len(files.modules) == 1 and _ends(files.architectures, "ForSequenceClassification")
