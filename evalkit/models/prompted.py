@@ -223,7 +223,7 @@ class PromptedInputs:
 
 
 def _ids(tokenizer: Any, text: str) -> tuple[int, ...]:
-    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else ()
+    return tuple(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) if text else ()
 
 
 def _starts_with_bos(tokenizer: Any, settings: ModelSettings) -> bool:

