@@ -50,8 +50,8 @@ def probe(scorer: Scorer, settings: ModelSettings, *, short: bool = False) -> ND
     """Return logits or vectors of the probe texts in two batches: the first beside the longest, and the rest.
 
     Pairs are of the first two texts with each but the longest, which is paired with the first alone: what is padded to its length
-    costs the most. A network that runs several batches at once gets both. With `short`, one batch has pairs of the first one with the
-    short ones, or the short ones' vectors.
+    costs the most. A network that runs several batches at once gets both. With `short`, one batch has pairs of the first
+    one with the short ones, or the short ones' vectors.
     """
     if not isinstance(scorer, LocalNetwork):
         raise TypeError(f"{type(scorer).__name__} is not a local network")
