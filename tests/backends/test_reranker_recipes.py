@@ -13,7 +13,9 @@ from chinese_texts import demo_pairs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from language_servers import language_server
+from model_folders import copied
 from numpy.typing import NDArray
+from real_models import write_json
 from served_models import served
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -241,6 +243,27 @@ def test_a_document_that_is_too_long_leaves_zerank_its_prompt(tiny_qwen: Path) -
     whole = zerank_ids(tiny_qwen, "感冒", "多喝水，" * 300)
     tail = tokenizer_of(tiny_qwen)("<|im_end|>\n<|im_start|>assistant\n", add_special_tokens=False)["input_ids"]
     assert ids == [*whole[: 64 - len(tail)], *tail]
+
+
+def test_files_for_sentence_transformers_beside_a_named_model_change_nothing(tiny_qwen: Path, tmp_path: Path) -> None:
+    """As zerank-2's folder has them at its pinned revision: without the division."""
+    folder = copied(tiny_qwen, tmp_path)
+    rows = [
+        ("", "base.modules.transformer.Transformer"),
+        ("1_LogitScore", "cross_encoder.modules.logit_score.LogitScore"),
+    ]
+    modules = [
+        {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.{name}"}
+        for number, (path, name) in enumerate(rows)
+    ]
+    write_json(folder / "modules.json", modules)
+    (folder / "1_LogitScore").mkdir()
+    yes = {"true_token_id": word(tiny_qwen, "Yes"), "false_token_id": None}
+    write_json(folder / "1_LogitScore" / "config.json", yes)
+    found, ours = scores("zerank-2", folder)
+    expected, theirs = scores("zerank-2", tiny_qwen)
+    assert found == expected
+    np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize(
