@@ -165,6 +165,19 @@ def test_words_among_the_likeliest_are_torchs(sure_qwen: Path, most: int) -> Non
     assert all(one in own.read for one in ids)
 
 
+def test_words_are_known_by_a_text_that_is_theirs_alone(tiny_qwen: Path, tiny_gemma: Path) -> None:
+    from evalkit.backends.servers.words import Word, _spelt
+
+    for folder in (tiny_qwen, tiny_gemma):
+        tokenizer = tokenizer_of(folder)
+        for text in ("yes", " what", "病", "的", "1"):
+            token, *others = tokenizer(text, add_special_tokens=False)["input_ids"]
+            assert others or _spelt(Word(text, token, ()), tokenizer, "openai").names == (text,)
+    (half,) = (token for piece, token in tokenizer_of(tiny_qwen).get_vocab().items() if piece == "æ")
+    with pytest.raises(EvalkitError, match="is not its alone"):
+        _spelt(Word("?", half, ()), tokenizer_of(tiny_qwen), "openai")
+
+
 def test_a_word_outside_of_the_likeliest_is_an_error_that_names_it(sure_qwen: Path) -> None:
     server, _ = language_server(sure_qwen, "openai")
     with server:
