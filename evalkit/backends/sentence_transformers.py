@@ -169,8 +169,8 @@ def _refuse_other_inputs(model: CheckedModel, loaded: Any) -> None:
 def _refuse_plain_language_models(settings: ModelSettings, folder: Path) -> None:
     if _major_version() == OLD or not is_judge(read_folder(folder)):
         raise EvalkitError(
-            f"backend={NAME} runs language models that rerank from version {NEW} on, where their modules.json has LogitScore; "
-            f"{settings.name}: backend=torch"
+            f"backend={NAME} runs language models that rerank from version {NEW} on, where their modules.json has LogitScore; it "
+            f"would not heed the recipe of {settings.name}: backend=torch"
         )
     # what LogitScore and the template's truncation can't be told
     for name, built_in in (("temperature", 1.0), ("truncation", "end")):

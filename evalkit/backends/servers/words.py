@@ -186,8 +186,11 @@ def _words(settings: ModelSettings, inputs: PromptedInputs) -> tuple[Word, ...]:
 def _spelt(word: Word, tokenizer: Any, backend: str) -> Word:
     """Return the word under its token's text too. Raises EvalkitError where that is the text of another token as well."""
     text = tokenizer.decode([word.token])
-    same = [token for piece, token in tokenizer.get_vocab().items() if text.strip() in piece]
-    if [token for token in same if tokenizer.decode([token]) == text] != [word.token]:
+    bare = tokenizer.convert_ids_to_tokens(word.token).lstrip(
+        "\u2581\u0120"
+    )  # as vocabularies write the space before a word
+    same = [token for piece, token in tokenizer.get_vocab().items() if bare in piece]
+    if "\ufffd" in text or [token for token in same if tokenizer.decode([token]) == text] != [word.token]:
         raise EvalkitError(
             f"backend={backend} tells tokens by their text, and that of {word.text!r} (token {word.token}) is not its alone; "
             "backend=vllm tells them by their numbers"
