@@ -172,6 +172,12 @@ def _refuse_plain_language_models(settings: ModelSettings, folder: Path) -> None
             f"backend={NAME} runs language models that rerank from version {NEW} on, where their modules.json has LogitScore; it "
             f"would not heed the recipe of {settings.name}: backend=torch"
         )
+    # what LogitScore and the template's truncation can't be told
+    for name, built_in in (("temperature", 1.0), ("truncation", "end")):
+        if (said := getattr(settings, name)) != built_in:
+            raise EvalkitError(
+                f"backend={NAME} scores with model.{name}={built_in}, and {settings.name}'s recipe says {said}; backend=torch"
+            )
 
 
 def open_embedder(model: CheckedModel) -> SentenceTransformerEmbedder:

@@ -13,6 +13,14 @@ has up to the document's end at most max_length tokens beside one separator's an
 keeps to max_length. That text can be made of two pieces as long as the separator ends, and the document's prompt begins,
 where the tokenizer never joins; it is compared with the tokenizer's own tokens on probes, and refused where they differ. Behind
 the document's text may stand an ending that is tokenised with it, and is kept where the text is cut.
+
+Two more differ in what counts towards max_length. `end_before_prompt` (Qwen3-Reranker's evaluation) cuts
+
+    system_prompt query separator document
+
+at its end to max_length, the document's ending first, and puts the prompt behind it: an input may have as many tokens more.
+`texts_only_second` (mxbai-rerank-v2) is `only_second` where the two texts and the separator between them keep to max_length, and
+what stands around them does not count.
 """
 
 from __future__ import annotations
@@ -28,13 +36,15 @@ from numpy.typing import NDArray
 from evalkit.errors import EvalkitError
 from evalkit.models.batches import pad_batch
 from evalkit.models.interfaces import Encoding, TokenizedText
-from evalkit.models.settings import ModelSettings, Truncation
+from evalkit.models.settings import PROMPTED_TRUNCATIONS, ModelSettings
 from evalkit.models.text_tokens import TextTokenizer
 from evalkit.models.tokenization import PROBE, choose_length
 from evalkit.records import Role
 
 QUERY, DOCUMENT, PROMPT = 0, 1, 2
 """The parts of an input, as its type_ids name them: all up to the document, the document, all behind it."""
+JOINED = ("end", "end_before_prompt")
+"""The truncations of query, separator and document as one text."""
 ALIGNMENT = 8  # tokens; FlagEmbedding pads to a multiple of it
 
 
@@ -49,12 +59,9 @@ class PromptedInputs:
 
     tokenizer: Any
     text_tokenizer: TextTokenizer
-    query_prompt: str
+    settings: ModelSettings
     query_ending: str
-    document_prompt: str
-    document_ending: str
     max_length: int
-    truncation: Truncation
     head: tuple[int, ...]
     between: tuple[int, ...]
     tail: tuple[int, ...]
@@ -71,10 +78,11 @@ class PromptedInputs:
         `longest` is the most tokens that the network has positions for. Raises EvalkitError where the prompts leave the texts
         no room, or the recipe can't be built of pieces.
         """
-        joined = settings.truncation == "end"
+        joined = settings.truncation in JOINED
         if settings.truncation == "longest_first" or tokenizer.truncation_side != "right":
             raise EvalkitError(
-                f"{settings.name} is a {settings.kind}: its texts are cut on their right, by model.truncation=only_second or end"
+                f"{settings.name} is a {settings.kind}: its texts are cut on their right, by model.truncation="
+                f"{', '.join(PROMPTED_TRUNCATIONS)}"
             )
         if settings.document_ending and not joined:
             raise EvalkitError(
@@ -88,12 +96,9 @@ class PromptedInputs:
         builder = cls(
             tokenizer=tokenizer,
             text_tokenizer=TextTokenizer(tokenizer, max_length),
-            query_prompt=settings.query_prompt,
+            settings=settings,
             query_ending=settings.separator if joined else "",
-            document_prompt=settings.document_prompt,
-            document_ending=settings.document_ending,
             max_length=max_length,
-            truncation=settings.truncation,
             head=(*([bos] if _starts_with_bos(tokenizer, settings) else []), *_ids(tokenizer, settings.system_prompt)),
             between=() if joined else separator,
             tail=prompt if joined else (*separator, *prompt),
@@ -108,20 +113,26 @@ class PromptedInputs:
 
     def tokenize(self, texts: Sequence[str], role: Role) -> list[TokenizedText]:
         """Return the token ids of each text with its role's prompt (and the separator, where that is of the query's text)."""
-        endings = {
-            "query": (self.query_prompt, self.query_ending),
-            "document": (self.document_prompt, self.document_ending),
-        }
-        before, after = endings[role]
-        return self.text_tokenizer([before + text + after for text in texts])
+        return self.text_tokenizer([self._prompted(text, role) for text in texts])
+
+    def _prompted(self, text: str, role: Role) -> str:
+        """Return a text within its role's prompt, as it is tokenised."""
+        text = text.strip() if self.settings.strip else text
+        if role == "query":
+            return self.settings.query_prompt + text + self.query_ending
+        return self.settings.document_prompt + text + self.settings.document_ending
 
     def encode_pair(self, query: TokenizedText, document: TokenizedText) -> Encoding:
         """Return a pair within its prompt, cut to length; its type ids tell QUERY, DOCUMENT and PROMPT apart."""
         lengths = self._lengths(query.length, document.length)
         texts = [text.token_ids[:length] for text, length in zip((query, document), lengths, strict=True)]
         cut = lengths != (query.length, document.length)
-        kept = [*texts[1], *self.ending] if cut else texts[1]
-        parts = [np.array([*self.head, *texts[0], *self.between]), np.array(kept), np.array(self.tail)]
+        kept = texts[1]
+        if self.settings.truncation == "end_before_prompt":
+            cut = cut and (lengths[0] < query.length or lengths[1] < document.length - len(self.ending))
+        elif cut:
+            kept = np.array([*kept, *self.ending])
+        parts = [np.array([*self.head, *texts[0], *self.between]), kept, np.array(self.tail)]
         return Encoding(
             np.concatenate(parts).astype(np.int32),
             np.repeat(np.array([QUERY, DOCUMENT, PROMPT], np.int32), [len(part) for part in parts]),
@@ -133,18 +144,26 @@ class PromptedInputs:
         return pad_batch(batch, self.tokenizer.pad_token_id, left=self.pad_left, multiple=ALIGNMENT)
 
     def _lengths(self, query: int, document: int) -> tuple[int, int]:
-        if self.truncation == "end":
-            room = self.max_length - len(self.head) - len(self.tail)
-            room -= len(self.ending) if query + document > room else 0
+        """Return how many tokens of a query and of a document, with its ending, are kept."""
+        room, truncation = self.max_length - len(self.head), self.settings.truncation
+        if truncation in JOINED:
+            if truncation == "end":
+                room -= len(self.tail)
+                room -= len(self.ending) if query + document > room else 0
             return min(query, room), max(min(document, room - query), 0)
         query = min(query, self.max_length * 3 // 4)
-        bos = len(self.head)
-        return query, min(document, self.max_length, self.max_length + self.prompt_tokens - bos - query)
+        if truncation == "texts_only_second":
+            return query, min(document, self.max_length - len(self.between) - query)
+        return query, min(document, self.max_length, room + self.prompt_tokens - query)
 
     def _check_room(self, settings: ModelSettings, longest: int | None) -> None:
         around = len(self.head) + len(self.between) + len(self.ending) + len(self.tail)
-        if self.truncation == "end":
+        if settings.truncation == "end":
             least, most = around + 16, self.max_length
+        elif settings.truncation == "end_before_prompt":
+            least, most = len(self.head) + 16, self.max_length + len(self.tail)
+        elif settings.truncation == "texts_only_second":
+            least, most = len(self.between) + 16, self.max_length + len(self.head) + len(self.tail)
         else:
             least, most = 16, self.max_length + self.prompt_tokens + len(self.between) + len(self.tail)
         if self.max_length < least:
@@ -178,13 +197,17 @@ class PromptedInputs:
             ]
             return ids
 
-        first = self.query_prompt + query + self.query_ending
-        second = self.document_prompt + document + self.document_ending
+        first, second = self._prompted(query, "query"), self._prompted(document, "document")
+        truncation, system_prompt = self.settings.truncation, self.settings.system_prompt
+        if truncation == "end_before_prompt":
+            bos = self.head[: len(self.head) - len(_ids(self.tokenizer, system_prompt))]
+            before = cut(system_prompt + first + second, self.max_length - len(bos), add_special_tokens=False)
+            return [*bos, *before, *self.tail]
         if self.around is not None:
             whole = _ids(self.tokenizer, self.around[0] + first + second + self.around[1])
             kept = [*self.ending, *self.tail]
             return [*whole] if len(whole) <= self.max_length else [*whole[: self.max_length - len(kept)], *kept]
-        if self.truncation == "end":
+        if truncation == "end":
             room = self.max_length - len(self.head) - len(self.tail)
             inner = cut(first + second, room + 1)
             if len(inner) > room:
@@ -192,7 +215,10 @@ class PromptedInputs:
             return [*self.head, *inner, *self.tail]
         opening = [*self.head, *cut(first, self.max_length * 3 // 4, add_special_tokens=False)]
         rest = [*self.between, *cut(second, self.max_length, add_special_tokens=False)]
-        excess = len(opening) + len(rest) - (self.max_length + len(self.between) + self.prompt_tokens)
+        counted = self.max_length + len(self.between) + self.prompt_tokens
+        if truncation == "texts_only_second":
+            counted = self.max_length + len(self.head)
+        excess = len(opening) + len(rest) - counted
         return [*opening, *rest[: len(rest) - max(excess, 0)], *self.tail]
 
 

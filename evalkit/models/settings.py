@@ -25,7 +25,9 @@ Kind = Literal[
 ]
 POOLING_MODES = ("cls", "mean", "max", "mean_sqrt_len", "weightedmean", "last")
 _MODES_ELSEWHERE = {"lasttoken": "last", "mean_sqrt_len_tokens": "mean_sqrt_len"}  # sentence-transformers' names
-Truncation = Literal["longest_first", "only_second", "end"]
+Truncation = Literal["longest_first", "only_second", "end", "end_before_prompt", "texts_only_second"]
+PROMPTED_TRUNCATIONS = ("only_second", "end", "end_before_prompt", "texts_only_second")
+"""Those of rerankers that are language models, see models/prompted.py."""
 Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
 Score = Literal["dense", "sparse", "colbert", "fused"]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -43,6 +45,9 @@ class ModelSettings(BaseModel):
     are kept. `similarity` compares two vectors; euclidean and manhattan are negative distances. `modules` are the parts behind the
     network in their order, each a name or `NAME:FOLDER`, where they are others than pooling and the similarity's normalisation.
     `label` is the one of a classifier's labels that is the score.
+
+    Of a reranker that is a language model, `system_prompt` stands before the query, `separator` between the texts and `prompt`
+    behind the document. `strip` takes white space off both ends of each text.
 
     `needs_remote_code` says that the model's architecture is Python code beside its weights, which runs only where
     `trust_remote_code` allows it. `unverified_loader` lets mteb's loaders run that are not known to heed revision, device, prompts
@@ -77,12 +82,14 @@ class ModelSettings(BaseModel):
     system_prompt: str = ""
     separator: str = ""
     prompt: str = ""
+    strip: bool = False
     # what is tokenised with the document, behind it; whether inputs start with the tokenizer's BOS (None: FlagEmbedding's rule)
     document_ending: str = ""
     bos: bool | None = None
-    # an llm-reranker's score: the logit of one word as the next token, less that of another
+    # an llm-reranker's score: the logit of one word as the next token, less that of another, divided by the temperature
     positive_word: str = "Yes"
     negative_word: str | None = None
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     # a layerwise-reranker's: that of the head behind one layer; before some, so many tokens of the document become one
     cutoff_layers: tuple[PositiveInt, ...] = ()
     compress_ratio: PositiveInt = 1
@@ -130,7 +137,7 @@ def default_model() -> dict[str, Any]:
 _FILES = {"name", "path", "hub_id", "revision", "trust_remote_code", "allow_pickle"}
 _TEXTS = {"max_length", "query_prompt", "document_prompt", "recipe", "recipes"}
 _PROMPTED = {"truncation", "system_prompt", "separator", "prompt"}
-_JUDGE = _PROMPTED | {"positive_word", "negative_word", "document_ending", "bos"}
+_JUDGE = _PROMPTED | {"positive_word", "negative_word", "temperature", "document_ending", "bos", "strip"}
 _EMBEDDER = {"pooling", "pool_prompt", "lower_case", "similarity", "dimensions"}
 _READ: dict[str, set[str]] = {
     "auto": _FILES | _TEXTS | _EMBEDDER | _JUDGE | {"kind", "label"},

@@ -13,7 +13,7 @@ from evalkit.backends import read_backend
 from evalkit.backends.parts import joined
 from evalkit.backends.servers.addresses import checked_url, is_loopback, read_key
 from evalkit.backends.servers.client import Client, Question, RefusedError, logger
-from evalkit.backends.servers.codecs import EmbeddingCodec, LateCodec, Opened, PairCodec
+from evalkit.backends.servers.codecs import EmbeddingCodec, LateCodec, Opened, PairCodec, RerankCodec
 from evalkit.backends.servers.probing import DOCUMENTS, QUERY, Ask, Outcome, ask_again, probe_server
 from evalkit.configuration.files import option_names
 from evalkit.errors import EvalkitError, RefusedTextError, UnfitServerError
@@ -26,6 +26,7 @@ from evalkit.models.weights import find_model, who_scores
 from evalkit.output.numbers import counted
 from evalkit.records import ModelIdentity, Role
 
+RERANK_BATCH_SIZE = 32
 LANGUAGE_MODEL = "llm-reranker"
 RECIPE = ("kind", "max_length", "query_prompt", "document_prompt", "similarity")
 PROMPTED = FIELDS[LANGUAGE_MODEL]
@@ -248,17 +249,47 @@ def refuse_dot(backend: str, settings: ModelSettings) -> None:
         )
 
 
-def served_model_name(client: Client, settings: ModelSettings) -> str:
+def served_reranker(
+    backend: str,
+    settings: ModelSettings,
+    runtime: Runtime,
+    codec: RerankCodec,
+    *,
+    truncation: str,
+    most: int | None = None,
+    hub_ids: bool = False,
+) -> RunnableModel:
+    """Return a reranker behind an API that gives probabilities. Nothing is sent yet.
+
+    `truncation` says where it cuts long texts, `most` how many documents of a request it takes at most, `hub_ids` that it calls
+    models by their whole Hub id.
+    """
+    refuse_changed(backend, settings, "max_length")
+    client = open_client(backend, settings, runtime)
+    size = client.settings.batch_size or RERANK_BATCH_SIZE
+    return served_model(
+        client,
+        settings,
+        codec,
+        name=served_model_name(client, settings, hub_ids=hub_ids),
+        batch_size=size if most is None else min(size, most),
+        cache_dir=runtime.cache_dir,
+        facts={"outputs": "probabilities", "truncation": truncation},
+    )
+
+
+def served_model_name(client: Client, settings: ModelSettings, *, hub_ids: bool = False) -> str:
     """Return what the server knows the model by: what the user says, else its Hub id, else its folder's name.
 
-    Those who sell their own models' answers call them by the last part of the Hub id. Raises EvalkitError where nothing says it.
+    Those who sell their own models' answers call them by the last part of the Hub id, unless `hub_ids`. Raises EvalkitError where
+    nothing says it.
     """
     name = client.settings.served_model or settings.hub_id or (Path(settings.path).name if settings.path else None)
     if not name:
         raise EvalkitError(
             f"backend={client.backend} needs the name that the server knows the model by: backend.served_model=NAME"
         )
-    if client.settings.served_model is None and client.url == read_backend(client.backend).url:
+    if client.settings.served_model is None and client.url == read_backend(client.backend).url and not hub_ids:
         return name.rpartition("/")[2]
     return name
 

@@ -59,6 +59,8 @@ class Word:
 class WordCodec:
     """Makes requests out of pairs; a score is the logit of the first word less that of the second, if there are two.
 
+    Both are divided by the recipe's temperature.
+
     `wishes` are what each of the requests for some inputs says besides: one request that asks for all words, or one for each word.
     """
 
@@ -90,7 +92,7 @@ class WordCodec:
                     "both words have log-probability 0, as after all other tokens were forbidden: vLLM gives the true ones with "
                     "--logprobs-mode raw_logprobs"
                 )
-            return numbers((values[0] - values[1:].sum(axis=0)).tolist())
+            return numbers(((values[0] - values[1:].sum(axis=0)) / self.inputs.settings.temperature).tolist())
 
         return read
 

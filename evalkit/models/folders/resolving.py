@@ -32,8 +32,8 @@ RECIPE: Mapping[str, tuple[str, ...]] = {
     ),
     "cross-encoder": ("query_prompt", "document_prompt", "max_length", "truncation", "lower_case", "label", "modules"),
     "llm-reranker": (
-        *("bos", "system_prompt", "query_prompt", "separator", "document_prompt", "document_ending", "prompt"),
-        *("positive_word", "negative_word", "max_length", "truncation"),
+        *("bos", "system_prompt", "query_prompt", "separator", "document_prompt", "document_ending", "prompt", "strip"),
+        *("positive_word", "negative_word", "temperature", "max_length", "truncation"),
     ),
 }
 """The fields that decide a score, by kind, in the order in which they are shown."""
