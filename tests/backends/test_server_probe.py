@@ -401,7 +401,7 @@ def test_the_probe_is_no_item_of_a_run(tmp_path: Path) -> None:
         model = evalkit.load_model("bge-reranker-base", backend="vllm", server={"url": server.url}, cache_dir=tmp_path)
         result = evalkit.evaluate(model, PLAIN)
         assert sum(len(request.body["text_2"]) for request in server.posts) == result.usage.items == 6
-        assert len(server.probes) == 11  # the last one asks whether the model is still the same
+        assert len(server.probes) == 16  # the last one asks whether the model is still the same
 
 
 def test_a_probe_is_tried_again_as_any_request_is(monkeypatch: pytest.MonkeyPatch) -> None:
