@@ -21,7 +21,16 @@ from evalkit.configuration.files import read_option, settings_error
 from evalkit.errors import EvalkitError, unknown_name
 
 Kind = Literal[
-    "auto", "cross-encoder", "llm-reranker", "layerwise-reranker", "embedder", "bge-m3", "lexical", "baseline", "run"
+    "auto",
+    "cross-encoder",
+    "llm-reranker",
+    "layerwise-reranker",
+    "listwise",
+    "embedder",
+    "bge-m3",
+    "lexical",
+    "baseline",
+    "run",
 ]
 POOLING_MODES = ("cls", "mean", "max", "mean_sqrt_len", "weightedmean", "last")
 _MODES_ELSEWHERE = {"lasttoken": "last", "mean_sqrt_len_tokens": "mean_sqrt_len"}  # sentence-transformers' names
@@ -43,6 +52,10 @@ class ModelSettings(BaseModel):
     are kept. `similarity` compares two vectors; euclidean and manhattan are negative distances. `modules` are the parts behind the
     network in their order, each a name or `NAME:FOLDER`, where they are others than pooling and the similarity's normalisation.
     `label` is the one of a classifier's labels that is the score.
+
+    A `listwise` model scores all candidates of a query together, shown in `permutations` shuffled orders of `order_seed`, whose
+    scores are averaged. It reads `max_length` tokens of a document, `max_query_length` of the query, and at most `block_size`
+    documents at once.
 
     `needs_remote_code` says that the model's architecture is Python code beside its weights, which runs only where
     `trust_remote_code` allows it. `unverified_loader` lets mteb's loaders run that are not known to heed revision, device, prompts
@@ -87,6 +100,11 @@ class ModelSettings(BaseModel):
     # which of bge-m3's scores, and how much its dense, sparse and colbert scores count in the fused one
     score: Score = "fused"
     weights: tuple[Weight, Weight, Weight] = (1.0, 1.0, 1.0)
+    # how a listwise model is shown a query's candidates, and how much of them it reads at once
+    order_seed: NonNegativeInt = 42
+    permutations: PositiveInt = 1
+    max_query_length: PositiveInt | None = None
+    block_size: PositiveInt | None = None
     recipe: str | None = None
     recipes: dict[str, dict[str, Any]] = {}
 
@@ -128,9 +146,12 @@ _FILES = {"name", "path", "hub_id", "revision", "trust_remote_code", "allow_pick
 _TEXTS = {"max_length", "query_prompt", "document_prompt", "recipe", "recipes"}
 _PROMPTED = {"truncation", "system_prompt", "separator", "prompt"}
 _EMBEDDER = {"pooling", "pool_prompt", "lower_case", "similarity", "dimensions"}
+# what a registry or a server may find to be listwise reads them too (see refuse_order)
+_ORDER = {"order_seed", "permutations"}
 _READ: dict[str, set[str]] = {
-    "auto": _FILES | _TEXTS | _EMBEDDER | _PROMPTED | {"kind", "label", "positive_word", "negative_word"},
-    "cross-encoder": _FILES | _TEXTS | {"truncation", "onnx_file", "lower_case", "label"},
+    "auto": _FILES | _TEXTS | _EMBEDDER | _PROMPTED | _ORDER | {"kind", "label", "positive_word", "negative_word"},
+    "cross-encoder": _FILES | _TEXTS | _ORDER | {"truncation", "onnx_file", "lower_case", "label"},
+    "listwise": _FILES | _ORDER | {"max_length", "max_query_length", "block_size", "recipe", "recipes"},
     "llm-reranker": _FILES | _TEXTS | _PROMPTED | {"positive_word", "negative_word"},
     "layerwise-reranker": _FILES | _TEXTS | _PROMPTED | {"cutoff_layers", "compress_ratio", "compress_layers"},
     "embedder": _FILES | _TEXTS | _EMBEDDER,
@@ -141,7 +162,7 @@ _READ: dict[str, set[str]] = {
 }
 # the same for models that only the backends that they name can run
 _READ_BY_NAMED = {
-    "mteb": {"name", "path", "trust_remote_code", "allow_pickle", "unverified_loader"},
+    "mteb": _ORDER | {"name", "path", "trust_remote_code", "allow_pickle", "unverified_loader"},
     "langchain": {"object"},
 }
 
@@ -177,6 +198,16 @@ def refuse_ignored(settings: ModelSettings, kind: str, overridden: set[str]) -> 
             + (f"reads {', '.join(sorted(read))}" if read else "has nothing to set")
             + "; your own model: model=./FOLDER"
         )
+
+
+def refuse_order(settings: ModelSettings) -> None:
+    """Raise EvalkitError where an order of candidates is asked for, and the model scores each of them by itself."""
+    for name in sorted(_ORDER):
+        if settings.kind != "listwise" and getattr(settings, name) != ModelSettings.model_fields[name].default:
+            raise EvalkitError(
+                f"model.{name} has no effect on {settings.name} ({settings.kind}), which scores each document by itself, whatever "
+                "the order; leave it out"
+            )
 
 
 def read_model(name: str, folders: Sequence[Path] = ()) -> ModelSettings:

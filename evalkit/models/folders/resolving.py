@@ -34,6 +34,7 @@ RECIPE: Mapping[str, tuple[str, ...]] = {
         *("system_prompt", "query_prompt", "separator", "document_prompt", "prompt"),
         *("positive_word", "negative_word", "max_length", "truncation"),
     ),
+    "listwise": ("max_length", "max_query_length", "block_size", "order_seed", "permutations"),
 }
 """The fields that decide a score, by kind, in the order in which they are shown."""
 
