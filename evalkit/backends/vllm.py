@@ -9,7 +9,14 @@ from collections.abc import Mapping
 
 from evalkit.backends.servers.codecs import EmbeddingCodec, RerankCodec, openai_entries
 from evalkit.backends.servers.names import listed_findings
-from evalkit.backends.servers.scorers import open_client, refuse_changed, refuse_dot, served_model, served_model_name
+from evalkit.backends.servers.scorers import (
+    open_client,
+    refuse_changed,
+    refuse_dot,
+    request_size,
+    served_model,
+    served_model_name,
+)
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
 
@@ -37,7 +44,10 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
     refuse_dot(NAME, settings)
     refuse_changed(NAME, settings, "pooling")
     client = open_client(NAME, settings, runtime)
-    wishes = {"truncate_prompt_tokens": settings.max_length or AS_LONG_AS_IT_CAN}
+    listwise = (
+        settings.kind == "listwise"
+    )  # its prompt is the whole list, which is refused where it is too long, and never cut
+    wishes = {} if listwise else {"truncate_prompt_tokens": settings.max_length or AS_LONG_AS_IT_CAN}
     embedder = settings.kind == "embedder"
     name = served_model_name(client, settings)
     return served_model(
@@ -47,8 +57,11 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
         if embedder
         else score_codec(wishes),
         name=name,
-        batch_size=client.settings.batch_size or BATCH_SIZE,
+        batch_size=request_size(client, settings, BATCH_SIZE),
         cache_dir=runtime.cache_dir,
-        facts={"outputs": "vectors" if embedder else "raw scores", "truncation": "at max_length"},
+        facts={
+            "outputs": "vectors" if embedder else "raw scores",
+            "truncation": "none" if listwise else "at max_length",
+        },
         doubts=lambda: listed_findings(client, settings, name, MODELS),
     )
