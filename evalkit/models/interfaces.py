@@ -29,11 +29,26 @@ QueryList = tuple[str, Sequence[str]]
 """A query and all its candidates' texts, in the order in which a listwise model is shown them."""
 
 
+@dataclass(frozen=True, slots=True)
+class ScoredList:
+    """The scores of a list's documents, float32, shape (documents,).
+
+    `tokens` and `truncated` are per document, None where the scorer does not count.
+    """
+
+    scores: NDArray[np.float32]
+    tokens: list[int] | None = None
+    truncated: list[bool] | None = None
+
+
 @runtime_checkable
 class ListScorer(Protocol):
-    """Scores all candidates of one query together: float32, shape (documents,), in the order given, which is the order shown."""
+    """Scores all candidates of one query together, in the order given, which is the order shown.
 
-    def score_list(self, query: str, documents: Sequence[str]) -> NDArray[np.float32]: ...
+    `score_list` raises OutOfMemoryError where the list does not fit.
+    """
+
+    def score_list(self, query: str, documents: Sequence[str]) -> ScoredList: ...
 
 
 @runtime_checkable

@@ -148,10 +148,17 @@ _PROMPTED = {"truncation", "system_prompt", "separator", "prompt"}
 _EMBEDDER = {"pooling", "pool_prompt", "lower_case", "similarity", "dimensions"}
 # what a registry or a server may find to be listwise reads them too (see refuse_order)
 _ORDER = {"order_seed", "permutations"}
+_BLOCKS = {"max_query_length", "block_size"}
 _READ: dict[str, set[str]] = {
-    "auto": _FILES | _TEXTS | _EMBEDDER | _PROMPTED | _ORDER | {"kind", "label", "positive_word", "negative_word"},
+    "auto": _FILES
+    | _TEXTS
+    | _EMBEDDER
+    | _PROMPTED
+    | _ORDER
+    | _BLOCKS
+    | {"kind", "label", "positive_word", "negative_word"},
     "cross-encoder": _FILES | _TEXTS | _ORDER | {"truncation", "onnx_file", "lower_case", "label"},
-    "listwise": _FILES | _ORDER | {"max_length", "max_query_length", "block_size", "recipe", "recipes"},
+    "listwise": _FILES | _ORDER | _BLOCKS | {"max_length", "recipe", "recipes"},
     "llm-reranker": _FILES | _TEXTS | _PROMPTED | {"positive_word", "negative_word"},
     "layerwise-reranker": _FILES | _TEXTS | _PROMPTED | {"cutoff_layers", "compress_ratio", "compress_layers"},
     "embedder": _FILES | _TEXTS | _EMBEDDER,

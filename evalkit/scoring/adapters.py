@@ -143,18 +143,19 @@ class InLists(Planned):
             query, documents = items.query_list(batch.items)
             started = time.perf_counter()
             try:
-                outputs = np.asarray(self.scorer.score_list(query, documents), np.float32)
+                found = self.scorer.score_list(query, documents)
             except OutOfMemoryError as error:
                 raise EvalkitError(
                     f"out of memory with {name_text('query', query)} and its {len(documents)} documents, which are scored "
                     f"together: {str(error).splitlines()[0]}; try dtype=bf16, a smaller model.max_length, or device=cpu"
                 ) from error
-            if outputs.shape != (len(documents),):
+            if found.scores.shape != (len(documents),):
                 raise EvalkitError(
-                    f"the model gives scores of the shape {outputs.shape} for {name_text('query', query)}, which has "
+                    f"the model gives scores of the shape {found.scores.shape} for {name_text('query', query)}, which has "
                     f"{len(documents)} documents"
                 )
-            yield DoneBatch(batch.items, outputs, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            yield DoneBatch(batch.items, found.scores, seconds, lengths=found.tokens, truncated=found.truncated)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.models.interfaces import Encoding, OutOfMemoryError, Part, QueryList, TokenizedText
+from evalkit.models.interfaces import Encoding, OutOfMemoryError, Part, QueryList, ScoredList, TokenizedText
 from evalkit.records import Role, Task
 
 PairScore = Callable[[str, str], float]
@@ -50,9 +50,9 @@ class Lists:
     score_documents: Callable[[str, Sequence[str]], list[float]] = listed
     calls: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
 
-    def score_list(self, query: str, documents: Sequence[str]) -> NDArray[np.float32]:
+    def score_list(self, query: str, documents: Sequence[str]) -> ScoredList:
         self.calls.append((query, tuple(documents)))
-        return np.float32(self.score_documents(query, documents))
+        return ScoredList(np.float32(self.score_documents(query, documents)))
 
 
 @dataclass

@@ -19,7 +19,7 @@ from stored_scores import score
 from test_adapters import Windows
 
 from evalkit.errors import EvalkitError, NonFiniteError
-from evalkit.models.interfaces import OutOfMemoryError
+from evalkit.models.interfaces import OutOfMemoryError, ScoredList
 from evalkit.models.settings import model_settings
 from evalkit.records import Task
 from evalkit.scoring.items import shown_order
@@ -183,7 +183,7 @@ class DyingLists(Lists):
 
     left: int = 5
 
-    def score_list(self, query: str, documents: Sequence[str]) -> NDArray[np.float32]:
+    def score_list(self, query: str, documents: Sequence[str]) -> ScoredList:
         self.left -= 1
         if self.left < 0:
             raise KeyboardInterrupt

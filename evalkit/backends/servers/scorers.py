@@ -19,7 +19,16 @@ from evalkit.backends.servers.probing import DOCUMENTS, QUERY, Ask, Outcome, ask
 from evalkit.configuration.files import option_names
 from evalkit.errors import EvalkitError, RefusedTextError, UnfitServerError
 from evalkit.models.findings import report_once
-from evalkit.models.interfaces import Part, QueryList, RunnableModel, Runtime, Scorer, ServerProbe, name_text
+from evalkit.models.interfaces import (
+    Part,
+    QueryList,
+    RunnableModel,
+    Runtime,
+    ScoredList,
+    Scorer,
+    ServerProbe,
+    name_text,
+)
 from evalkit.models.server_settings import ROLES, ServerSettings
 from evalkit.models.settings import ModelSettings, read_model
 from evalkit.models.weights import find_model, who_scores
@@ -144,8 +153,8 @@ class ServedLists:
     def probe_again(self) -> NDArray[np.float32]:
         return ask_again(self.served.settings, _ask_pairs(self.served, self.codec), self.served.batch_size)
 
-    def score_list(self, query: str, documents: Sequence[str]) -> NDArray[np.float32]:
-        return joined(self.score_lists([(query, documents)]), len(documents))
+    def score_list(self, query: str, documents: Sequence[str]) -> ScoredList:
+        return ScoredList(joined(self.score_lists([(query, documents)]), len(documents)))
 
     def score_lists(self, lists: Sequence[QueryList]) -> Generator[Part]:
         for query, documents in lists:

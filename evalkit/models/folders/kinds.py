@@ -29,6 +29,8 @@ LAYERWISE = {
     "LayerWiseMiniCPMForCausalLM": "bge-reranker-v2-minicpm-layerwise",
     "CostWiseGemmaForCausalLM": "bge-reranker-v2.5-gemma2-lightweight",
 }
+JINA_LISTS = "JinaForRanking"
+"""The architecture of the listwise rerankers that evalkit runs itself."""
 ASK = "model.kind=embedder, cross-encoder or llm-reranker says which"
 BOTH_WAYS = (
     "use_bidirectional_attention", "bidirectional", "is_bidirectional", "use_bidirectional", "bidirectional_attention"
@@ -57,6 +59,8 @@ def find_kind(files: FolderFiles) -> tuple[str, str]:
         raise EvalkitError(
             f"{files.folder} has no config.json and no modules.json: is this the folder of a Hugging Face model?"
         )
+    if JINA_LISTS in architectures:
+        return "listwise", "config.json"
     if _ends(architectures, "ForSequenceClassification"):
         return "cross-encoder", "config.json"
     if _ends(architectures, "ForCausalLM"):
@@ -112,7 +116,12 @@ def refuse_unknown_kinds(files: FolderFiles) -> None:
 
 
 def refuse_other_kind(files: FolderFiles, kind: str) -> None:
-    """Raise WrongWeightsError where modules.json says that the model is of the other of the two kinds that have one."""
+    """Raise WrongWeightsError where the model is listwise, or modules.json says that it is of the other of the two kinds."""
+    if JINA_LISTS in files.architectures:
+        raise WrongWeightsError(
+            f"{files.folder} is a {JINA_LISTS}, which ranks whole lists: it makes neither a score of a single pair nor a vector of "
+            f"a text; model={files.folder} runs it as that"
+        )
     if files.modules is None or (files.settings is None and kind == "embedder"):
         return
     saved_as = "SentenceTransformer" if files.settings is None else files.settings.model_type
