@@ -27,9 +27,9 @@ TASK = make_task(
 )
 
 
-@pytest.fixture(scope="module")
-def folder() -> Path:
-    return shared_folder("lists", write_lists)
+@pytest.fixture
+def folder(tiny_lists: Path) -> Path:
+    return tiny_lists
 
 
 @pytest.fixture(scope="module")
