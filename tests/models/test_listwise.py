@@ -188,6 +188,10 @@ def test_the_folder_says_that_it_is_listwise_and_its_code_does_not_run(folder: P
         "max_length": 2_048, "max_query_length": 512, "block_size": 125
     }  # fmt: skip
     assert result.recipe["order_seed"].value == 42
+    assert (
+        "it comes with Python code of its own, which is never run: evalkit follows its published recipe"
+        in result.findings
+    )
     assert any("shown in one shuffled order (model.order_seed=42)" in one for one in result.findings)
     assert result_of(folder, trust_remote_code=True).candidates["score"].equals(result.candidates["score"])
 
@@ -238,6 +242,13 @@ def test_it_is_never_run_as_pairs_or_vectors(folder: Path) -> None:
         done = run_here("task=demo", f"model={folder}", f"backend={backend}")
         assert done.code == 2
         assert "whose kind is listwise" in done.stderr
+
+
+def test_it_has_no_certificate_of_pairs(folder: Path) -> None:
+    done = run_here(
+        "certify", "model=jina-reranker-v3", f"model.path={folder}", "-o", str(folder.parent / "unused.json")
+    )
+    assert "it ranks whole lists, and a certificate holds scores of single pairs" in done.stderr
 
 
 def test_other_architectures_and_broken_folders_are_refused(folder: Path, tmp_path: Path) -> None:

@@ -177,6 +177,8 @@ def _speaker(by: StatedBy | None, settings: ModelSettings) -> str:
 
 
 def _findings(files: FolderFiles, settings: ModelSettings) -> tuple[str, ...]:
+    if files.code and settings.kind == "listwise":
+        return ("it comes with Python code of its own, which is never run: evalkit follows its published recipe",)
     if files.code and not settings.trust_remote_code:
         places = ", ".join(sorted(set(files.code.values())))
         return (
