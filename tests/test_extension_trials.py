@@ -152,7 +152,7 @@ def test_model_is_one_file(copy: Copy, tiny_bert_reranker: Path) -> None:
     assert "tiny-bert " in listed.stdout
     (entry,) = (entry for entry in json.loads(as_json.stdout)["models"] if entry["name"] == "tiny-bert")
     assert {"torch", "onnx", "transformers"} < set(entry["backends"])
-    assert ", tiny-bert " in unwrapped(helped.stdout)
+    assert ", tiny-bert, " in unwrapped(helped.stdout)
     assert (ran.code, ran.rows[0][0]) == (0, "tiny-bert")
     assert "tiny-bert" in reported.stdout
     assert "tiny-bert" in misspelt.stderr

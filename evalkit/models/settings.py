@@ -34,7 +34,9 @@ Kind = Literal[
 ]
 POOLING_MODES = ("cls", "mean", "max", "mean_sqrt_len", "weightedmean", "last")
 _MODES_ELSEWHERE = {"lasttoken": "last", "mean_sqrt_len_tokens": "mean_sqrt_len"}  # sentence-transformers' names
-Truncation = Literal["longest_first", "only_second", "end"]
+Truncation = Literal["longest_first", "only_second", "end", "end_before_prompt", "texts_only_second"]
+PROMPTED_TRUNCATIONS = ("only_second", "end", "end_before_prompt", "texts_only_second")
+"""Those of rerankers that are language models, see models/prompted.py."""
 Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
 Score = Literal["dense", "sparse", "colbert", "fused"]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -56,6 +58,9 @@ class ModelSettings(BaseModel):
     A `listwise` model scores all candidates of a query together, shown in `permutations` shuffled orders of `order_seed`, whose
     scores are averaged. It reads `max_length` tokens of a document, `max_query_length` of the query, and at most `block_size`
     documents at once.
+
+    Of a reranker that is a language model, `system_prompt` stands before the query, `separator` between the texts and `prompt`
+    behind the document. `strip` takes white space off both ends of each text.
 
     `needs_remote_code` says that the model's architecture is Python code beside its weights, which runs only where
     `trust_remote_code` allows it. `unverified_loader` lets mteb's loaders run that are not known to heed revision, device, prompts
@@ -90,9 +95,14 @@ class ModelSettings(BaseModel):
     system_prompt: str = ""
     separator: str = ""
     prompt: str = ""
-    # an llm-reranker's score: the logit of one word as the next token, less that of another
+    strip: bool = False
+    # what is tokenised with the document, behind it; whether inputs start with the tokenizer's BOS (None: FlagEmbedding's rule)
+    document_ending: str = ""
+    bos: bool | None = None
+    # an llm-reranker's score: the logit of one word as the next token, less that of another, divided by the temperature
     positive_word: str = "Yes"
     negative_word: str | None = None
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     # a layerwise-reranker's: that of the head behind one layer; before some, so many tokens of the document become one
     cutoff_layers: tuple[PositiveInt, ...] = ()
     compress_ratio: PositiveInt = 1
@@ -145,21 +155,16 @@ def default_model() -> dict[str, Any]:
 _FILES = {"name", "path", "hub_id", "revision", "trust_remote_code", "allow_pickle"}
 _TEXTS = {"max_length", "query_prompt", "document_prompt", "recipe", "recipes"}
 _PROMPTED = {"truncation", "system_prompt", "separator", "prompt"}
+_JUDGE = _PROMPTED | {"positive_word", "negative_word", "temperature", "document_ending", "bos", "strip"}
 _EMBEDDER = {"pooling", "pool_prompt", "lower_case", "similarity", "dimensions"}
 # what a registry or a server may find to be listwise reads them too (see refuse_order)
 _ORDER = {"order_seed", "permutations"}
 _BLOCKS = {"max_query_length", "block_size"}
 _READ: dict[str, set[str]] = {
-    "auto": _FILES
-    | _TEXTS
-    | _EMBEDDER
-    | _PROMPTED
-    | _ORDER
-    | _BLOCKS
-    | {"kind", "label", "positive_word", "negative_word"},
+    "auto": _FILES | _TEXTS | _EMBEDDER | _JUDGE | _ORDER | _BLOCKS | {"kind", "label"},
     "cross-encoder": _FILES | _TEXTS | _ORDER | {"truncation", "onnx_file", "lower_case", "label"},
     "listwise": _FILES | _ORDER | _BLOCKS | {"max_length", "recipe", "recipes"},
-    "llm-reranker": _FILES | _TEXTS | _PROMPTED | {"positive_word", "negative_word"},
+    "llm-reranker": _FILES | _TEXTS | _JUDGE,
     "layerwise-reranker": _FILES | _TEXTS | _PROMPTED | {"cutoff_layers", "compress_ratio", "compress_layers"},
     "embedder": _FILES | _TEXTS | _EMBEDDER,
     "bge-m3": _FILES | _TEXTS | {"score", "weights"},

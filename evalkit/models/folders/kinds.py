@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from evalkit.errors import EvalkitError, WrongWeightsError
 from evalkit.machine import installed_version
 from evalkit.models.folders.files import SETTINGS, FolderFiles
+from evalkit.models.folders.judges import is_judge
 
 # families whose networks read a text from left to right alone
 DECODERS = frozenset({
@@ -50,6 +51,8 @@ def find_kind(files: FolderFiles) -> tuple[str, str]:
     Raises EvalkitError for kinds that nothing here runs, and where the files leave open which it is.
     """
     refuse_unknown_kinds(files)
+    if is_judge(files):
+        return "llm-reranker", "modules.json"
     if files.modules is not None:
         if files.settings is not None and files.settings.model_type == "CrossEncoder":
             return "cross-encoder", "config_sentence_transformers.json"
@@ -68,10 +71,15 @@ def find_kind(files: FolderFiles) -> tuple[str, str]:
             f"{files.folder} is a {', '.join(architectures)} without modules.json: it may be an embedder or a reranker, and its "
             f"files don't say; {ASK}"
         )
-    if _ends(architectures, "Model") and not files.config.get("is_encoder_decoder"):
+    decodes = files.config.get("is_encoder_decoder")
+    if _ends(architectures, "EncoderModel") or (_ends(architectures, "Model") and not decodes):
         return "embedder", "config.json"
-    if _ends(architectures, "EncoderModel"):
-        return "embedder", "config.json"
+    if files.config.get("is_encoder_decoder") and _ends(architectures, "ForConditionalGeneration"):
+        raise WrongWeightsError(
+            f"{files.folder} is a {', '.join(architectures)}, an encoder with a decoder: evalkit runs none as a reranker "
+            "(KaLM-Reranker-V1, monoT5); where mteb's registry has the model, its own loader does: model=mteb model.name=ORG/NAME. "
+            "Its encoder alone as an embedder: model.kind=embedder"
+        )
     what = f"is a {', '.join(architectures)}" if architectures else "has no architecture in its config.json"
     raise EvalkitError(f"{files.folder} {what} and has no modules.json: its files don't say what it is for; {ASK}")
 
@@ -108,11 +116,6 @@ def refuse_unknown_kinds(files: FolderFiles) -> None:
                 f"{files.folder} is a {architecture}, which scores behind one of its layers: model={LAYERWISE[architecture]} "
                 f"model.path={files.folder} runs it by its own recipe"
             )
-    if "LogitScore" in names:
-        raise EvalkitError(
-            f"{files.folder} scores by the logit of a word (LogitScore in its modules.json) within the tokenizer's chat template, "
-            "which evalkit does not read; state the prompts: model=local-llm-reranker model.path=FOLDER model.prompt=…"
-        )
 
 
 def refuse_other_kind(files: FolderFiles, kind: str) -> None:
@@ -122,7 +125,14 @@ def refuse_other_kind(files: FolderFiles, kind: str) -> None:
             f"{files.folder} is a {JINA_LISTS}, which ranks whole lists: it makes neither a score of a single pair nor a vector of "
             f"a text; model={files.folder} runs it as that"
         )
-    if files.modules is None or (files.settings is None and kind == "embedder"):
+    if files.modules is None:
+        return
+    if is_judge(files):
+        raise WrongWeightsError(
+            f"{files.folder} is a language model that scores by the logits of words (LogitScore in its modules.json): "
+            "model.kind=llm-reranker, or model=local-llm-reranker"
+        )
+    if files.settings is None and kind == "embedder":
         return
     saved_as = "SentenceTransformer" if files.settings is None else files.settings.model_type
     alone = len(files.modules) == 1 and _ends(files.architectures, "ForSequenceClassification")

@@ -13,6 +13,7 @@ from evalkit.configuration.files import settings_error
 from evalkit.errors import EvalkitError
 from evalkit.models.choosing import UNNAMED
 from evalkit.models.folders.files import FolderFiles, read_folder
+from evalkit.models.folders.judges import PROMPTS
 from evalkit.models.folders.kinds import (
     find_kind,
     refuse_files,
@@ -31,8 +32,8 @@ RECIPE: Mapping[str, tuple[str, ...]] = {
     ),
     "cross-encoder": ("query_prompt", "document_prompt", "max_length", "truncation", "lower_case", "label", "modules"),
     "llm-reranker": (
-        *("system_prompt", "query_prompt", "separator", "document_prompt", "prompt"),
-        *("positive_word", "negative_word", "max_length", "truncation"),
+        *("bos", "system_prompt", "query_prompt", "separator", "document_prompt", "document_ending", "prompt", "strip"),
+        *("positive_word", "negative_word", "temperature", "max_length", "truncation"),
     ),
     "listwise": ("max_length", "max_query_length", "block_size", "order_seed", "permutations"),
 }
@@ -73,7 +74,7 @@ def resolve(settings: ModelSettings, stated: Mapping[str, StatedBy], folder: Pat
     refuse_ignored(settings, kind, {name for name, by in stated.items() if by == "user"} - {"kind"})
     found = _recipe_of(files, kind, stated)
     fields = {name: one.value for name, one in found.fields.items() if name not in stated}
-    if kind == "llm-reranker" and "truncation" not in stated:
+    if kind == "llm-reranker" and not {"truncation"} & {*stated, *found.fields}:
         fields["truncation"] = "only_second"
     if settings.name in UNNAMED:
         fields["name"] = (settings.hub_id or "").rpartition("/")[2] if not settings.path else folder.resolve().name
@@ -160,6 +161,8 @@ def stated_recipe(settings: ModelSettings, stated: Mapping[str, StatedBy]) -> Re
 
 
 def _recipe_of(files: FolderFiles, kind: str, stated: Mapping[str, StatedBy]) -> FolderRecipe:
+    if kind == "llm-reranker" and set(PROMPTS) & set(stated):
+        return FolderRecipe({})  # the template is another one than the folder's, and so is all that goes with it
     found = read_recipe(files, kind)
     undecided = {name: why for name, why in found.undecided.items() if name not in stated}
     if undecided:
