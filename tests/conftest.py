@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from bert_model import write_bert_reranker
 from real_models import shared_folder, write_e5_small, write_xlmr_reranker
-from recipe_models import write_gemma, write_m3, write_qwen, write_qwen2
+from recipe_models import write_gemma, write_lists, write_m3, write_qwen, write_qwen2
 
 # workers that share the processors get in each other's way when each one starts a thread per processor
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
@@ -42,6 +42,12 @@ def tiny_reranker() -> Path:
 def tiny_bert_reranker() -> Path:
     """A BERT classifier with segment ids: 2 layers, 64 wide, random weights."""
     return shared_folder("tiny-bert-reranker", write_bert_reranker)
+
+
+@pytest.fixture(scope="session")
+def tiny_lists() -> Path:
+    """jina-reranker-v3's architecture with random weights, which ranks whole lists."""
+    return shared_folder("lists", write_lists)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from evalkit.models.settings import read_model
 
 FIGURES = Path(__file__).parent.parent / "evalkit/results/data/cmteb-reranking.csv"
 COLUMNS = ("model", "kind", "size", "Hub id", "verified", "published MAP", "figures", "recipes", "backends")
-WIDTH = 200
+WIDTH = 210
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from evalkit.backends.servers.scorers import (
     open_client,
     refuse_changed,
     refuse_dot,
+    request_size,
     served_model,
     served_model_name,
 )
@@ -50,7 +51,8 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
         return served_words(client, settings, runtime, models=MODELS)
     refuse_changed(NAME, settings, "pooling")
     cut = {"truncate_prompt_tokens": settings.max_length or AS_LONG_AS_IT_CAN}
-    wishes = {} if settings.kind == LANGUAGE_MODEL else cut
+    # the prompt of a whole list is refused where it is too long, and never cut
+    wishes = {} if settings.kind in (LANGUAGE_MODEL, "listwise") else cut
     embedder = settings.kind == "embedder"
     name = served_model_name(client, settings)
     return served_model(
@@ -60,12 +62,12 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
         if embedder
         else score_codec(wishes),
         name=name,
-        batch_size=client.settings.batch_size or BATCH_SIZE,
+        batch_size=request_size(client, settings, BATCH_SIZE),
         cache_dir=runtime.cache_dir,
         facts={
             "outputs": "vectors" if embedder else "raw scores",
             "truncation": "at max_length" if wishes else "none: what is too long is refused",
-            **({} if wishes else {"endpoint": "score"}),
+            **({"endpoint": "score"} if settings.kind == LANGUAGE_MODEL else {}),
         },
         doubts=lambda: listed_findings(client, settings, name, MODELS),
     )

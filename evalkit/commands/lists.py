@@ -102,8 +102,18 @@ def _model_row(entry: Entry) -> Cells:
         f"{mean:.2f} of {entry['published_tasks']}" if mean is not None else "",
         str(entry["figures"] or ""),
         ", ".join(entry["recipes"]),
-        "all" if able == _backends_by_kind().get(entry["kind"]) else ", ".join(able),
+        _able(able, _backends_by_kind().get(entry["kind"], ())),
     )
+
+
+def _able(able: tuple[str, ...], of_kind: tuple[str, ...]) -> str:
+    """Name the backends that can run a model, in few words where they are all of its kind, or all servers among these."""
+    if able == of_kind:
+        return "all"
+    servers = {name for name in of_kind if read_backend(name).server}
+    if servers and servers < set(able):
+        return ", ".join((*(name for name in able if name not in servers), "servers"))
+    return ", ".join(able)
 
 
 @cache

@@ -29,12 +29,15 @@ UNLIMITED = {
     "dimensions": "all",
     "label": "the only one",
     "modules": "pooling alone",
+    "max_query_length": "as the model's own code does",
+    "block_size": "whole lists",
 }
 """What it means that a field says nothing."""
 SHOWN = {
     "embedder": ("pooling", "query_prompt", "document_prompt", "max_length", "similarity"),
     "cross-encoder": ("max_length", "truncation"),
     "llm-reranker": ("prompt", "positive_word", "negative_word", "max_length", "truncation"),
+    "listwise": ("max_length", "max_query_length", "block_size", "order_seed", "permutations"),
 }
 """The fields of a kind that are shown even where they are defaults."""
 

@@ -1,6 +1,9 @@
-"""Rerankers that are language models, scored by the logit of a word as the next token, or by a head behind one of their layers.
+"""Rerankers that are language models: what scores behind them.
 
-The latter (layerwise) may make the document shorter on the way there. BAAI publishes their networks with Python code of its own,
+That is the logit of a word as the next token, a head behind one of the layers (layerwise), or vectors behind a projector (listwise;
+models/listwise.py has the recipe).
+
+Layerwise ones may make the document shorter on the way there. BAAI publishes their networks with Python code of its own,
 which was written for transformers before 4.48 and does not run with later ones, so none of it is used: MiniCPM is transformers'
 Granite under other names, the lightweight reranker is Gemma 2, and what they add is here. Source: FlagEmbedding's
 `modeling_minicpm_reranker.py` and `gemma_model.py`.
@@ -16,9 +19,10 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2Model, GraniteConfig, GraniteModel
+from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2Model, GraniteConfig, GraniteModel, Qwen3Model
 from transformers.models.gemma2.modeling_gemma2 import Gemma2PreTrainedModel
 from transformers.models.granite.modeling_granite import GranitePreTrainedModel
+from transformers.models.qwen3.modeling_qwen3 import Qwen3PreTrainedModel
 
 from evalkit.errors import EvalkitError, WrongWeightsError
 from evalkit.models.networks import load_weights, refuse_incomplete, reporting_load_errors
@@ -26,6 +30,8 @@ from evalkit.models.prompted import DOCUMENT, PROMPT, QUERY
 from evalkit.models.settings import ModelSettings
 from evalkit.models.weights import read_config
 
+PROJECTED = 512
+"""Numbers of a listwise ranker's vectors."""
 MINICPM, GEMMA = "LayerWiseMiniCPMForCausalLM", "CostWiseGemmaForCausalLM"
 # what transformers' configurations call the same; anything else is the same under another name, or no matter here
 SHARED = (
@@ -205,6 +211,41 @@ def compress(
     new_present = torch.zeros(shape, dtype=torch.bool, device=hidden.device).scatter(1, target, present)
     new_parts = torch.zeros(shape, dtype=parts.dtype, device=hidden.device).scatter(1, target, parts)
     return means[:, :longest], new_present[:, :longest], new_parts[:, :longest]
+
+
+class RankingLayers(Qwen3PreTrainedModel):  # type: ignore[misc]
+    """jina-reranker-v3's weights under their names: Qwen3, and a projector."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.model = Qwen3Model(config)
+        middle = config.hidden_size // 2
+        self.projector = torch.nn.Sequential(
+            torch.nn.Linear(config.hidden_size, middle, bias=False),
+            torch.nn.ReLU(),
+            torch.nn.Linear(middle, PROJECTED, bias=False),
+        )
+        self.post_init()
+
+
+class RankingNetwork(torch.nn.Module):
+    """Gives the projected vectors at some positions of one input, shape (positions, PROJECTED)."""
+
+    def __init__(self, layers: Any) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, input_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        hidden = self.layers.model(input_ids=input_ids, use_cache=False).last_hidden_state[0, positions]
+        vectors: torch.Tensor = self.layers.projector(hidden)
+        return vectors
+
+
+def load_ranking_network(settings: ModelSettings, folder: Path) -> RankingNetwork:
+    """Load a listwise ranker's network in its own precision. Raises EvalkitError where weights are missing or of another shape."""
+    layers, report = load_weights(RankingLayers, settings, folder)
+    refuse_incomplete(settings, folder, report)
+    return RankingNetwork(layers).eval()
 
 
 def read_layerwise_config(settings: ModelSettings, folder: Path) -> LayerwiseConfig:

@@ -17,7 +17,8 @@ class ServerSettings(GroupSettings):
     server). A request fails after `timeout` seconds, and is sent again at most `retries` times. Texts are cut to
     `max_characters`. An embedding request says in its field `role_field` whether it holds queries (`query_role`) or documents
     (`document_role`). A language model that reranks is asked at `endpoint`: `completions` (so too where it is None), whose inputs
-    evalkit assembles, or `score`, whose inputs the server assembles by a template of its own.
+    evalkit assembles, or `score`, whose inputs the server assembles by a template of its own. Where a reranker is `listwise`, a
+    request holds a query with all its candidates (None: where the model is known to rank lists).
     """
 
     group: ClassVar[str] = "backend"
@@ -33,9 +34,10 @@ class ServerSettings(GroupSettings):
     role_field: str | None = None
     query_role: str | None = None
     document_role: str | None = None
+    listwise: bool | None = None
     endpoint: Literal["completions", "score"] | None = None
 
 
 ROLES = ("role_field", "query_role", "document_role")
 # what can change a score, unlike how fast the server is asked; its address counts too (`find_deviations`)
-DECISIVE = ("served_model", "max_characters", "endpoint", *ROLES)
+DECISIVE = ("served_model", "max_characters", "listwise", "endpoint", *ROLES)

@@ -21,7 +21,16 @@ from evalkit.configuration.files import read_option, settings_error
 from evalkit.errors import EvalkitError, unknown_name
 
 Kind = Literal[
-    "auto", "cross-encoder", "llm-reranker", "layerwise-reranker", "embedder", "bge-m3", "lexical", "baseline", "run"
+    "auto",
+    "cross-encoder",
+    "llm-reranker",
+    "layerwise-reranker",
+    "listwise",
+    "embedder",
+    "bge-m3",
+    "lexical",
+    "baseline",
+    "run",
 ]
 POOLING_MODES = ("cls", "mean", "max", "mean_sqrt_len", "weightedmean", "last")
 _MODES_ELSEWHERE = {"lasttoken": "last", "mean_sqrt_len_tokens": "mean_sqrt_len"}  # sentence-transformers' names
@@ -45,6 +54,10 @@ class ModelSettings(BaseModel):
     are kept. `similarity` compares two vectors; euclidean and manhattan are negative distances. `modules` are the parts behind the
     network in their order, each a name or `NAME:FOLDER`, where they are others than pooling and the similarity's normalisation.
     `label` is the one of a classifier's labels that is the score.
+
+    A `listwise` model scores all candidates of a query together, shown in `permutations` shuffled orders of `order_seed`, whose
+    scores are averaged. It reads `max_length` tokens of a document, `max_query_length` of the query, and at most `block_size`
+    documents at once.
 
     Of a reranker that is a language model, `system_prompt` stands before the query, `separator` between the texts and `prompt`
     behind the document. `strip` takes white space off both ends of each text.
@@ -97,6 +110,11 @@ class ModelSettings(BaseModel):
     # which of bge-m3's scores, and how much its dense, sparse and colbert scores count in the fused one
     score: Score = "fused"
     weights: tuple[Weight, Weight, Weight] = (1.0, 1.0, 1.0)
+    # how a listwise model is shown a query's candidates, and how much of them it reads at once
+    order_seed: NonNegativeInt = 42
+    permutations: PositiveInt = 1
+    max_query_length: PositiveInt | None = None
+    block_size: PositiveInt | None = None
     recipe: str | None = None
     recipes: dict[str, dict[str, Any]] = {}
 
@@ -139,9 +157,13 @@ _TEXTS = {"max_length", "query_prompt", "document_prompt", "recipe", "recipes"}
 _PROMPTED = {"truncation", "system_prompt", "separator", "prompt"}
 _JUDGE = _PROMPTED | {"positive_word", "negative_word", "temperature", "document_ending", "bos", "strip"}
 _EMBEDDER = {"pooling", "pool_prompt", "lower_case", "similarity", "dimensions"}
+# what a registry or a server may find to be listwise reads them too (see refuse_order)
+_ORDER = {"order_seed", "permutations"}
+_BLOCKS = {"max_query_length", "block_size"}
 _READ: dict[str, set[str]] = {
-    "auto": _FILES | _TEXTS | _EMBEDDER | _JUDGE | {"kind", "label"},
-    "cross-encoder": _FILES | _TEXTS | {"truncation", "onnx_file", "lower_case", "label"},
+    "auto": _FILES | _TEXTS | _EMBEDDER | _JUDGE | _ORDER | _BLOCKS | {"kind", "label"},
+    "cross-encoder": _FILES | _TEXTS | _ORDER | {"truncation", "onnx_file", "lower_case", "label"},
+    "listwise": _FILES | _ORDER | _BLOCKS | {"max_length", "recipe", "recipes"},
     "llm-reranker": _FILES | _TEXTS | _JUDGE,
     "layerwise-reranker": _FILES | _TEXTS | _PROMPTED | {"cutoff_layers", "compress_ratio", "compress_layers"},
     "embedder": _FILES | _TEXTS | _EMBEDDER,
@@ -152,7 +174,7 @@ _READ: dict[str, set[str]] = {
 }
 # the same for models that only the backends that they name can run
 _READ_BY_NAMED = {
-    "mteb": {"name", "path", "trust_remote_code", "allow_pickle", "unverified_loader"},
+    "mteb": _ORDER | {"name", "path", "trust_remote_code", "allow_pickle", "unverified_loader"},
     "langchain": {"object"},
 }
 
@@ -188,6 +210,16 @@ def refuse_ignored(settings: ModelSettings, kind: str, overridden: set[str]) -> 
             + (f"reads {', '.join(sorted(read))}" if read else "has nothing to set")
             + "; your own model: model=./FOLDER"
         )
+
+
+def refuse_order(settings: ModelSettings) -> None:
+    """Raise EvalkitError where an order of candidates is asked for, and the model scores each of them by itself."""
+    for name in sorted(_ORDER):
+        if settings.kind != "listwise" and getattr(settings, name) != ModelSettings.model_fields[name].default:
+            raise EvalkitError(
+                f"model.{name} has no effect on {settings.name} ({settings.kind}), which scores each document by itself, whatever "
+                "the order; leave it out"
+            )
 
 
 def read_model(name: str, folders: Sequence[Path] = ()) -> ModelSettings:

@@ -242,6 +242,7 @@ def test_who_may_load_a_pickle_and_who_needs_code() -> None:
         "xiaobu-embedding-v2",
     }
     assert {name for name, model in MODELS.items() if model.needs_remote_code} == {
+        "ListConRanker",
         "gte-multilingual-reranker-base",
         "jina-reranker-v2-base-multilingual",
     }

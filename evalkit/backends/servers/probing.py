@@ -91,6 +91,10 @@ def probe_server(
     where it does not answer.
     """
     trial = _Trial(settings, ask, batch_size, outputs)
+    if settings.kind == "listwise":
+        trial.look_at_one_list()
+        trial.look_at_blanks()
+        return trial.probe
     trial.look_at_lists()
     trial.look_at_full_requests()
     if as_numbers is not None:
@@ -106,12 +110,13 @@ def probe_server(
         trial.look_at_range()
         if not assembled:
             trial.look_at_joints()
-    return ServerProbe(trial.answers, trial.again, trial.requests, tuple(trial.seen), tuple(trial.findings))
+    return trial.probe
 
 
 def ask_again(settings: ModelSettings, ask: Ask, batch_size: int) -> Answers:
     """Ask the probe's first question once more, in requests that the server surely takes. Raises EvalkitError as a probe does."""
-    return _Trial(settings, ask, batch_size, "").answer(_items(settings, *DOCUMENTS), min(batch_size, len(DOCUMENTS)))
+    size = len(DOCUMENTS) if settings.kind == "listwise" else min(batch_size, len(DOCUMENTS))
+    return _Trial(settings, ask, batch_size, "").answer(_items(settings, *DOCUMENTS), size)
 
 
 def _items(settings: ModelSettings, *documents: str) -> list[tuple[str, ...]]:
@@ -132,6 +137,10 @@ class _Trial:
     requests: int = 0
     seen: list[str] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
+
+    @property
+    def probe(self) -> ServerProbe:
+        return ServerProbe(self.answers, self.again, self.requests, tuple(self.seen), tuple(self.findings))
 
     def items(self, *documents: str) -> list[tuple[str, ...]]:
         return _items(self.settings, *documents)
@@ -178,15 +187,34 @@ class _Trial:
         what = "vectors" if self.settings.makes_vectors else "scores"
         if moved > 3 * repeated and differ(among, alone, outcome):
             raise UnfitServerError(_in_company(self.settings, among, alone))
+        self._tell_repetition(outcome, self.again, what)
+        self.seen.append(f"one text alone, and among {len(items)}, gives {what} {moved:.2g} apart")
+        if len(np.unique(outcome, axis=0)) == 1:
+            self.tell(f"the same answer to {len(items)} different texts: figures depend on the order of ties alone")
+
+    def look_at_one_list(self) -> None:
+        """Ask a model that ranks whole lists for one, once more, turned round, and for another query."""
+        items = self.items(*DOCUMENTS)
+        self.answers = self.answer(items)
+        self.again = self.answer(items)
+        turned = self.answer(items[::-1])[::-1]
+        other = self.answer([(OTHER_QUERY, document) for _, document in items])
+        self._tell_repetition(self.answers, self.again, "scores")
+        moved = _apart(self.answers, turned)
+        self.seen.append(f"the same list turned round gives scores {moved:.2g} apart")
+        if np.ptp(self.answers) == 0:
+            self.tell(f"the same score for {len(items)} different texts: figures depend on the order of ties alone")
+        elif _apart(other, self.answers) == 0:
+            self.tell("a list has the same scores for another query: is the query read?")
+
+    def _tell_repetition(self, outcome: Answers, again: Answers, what: str) -> None:
+        repeated = _apart(outcome, again)
         if repeated > REPEATED * float(np.ptp(outcome)):
             self.tell(
                 f"the same request twice gives {what} up to {repeated:.2g} apart: a repeated run may give other figures"
             )
         else:
             self.seen.append("the same request twice gives the same answer")
-        self.seen.append(f"one text alone, and among {len(items)}, gives {what} {moved:.2g} apart")
-        if len(np.unique(outcome, axis=0)) == 1:
-            self.tell(f"the same answer to {len(items)} different texts: figures depend on the order of ties alone")
 
     def look_at_full_requests(self) -> None:
         """Ask for as many texts as a request of the run holds, and for every second of them: the answers must be the same."""
@@ -499,6 +527,6 @@ def _in_company(settings: ModelSettings, among: Answers, alone: Answers) -> str:
     number = int(np.argmax(np.abs(among - alone)))
     return (
         f"the score of a document depends on what else a request holds ({among[number]:.4g} among {len(DOCUMENTS)}, "
-        f"{alone[number]:.4g} alone): the model ranks whole lists, of which evalkit asks for parts, or the server computes too "
-        "coarsely"
+        f"{alone[number]:.4g} alone): the model ranks whole lists, of which evalkit asks for parts (for whole ones: "
+        "backend.listwise=true), or the server computes too coarsely"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,16 @@ from evalkit.configuration.files import option_names
 from evalkit.errors import EvalkitError, RefusedTextError, UnfitServerError
 from evalkit.models.findings import report_once
 from evalkit.models.folders.resolving import RECIPE as FIELDS
-from evalkit.models.interfaces import Part, RunnableModel, Runtime, Scorer, ServerProbe, name_text
+from evalkit.models.interfaces import (
+    Part,
+    QueryList,
+    RunnableModel,
+    Runtime,
+    ScoredList,
+    Scorer,
+    ServerProbe,
+    name_text,
+)
 from evalkit.models.server_settings import ROLES, ServerSettings
 from evalkit.models.settings import ModelSettings, read_model
 from evalkit.models.weights import find_model, who_scores
@@ -155,6 +165,52 @@ class ServedReranker:
 
 
 @dataclass(frozen=True)
+class ServedLists:
+    """A ListScorer and ListStream: a request holds one query with all its documents, and is never split."""
+
+    served: Served
+    codec: PairCodec
+    probe: ServerProbe
+
+    def probe_again(self) -> NDArray[np.float32]:
+        return ask_again(self.served.settings, _ask_pairs(self.served, self.codec), self.served.batch_size)
+
+    def score_list(self, query: str, documents: Sequence[str]) -> ScoredList:
+        return ScoredList(joined(self.score_lists([(query, documents)]), len(documents)))
+
+    def score_lists(self, lists: Sequence[QueryList]) -> Generator[Part]:
+        for query, documents in lists:
+            if len(documents) > self.served.batch_size:
+                raise RefusedTextError(
+                    f"{self.served.client.backend}: {name_text('query', query)} has {len(documents)} documents, and a request "
+                    f"holds {self.served.batch_size} at most (backend.batch_size, or the server's own limit): a listwise model "
+                    "must see them together; a first stage's task.top_k=N makes lists shorter",
+                    query,
+                    None,
+                )
+        ends = np.cumsum([len(documents) for _, documents in lists])
+        try:
+            yield from self.served.client.stream(self._questions(lists))
+        except RefusedError as error:
+            query, documents = lists[int(np.searchsorted(ends, error.positions[0], side="right"))]
+            raise RefusedTextError(
+                f"{error}; refused is the request of {name_text('query', query)} with its {len(documents)} documents, which a "
+                "listwise model must see together",
+                query,
+                None,
+            ) from error
+
+    def _questions(self, lists: Sequence[QueryList]) -> Iterator[Question]:
+        first = 0
+        for query, documents in lists:
+            sent = self.served.texts([query], "query") * len(documents)
+            pairs = list(zip(sent, self.served.texts(documents, "document"), strict=True))
+            for question in self.codec.questions(self.served.name, pairs, len(pairs)):
+                yield replace(question, positions=first + question.positions)
+            first += len(documents)
+
+
+@dataclass(frozen=True)
 class ServedEmbedder:
     """A TextEmbedder and TextStream."""
 
@@ -203,7 +259,7 @@ def open_client(backend: str, settings: ModelSettings, runtime: Runtime) -> Clie
 
 
 def _refuse_ignored(backend: str, settings: ModelSettings, runtime: Runtime) -> None:
-    if settings.kind == "cross-encoder" and settings.truncation != "longest_first":
+    if settings.kind in ("cross-encoder", "listwise") and settings.truncation != "longest_first":
         raise EvalkitError(
             f"model.truncation={settings.truncation}: backend={backend} can't be told so, servers cut pairs longest_first; "
             "backend=torch cuts either way"
@@ -226,14 +282,15 @@ def _refuse_ignored(backend: str, settings: ModelSettings, runtime: Runtime) -> 
 def refuse_changed(backend: str, settings: ModelSettings, *fields: str) -> None:
     """Refuse what the user says otherwise than the model's file, where the server can't be told: it does as it was started.
 
-    How a model of the user's own pools is for the user to say: its file (local-embedder) does not know it.
+    No server can be told how a listwise model takes its lists in. How a model of the user's own pools is for the user to say: its
+    file (local-embedder) does not know it.
     """
     if settings.name not in option_names("model"):
         return
     own = read_model(settings.name)
     if own.hub_id != settings.hub_id:  # a folder of the user's own that has a model's name
         return
-    for field in fields:
+    for field in (*fields, "max_query_length", "block_size"):
         known = own.hub_id is not None or field != "pooling"
         if known and getattr(settings, field) != getattr(own, field):
             raise EvalkitError(
@@ -247,6 +304,15 @@ def refuse_dot(backend: str, settings: ModelSettings) -> None:
         raise EvalkitError(
             f"model.similarity={settings.similarity}: backend={backend} may give vectors of length one, and can't be told not to"
         )
+
+
+def request_size(client: Client, settings: ModelSettings, usual: int, most: int | None = None) -> int:
+    """Return how many texts a request holds at most: `backend.batch_size`, else `usual`, and never more than a server's `most`.
+
+    For a listwise model, whose requests are as long as its lists, it is what must not be exceeded, if anybody says so.
+    """
+    size = client.settings.batch_size or (sys.maxsize if settings.kind == "listwise" else usual)
+    return size if most is None else min(size, most)
 
 
 def served_reranker(
@@ -266,13 +332,12 @@ def served_reranker(
     """
     refuse_changed(backend, settings, "max_length")
     client = open_client(backend, settings, runtime)
-    size = client.settings.batch_size or RERANK_BATCH_SIZE
     return served_model(
         client,
         settings,
         codec,
         name=served_model_name(client, settings, hub_ids=hub_ids),
-        batch_size=size if most is None else min(size, most),
+        batch_size=request_size(client, settings, RERANK_BATCH_SIZE, most),
         cache_dir=runtime.cache_dir,
         facts={"outputs": "probabilities", "truncation": truncation},
     )
@@ -312,6 +377,8 @@ def served_model(
     made, `cache_dir` where evalkit's cache is, `revision` the one that the server says it runs. `doubts` gives, when the scorer is
     opened, what a reader should know of whether it is this model; it raises EvalkitError where it is not.
     """
+    if settings.kind == "listwise":
+        facts = {**facts, "outputs": "scores of whole lists", "listwise": True}
     heeded = {"max_characters", *(ROLES if settings.kind == "embedder" else ())}
     decisive = client.settings.model_dump(include=heeded, exclude_none=True)
     backend = {"name": client.backend, "served_model": name, **decisive, **facts}
@@ -337,12 +404,13 @@ def served_model(
     return RunnableModel(identity, {**backend, "url": client.url}, way, open_scorer, independent=True)
 
 
-def _reranker(served: Served, codec: PairCodec | LateCodec, outputs: str) -> ServedReranker:
+def _reranker(served: Served, codec: PairCodec | LateCodec, outputs: str) -> ServedReranker | ServedLists:
     if isinstance(codec, LateCodec):
         opened = codec.find()
         probe = served.probed(_ask_pairs(served, opened.codec), outputs, opened=opened)
         return ServedReranker(served, opened.codec, probe)
-    return ServedReranker(served, codec, served.probed(_ask_pairs(served, codec), outputs))
+    kind = ServedLists if served.settings.kind == "listwise" else ServedReranker
+    return kind(served, codec, served.probed(_ask_pairs(served, codec), outputs))
 
 
 def _ask_pairs(served: Served, codec: PairCodec) -> Ask:

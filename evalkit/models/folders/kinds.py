@@ -30,6 +30,8 @@ LAYERWISE = {
     "LayerWiseMiniCPMForCausalLM": "bge-reranker-v2-minicpm-layerwise",
     "CostWiseGemmaForCausalLM": "bge-reranker-v2.5-gemma2-lightweight",
 }
+JINA_LISTS = "JinaForRanking"
+"""The architecture of the listwise rerankers that evalkit runs itself."""
 ASK = "model.kind=embedder, cross-encoder or llm-reranker says which"
 BOTH_WAYS = (
     "use_bidirectional_attention", "bidirectional", "is_bidirectional", "use_bidirectional", "bidirectional_attention"
@@ -60,6 +62,8 @@ def find_kind(files: FolderFiles) -> tuple[str, str]:
         raise EvalkitError(
             f"{files.folder} has no config.json and no modules.json: is this the folder of a Hugging Face model?"
         )
+    if JINA_LISTS in architectures:
+        return "listwise", "config.json"
     if _ends(architectures, "ForSequenceClassification"):
         return "cross-encoder", "config.json"
     if _ends(architectures, "ForCausalLM"):
@@ -67,9 +71,8 @@ def find_kind(files: FolderFiles) -> tuple[str, str]:
             f"{files.folder} is a {', '.join(architectures)} without modules.json: it may be an embedder or a reranker, and its "
             f"files don't say; {ASK}"
         )
-    if _ends(architectures, "Model") and not files.config.get("is_encoder_decoder"):
-        return "embedder", "config.json"
-    if _ends(architectures, "EncoderModel"):
+    decodes = files.config.get("is_encoder_decoder")
+    if _ends(architectures, "EncoderModel") or (_ends(architectures, "Model") and not decodes):
         return "embedder", "config.json"
     if files.config.get("is_encoder_decoder") and _ends(architectures, "ForConditionalGeneration"):
         raise WrongWeightsError(
@@ -116,7 +119,12 @@ def refuse_unknown_kinds(files: FolderFiles) -> None:
 
 
 def refuse_other_kind(files: FolderFiles, kind: str) -> None:
-    """Raise WrongWeightsError where modules.json says that the model is of the other of the two kinds that have one."""
+    """Raise WrongWeightsError where the model is listwise, or modules.json says that it is of the other of the two kinds."""
+    if JINA_LISTS in files.architectures:
+        raise WrongWeightsError(
+            f"{files.folder} is a {JINA_LISTS}, which ranks whole lists: it makes neither a score of a single pair nor a vector of "
+            f"a text; model={files.folder} runs it as that"
+        )
     if files.modules is None:
         return
     if is_judge(files):

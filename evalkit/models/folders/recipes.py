@@ -57,8 +57,14 @@ class FolderRecipe:
     findings: tuple[str, ...] = ()
 
 
+LIST_RECIPE = {"max_length": 2_048, "max_query_length": 512, "block_size": 125}
+"""What jina-reranker-v3's own code reads of a document and of a query, in tokens, and of how many documents at once."""
+
+
 def read_recipe(files: FolderFiles, kind: str) -> FolderRecipe:
     """Return what the folder states for a model of that kind. Raises EvalkitError for parts that can't be honoured, by name."""
+    if kind == "listwise":
+        return FolderRecipe({name: Stated(tokens, "default") for name, tokens in LIST_RECIPE.items()})
     if kind == "llm-reranker" and is_judge(files):
         return FolderRecipe({name: Stated(*said) for name, said in read_judge(files).fields.items()})
     if kind not in ("embedder", "cross-encoder"):

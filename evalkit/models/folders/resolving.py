@@ -35,6 +35,7 @@ RECIPE: Mapping[str, tuple[str, ...]] = {
         *("bos", "system_prompt", "query_prompt", "separator", "document_prompt", "document_ending", "prompt", "strip"),
         *("positive_word", "negative_word", "temperature", "max_length", "truncation"),
     ),
+    "listwise": ("max_length", "max_query_length", "block_size", "order_seed", "permutations"),
 }
 """The fields that decide a score, by kind, in the order in which they are shown."""
 
@@ -179,6 +180,8 @@ def _speaker(by: StatedBy | None, settings: ModelSettings) -> str:
 
 
 def _findings(files: FolderFiles, settings: ModelSettings) -> tuple[str, ...]:
+    if files.code and settings.kind == "listwise":
+        return ("it comes with Python code of its own, which is never run: evalkit follows its published recipe",)
     if files.code and not settings.trust_remote_code:
         places = ", ".join(sorted(set(files.code.values())))
         return (
