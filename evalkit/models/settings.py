@@ -21,12 +21,22 @@ from evalkit.configuration.files import read_option, settings_error
 from evalkit.errors import EvalkitError, unknown_name
 
 Kind = Literal[
-    "auto", "cross-encoder", "llm-reranker", "layerwise-reranker", "embedder", "bge-m3", "lexical", "baseline", "run"
+    "auto",
+    "cross-encoder",
+    "llm-reranker",
+    "layerwise-reranker",
+    "embedder",
+    "multi-vector",
+    "bge-m3",
+    "lexical",
+    "baseline",
+    "run",
 ]
 POOLING_MODES = ("cls", "mean", "max", "mean_sqrt_len", "weightedmean", "last")
 _MODES_ELSEWHERE = {"lasttoken": "last", "mean_sqrt_len_tokens": "mean_sqrt_len"}  # sentence-transformers' names
 Truncation = Literal["longest_first", "only_second", "end"]
 Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
+Interaction = Literal["maxsim", "meanmaxsim"]
 Score = Literal["dense", "sparse", "colbert", "fused"]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -43,6 +53,10 @@ class ModelSettings(BaseModel):
     are kept. `similarity` compares two vectors; euclidean and manhattan are negative distances. `modules` are the parts behind the
     network in their order, each a name or `NAME:FOLDER`, where they are others than pooling and the similarity's normalisation.
     `label` is the one of a classifier's labels that is the score.
+
+    A multi-vector model compares each token of a query with each of a document: `interaction` is the sum over the query's tokens
+    of the highest similarity, or their mean. `query_expansion` is as sentence-transformers writes it: `strategy` (fixed or min),
+    `length`, `attend`, `token`.
 
     `needs_remote_code` says that the model's architecture is Python code beside its weights, which runs only where
     `trust_remote_code` allows it. `unverified_loader` lets mteb's loaders run that are not known to heed revision, device, prompts
@@ -84,6 +98,13 @@ class ModelSettings(BaseModel):
     cutoff_layers: tuple[PositiveInt, ...] = ()
     compress_ratio: PositiveInt = 1
     compress_layers: tuple[PositiveInt, ...] = ()
+    # a multi-vector model: its longest texts in tokens, what fills a short query, which tokens of which role are no part of a score
+    query_length: PositiveInt | None = None
+    document_length: PositiveInt | None = None
+    query_expansion: dict[str, Any] | None = None
+    skiplist: tuple[str, ...] = ()
+    skiplist_roles: tuple[Literal["query", "document"], ...] = ("document",)
+    interaction: Interaction = "maxsim"
     # which of bge-m3's scores, and how much its dense, sparse and colbert scores count in the fused one
     score: Score = "fused"
     weights: tuple[Weight, Weight, Weight] = (1.0, 1.0, 1.0)
@@ -128,12 +149,19 @@ _FILES = {"name", "path", "hub_id", "revision", "trust_remote_code", "allow_pick
 _TEXTS = {"max_length", "query_prompt", "document_prompt", "recipe", "recipes"}
 _PROMPTED = {"truncation", "system_prompt", "separator", "prompt"}
 _EMBEDDER = {"pooling", "pool_prompt", "lower_case", "similarity", "dimensions"}
+_MULTI_VECTOR = {"query_length", "document_length", "query_expansion", "skiplist", "skiplist_roles", "interaction"}
 _READ: dict[str, set[str]] = {
-    "auto": _FILES | _TEXTS | _EMBEDDER | _PROMPTED | {"kind", "label", "positive_word", "negative_word"},
+    "auto": _FILES
+    | _TEXTS
+    | _EMBEDDER
+    | _PROMPTED
+    | _MULTI_VECTOR
+    | {"kind", "label", "positive_word", "negative_word"},
     "cross-encoder": _FILES | _TEXTS | {"truncation", "onnx_file", "lower_case", "label"},
     "llm-reranker": _FILES | _TEXTS | _PROMPTED | {"positive_word", "negative_word"},
     "layerwise-reranker": _FILES | _TEXTS | _PROMPTED | {"cutoff_layers", "compress_ratio", "compress_layers"},
     "embedder": _FILES | _TEXTS | _EMBEDDER,
+    "multi-vector": _FILES | _TEXTS | _MULTI_VECTOR,
     "bge-m3": _FILES | _TEXTS | {"score", "weights"},
     "lexical": set(),
     "baseline": set(),
