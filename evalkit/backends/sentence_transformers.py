@@ -1,13 +1,15 @@
-"""sentence-transformers' CrossEncoder and SentenceTransformer, with evalkit's recipe.
+"""sentence-transformers' CrossEncoder, SentenceTransformer and MultiVectorEncoder, with evalkit's recipe.
 
 A SentenceTransformer is built of the recipe's parts (Transformer, Pooling, and whatever the recipe has behind them), whatever
 `modules.json` says; so is a CrossEncoder whose head is made of such parts. A language model that reranks (LogitScore) is loaded as
-its folder says, and must then read the recipe's tokens and words.
+its folder says, and must then read the recipe's tokens and words. A MultiVectorEncoder is what the library makes of the folder,
+with the recipe's prompts, lengths, expansion and mask.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 
 from evalkit.backends.libraries import (
     CheckedModel,
+    Open,
     as_scores,
     follow_files,
     library_model,
@@ -91,22 +94,46 @@ class SentenceTransformerEmbedder:
         return within_memory(call, BATCH_SIZE)
 
 
+class MultiVectorScorer:
+    """A PairScorer: MultiVectorEncoder's similarity of a query's and a document's token vectors; one call embeds a text once."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        queries, documents = (list(dict.fromkeys(texts)) for texts in zip(*pairs, strict=True))
+
+        def call(batch_size: int) -> NDArray[np.float32]:
+            options = {"batch_size": batch_size, "show_progress_bar": False}
+            of_query = dict(zip(queries, self._model.encode_query(queries, **options), strict=True))
+            of_document = dict(zip(documents, self._model.encode_document(documents, **options), strict=True))
+            vectors = [of_query[query] for query, _ in pairs], [of_document[document] for _, document in pairs]
+            return as_scores(self._model.similarity_pairwise(*vectors).float().cpu())
+
+        return within_memory(call, BATCH_SIZE)
+
+
 def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
     """Find the model. Raises EvalkitError for a truncation that the library does not have."""
     _refuse_versions_between()
     refuse_truncation(
         settings, NAME, "longest_first", "model.truncation=longest_first, or backend=torch or flagembedding"
     )
-    judges = settings.kind == "llm-reranker"
-    reranks = judges or settings.kind == "cross-encoder"
+    open_scorer, class_name = OPENED[settings.kind]
+    if settings.kind == "multi-vector" and find_spec("sentence_transformers.multi_vector_encoder") is None:
+        raise EvalkitError(
+            f"{settings.name} is a multi-vector model, and sentence-transformers {installed_version(NAME)} has no "
+            "MultiVectorEncoder: "
+            f'pip install "{NAME}>=6.2"'
+        )
     return library_model(
         settings,
         runtime,
-        open_judge if judges else open_cross_encoder if reranks else open_embedder,
+        open_scorer,
         name=NAME,
         package=NAME,
-        class_name="CrossEncoder" if reranks else "SentenceTransformer",
-        check=_refuse_plain_language_models if judges else None,
+        class_name=class_name,
+        check=_refuse_plain_language_models if settings.kind == "llm-reranker" else None,
         check_inputs=_refuse_stripping if _major_version() == OLD else None,
     )
 
@@ -184,6 +211,70 @@ def open_embedder(model: CheckedModel) -> SentenceTransformerEmbedder:
     """Build a SentenceTransformer of the recipe's parts."""
     load = _load_old_embedder if _major_version() == OLD else _load_embedder
     return SentenceTransformerEmbedder(load(model), model.settings.query_prompt, model.settings.document_prompt)
+
+
+def open_multi_vector(model: CheckedModel) -> MultiVectorScorer:
+    """Have the library read the folder, and put the recipe's fields in the place of what it read.
+
+    Raises EvalkitError where a length is more than the network can read, and where a prompt's tokens or what is left out of a score
+    can't be had.
+    """
+    from sentence_transformers import MultiVectorEncoder
+
+    settings = model.settings
+    for name in ("query_length", "document_length"):
+        if (getattr(settings, name) or 0) > model.inputs.max_length:
+            raise EvalkitError(
+                f"model.{name}={getattr(settings, name)}: {settings.name} can read {model.inputs.max_length} tokens"
+            )
+    given = {"trust_remote_code": settings.trust_remote_code, "local_files_only": True}
+    with quiet("sentence_transformers"):
+        loaded = MultiVectorEncoder(
+            str(model.folder),
+            device=str(model.device),
+            model_kwargs={"dtype": model.dtype},
+            processor_kwargs={"model_max_length": model.inputs.max_length},
+            similarity_fn_name=settings.interaction,
+            prompts={"query": settings.query_prompt, "document": settings.document_prompt},
+            **given,
+        )
+    _follow_recipe(settings, loaded)
+    before = [loaded.tokenizer.tokenize(prompt) for prompt in loaded.prompts.values()]
+    follow_files(model, loaded)
+    if before != [loaded.tokenizer.tokenize(prompt) for prompt in loaded.prompts.values()]:
+        raise EvalkitError(
+            f"{settings.name}: its tokenizer.json makes other tokens of the prompts {', '.join(map(repr, loaded.prompts.values()))}"
+            " than sentence-transformers; say there that they are special tokens"
+        )
+    return MultiVectorScorer(loaded.to(model.dtype).eval())
+
+
+def _follow_recipe(settings: ModelSettings, loaded: Any) -> None:
+    from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
+
+    transformer = loaded[0]
+    transformer.query_expansion = None  # it and a length are checked against each other when they are set
+    transformer.query_length, transformer.document_length = settings.query_length, settings.document_length
+    try:
+        transformer.query_expansion = settings.query_expansion
+    except ValueError as error:
+        raise EvalkitError(f"model.query_expansion={settings.query_expansion}: {error}") from None
+    masks = [module for module in loaded if isinstance(module, MultiVectorMask)]
+    if not masks and (settings.skiplist or settings.query_expansion):
+        raise EvalkitError(
+            f"{settings.name} has no MultiVectorMask, which model.skiplist and model.query_expansion are read by"
+        )
+    for mask in masks:
+        mask.skiplist_words, mask.skiplist_tasks = list(settings.skiplist), list(settings.skiplist_roles)
+        mask.resolve_with_tokenizer(loaded.tokenizer)
+
+
+OPENED: dict[str, tuple[Open, str]] = {
+    "cross-encoder": (open_cross_encoder, "CrossEncoder"),
+    "llm-reranker": (open_judge, "CrossEncoder"),
+    "embedder": (open_embedder, "SentenceTransformer"),
+    "multi-vector": (open_multi_vector, "MultiVectorEncoder"),
+}
 
 
 def _major_version() -> int:

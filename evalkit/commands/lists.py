@@ -118,13 +118,13 @@ def _able(able: tuple[str, ...], of_kind: tuple[str, ...]) -> str:
 
 @cache
 def _backends_by_kind() -> dict[str, tuple[str, ...]]:
-    """The backends that run any model of a kind, where there are several."""
+    """The backends that run any model of a kind, where it is not one of the kind's own name."""
     backends = [read_backend(name) for name in option_names("backend")]
     by_kind = {
         kind: tuple(backend.name for backend in backends if kind in backend.kinds)
         for kind in sorted({kind for backend in backends for kind in backend.kinds})
     }
-    return {kind: names for kind, names in by_kind.items() if len(names) > 1}
+    return {kind: names for kind, names in by_kind.items() if names != (kind,)}
 
 
 def _backends_of_kinds() -> tuple[str, ...]:

@@ -27,6 +27,7 @@ Kind = Literal[
     "layerwise-reranker",
     "listwise",
     "embedder",
+    "multi-vector",
     "bge-m3",
     "lexical",
     "baseline",
@@ -38,6 +39,7 @@ Truncation = Literal["longest_first", "only_second", "end", "end_before_prompt",
 PROMPTED_TRUNCATIONS = ("only_second", "end", "end_before_prompt", "texts_only_second")
 """Those of rerankers that are language models, see models/prompted.py."""
 Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
+Interaction = Literal["maxsim", "meanmaxsim"]
 Score = Literal["dense", "sparse", "colbert", "fused"]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -61,6 +63,10 @@ class ModelSettings(BaseModel):
 
     Of a reranker that is a language model, `system_prompt` stands before the query, `separator` between the texts and `prompt`
     behind the document. `strip` takes white space off both ends of each text.
+
+    A multi-vector model compares each token of a query with each of a document: `interaction` is the sum over the query's tokens
+    of the highest similarity, or their mean. `query_expansion` is as sentence-transformers writes it: `strategy` (fixed or min),
+    `length`, `attend`, `token`.
 
     `needs_remote_code` says that the model's architecture is Python code beside its weights, which runs only where
     `trust_remote_code` allows it. `unverified_loader` lets mteb's loaders run that are not known to heed revision, device, prompts
@@ -107,6 +113,13 @@ class ModelSettings(BaseModel):
     cutoff_layers: tuple[PositiveInt, ...] = ()
     compress_ratio: PositiveInt = 1
     compress_layers: tuple[PositiveInt, ...] = ()
+    # a multi-vector model: its longest texts in tokens, what fills a short query, which tokens of which role are no part of a score
+    query_length: PositiveInt | None = None
+    document_length: PositiveInt | None = None
+    query_expansion: dict[str, Any] | None = None
+    skiplist: tuple[str, ...] = ()
+    skiplist_roles: tuple[Literal["query", "document"], ...] = ("document",)
+    interaction: Interaction = "maxsim"
     # which of bge-m3's scores, and how much its dense, sparse and colbert scores count in the fused one
     score: Score = "fused"
     weights: tuple[Weight, Weight, Weight] = (1.0, 1.0, 1.0)
@@ -160,13 +173,15 @@ _EMBEDDER = {"pooling", "pool_prompt", "lower_case", "similarity", "dimensions"}
 # what a registry or a server may find to be listwise reads them too (see refuse_order)
 _ORDER = {"order_seed", "permutations"}
 _BLOCKS = {"max_query_length", "block_size"}
+_MULTI_VECTOR = {"query_length", "document_length", "query_expansion", "skiplist", "skiplist_roles", "interaction"}
 _READ: dict[str, set[str]] = {
-    "auto": _FILES | _TEXTS | _EMBEDDER | _JUDGE | _ORDER | _BLOCKS | {"kind", "label"},
+    "auto": _FILES | _TEXTS | _EMBEDDER | _JUDGE | _ORDER | _BLOCKS | _MULTI_VECTOR | {"kind", "label"},
     "cross-encoder": _FILES | _TEXTS | _ORDER | {"truncation", "onnx_file", "lower_case", "label"},
     "listwise": _FILES | _ORDER | _BLOCKS | {"max_length", "recipe", "recipes"},
     "llm-reranker": _FILES | _TEXTS | _JUDGE,
     "layerwise-reranker": _FILES | _TEXTS | _PROMPTED | {"cutoff_layers", "compress_ratio", "compress_layers"},
     "embedder": _FILES | _TEXTS | _EMBEDDER,
+    "multi-vector": _FILES | _TEXTS | _MULTI_VECTOR,
     "bge-m3": _FILES | _TEXTS | {"score", "weights"},
     "lexical": set(),
     "baseline": set(),

@@ -29,7 +29,7 @@ from evalkit.records import ModelIdentity
 Opened = TypeVar("Opened")
 SAFE_WEIGHTS = "*.safetensors"
 PICKLED_WEIGHTS = "*.bin"
-TEXT_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
+TEXT_FILES = ("*.json", "*.txt", "*.model", "*.jinja", "artifact.metadata")
 M3_HEADS = ("colbert_linear.pt", "sparse_linear.pt")
 # of a model's settings, where it lies and who may load it; all the others are its recipe, and can change a score
 NO_RECIPE = {"name", "hub_id", "revision", "path", "onnx_file", "parameters", "backends", "recipe", "recipes"}

@@ -244,6 +244,7 @@ def test_who_may_load_a_pickle_and_who_needs_code() -> None:
     assert {name for name, model in MODELS.items() if model.needs_remote_code} == {
         "ListConRanker",
         "gte-multilingual-reranker-base",
+        "jina-colbert-v2",
         "jina-reranker-v2-base-multilingual",
     }
     assert not any(model.trust_remote_code for model in MODELS.values())

@@ -17,6 +17,7 @@ from evalkit.errors import EvalkitError, WrongWeightsError
 from evalkit.models.folders.files import MODULES, SETTINGS, FolderFiles, FolderModule, read_object
 from evalkit.models.folders.judges import is_judge, read_judge
 from evalkit.models.folders.kinds import is_causal
+from evalkit.models.folders.multi_vector import read_multi_vector
 from evalkit.models.settings import Similarity
 
 OURS = ("Pooling", "Normalize")
@@ -67,6 +68,8 @@ def read_recipe(files: FolderFiles, kind: str) -> FolderRecipe:
         return FolderRecipe({name: Stated(tokens, "default") for name, tokens in LIST_RECIPE.items()})
     if kind == "llm-reranker" and is_judge(files):
         return FolderRecipe({name: Stated(*said) for name, said in read_judge(files).fields.items()})
+    if kind == "multi-vector":
+        return _multi_vector(files)
     if kind not in ("embedder", "cross-encoder"):
         return FolderRecipe({})
     fields: dict[str, Stated] = {}
@@ -93,6 +96,15 @@ def read_recipe(files: FolderFiles, kind: str) -> FolderRecipe:
             _read_pooling(files, modules, fields)
             fields["modules"] = Stated(_names(files, modules), MODULES)
     return FolderRecipe(fields, undecided, tuple(findings))
+
+
+def _multi_vector(files: FolderFiles) -> FolderRecipe:
+    fields = {name: Stated(*said) for name, said in read_multi_vector(files).items()}
+    undecided: dict[str, str] = {}
+    findings: list[str] = []
+    if files.modules is not None:  # without, the library reads no prompts but Stanford's
+        _read_prompts(files, {}, undecided, findings)
+    return FolderRecipe(fields, {name: why for name, why in undecided.items() if name not in fields}, tuple(findings))
 
 
 def _modules(files: FolderFiles) -> tuple[FolderModule, ...]:

@@ -15,6 +15,7 @@ from evalkit.models.choosing import UNNAMED
 from evalkit.models.folders.files import FolderFiles, read_folder
 from evalkit.models.folders.judges import PROMPTS
 from evalkit.models.folders.kinds import (
+    MULTI_VECTOR,
     find_kind,
     refuse_files,
     refuse_formats,
@@ -31,6 +32,10 @@ RECIPE: Mapping[str, tuple[str, ...]] = {
         *("similarity", "dimensions", "modules"),
     ),
     "cross-encoder": ("query_prompt", "document_prompt", "max_length", "truncation", "lower_case", "label", "modules"),
+    "multi-vector": (
+        *("query_prompt", "document_prompt", "query_length", "document_length", "max_length", "lower_case"),
+        *("query_expansion", "skiplist", "skiplist_roles", "interaction", "modules"),
+    ),
     "llm-reranker": (
         *("bos", "system_prompt", "query_prompt", "separator", "document_prompt", "document_ending", "prompt", "strip"),
         *("positive_word", "negative_word", "temperature", "max_length", "truncation"),
@@ -118,6 +123,8 @@ def _kind_of(files: FolderFiles, settings: ModelSettings, stated: Mapping[str, S
     if settings.kind in ("embedder", "cross-encoder"):
         refuse_unknown_kinds(files)
         refuse_other_kind(files, settings.kind)
+    if settings.kind == MULTI_VECTOR:
+        refuse_unknown_kinds(files, MULTI_VECTOR)
     return settings.kind, _speaker(stated.get("kind"), settings)
 
 
@@ -134,7 +141,7 @@ def compare_with_folder(settings: ModelSettings, folder: Path) -> tuple[str, ...
     """
     files = read_folder(folder)
     refuse_formats(files)
-    refuse_unknown_kinds(files)
+    refuse_unknown_kinds(files, settings.kind)
     refuse_files(files, settings.kind, label=settings.label, trusts_code=settings.trust_remote_code)
     try:
         found = read_recipe(files, settings.kind)
