@@ -14,7 +14,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,6 +151,8 @@ class ScoreStore:
 
         def insert(connection: sqlite3.Connection) -> None:
             with transaction(connection):
+                # others' refreshes may have deleted it since
+                self._way = _way(connection, self._description, self._way)
                 numbered = [(self._way, *row) for row in rows]
                 connection.executemany("insert or replace into outputs values (?, ?, ?, ?, ?, ?)", numbered)
 
@@ -232,14 +234,24 @@ def _text(description: Mapping[str, Any]) -> str:
     return json.dumps(description, sort_keys=True, ensure_ascii=True)
 
 
-def _way(connection: sqlite3.Connection, description: str) -> int:
-    """Return the number of a way of scoring, which may be new."""
+def _way(connection: sqlite3.Connection, description: str, number: int | None = None) -> int:
+    """Return the number of a way of scoring, which may be new: then it gets this `number`, or one that none has had."""
     row = connection.execute("select way from ways where hash = ?", (_hash(description),)).fetchone()
-    if row is None:
-        values = _hash(description), description
-        connection.execute("insert or ignore into ways (hash, description) values (?, ?)", values)
-        return _way(connection, description)
-    return int(row[0])
+    if row is not None:
+        return int(row[0])
+    with nullcontext() if connection.in_transaction else transaction(connection):
+        values = number or _new_number(connection), _hash(description), description
+        connection.execute("insert or ignore into ways values (?, ?, ?)", values)
+    return _way(connection, description)
+
+
+def _new_number(connection: sqlite3.Connection) -> int:
+    """Return a number that no way has had: a run whose way is deleted meanwhile still writes rows of its number."""
+    (number,) = connection.execute(
+        "select 1 + max(user_version, (select coalesce(max(way), 0) from ways)) from pragma_user_version"
+    ).fetchone()
+    connection.execute(f"pragma user_version = {number:d}")
+    return int(number)
 
 
 def _parts(keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:

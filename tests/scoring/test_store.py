@@ -164,6 +164,27 @@ def test_refresh_makes_all_again(tmp_path: Path) -> None:
     np.testing.assert_array_equal(score(tmp_path, Pairs()).scores, truth())
 
 
+@pytest.mark.parametrize("other", [{"another": "way"}, WAY])
+def test_rows_of_a_run_whose_epoch_is_deleted_meanwhile_are_nobody_else_s(
+    other: dict[str, Any], tmp_path: Path
+) -> None:
+    """Two refreshes delete the epoch that a slower run writes; what begins then has a number of its own."""
+    keys = [item_key("query", str(number)) for number in range(6)]
+    late = open_store(tmp_path, WAY)
+    late.write({keys[0]: StoredOutput(np.float32([1]), 1, False)})
+    for number in (1, 2):
+        with closing(open_store(tmp_path, WAY)) as again:
+            again.begin_anew(keys)
+            again.write({keys[number]: StoredOutput(np.float32([2]), 1, False)})
+    with closing(open_store(tmp_path, {**other, "begun": "later"})) as begun:
+        begun.write({key: StoredOutput(np.float32([3]), 1, False) for key in keys})
+        late.write({keys[3]: StoredOutput(np.float32([4]), 1, False)})
+        assert {key: row.output.tolist() for key, row in late.read(keys)} == {keys[3]: [4.0]}
+        assert {key: row.output.tolist() for key, row in begun.read(keys)} == {key: [3.0] for key in keys}
+    late.close()
+    assert damaged_rows(tmp_path) == (len(keys) + 3, 0)
+
+
 # what decides
 
 
