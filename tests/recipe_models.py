@@ -82,6 +82,16 @@ def write_qwen(folder: Path) -> None:
     write_random(Qwen3ForCausalLM, config, folder, 0, "model.embed_tokens.weight")
 
 
+def write_qwen2(folder: Path) -> None:
+    """mxbai-rerank-v2's architecture; its tokenizer has no token for the beginning."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    tokens = write_language_tokenizer(folder, bos=False)
+    sizes = SIZES | {"eos_token_id": 0, "pad_token_id": 2, "max_position_embeddings": 10_000}
+    config = Qwen2Config(vocab_size=tokens, num_hidden_layers=2, tie_word_embeddings=True, bos_token_id=None, **sizes)
+    write_random(Qwen2ForCausalLM, config, folder, 0, "model.embed_tokens.weight")
+
+
 def write_m3(folder: Path) -> None:
     """bge-m3: XLM-R's encoder, and the two heads as pickles beside it."""
     from transformers import XLMRobertaConfig, XLMRobertaModel

@@ -47,23 +47,28 @@ logger = logging.getLogger("evalkit")
 
 
 def probe(scorer: Scorer, settings: ModelSettings, *, short: bool = False) -> NDArray[np.float32]:
-    """Return logits or vectors of the probe texts, short and long, padded together.
+    """Return logits or vectors of the probe texts in two batches: the first beside the longest, and the rest.
 
-    Pairs are of the first two texts with each; a network that runs several batches at once gets one for each of the two. With
-    `short`, pairs are of the first one with the short ones, and vectors of the short ones alone.
+    Pairs are of the first two texts with each but the longest, which is paired with the first alone: what is padded to its length
+    costs the most. A network that runs several batches at once gets both. With `short`, one batch has pairs of the first
+    one with the short ones, or the short ones' vectors.
     """
     if not isinstance(scorer, LocalNetwork):
         raise TypeError(f"{type(scorer).__name__} is not a local network")
     texts = PROBE_TEXTS[:SHORT_TEXTS] if short else PROBE_TEXTS
     documents = scorer.tokenize(texts, "document")
     if settings.makes_vectors:
-        return _run(scorer, [scorer.encode_text(text) for text in documents])
-    queries = scorer.tokenize(texts[: 1 if short else 2], "query")
-    batches = [[scorer.encode_pair(query, document) for document in documents] for query in queries]
-    if scorer.parallel == 1:
-        return _run(scorer, [encoding for batch in batches for encoding in batch])
-    # a network whose batches have one thread each would leave the others idle
-    with ThreadPoolExecutor(len(batches)) as pool:
+        encodings = [scorer.encode_text(text) for text in documents]
+    else:
+        queries = scorer.tokenize(texts[: 1 if short else 2], "query")
+        encodings = [scorer.encode_pair(query, document) for query in queries for document in documents]
+    longest = len(documents) - 1
+    batches = (
+        [encodings]
+        if short
+        else [[encodings[0], encodings[longest]], encodings[1:longest] + encodings[longest + 1 : -1]]
+    )
+    with ThreadPoolExecutor(min(scorer.parallel, len(batches))) as pool:
         return np.concatenate(list(pool.map(lambda batch: _run(scorer, batch), batches)))
 
 

@@ -1,8 +1,9 @@
 """sentence-transformers' CrossEncoder, SentenceTransformer and MultiVectorEncoder, with evalkit's recipe.
 
 A SentenceTransformer is built of the recipe's parts (Transformer, Pooling, and whatever the recipe has behind them), whatever
-`modules.json` says; so is a CrossEncoder whose head is made of such parts. A MultiVectorEncoder is what the library makes of the
-folder, with the recipe's prompts, lengths, expansion and mask.
+`modules.json` says; so is a CrossEncoder whose head is made of such parts. A language model that reranks (LogitScore) is loaded as
+its folder says, and must then read the recipe's tokens and words. A MultiVectorEncoder is what the
+library makes of the folder, with the recipe's prompts, lengths, expansion and mask.
 """
 
 from __future__ import annotations
@@ -29,11 +30,14 @@ from evalkit.backends.libraries import (
 )
 from evalkit.errors import EvalkitError
 from evalkit.machine import installed_version
+from evalkit.models.folders.files import read_folder
+from evalkit.models.folders.judges import is_judge
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.local import Inputs
 from evalkit.models.parts import parts_within
 from evalkit.models.settings import ModelSettings
 from evalkit.models.tails import load_part
+from evalkit.models.tokenization import PROBE
 from evalkit.records import Role
 
 NAME = "sentence-transformers"
@@ -129,6 +133,7 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
         name=NAME,
         package=NAME,
         class_name=class_name,
+        check=_refuse_plain_language_models if settings.kind == "llm-reranker" else None,
         check_inputs=_refuse_stripping if _major_version() == OLD else None,
     )
 
@@ -138,6 +143,68 @@ def open_cross_encoder(model: CheckedModel) -> CrossEncoderScorer:
     load = _load_old_cross_encoder if _major_version() == OLD else _load_cross_encoder
     settings = model.settings
     return CrossEncoderScorer(load(model), settings.query_prompt, settings.document_prompt, settings.label or 0)
+
+
+def open_judge(model: CheckedModel) -> CrossEncoderScorer:
+    """Load a language model with LogitScore as its folder says.
+
+    Raises EvalkitError where the library reads other tokens than the recipe, or scores by other words.
+    """
+    from sentence_transformers import CrossEncoder
+
+    from evalkit.models.language_models import token_of
+
+    settings = model.settings
+    with quiet("sentence_transformers"):
+        loaded = CrossEncoder(
+            str(model.folder),
+            device=str(model.device),
+            trust_remote_code=settings.trust_remote_code,
+            local_files_only=True,
+            model_kwargs={"dtype": model.dtype},
+            activation_fn=torch.nn.Identity(),
+        )
+    follow_files(model, loaded)
+    loaded.max_seq_length = model.inputs.max_length
+    words = [settings.positive_word, *([] if settings.negative_word is None else [settings.negative_word])]
+    own = [token_of(settings, model.inputs.tokenizer, word) for word in words]
+    theirs = [token for token in (loaded[1].true_token_id, loaded[1].false_token_id) if token is not None]
+    if own != theirs:
+        raise EvalkitError(
+            f"{model.folder} scores by the tokens {theirs}, and {settings.name}'s recipe by {own} ({words})"
+        )
+    _refuse_other_inputs(model, loaded)
+    return CrossEncoderScorer(loaded, "", "", 0)
+
+
+def _refuse_other_inputs(model: CheckedModel, loaded: Any) -> None:
+    """Compare what the library reads of some pairs, short and too long, with evalkit's inputs."""
+    inputs = model.inputs
+    long = "1) " + PROBE * (1 + inputs.max_length // 8)
+    prompt = loaded.prompts.get(loaded.default_prompt_name) if loaded.default_prompt_name else None
+    for query, document in ((PROBE, PROBE), ("", " \n(x) \n"), (" \n(x) \n", ""), (PROBE, long), (long, long)):
+        pieces = inputs.tokenize([query], "query")[0], inputs.tokenize([document], "document")[0]
+        own = inputs.encode_pair(*pieces).token_ids.tolist()
+        theirs = loaded.preprocess([(query, document)], prompt=prompt)["input_ids"][0].tolist()
+        if own != theirs:
+            raise EvalkitError(
+                f"{NAME} reads {len(theirs)} tokens of {query[:12]!r} and {document[:12]!r} within its chat template, and "
+                f"{model.settings.name}'s recipe has {len(own)}, or others; backend=torch follows the recipe"
+            )
+
+
+def _refuse_plain_language_models(settings: ModelSettings, folder: Path) -> None:
+    if _major_version() == OLD or not is_judge(read_folder(folder)):
+        raise EvalkitError(
+            f"backend={NAME} runs language models that rerank from version {NEW} on, where their modules.json has LogitScore; it "
+            f"would not heed the recipe of {settings.name}: backend=torch"
+        )
+    # what LogitScore and the template's truncation can't be told
+    for name, built_in in (("temperature", 1.0), ("truncation", "end")):
+        if (said := getattr(settings, name)) != built_in:
+            raise EvalkitError(
+                f"backend={NAME} scores with model.{name}={built_in}, and {settings.name}'s recipe says {said}; backend=torch"
+            )
 
 
 def open_embedder(model: CheckedModel) -> SentenceTransformerEmbedder:
@@ -204,6 +271,7 @@ def _follow_recipe(settings: ModelSettings, loaded: Any) -> None:
 
 OPENED: dict[str, tuple[Open, str]] = {
     "cross-encoder": (open_cross_encoder, "CrossEncoder"),
+    "llm-reranker": (open_judge, "CrossEncoder"),
     "embedder": (open_embedder, "SentenceTransformer"),
     "multi-vector": (open_multi_vector, "MultiVectorEncoder"),
 }

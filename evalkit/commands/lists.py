@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -28,6 +29,7 @@ from evalkit.tasks.settings import read_settings, task_names
 SUITES = ("C-MTEB-6", "C-MTEB")
 """Suites whose averages are published, the widest first."""
 JUDGED_BY = ("map", "cmteb-v1")
+NOTE_WIDTH = 160  # characters of a line below a table
 
 Entry = dict[str, Any]
 Folders = Sequence[Path]
@@ -116,7 +118,8 @@ def _backends_by_kind() -> dict[str, tuple[str, ...]]:
 
 
 def _backends_of_kinds() -> tuple[str, ...]:
-    return tuple(f"all {kind} backends: {', '.join(names)}" for kind, names in _backends_by_kind().items())
+    said = (f"all {kind} backends: {', '.join(names)}" for kind, names in _backends_by_kind().items())
+    return tuple(line for text in said for line in textwrap.wrap(text, NOTE_WIDTH, subsequent_indent="    "))
 
 
 def task_entries(folders: Folders) -> list[Entry]:

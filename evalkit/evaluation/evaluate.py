@@ -43,6 +43,7 @@ from evalkit.metrics import (
     score_lists,
     with_noise,
 )
+from evalkit.metrics.lists import best_possible
 from evalkit.metrics.measures import AUTO_PROTOCOL, all_measures, choose_protocol
 from evalkit.models.choosing import choose_model
 from evalkit.models.findings import report_once
@@ -65,6 +66,7 @@ from evalkit.records import (
     Usage,
 )
 from evalkit.results.result import WITHOUT_MODEL, Result, TablesInMemory, split_usage
+from evalkit.results.tables import STAGE_COLUMN
 from evalkit.results.training import Card, mark_training, read_card
 from evalkit.scoring.engine import ChosenScores, ScoreMemory, score_task
 from evalkit.scoring.plan import WINDOW_ITEMS
@@ -383,7 +385,7 @@ def evaluate(
         ties=dict(judged.ties),
         noise=None if noise is None else noise[0],
         bands=dict(judged.bands),
-        ceilings=dict(score_lists(_perfect(lists), reported).means) if misses else {},
+        ceilings=dict(score_lists(best_possible(lists), reported).means) if misses else {},
         tables=TablesInMemory(queries, candidates),
         usage=usage,
         timing=timing,
@@ -461,11 +463,6 @@ def _measures_without_grades(task: Task, asked: Sequence[Measure]) -> tuple[str,
         for measure in asked
         if measure.rel > highest
     )
-
-
-def _perfect(lists: CandidateLists) -> CandidateLists:
-    """Order every query's candidates by their gains: no reranker can do better."""
-    return replace(lists, scores=lists.gains.astype(np.float64))
 
 
 def _judge_first_stage(task: Task, measures: Sequence[Measure]) -> QueryScores | None:
@@ -645,7 +642,7 @@ def _candidate_table(task: Task, run: Run, texts: bool) -> pd.DataFrame:
     if run.refined is not None:
         columns["refined"] = run.refined
     if task.first_stage is not None:
-        columns["first_stage_score"] = [score for request in task.requests for score in request.first_stage_scores]
+        columns[STAGE_COLUMN] = [score for request in task.requests for score in request.first_stage_scores]
     if texts:
         columns["text"] = [candidate.text for _, candidate in rows]
     return pd.DataFrame(columns)

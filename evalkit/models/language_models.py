@@ -38,14 +38,17 @@ GEMMA_FIELDS = ("head_dim", "query_pre_attn_scalar", "attn_logit_softcapping", "
 class LanguageModelNetwork(torch.nn.Module):
     """Gives the logit of the positive word behind each input, shape (inputs,), less that of the negative one, if any.
 
+    Both are divided by the temperature.
+
     Inputs are padded on the left, so that one position is the last of all of them; the logits of no other are computed.
     """
 
-    def __init__(self, model: torch.nn.Module, positive: int, negative: int | None) -> None:
+    def __init__(self, model: torch.nn.Module, positive: int, negative: int | None, temperature: float) -> None:
         super().__init__()
         self.model = model
         self.positive = positive
         self.negative = negative
+        self.temperature = temperature
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **_: torch.Tensor) -> torch.Tensor:
         logits = self.model(
@@ -56,7 +59,9 @@ class LanguageModelNetwork(torch.nn.Module):
             logits_to_keep=1,
         ).logits[:, -1]
         score: torch.Tensor = logits[:, self.positive].float()
-        return score if self.negative is None else score - logits[:, self.negative].float()
+        if self.negative is not None:
+            score = score - logits[:, self.negative].float()
+        return score / self.temperature
 
 
 def load_language_model(settings: ModelSettings, folder: Path, tokenizer: Any) -> LanguageModelNetwork:
@@ -65,15 +70,15 @@ def load_language_model(settings: ModelSettings, folder: Path, tokenizer: Any) -
     Raises EvalkitError where the model is no language model, its weights are not complete, or a word has no token.
     """
     _refuse_unknown_kinds(settings, read_config(folder))
-    positive = _token_of(settings, tokenizer, settings.positive_word)
-    negative = None if settings.negative_word is None else _token_of(settings, tokenizer, settings.negative_word)
+    positive = token_of(settings, tokenizer, settings.positive_word)
+    negative = None if settings.negative_word is None else token_of(settings, tokenizer, settings.negative_word)
     model, report = load_weights(AutoModelForCausalLM, settings, folder)
     refuse_incomplete(settings, folder, report)
     if "logits_to_keep" not in inspect.signature(model.forward).parameters:
         raise EvalkitError(
             f"{settings.name} is a {type(model).__name__}, which can't give the last token's logits alone"
         )
-    return LanguageModelNetwork(model, positive, negative).eval()
+    return LanguageModelNetwork(model, positive, negative, settings.temperature).eval()
 
 
 def _refuse_unknown_kinds(settings: ModelSettings, config: dict[str, Any]) -> None:
@@ -85,7 +90,7 @@ def _refuse_unknown_kinds(settings: ModelSettings, config: dict[str, Any]) -> No
         )
 
 
-def _token_of(settings: ModelSettings, tokenizer: Any, word: str) -> int:
+def token_of(settings: ModelSettings, tokenizer: Any, word: str) -> int:
     """Return the first token of the word, as FlagEmbedding takes it."""
     ids: list[int] = tokenizer(word, add_special_tokens=False)["input_ids"]
     if not ids or ids[0] == tokenizer.unk_token_id:

@@ -21,20 +21,14 @@ from evalkit.configuration.files import read_option, settings_error
 from evalkit.errors import EvalkitError, unknown_name
 
 Kind = Literal[
-    "auto",
-    "cross-encoder",
-    "llm-reranker",
-    "layerwise-reranker",
-    "embedder",
-    "multi-vector",
-    "bge-m3",
-    "lexical",
-    "baseline",
-    "run",
-]
+    "auto", "cross-encoder", "llm-reranker", "layerwise-reranker", "embedder", "multi-vector", "bge-m3",
+    "lexical", "baseline", "run",
+]  # fmt: skip
 POOLING_MODES = ("cls", "mean", "max", "mean_sqrt_len", "weightedmean", "last")
 _MODES_ELSEWHERE = {"lasttoken": "last", "mean_sqrt_len_tokens": "mean_sqrt_len"}  # sentence-transformers' names
-Truncation = Literal["longest_first", "only_second", "end"]
+Truncation = Literal["longest_first", "only_second", "end", "end_before_prompt", "texts_only_second"]
+PROMPTED_TRUNCATIONS = ("only_second", "end", "end_before_prompt", "texts_only_second")
+"""Those of rerankers that are language models, see models/prompted.py."""
 Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
 Interaction = Literal["maxsim", "meanmaxsim"]
 Score = Literal["dense", "sparse", "colbert", "fused"]
@@ -53,6 +47,9 @@ class ModelSettings(BaseModel):
     are kept. `similarity` compares two vectors; euclidean and manhattan are negative distances. `modules` are the parts behind the
     network in their order, each a name or `NAME:FOLDER`, where they are others than pooling and the similarity's normalisation.
     `label` is the one of a classifier's labels that is the score.
+
+    Of a reranker that is a language model, `system_prompt` stands before the query, `separator` between the texts and `prompt`
+    behind the document. `strip` takes white space off both ends of each text.
 
     A multi-vector model compares each token of a query with each of a document: `interaction` is the sum over the query's tokens
     of the highest similarity, or their mean. `query_expansion` is as sentence-transformers writes it: `strategy` (fixed or min),
@@ -91,9 +88,14 @@ class ModelSettings(BaseModel):
     system_prompt: str = ""
     separator: str = ""
     prompt: str = ""
-    # an llm-reranker's score: the logit of one word as the next token, less that of another
+    strip: bool = False
+    # what is tokenised with the document, behind it; whether inputs start with the tokenizer's BOS (None: FlagEmbedding's rule)
+    document_ending: str = ""
+    bos: bool | None = None
+    # an llm-reranker's score: the logit of one word as the next token, less that of another, divided by the temperature
     positive_word: str = "Yes"
     negative_word: str | None = None
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     # a layerwise-reranker's: that of the head behind one layer; before some, so many tokens of the document become one
     cutoff_layers: tuple[PositiveInt, ...] = ()
     compress_ratio: PositiveInt = 1
@@ -148,17 +150,13 @@ def default_model() -> dict[str, Any]:
 _FILES = {"name", "path", "hub_id", "revision", "trust_remote_code", "allow_pickle"}
 _TEXTS = {"max_length", "query_prompt", "document_prompt", "recipe", "recipes"}
 _PROMPTED = {"truncation", "system_prompt", "separator", "prompt"}
+_JUDGE = _PROMPTED | {"positive_word", "negative_word", "temperature", "document_ending", "bos", "strip"}
 _EMBEDDER = {"pooling", "pool_prompt", "lower_case", "similarity", "dimensions"}
 _MULTI_VECTOR = {"query_length", "document_length", "query_expansion", "skiplist", "skiplist_roles", "interaction"}
 _READ: dict[str, set[str]] = {
-    "auto": _FILES
-    | _TEXTS
-    | _EMBEDDER
-    | _PROMPTED
-    | _MULTI_VECTOR
-    | {"kind", "label", "positive_word", "negative_word"},
+    "auto": _FILES | _TEXTS | _EMBEDDER | _JUDGE | _MULTI_VECTOR | {"kind", "label"},
     "cross-encoder": _FILES | _TEXTS | {"truncation", "onnx_file", "lower_case", "label"},
-    "llm-reranker": _FILES | _TEXTS | _PROMPTED | {"positive_word", "negative_word"},
+    "llm-reranker": _FILES | _TEXTS | _JUDGE,
     "layerwise-reranker": _FILES | _TEXTS | _PROMPTED | {"cutoff_layers", "compress_ratio", "compress_layers"},
     "embedder": _FILES | _TEXTS | _EMBEDDER,
     "multi-vector": _FILES | _TEXTS | _MULTI_VECTOR,

@@ -649,20 +649,21 @@ CLASSIFIERS = (
         "a cross-encoder of modules: ModernBERT, CLS pooling, Dense, LayerNorm, Dense (as ettin)",
         odd.write_reranker_of_parts,
     ),
-    refused("judge", "a language model with LogitScore: yes less no", "cross-encoder", odd.write_judge, "LogitScore"),
+    refused(
+        "judge", "a language model with LogitScore: yes less no", "cross-encoder", odd.write_judge, "chat template"
+    ),
     refused(
         "judge-one-token",
         "LogitScore of one token",
         "cross-encoder",
         partial(odd.write_judge, false_token=False),
-        "LogitScore",
+        "chat template",
     ),
-    refused(
+    reranker(
         "judge-chat",
         "LogitScore with a chat template",
-        "cross-encoder",
         partial(odd.write_judge, chat=True),
-        "LogitScore",
+        refused=dict.fromkeys(("openvino", "onnx"), "llm-reranker"),
     ),
 )
 # what sentence-transformers reads in a way that one would not think of

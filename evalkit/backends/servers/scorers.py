@@ -13,11 +13,12 @@ from evalkit.backends import read_backend
 from evalkit.backends.parts import joined
 from evalkit.backends.servers.addresses import checked_url, is_loopback, read_key
 from evalkit.backends.servers.client import Client, Question, RefusedError, logger
-from evalkit.backends.servers.codecs import EmbeddingCodec, PairCodec
+from evalkit.backends.servers.codecs import EmbeddingCodec, LateCodec, Opened, PairCodec, RerankCodec
 from evalkit.backends.servers.probing import DOCUMENTS, QUERY, Ask, Outcome, ask_again, probe_server
 from evalkit.configuration.files import option_names
 from evalkit.errors import EvalkitError, RefusedTextError, UnfitServerError
 from evalkit.models.findings import report_once
+from evalkit.models.folders.resolving import RECIPE as FIELDS
 from evalkit.models.interfaces import Part, RunnableModel, Runtime, Scorer, ServerProbe, name_text
 from evalkit.models.server_settings import ROLES, ServerSettings
 from evalkit.models.settings import ModelSettings, read_model
@@ -25,7 +26,11 @@ from evalkit.models.weights import find_model, who_scores
 from evalkit.output.numbers import counted
 from evalkit.records import ModelIdentity, Role
 
+RERANK_BATCH_SIZE = 32
+LANGUAGE_MODEL = "llm-reranker"
 RECIPE = ("kind", "max_length", "query_prompt", "document_prompt", "similarity")
+PROMPTED = FIELDS[LANGUAGE_MODEL]
+"""What of a recipe decides the scores of a server that reads texts, and what besides where evalkit assembles what it reads."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +43,10 @@ class Served:
     batch_size: int
 
     def texts(self, texts: Sequence[str], role: Role) -> list[str]:
-        """Return the texts behind their role's prompt, cut to what the server takes."""
+        """Return the texts behind their role's prompt, cut to what the server takes; a language model's without it."""
         prompt = self.settings.query_prompt if role == "query" else self.settings.document_prompt
+        if self.settings.kind == LANGUAGE_MODEL:  # whoever assembles its input puts the prompts there
+            prompt = ""
         return [(prompt + text)[: self.client.settings.max_characters] for text in texts]
 
     def role(self, role: Role) -> dict[str, str]:
@@ -48,15 +55,30 @@ class Served:
         value = server.query_role if role == "query" else server.document_role
         return {server.role_field: value} if server.role_field and value else {}
 
-    def probed(self, ask: Ask, outputs: str, *, roles: bool = False, as_numbers: Ask | None = None) -> ServerProbe:
-        """Probe the server, and report what is found. Raises UnfitServerError, which names it, where it can't be used."""
+    def probed(
+        self,
+        ask: Ask,
+        outputs: str,
+        *,
+        roles: bool = False,
+        as_numbers: Ask | None = None,
+        opened: Opened | None = None,
+    ) -> ServerProbe:
+        """Probe the server, and report what is found; where evalkit assembles its inputs, `opened` says what was found before.
+
+        Raises UnfitServerError, which names it, where it can't be used.
+        """
         limit = self.client.settings.max_characters
         try:
-            probe = probe_server(self.settings, ask, self.batch_size, outputs, limit, roles, as_numbers)
+            probe = probe_server(
+                self.settings, ask, self.batch_size, outputs, limit, roles, as_numbers, assembled=opened is not None
+            )
         except UnfitServerError as error:
             raise UnfitServerError(
                 f"{self.client.backend} at {self.client.url} runs {self.name}, and {error}"
             ) from error
+        if opened is not None:
+            probe = replace(probe, seen=opened.seen + probe.seen, findings=opened.findings + probe.findings)
         logger.info(
             "%s at %s was probed with %s", self.client.backend, self.client.url, counted(probe.requests, "request")
         )
@@ -194,6 +216,11 @@ def _refuse_ignored(backend: str, settings: ModelSettings, runtime: Runtime) -> 
                 raise EvalkitError(
                     f"backend.{name} says nothing to {settings.name}: only requests for embeddings have a role"
                 )
+    if settings.kind != LANGUAGE_MODEL and wanted and wanted.endpoint != own.endpoint:
+        raise EvalkitError(
+            f"backend.endpoint says nothing to {settings.name}, whose kind is {settings.kind}: only language models that rerank "
+            f"({LANGUAGE_MODEL}) are asked in two ways"
+        )
 
 
 def refuse_changed(backend: str, settings: ModelSettings, *fields: str) -> None:
@@ -222,17 +249,47 @@ def refuse_dot(backend: str, settings: ModelSettings) -> None:
         )
 
 
-def served_model_name(client: Client, settings: ModelSettings) -> str:
+def served_reranker(
+    backend: str,
+    settings: ModelSettings,
+    runtime: Runtime,
+    codec: RerankCodec,
+    *,
+    truncation: str,
+    most: int | None = None,
+    hub_ids: bool = False,
+) -> RunnableModel:
+    """Return a reranker behind an API that gives probabilities. Nothing is sent yet.
+
+    `truncation` says where it cuts long texts, `most` how many documents of a request it takes at most, `hub_ids` that it calls
+    models by their whole Hub id.
+    """
+    refuse_changed(backend, settings, "max_length")
+    client = open_client(backend, settings, runtime)
+    size = client.settings.batch_size or RERANK_BATCH_SIZE
+    return served_model(
+        client,
+        settings,
+        codec,
+        name=served_model_name(client, settings, hub_ids=hub_ids),
+        batch_size=size if most is None else min(size, most),
+        cache_dir=runtime.cache_dir,
+        facts={"outputs": "probabilities", "truncation": truncation},
+    )
+
+
+def served_model_name(client: Client, settings: ModelSettings, *, hub_ids: bool = False) -> str:
     """Return what the server knows the model by: what the user says, else its Hub id, else its folder's name.
 
-    Those who sell their own models' answers call them by the last part of the Hub id. Raises EvalkitError where nothing says it.
+    Those who sell their own models' answers call them by the last part of the Hub id, unless `hub_ids`. Raises EvalkitError where
+    nothing says it.
     """
     name = client.settings.served_model or settings.hub_id or (Path(settings.path).name if settings.path else None)
     if not name:
         raise EvalkitError(
             f"backend={client.backend} needs the name that the server knows the model by: backend.served_model=NAME"
         )
-    if client.settings.served_model is None and client.url == read_backend(client.backend).url:
+    if client.settings.served_model is None and client.url == read_backend(client.backend).url and not hub_ids:
         return name.rpartition("/")[2]
     return name
 
@@ -240,7 +297,7 @@ def served_model_name(client: Client, settings: ModelSettings) -> str:
 def served_model(
     client: Client,
     settings: ModelSettings,
-    codec: PairCodec | EmbeddingCodec,
+    codec: PairCodec | EmbeddingCodec | LateCodec,
     *,
     name: str,
     batch_size: int,
@@ -267,17 +324,25 @@ def served_model(
         if isinstance(codec, EmbeddingCodec):
             scorer = ServedEmbedder(served, codec, _probe_embedder(served, codec))
         else:
-            scorer = ServedReranker(served, codec, served.probed(_ask_pairs(served, codec), str(facts["outputs"])))
+            scorer = _reranker(served, codec, str(facts["outputs"]))
         report_once(settings.name, [f"{client.backend}: {doubt}" for doubt in doubted])
         return scorer
 
     way = {
         **who,
-        **settings.model_dump(mode="json", include=set(RECIPE)),
+        **settings.model_dump(mode="json", include={*RECIPE, *(PROMPTED if settings.kind == LANGUAGE_MODEL else ())}),
         # the same name elsewhere may be another model, unless the server says which revision it runs
         "backend": backend if revision else {**backend, "url": client.url},
     }
     return RunnableModel(identity, {**backend, "url": client.url}, way, open_scorer, independent=True)
+
+
+def _reranker(served: Served, codec: PairCodec | LateCodec, outputs: str) -> ServedReranker:
+    if isinstance(codec, LateCodec):
+        opened = codec.find()
+        probe = served.probed(_ask_pairs(served, opened.codec), outputs, opened=opened)
+        return ServedReranker(served, opened.codec, probe)
+    return ServedReranker(served, codec, served.probed(_ask_pairs(served, codec), outputs))
 
 
 def _ask_pairs(served: Served, codec: PairCodec) -> Ask:

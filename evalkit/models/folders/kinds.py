@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from evalkit.errors import EvalkitError, WrongWeightsError
 from evalkit.machine import installed_version
 from evalkit.models.folders.files import SETTINGS, FolderFiles
+from evalkit.models.folders.judges import is_judge
 from evalkit.models.folders.multi_vector import SAVED_AS, named_multi_vector
 
 # families whose networks read a text from left to right alone
@@ -52,6 +53,13 @@ def find_kind(files: FolderFiles) -> tuple[str, str]:
     refuse_unknown_kinds(files, "" if named is None else MULTI_VECTOR)
     if named is not None:
         return MULTI_VECTOR, named[1]
+    if is_judge(files):
+        return "llm-reranker", "modules.json"
+    return _plain_kind(files)
+
+
+def _plain_kind(files: FolderFiles) -> tuple[str, str]:
+    """Return whether the folder is an embedder's or a cross-encoder's, and the file that says so."""
     if files.modules is not None:
         if files.settings is not None and files.settings.model_type == "CrossEncoder":
             return "cross-encoder", "config_sentence_transformers.json"
@@ -72,6 +80,12 @@ def find_kind(files: FolderFiles) -> tuple[str, str]:
         return "embedder", "config.json"
     if _ends(architectures, "EncoderModel"):
         return "embedder", "config.json"
+    if files.config.get("is_encoder_decoder") and _ends(architectures, "ForConditionalGeneration"):
+        raise WrongWeightsError(
+            f"{files.folder} is a {', '.join(architectures)}, an encoder with a decoder: evalkit runs none as a reranker "
+            "(KaLM-Reranker-V1, monoT5); where mteb's registry has the model, its own loader does: model=mteb model.name=ORG/NAME. "
+            "Its encoder alone as an embedder: model.kind=embedder"
+        )
     what = f"is a {', '.join(architectures)}" if architectures else "has no architecture in its config.json"
     raise EvalkitError(f"{files.folder} {what} and has no modules.json: its files don't say what it is for; {ASK}")
 
@@ -107,16 +121,18 @@ def refuse_unknown_kinds(files: FolderFiles, kind: str = "") -> None:
                 f"{files.folder} is a {architecture}, which scores behind one of its layers: model={LAYERWISE[architecture]} "
                 f"model.path={files.folder} runs it by its own recipe"
             )
-    if "LogitScore" in names:
-        raise EvalkitError(
-            f"{files.folder} scores by the logit of a word (LogitScore in its modules.json) within the tokenizer's chat template, "
-            "which evalkit does not read; state the prompts: model=local-llm-reranker model.path=FOLDER model.prompt=…"
-        )
 
 
 def refuse_other_kind(files: FolderFiles, kind: str) -> None:
     """Raise WrongWeightsError where modules.json says that the model is of the other of the two kinds that have one."""
-    if files.modules is None or (files.settings is None and kind == "embedder"):
+    if files.modules is None:
+        return
+    if is_judge(files):
+        raise WrongWeightsError(
+            f"{files.folder} is a language model that scores by the logits of words (LogitScore in its modules.json): "
+            "model.kind=llm-reranker, or model=local-llm-reranker"
+        )
+    if files.settings is None and kind == "embedder":
         return
     saved_as = "SentenceTransformer" if files.settings is None else files.settings.model_type
     alone = len(files.modules) == 1 and _ends(files.architectures, "ForSequenceClassification")

@@ -15,6 +15,7 @@ from typing import Any, get_args
 
 from evalkit.errors import EvalkitError, WrongWeightsError
 from evalkit.models.folders.files import MODULES, SETTINGS, FolderFiles, FolderModule, read_object
+from evalkit.models.folders.judges import is_judge, read_judge
 from evalkit.models.folders.kinds import is_causal
 from evalkit.models.folders.multi_vector import read_multi_vector
 from evalkit.models.settings import Similarity
@@ -59,6 +60,8 @@ class FolderRecipe:
 
 def read_recipe(files: FolderFiles, kind: str) -> FolderRecipe:
     """Return what the folder states for a model of that kind. Raises EvalkitError for parts that can't be honoured, by name."""
+    if kind == "llm-reranker" and is_judge(files):
+        return FolderRecipe({name: Stated(*said) for name, said in read_judge(files).fields.items()})
     if kind == "multi-vector":
         return _multi_vector(files)
     if kind not in ("embedder", "cross-encoder"):

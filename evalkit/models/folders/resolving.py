@@ -13,6 +13,7 @@ from evalkit.configuration.files import settings_error
 from evalkit.errors import EvalkitError
 from evalkit.models.choosing import UNNAMED
 from evalkit.models.folders.files import FolderFiles, read_folder
+from evalkit.models.folders.judges import PROMPTS
 from evalkit.models.folders.kinds import (
     MULTI_VECTOR,
     find_kind,
@@ -36,8 +37,8 @@ RECIPE: Mapping[str, tuple[str, ...]] = {
         *("query_expansion", "skiplist", "skiplist_roles", "interaction", "modules"),
     ),
     "llm-reranker": (
-        *("system_prompt", "query_prompt", "separator", "document_prompt", "prompt"),
-        *("positive_word", "negative_word", "max_length", "truncation"),
+        *("bos", "system_prompt", "query_prompt", "separator", "document_prompt", "document_ending", "prompt", "strip"),
+        *("positive_word", "negative_word", "temperature", "max_length", "truncation"),
     ),
 }
 """The fields that decide a score, by kind, in the order in which they are shown."""
@@ -77,7 +78,7 @@ def resolve(settings: ModelSettings, stated: Mapping[str, StatedBy], folder: Pat
     refuse_ignored(settings, kind, {name for name, by in stated.items() if by == "user"} - {"kind"})
     found = _recipe_of(files, kind, stated)
     fields = {name: one.value for name, one in found.fields.items() if name not in stated}
-    if kind == "llm-reranker" and "truncation" not in stated:
+    if kind == "llm-reranker" and not {"truncation"} & {*stated, *found.fields}:
         fields["truncation"] = "only_second"
     if settings.name in UNNAMED:
         fields["name"] = (settings.hub_id or "").rpartition("/")[2] if not settings.path else folder.resolve().name
@@ -166,6 +167,8 @@ def stated_recipe(settings: ModelSettings, stated: Mapping[str, StatedBy]) -> Re
 
 
 def _recipe_of(files: FolderFiles, kind: str, stated: Mapping[str, StatedBy]) -> FolderRecipe:
+    if kind == "llm-reranker" and set(PROMPTS) & set(stated):
+        return FolderRecipe({})  # the template is another one than the folder's, and so is all that goes with it
     found = read_recipe(files, kind)
     undecided = {name: why for name, why in found.undecided.items() if name not in stated}
     if undecided:
