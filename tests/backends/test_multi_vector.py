@@ -199,8 +199,8 @@ def test_jina_colbert_runs_a_folder_of_its_layout_and_wants_consent(tmp_path: Pa
     with pytest.raises(EvalkitError, match="trust_remote_code=true"):
         scores(tmp_path, JINA, path=folder, document_length=100)
     with pytest.raises(EvalkitError, match=r"document_length=8192.*can read 128 tokens"):
-        scores(tmp_path, JINA, path=folder, trust_remote_code=True)
-    found = scores(tmp_path, JINA, path=folder, document_length=100, trust_remote_code=True)
+        scores(tmp_path, JINA, path=folder, max_length=128, trust_remote_code=True)
+    found = scores(tmp_path, JINA, path=folder, max_length=128, document_length=100, trust_remote_code=True)
     np.testing.assert_allclose(found, library(folder), atol=TOLERANCE, rtol=0)
 
 
