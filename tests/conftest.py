@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from bert_model import write_bert_reranker
 from real_models import shared_folder, write_e5_small, write_xlmr_reranker
-from recipe_models import write_gemma, write_m3, write_qwen
+from recipe_models import write_gemma, write_lists, write_m3, write_qwen, write_qwen2
 
 # workers that share the processors get in each other's way when each one starts a thread per processor
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
@@ -45,6 +45,12 @@ def tiny_bert_reranker() -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_lists() -> Path:
+    """jina-reranker-v3's architecture with random weights, which ranks whole lists."""
+    return shared_folder("lists", write_lists)
+
+
+@pytest.fixture(scope="session")
 def tiny_gemma() -> Path:
     """bge-reranker-v2-gemma's architecture with random weights, and a byte-level tokenizer."""
     return shared_folder("tiny-gemma", write_gemma)
@@ -54,6 +60,12 @@ def tiny_gemma() -> Path:
 def tiny_qwen() -> Path:
     """Qwen3-Reranker's architecture with random weights, and a byte-level tokenizer that splits as Qwen's."""
     return shared_folder("tiny-qwen", write_qwen)
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen2() -> Path:
+    """mxbai-rerank-v2's architecture with random weights, and the tokenizer of `tiny_qwen`."""
+    return shared_folder("tiny-qwen2", write_qwen2)
 
 
 @pytest.fixture(scope="session")

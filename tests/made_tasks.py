@@ -44,7 +44,9 @@ def doc_name(place: int) -> str:
     return string.ascii_lowercase[place] if place < 26 else str(place)
 
 
-def scored(scorer: Scorer, task: Task, *, kind: str = "cross-encoder", similarity: str = "cosine") -> Run:
+def scored(
+    scorer: Scorer, task: Task, *, kind: str = "cross-encoder", similarity: str = "cosine", **recipe: object
+) -> Run:
     """The scorer's run of the task, through the engine."""
     model = RunnableModel(ModelIdentity("made", "local/made", "made", kind), {}, None, lambda: scorer)
-    return score_task(model, model_settings({"name": "made", "kind": kind, "similarity": similarity}), task)
+    return score_task(model, model_settings({"name": "made", "kind": kind, "similarity": similarity, **recipe}), task)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from model_folders import edit_json
 from real_models import read_packed_e5, write_json, write_random, write_xlmr_tokenizer
 
 import evalkit
@@ -16,6 +17,7 @@ from evalkit.models.settings import read_model
 DEMO = Path(evalkit.__file__).parent / "tasks" / "demo"
 
 CHAT = ("<|im_start|>", "<|im_end|>")
+LIST_TOKENS = ("<|embed_token|>", "<|rerank_token|>")
 SPECIALS = {"bos": "<bos>", "eos": "<eos>", "unk": "<unk>", "pad": "<pad>"}
 # letters with one mark before them, digits one by one, marks with the line breaks behind them, white space: as Qwen splits
 WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -80,6 +82,42 @@ def write_qwen(folder: Path) -> None:
     sizes = SIZES | {"eos_token_id": 0, "pad_token_id": 2, "max_position_embeddings": 10_000}
     config = Qwen3Config(vocab_size=tokens, num_hidden_layers=2, tie_word_embeddings=True, bos_token_id=None, **sizes)
     write_random(Qwen3ForCausalLM, config, folder, 0, "model.embed_tokens.weight")
+
+
+def write_lists(folder: Path, *, sliding: bool = False, context: int = 10_000) -> None:
+    """jina-reranker-v3's architecture, `sliding` v3.5's: Qwen3 and a projector, whose weights are wide enough to rank by."""
+    from transformers import AddedToken, AutoTokenizer, Qwen3Config
+
+    from evalkit.models.language_models import RankingLayers
+
+    write_language_tokenizer(folder, bos=False)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens([AddedToken(token, special=True) for token in LIST_TOKENS])
+    tokenizer.model_max_length = context
+    tokenizer.save_pretrained(folder)
+    sizes = SIZES | {"eos_token_id": 0, "pad_token_id": 2, "max_position_embeddings": 10_000}
+    local: dict[str, Any] = (
+        {"use_sliding_window": True, "sliding_window": 48, "max_window_layers": 1} if sliding else {}
+    )
+    config = Qwen3Config(vocab_size=len(tokenizer), num_hidden_layers=2, bos_token_id=None, **sizes, **local)
+    write_random(RankingLayers, config, folder, 0, "model.embed_tokens.weight")
+    edit_json(
+        folder / "config.json",
+        lambda content: content.update(
+            architectures=["JinaForRanking"], auto_map={"AutoModel": "modeling.JinaForRanking"}
+        ),
+    )
+    (folder / "modeling.py").write_text("raise RuntimeError('the code of a model ran')\n", encoding="utf-8")
+
+
+def write_qwen2(folder: Path) -> None:
+    """mxbai-rerank-v2's architecture; its tokenizer has no token for the beginning."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    tokens = write_language_tokenizer(folder, bos=False)
+    sizes = SIZES | {"eos_token_id": 0, "pad_token_id": 2, "max_position_embeddings": 10_000}
+    config = Qwen2Config(vocab_size=tokens, num_hidden_layers=2, tie_word_embeddings=True, bos_token_id=None, **sizes)
+    write_random(Qwen2ForCausalLM, config, folder, 0, "model.embed_tokens.weight")
 
 
 def write_m3(folder: Path) -> None:

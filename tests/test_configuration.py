@@ -380,3 +380,14 @@ def test_a_seed_of_the_bootstrap_alone_names_another_folder(here: Path) -> None:
     task = evalkit.load_task("demo-zh2en", limit=2)
     assert evalkit.evaluate(evalkit.load_model("bm25"), task, seed=7).deviations == {"limit": 2, "bootstrap_seed": 7}
     assert evalkit.evaluate(evalkit.load_model("bm25", seed=7), task, seed=7).deviations == {"limit": 2, "seed": 7}
+
+
+@pytest.mark.parametrize("value", ["${data", '"${\\\\0mine"', "${../../etc", "${a:b"])
+def test_an_unfinished_interpolation_names_its_file(value: str, tmp_path: Path) -> None:
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task" / "mine.yaml").write_text(f"name: {value}\npath: data\n", encoding="utf-8")
+    done = run_here("--config-dir", str(tmp_path), "task=mine", "model=constant")
+    assert done.code == 2
+    assert "a file that task=mine, model=constant reads" in done.stderr
+    assert "interpolation" in done.stderr
+    assert "Traceback" not in done.stderr

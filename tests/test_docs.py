@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "benchmarks" / "README.md"]
 CONFIGURED = ("run", "doctor", "parity")
 ROOT_COMMAND = typer.main.get_command(app)
-NOT_OF_RUNS = ("backends=", "tolerance=", "--json")
+NOT_OF_RUNS = ("backends=", "tolerance=", "--json", "vllm.")
 
 
 def commands() -> Iterator[tuple[str, str]]:

@@ -152,7 +152,7 @@ def test_model_is_one_file(copy: Copy, tiny_bert_reranker: Path) -> None:
     assert "tiny-bert " in listed.stdout
     (entry,) = (entry for entry in json.loads(as_json.stdout)["models"] if entry["name"] == "tiny-bert")
     assert {"torch", "onnx", "transformers"} < set(entry["backends"])
-    assert ", tiny-bert " in unwrapped(helped.stdout)
+    assert ", tiny-bert, " in unwrapped(helped.stdout)
     assert (ran.code, ran.rows[0][0]) == (0, "tiny-bert")
     assert "tiny-bert" in reported.stdout
     assert "tiny-bert" in misspelt.stderr
@@ -242,7 +242,7 @@ def test_backend_is_a_module_and_a_file(copy: Copy) -> None:
     assert ["shared-words", "cross-encoder,", "lexical"] in [line.split()[:3] for line in listed.stdout.splitlines()]
     (entry,) = (entry for entry in json.loads(as_json.stdout)["backends"] if entry["name"] == "shared-words")
     assert entry["kinds"] == ["cross-encoder", "lexical"]
-    assert "shared-words" in models.stdout.partition("all cross-encoder backends: ")[2].partition("\n")[0]
+    assert "shared-words" in models.stdout.partition("all cross-encoder backends: ")[2].partition("\nall ")[0]
     assert ", shared-words," in unwrapped(helped.stdout)
     assert ran.code == 0, ran.stderr
     assert "shared-words" in json.dumps(copy.results())

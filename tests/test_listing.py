@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from evalkit.models.settings import read_model
 
 FIGURES = Path(__file__).parent.parent / "evalkit/results/data/cmteb-reranking.csv"
 COLUMNS = ("model", "kind", "size", "Hub id", "verified", "published MAP", "figures", "recipes", "backends")
-WIDTH = 200
+WIDTH = 210
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def rows(lines: list[str]) -> dict[str, dict[str, str]]:
     table = [
         {column: line[start:end].strip() for column, start, end in zip(COLUMNS, starts, ends, strict=True)}
         for line in lines[3:]
-        if not line.startswith("all ")
+        if not line.startswith(("all ", "    "))
     ]
     return {row["model"]: row for row in table}
 
@@ -96,9 +97,10 @@ def test_backends_are_named_once_for_a_kind(rows: dict[str, dict[str, str]], lin
     assert rows["bm25"]["backends"] == "lexical"
     for kind, name in (("cross-encoder", "bge-reranker-base"), ("embedder", "m3e-base")):
         assert rows[name]["backends"] == "all"
-        (told,) = [line for line in lines if line.startswith(f"all {kind} backends: ")]
-        names = told.strip().partition(": ")[2].split(", ")
-        assert {"onnx", "openvino", "torch"} <= set(names)
+        (at,) = [number for number, line in enumerate(lines) if line.startswith(f"all {kind} backends: ")]
+        more = itertools.takewhile(lambda line: line.startswith("    "), lines[at + 1 :])
+        names = " ".join([lines[at].strip().partition(": ")[2], *(line.strip() for line in more)]).split(", ")
+        assert {"onnx", "openvino", "torch", "vllm"} <= set(names)
 
 
 @pytest.mark.parametrize("name", ["bge-reranker-base", "m3e-base", "Qwen3-Reranker-0.6B"])

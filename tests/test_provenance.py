@@ -20,6 +20,10 @@ SECRETS = {
     "OPENAI_API_KEY": "sk-aVerySecretKey",
     "COHERE_API_KEY": "co-aVerySecretKey",
     "JINA_API_KEY": "jina-aVerySecretKey",
+    "VOYAGE_API_KEY": "pa-aVerySecretKey",
+    "DASHSCOPE_API_KEY": "sk-dashAVerySecretKey",
+    "SILICONFLOW_API_KEY": "sk-siliconAVerySecretKey",
+    "MXBAI_API_KEY": "mxb-aVerySecretKey",
 }
 
 

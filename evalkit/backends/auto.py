@@ -122,7 +122,8 @@ Choice = tuple[ChosenBackend, RunnableModel | None]
 def _choose(settings: ModelSettings, runtime: Runtime) -> Choice:
     able = backends_for(settings)
     if "torch" not in able:
-        return ChosenBackend(next((name for name in ALONE if name in able), able[0]), ""), None
+        here = [name for name in (*ALONE, *able) if name in able and not read_backend(name).server]
+        return ChosenBackend(next(iter(here), able[0]), ""), None
     from evalkit.backends.torch import choose_device
 
     device = choose_device(runtime.device)

@@ -6,7 +6,14 @@ from typing import Any
 
 from evalkit.backends.servers.answers import in_order, member
 from evalkit.backends.servers.codecs import EmbeddingCodec, RerankCodec
-from evalkit.backends.servers.scorers import open_client, refuse_changed, refuse_dot, served_model, served_model_name
+from evalkit.backends.servers.scorers import (
+    open_client,
+    refuse_changed,
+    refuse_dot,
+    request_size,
+    served_model,
+    served_model_name,
+)
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
 
@@ -32,13 +39,14 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
     embedder = settings.kind == "embedder"
     tokens = settings.max_length or TOKENS_PER_DOCUMENT
     wishes = {"max_tokens_per_doc": tokens}
-    asked = client.settings.batch_size
     return served_model(
         client,
         settings,
         EMBED if embedder else RerankCodec("/v2/rerank", wishes),
         name=served_model_name(client, settings),
-        batch_size=min(asked or EMBED_BATCH_SIZE, EMBED_BATCH_SIZE) if embedder else asked or RERANK_BATCH_SIZE,
+        batch_size=request_size(client, settings, EMBED_BATCH_SIZE, EMBED_BATCH_SIZE)
+        if embedder
+        else request_size(client, settings, RERANK_BATCH_SIZE),
         cache_dir=runtime.cache_dir,
         facts={
             "outputs": "vectors" if embedder else "probabilities",

@@ -40,7 +40,8 @@ PACKAGE = "FlagEmbedding"
 BATCH_SIZE = 32
 # what FlagLLMReranker can't be told
 BUILT_IN = {
-    "truncation": "only_second", "system_prompt": "", "separator": "\n", "positive_word": "Yes", "negative_word": None
+    "truncation": "only_second", "system_prompt": "", "separator": "\n", "document_ending": "", "bos": None, "strip": False,
+    "positive_word": "Yes", "negative_word": None, "temperature": 1.0,
 }  # fmt: skip
 
 

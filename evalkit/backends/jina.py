@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from evalkit.backends.servers.codecs import EmbeddingCodec, RerankCodec, openai_entries
-from evalkit.backends.servers.scorers import open_client, refuse_changed, served_model, served_model_name
+from evalkit.backends.servers.scorers import (
+    open_client,
+    refuse_changed,
+    request_size,
+    served_model,
+    served_model_name,
+)
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
 
@@ -28,7 +34,7 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
         settings,
         embed_codec(settings) if embedder else RERANK,
         name=served_model_name(client, settings),
-        batch_size=client.settings.batch_size or BATCH_SIZE,
+        batch_size=request_size(client, settings, BATCH_SIZE),
         cache_dir=runtime.cache_dir,
         facts={"outputs": "vectors" if embedder else "probabilities", "truncation": "at the model's own length"},
     )

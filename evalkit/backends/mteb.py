@@ -1,4 +1,6 @@
-"""mteb's own loaders: dense embedders and cross-encoders of its registry, with the prompts that mteb gives them on each task.
+"""mteb's own loaders, with the prompts that mteb gives them on each task.
+
+They are of dense embedders, cross-encoders and listwise rerankers of its registry.
 
 mteb chooses prompts and instructions by a task's name, type and own prompt; a task that it does not know is one of reranking
 without a prompt of its own. A cross-encoder of sentence-transformers ranks by raw logits here, without mteb's sigmoid.
@@ -22,13 +24,14 @@ from mteb.types import PromptType
 from numpy.typing import NDArray
 
 from evalkit.backends.libraries import as_scores, quiet, within_memory
-from evalkit.backends.mteb_loaders import LOADERS, loader_name, refuse_by_standing, standing, what_is_open
+from evalkit.backends.mteb_loaders import LISTWISE, LOADERS, loader_name, refuse_by_standing, standing, what_is_open
 from evalkit.backends.torch import choose_device, device_name
 from evalkit.errors import EvalkitError, unknown_name
 from evalkit.hub_access import reporting_hub_errors
 from evalkit.machine import installed_version
 from evalkit.models.findings import report_once
-from evalkit.models.interfaces import RunnableModel, Runtime
+from evalkit.models.interfaces import OutOfMemoryError, RunnableModel, Runtime, ScoredList
+from evalkit.models.local import is_out_of_memory
 from evalkit.models.settings import ModelSettings
 from evalkit.models.weights import find_model, opening, who_scores
 from evalkit.records import ModelIdentity, Role, Task
@@ -108,6 +111,38 @@ class MtebScorer:
             return within_memory(call, BATCH_SIZE)
 
 
+class MtebListScorer:
+    """A ListScorer: an mteb loader that scores all candidates of a query together, on one task."""
+
+    def __init__(self, model: Any, place: TaskPlace) -> None:
+        self._model = model
+        self._place = place
+
+    def score_list(self, query: str, documents: Sequence[str]) -> ScoredList:
+        queries, texts = [query] * len(documents), _Texts(documents)
+        try:
+            with quiet(NAME):
+                scores = self._model.predict(
+                    [{"text": queries, "query": queries}],
+                    [{"text": texts, "body": texts}],
+                    **self._place.arguments,
+                    batch_size=len(documents),
+                    show_progress_bar=False,
+                )
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise OutOfMemoryError(str(error)) from error
+        return ScoredList(as_scores(_array(scores)))
+
+
+class _Texts(list[str]):
+    """A batch's texts, which are also found under "text" in themselves: ListConRanker's loader in mteb looks for them there."""
+
+    def __getitem__(self, key: Any) -> Any:
+        return list(self) if key == "text" else super().__getitem__(key)
+
+
 def complete(settings: ModelSettings) -> ModelSettings:
     """Return the settings of a model of mteb's registry: its name there, its revision, kind and similarity.
 
@@ -116,9 +151,10 @@ def complete(settings: ModelSettings) -> ModelSettings:
     """
     if settings.name == NAME:
         raise EvalkitError("model=mteb needs model.name=ORGANISATION/NAME, a name of mteb's registry")
-    if settings.name not in MODEL_REGISTRY:
-        raise unknown_name("model of mteb's", settings.name, MODEL_REGISTRY)
-    meta = MODEL_REGISTRY[settings.name]
+    name = _registered(settings)
+    if name not in MODEL_REGISTRY:
+        raise unknown_name("model of mteb's", name, MODEL_REGISTRY)
+    meta = MODEL_REGISTRY[name]
     kinds = [KINDS[kind] for kind in meta.model_type if kind in KINDS]
     if (
         len(meta.model_type) != 1
@@ -135,6 +171,8 @@ def complete(settings: ModelSettings) -> ModelSettings:
     if meta.loader is None:
         raise EvalkitError(f"mteb knows {settings.name} by name only: it has no code to run it")
     refuse_by_standing(meta, settings)
+    if loader_name(meta) in LISTWISE:
+        kinds = ["listwise"]
     prompts = meta.loader_kwargs.get("model_prompts") or {}
     return settings.model_copy(
         update={
@@ -149,12 +187,17 @@ def complete(settings: ModelSettings) -> ModelSettings:
     )
 
 
+def _registered(settings: ModelSettings) -> str:
+    """Return the model's name in the registry: its Hub id, where a file of evalkit's names it otherwise."""
+    return settings.hub_id if settings.hub_id and settings.hub_id in MODEL_REGISTRY else settings.name
+
+
 def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
     """Find the model in the registry, and in its folder where `model.path` names one; mteb loads it when it is first used.
 
     Raises EvalkitError for a model that a service runs where the run is offline.
     """
-    meta = MODEL_REGISTRY[settings.name]
+    meta = MODEL_REGISTRY[_registered(settings)]
     if runtime.offline and standing(meta) == "API":
         raise EvalkitError(f"{settings.name} is run by a service, and this run is offline: leave offline=true out")
     identity, who, load = _found(meta, settings, runtime)
@@ -195,7 +238,7 @@ def _found(
         identity, who = files.identity, who_scores(files)
         load = opening(files, partial(_load, meta, settings, files.folder, runtime))
     else:
-        identity = ModelIdentity(settings.name, settings.name, settings.revision or "", settings.kind)
+        identity = ModelIdentity(settings.name, meta.name, settings.revision or "", settings.kind)
         who = {"model": identity.hub_id, "revision": identity.revision, "weights_hash": identity.weights_hash}
         load = partial(_load, meta, settings, None, runtime)
     if standing(meta) != "verified":
@@ -203,7 +246,9 @@ def _found(
     return identity, who, load
 
 
-def _scorer(model: Any, settings: ModelSettings, place: TaskPlace) -> MtebEmbedder | MtebScorer:
+def _scorer(model: Any, settings: ModelSettings, place: TaskPlace) -> MtebEmbedder | MtebScorer | MtebListScorer:
+    if settings.kind == "listwise":
+        return MtebListScorer(model, place)
     return MtebEmbedder(model, place) if settings.kind == "embedder" else MtebScorer(model, place)
 
 
@@ -225,13 +270,16 @@ def _load(meta: Any, settings: ModelSettings, folder: Path | None, runtime: Runt
         model = meta.load_model(device=str(device))
     _report_other_tokens(model, settings, folder)
     _report_how_it_runs(model, settings, device)
-    if settings.kind == "cross-encoder":
+    if settings.kind == "listwise":
+        report_once(settings.name, LISTWISE[loader_name(meta)])
+    elif settings.kind == "cross-encoder":
         _rank_by_logits(model)
     else:
         _refuse_other_similarity(model, settings)
     if standing(meta) != "verified":
         report_once(settings.name, [f"{what_is_open(meta)}; its scores are not stored"])
-        _refuse_influence_of_neighbours(model, settings)
+        if settings.kind != "listwise":
+            _refuse_influence_of_neighbours(model, settings)
     return model
 
 
@@ -253,7 +301,8 @@ def _report_how_it_runs(model: Any, settings: ModelSettings, device: torch.devic
 
 def _refuse_influence_of_neighbours(model: Any, settings: ModelSettings) -> None:
     """Refuse a model whose output for an item depends on what is scored beside it: evalkit scores batches of any items."""
-    scorer = _scorer(model, settings, TaskPlace(_metadata(UNKNOWN_TASK, ()), "test", "default"))
+    place = TaskPlace(_metadata(UNKNOWN_TASK, ()), "test", "default")
+    scorer = MtebEmbedder(model, place) if settings.kind == "embedder" else MtebScorer(model, place)
     if isinstance(scorer, MtebScorer):
         pairs = [(query, document) for query in PROBE_TEXTS for document in PROBE_TEXTS]
         together, alone = scorer.score(pairs), [scorer.score([pair]) for pair in pairs]

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from evalkit.errors import EvalkitError
 from evalkit.models.settings import ModelSettings
 
-Standing = Literal["verified", "unverified", "API", "listwise"]
+Standing = Literal["verified", "unverified", "API", "refused"]
 SWITCH = "model.unverified_loader=true"
 
 
@@ -50,6 +50,7 @@ LOADERS: Mapping[str, Heeded] = {
     "instruct_wrapper.InstructSentenceTransformerModel": _ALL,
     "bekko_models.BekkoEncoderWrapper": _ALL,
     "jasper_models.JasperModel": _ALL,
+    "jina_models.JinaRerankerV3Wrapper": Heeded(dtype=False),  # nor, in the model's own code, the tokenizer's revision
     "jina_models.JinaV5TextWrapper": _ALL,
     "jina_models.JinaWrapper": _ALL,
     "kalm_models.KALMWrapper": _ALL,
@@ -60,6 +61,8 @@ LOADERS: Mapping[str, Heeded] = {
     "uae_models.UAEWrapper": _ALL,
     "ultrabert_models.ultrabert_embed_loader": _ALL,
     "voyage_models.voyage_4_nano_loader": Heeded(path=False),  # another repository than the registry's
+    "lighton_rerank_models.LightOnListwiseRerankerWrapper": Heeded(dtype=False),
+    "listconranker.ListConRanker": Heeded(revision=False, device=False, consent=False),
     "model2vec_models.Model2VecModel": Heeded(revision=False, device=False),
     "qwen3_reranker.Qwen3RerankerWrapper": Heeded(revision=False),  # the tokenizer's
     "querit_models.QueritWrapper": Heeded(revision=False, device=False, consent=False),
@@ -71,12 +74,15 @@ LOADERS: Mapping[str, Heeded] = {
     "rerankers_monot5_based.MistralReranker": _MONO,
     "rerankers_monot5_based.MonoT5Reranker": _MONO,
 }
-LISTWISE = {
-    "jina_models.JinaRerankerV3Wrapper": "reads all candidates of a query at once",
-    "lighton_rerank_models.LightOnListwiseRerankerWrapper": "reads all candidates of a query at once",
-    "listconranker.ListConRanker": "compares all candidates of a query",
-    "random_baseline.NoRerankingBaseline": "scores a candidate by its place in the list",
+# what a reader of the scores should know of the loaders that score all candidates of a query together
+LISTWISE: Mapping[str, tuple[str, ...]] = {
+    "jina_models.JinaRerankerV3Wrapper": (),
+    "lighton_rerank_models.LightOnListwiseRerankerWrapper": (
+        "it generates rankings, and where one is malformed mteb's loader keeps the order shown, without a word",
+    ),
+    "listconranker.ListConRanker": (),
 }
+REFUSED = {"random_baseline.NoRerankingBaseline": "scores a candidate by its place in the list, which evalkit shuffles"}
 
 
 def loader_name(meta: Any) -> str:
@@ -93,8 +99,8 @@ def standing(meta: Any) -> Standing:
     mteb calls it, unless a verified loader reads them from the Hub.
     """
     name = loader_name(meta)
-    if name in LISTWISE:
-        return "listwise"
+    if name in REFUSED:
+        return "refused"
     heeded = LOADERS.get(name)
     if "API" in meta.framework or (not meta.open_weights and not (heeded and heeded.verified)):
         return "API"
@@ -104,11 +110,8 @@ def standing(meta: Any) -> Standing:
 def refuse_by_standing(meta: Any, settings: ModelSettings) -> None:
     """Raise EvalkitError for a model that does not run, that runs with the user's word alone, or that needs consent."""
     name, loader, stands = settings.name, loader_name(meta), standing(meta)
-    if stands == "listwise":
-        raise EvalkitError(
-            f"{name} is a listwise reranker: mteb's loader {loader} {LISTWISE[loader]}, and evalkit scores pairs in batches that "
-            "know no lists, so its figures would be wrong; it can't be run yet"
-        )
+    if stands == "refused":
+        raise EvalkitError(f"{name}: mteb's loader {loader} {REFUSED[loader]}, so its figures would mean nothing")
     if stands != "verified" and not settings.unverified_loader:
         online = ", and no offline=true" if stands == "API" else ""
         raise EvalkitError(

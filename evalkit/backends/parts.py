@@ -11,14 +11,25 @@ from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import Part
 
 
-def by_query(pairs: Sequence[tuple[str, str]], size: int) -> Iterator[NDArray[np.int64]]:
-    """Yield positions of pairs that share a query, wherever they stand, at most `size` together."""
+def by_query(pairs: Sequence[tuple[str, str]], size: int, characters: int | None = None) -> Iterator[NDArray[np.int64]]:
+    """Yield positions of pairs that share a query, wherever they stand, at most `size` together.
+
+    Pairs together have at most so many `characters`, unless one alone has more.
+    """
     positions: dict[str, list[int]] = {}
     for position, (query, _) in enumerate(pairs):
         positions.setdefault(query, []).append(position)
     for all_of_query in positions.values():
-        for start in range(0, len(all_of_query), size):
-            yield np.array(all_of_query[start : start + size], np.int64)
+        together: list[int] = []
+        total = 0
+        for position in all_of_query:
+            length = sum(map(len, pairs[position]))
+            if len(together) == size or (together and characters is not None and total + length > characters):
+                yield np.array(together, np.int64)
+                together, total = [], 0
+            together.append(position)
+            total += length
+        yield np.array(together, np.int64)
 
 
 def joined(parts: Iterable[Part], count: int) -> NDArray[np.float32]:

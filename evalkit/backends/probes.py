@@ -23,7 +23,7 @@ from evalkit.cache import cache_folder, read_entries, store_entry
 from evalkit.errors import EvalkitError
 from evalkit.interruption import check
 from evalkit.machine import package_versions, processor_name
-from evalkit.models.interfaces import Encoding, LocalNetwork, OutOfMemoryError, Scorer
+from evalkit.models.interfaces import Encoding, ListScorer, LocalNetwork, OutOfMemoryError, Scorer
 from evalkit.models.settings import ModelSettings
 
 VERDICTS = "verdicts.json"
@@ -47,23 +47,30 @@ logger = logging.getLogger("evalkit")
 
 
 def probe(scorer: Scorer, settings: ModelSettings, *, short: bool = False) -> NDArray[np.float32]:
-    """Return logits or vectors of the probe texts, short and long, padded together.
+    """Return logits or vectors of the probe texts in two batches: the first beside the longest, and the rest.
 
-    Pairs are of the first two texts with each; a network that runs several batches at once gets one for each of the two. With
-    `short`, pairs are of the first one with the short ones, and vectors of the short ones alone.
+    Pairs are of the first two texts with each but the longest, which is paired with the first alone: what is padded to its length
+    costs the most. A network that runs several batches at once gets both. With `short`, one batch has pairs of the first
+    one with the short ones, or the short ones' vectors. A listwise model gets one list of all the texts.
     """
+    texts = PROBE_TEXTS[:SHORT_TEXTS] if short else PROBE_TEXTS
+    if isinstance(scorer, ListScorer):
+        return scorer.score_list(texts[0], texts).scores
     if not isinstance(scorer, LocalNetwork):
         raise TypeError(f"{type(scorer).__name__} is not a local network")
-    texts = PROBE_TEXTS[:SHORT_TEXTS] if short else PROBE_TEXTS
     documents = scorer.tokenize(texts, "document")
     if settings.makes_vectors:
-        return _run(scorer, [scorer.encode_text(text) for text in documents])
-    queries = scorer.tokenize(texts[: 1 if short else 2], "query")
-    batches = [[scorer.encode_pair(query, document) for document in documents] for query in queries]
-    if scorer.parallel == 1:
-        return _run(scorer, [encoding for batch in batches for encoding in batch])
-    # a network whose batches have one thread each would leave the others idle
-    with ThreadPoolExecutor(len(batches)) as pool:
+        encodings = [scorer.encode_text(text) for text in documents]
+    else:
+        queries = scorer.tokenize(texts[: 1 if short else 2], "query")
+        encodings = [scorer.encode_pair(query, document) for query in queries for document in documents]
+    longest = len(documents) - 1
+    batches = (
+        [encodings]
+        if short
+        else [[encodings[0], encodings[longest]], encodings[1:longest] + encodings[longest + 1 : -1]]
+    )
+    with ThreadPoolExecutor(min(scorer.parallel, len(batches))) as pool:
         return np.concatenate(list(pool.map(lambda batch: _run(scorer, batch), batches)))
 
 
@@ -150,12 +157,14 @@ def judge_device(trial: DeviceTrial, expected: CpuOutputs, run: Callable[[], NDA
 def tolerance_of(trial: DeviceTrial, expected: CpuOutputs) -> float:
     """Return how far the device's outputs may lie from the CPU's: by what the coarser of both precisions rounds.
 
-    Logits above 8 round more coarsely in proportion. Of vectors, whose length is their model's affair, it is a share of the largest
-    number: a quarter of what a logit may lie off (multilingual-e5-small is off by 0.001 of it in fp16, by 0.009 in bf16).
+    Logits above 8 round more coarsely in proportion. Of vectors, whose length is their model's affair, and of a listwise model's
+    cosines, it is a share of the largest number: a quarter of what a logit may lie off (multilingual-e5-small is off by 0.001 of it
+    in fp16, by 0.009 in bf16).
     """
     rounding = max(TOLERANCES[trial.dtype], TOLERANCES[expected.dtype])
     largest = float(np.abs(expected.outputs).max())
-    return rounding * (largest / 4 if trial.settings.makes_vectors else max(1.0, largest / LARGEST_LOGIT))
+    share = trial.settings.makes_vectors or trial.settings.kind == "listwise"
+    return rounding * (largest / 4 if share else max(1.0, largest / LARGEST_LOGIT))
 
 
 def _subject(trial: DeviceTrial) -> str:

@@ -17,13 +17,23 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, Validat
 
 from evalkit.backends.servers.answers import in_order, member, numbers
 from evalkit.backends.servers.client import Client, Question
-from evalkit.backends.servers.codecs import EmbeddingCodec
+from evalkit.backends.servers.codecs import EmbeddingCodec, RerankCodec
 from evalkit.backends.servers.names import cannot_be_known, compare_names, meant
-from evalkit.backends.servers.scorers import open_client, served_model
+from evalkit.backends.servers.scorers import open_client, request_size, served_model
 from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
 
 NAME = "tei"
+RERANK = RerankCodec(
+    "/rerank",
+    {"raw_scores": True, "truncate": True},
+    documents="texts",
+    top=None,
+    results=None,
+    score="score",
+    model=None,
+)
+"""For whole lists: /predict takes pairs, of which none knows the others."""
 POOLINGS = {"cls": "cls", "mean": "mean", "last": "lasttoken"}
 logger = logging.getLogger("evalkit")
 
@@ -86,13 +96,12 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
             "%s: %s runs revision %s, the recipe is of %s", NAME, client.url, info.model_sha, settings.revision
         )
     embedder = settings.kind == "embedder"
-    asked = client.settings.batch_size or info.max_client_batch_size
     return served_model(
         client,
         settings,
-        embed_codec(settings) if embedder else PredictCodec(),
+        embed_codec(settings) if embedder else RERANK if settings.kind == "listwise" else PredictCodec(),
         name=info.model_id,
-        batch_size=min(asked, info.max_client_batch_size),
+        batch_size=request_size(client, settings, info.max_client_batch_size, info.max_client_batch_size),
         cache_dir=runtime.cache_dir,
         facts={
             "outputs": "vectors" if embedder else "raw scores",
@@ -134,7 +143,7 @@ def _refuse_other_recipe(client: Client, settings: ModelSettings, info: Info) ->
     if kind not in info.kinds:
         found = " or ".join(info.kinds)
         raise client.refusal("/info", f"runs {info.model_id} as {found}; a {settings.kind} needs {kind}")
-    if settings.max_length and settings.max_length != info.max_input_length:
+    if settings.kind != "listwise" and settings.max_length and settings.max_length != info.max_input_length:
         raise client.refusal(
             "/info",
             f"cuts at {info.max_input_length} tokens, and {settings.name} is meant to read {settings.max_length}; start it "

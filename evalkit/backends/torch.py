@@ -19,6 +19,7 @@ from evalkit.models.settings import ModelSettings
 from evalkit.models.weights import ModelFiles, find_model, opening, way_of_scoring
 
 if TYPE_CHECKING:
+    from evalkit.models.listwise import ListRanker
     from evalkit.models.local import Forward, Inputs
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -49,8 +50,12 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
         way=way,
         open=opening(
             files,
-            lambda: open_network(
-                settings, files, device, runtime, packed=packed, trial=trial if is_accelerator(device) else None
+            lambda: (
+                open_ranker(settings, files, device, runtime, trial if is_accelerator(device) else None)
+                if settings.kind == "listwise"
+                else open_network(
+                    settings, files, device, runtime, packed=packed, trial=trial if is_accelerator(device) else None
+                )
             ),
         ),
     )
@@ -79,18 +84,50 @@ def open_network(
     With a `trial` the device is first compared with the CPU, where that was not done yet: on the CPU the weights are then in fp32
     for a while. Raises EvalkitError where they do not agree.
     """
-    from evalkit.models.local import TokenizedNetwork, is_out_of_memory
-    from evalkit.models.networks import WholeNetwork
+    from evalkit.models.local import TokenizedNetwork
     from evalkit.models.recipes import load_recipe
 
     if runtime.threads:
         torch.set_num_threads(runtime.threads)
     inputs, network = load_recipe(settings, files.folder)
     expected = None if trial is None or has_agreed(trial) else _cpu_outputs(settings, inputs, network)
+    _move(settings, network, device, DTYPES[runtime.dtype])
+    forward = device_forward(network, device, packed=packed)
+    opened = TokenizedNetwork(inputs, forward, BATCH_TOKENS[device.type], pads=not packed)
+    if trial is not None and expected is not None:
+        judge_device(trial, expected, lambda: probe(opened, settings, short=expected.short))
+    return opened
+
+
+def open_ranker(
+    settings: ModelSettings, files: ModelFiles, device: torch.device, runtime: Runtime, trial: DeviceTrial | None
+) -> ListRanker:
+    """Load a listwise model's weights onto the device; see open_network."""
+    from evalkit.models.listwise import load_ranker
+
+    if runtime.threads:
+        torch.set_num_threads(runtime.threads)
+    network, ranker = load_ranker(settings, files.folder)
+    expected = None
+    if trial is not None and not has_agreed(trial):
+        network.to(dtype=torch.float32)
+        logger.info("%s: comparing its outputs on the device with the CPU's, once", settings.name)
+        expected = CpuOutputs(probe(ranker(torch.device("cpu")), settings, short=True), "fp32", short=True)
+    _move(settings, network, device, DTYPES[runtime.dtype])
+    opened = ranker(device)
+    if trial is not None and expected is not None:
+        judge_device(trial, expected, lambda: probe(opened, settings, short=True))
+    return opened
+
+
+def _move(settings: ModelSettings, network: torch.nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    """Put a network onto the device. Raises EvalkitError where it does not fit; the parts behind it take its output in fp32."""
+    from evalkit.models.local import is_out_of_memory
+    from evalkit.models.networks import WholeNetwork
+
     try:
-        # the parts behind a network take its output in fp32
         within = network.network if isinstance(network, WholeNetwork) else network
-        within.to(device=device, dtype=DTYPES[runtime.dtype])
+        within.to(device=device, dtype=dtype)
         network.to(device=device)
     except RuntimeError as error:
         if not is_out_of_memory(error):
@@ -99,11 +136,6 @@ def open_network(
             f"the weights of {settings.name} do not fit into the memory of {device_name(device)}: {str(error).splitlines()[0]}; "
             "try dtype=bf16 or fp16, another device, or device=cpu"
         ) from error
-    forward = device_forward(network, device, packed=packed)
-    opened = TokenizedNetwork(inputs, forward, BATCH_TOKENS[device.type], pads=not packed)
-    if trial is not None and expected is not None:
-        judge_device(trial, expected, lambda: probe(opened, settings, short=expected.short))
-    return opened
 
 
 def device_forward(network: torch.nn.Module, device: torch.device, *, packed: bool) -> Forward:

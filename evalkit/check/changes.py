@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 
 from evalkit.check.rows import CheckRules, CheckVerdict, MetricChange
 from evalkit.metrics import find_measure, find_protocol, score_lists
-from evalkit.metrics.lists import candidate_lists
 from evalkit.metrics.measures import asked_measures
 from evalkit.metrics.noise import score_noise
 from evalkit.output.numbers import counted, exceeds, percent
 from evalkit.records import QueryScores
-from evalkit.results.tables import unretrieved_documents
+from evalkit.results.tables import lists_of_tables
 from evalkit.statistics import (
     bootstrap_intervals,
     fewest_differences,
@@ -214,12 +213,4 @@ def _by_ties(result: ScoredTables, metric: str, bar: float) -> str:
 
 
 def _scored_anew(result: ScoredTables, metric: str) -> QueryScores:
-    lists = candidate_lists(
-        query_ids=result.queries["query_id"].tolist(),
-        lengths=result.queries["n_candidates"],
-        doc_ids=result.candidates["doc_id"].tolist(),
-        scores=result.candidates["score"],
-        gains=result.candidates["label"],
-        unretrieved_gains=[tuple(gain for _, gain in documents) for documents in unretrieved_documents(result.queries)],
-    )
-    return score_lists(lists, (find_measure(metric),))
+    return score_lists(lists_of_tables(result.queries, result.candidates), (find_measure(metric),))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -28,6 +29,7 @@ from evalkit.tasks.settings import read_settings, task_names
 SUITES = ("C-MTEB-6", "C-MTEB")
 """Suites whose averages are published, the widest first."""
 JUDGED_BY = ("map", "cmteb-v1")
+NOTE_WIDTH = 160  # characters of a line below a table
 
 Entry = dict[str, Any]
 Folders = Sequence[Path]
@@ -100,23 +102,34 @@ def _model_row(entry: Entry) -> Cells:
         f"{mean:.2f} of {entry['published_tasks']}" if mean is not None else "",
         str(entry["figures"] or ""),
         ", ".join(entry["recipes"]),
-        "all" if able == _backends_by_kind().get(entry["kind"]) else ", ".join(able),
+        _able(able, _backends_by_kind().get(entry["kind"], ())),
     )
+
+
+def _able(able: tuple[str, ...], of_kind: tuple[str, ...]) -> str:
+    """Name the backends that can run a model, in few words where they are all of its kind, or all servers among these."""
+    if able == of_kind:
+        return "all"
+    servers = {name for name in of_kind if read_backend(name).server}
+    if servers and servers < set(able):
+        return ", ".join((*(name for name in able if name not in servers), "servers"))
+    return ", ".join(able)
 
 
 @cache
 def _backends_by_kind() -> dict[str, tuple[str, ...]]:
-    """The backends that run any model of a kind, where there are several."""
+    """The backends that run any model of a kind, where it is not one of the kind's own name."""
     backends = [read_backend(name) for name in option_names("backend")]
     by_kind = {
         kind: tuple(backend.name for backend in backends if kind in backend.kinds)
         for kind in sorted({kind for backend in backends for kind in backend.kinds})
     }
-    return {kind: names for kind, names in by_kind.items() if len(names) > 1}
+    return {kind: names for kind, names in by_kind.items() if names != (kind,)}
 
 
 def _backends_of_kinds() -> tuple[str, ...]:
-    return tuple(f"all {kind} backends: {', '.join(names)}" for kind, names in _backends_by_kind().items())
+    said = (f"all {kind} backends: {', '.join(names)}" for kind, names in _backends_by_kind().items())
+    return tuple(line for text in said for line in textwrap.wrap(text, NOTE_WIDTH, subsequent_indent="    "))
 
 
 def task_entries(folders: Folders) -> list[Entry]:

@@ -39,6 +39,10 @@ def report(
         int | None,
         typer.Option(min=0, metavar="N", help="html: show the worst N queries of each task in detail; without it 200."),
     ] = None,
+    depth: Annotated[
+        bool,
+        typer.Option("--depth", help="Show each measure by how many of a first stage's candidates are reranked."),
+    ] = False,
     no_texts: Annotated[bool, typer.Option("--no-texts", help="html: leave the texts out.")] = False,
 ) -> None:
     """Rank systems task by task and on average, and say which ranks can't be told apart."""
@@ -54,7 +58,9 @@ def report(
     if published:
         if json_file is not None:
             raise EvalkitError("--published is written as markdown alone, not as json; leave --json out")
+        if depth:
+            raise EvalkitError("--published shows tables as printed, which have no depths; leave --depth out")
         print_published(results or [], format_name, output)
     else:
-        choices = ReportChoices(metric, alpha, seed, read_ways(slices or []), drill_down, not no_texts)
+        choices = ReportChoices(metric, alpha, seed, read_ways(slices or []), drill_down, not no_texts, depth)
         print_report(results or [], choices, format_name, output, update, json_file=json_file)

@@ -163,9 +163,13 @@ def run_settings(composed: Composed) -> RunSettings:
 
 def _stated(composed: Composed, settings: models.ModelSettings) -> dict[str, StatedBy]:
     """Who states each setting of the model: the user, or a file of an option, a recipe or an experiment."""
-    by = {name: composed.origins.get(f"model.{name}", "default") for name in composed.own["model"]}
-    filed = {name: None for name, origin in by.items() if origin == "file"}
-    said = {name: None for name, origin in by.items() if origin == "user"}
+    by: dict[str, set[str]] = {}  # of a mapping each value has who said it
+    for key, origin in composed.origins.items():
+        group, _, name = key.partition(".")
+        if group == "model" and name:
+            by.setdefault(name.partition(".")[0], set()).add(origin)
+    said = {name: None for name, origins in by.items() if "user" in origins}
+    filed = {name: None for name, origins in by.items() if "file" in origins and name not in said}
     return stated_fields(composed.own["model"], settings, filed, said)
 
 

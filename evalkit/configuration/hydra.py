@@ -20,7 +20,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, OverrideType
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, GrammarParseError, OmegaConfBaseException
 from yaml import YAMLError
 
 from evalkit import interruption
@@ -303,8 +303,12 @@ def _explained(error: Exception, schema: Schema, overrides: Sequence[str]) -> Ev
             key = next((key for key in said if key in schema.keys), None)
             if key is not None:
                 return EvalkitError(schema.absent(key))
+        if isinstance(cause, GrammarParseError):
+            chosen = ", ".join(word for word in overrides if "." not in _key(word)) or "the configuration"
+            problem = f"a value that begins an interpolation, ${{…}}, can't be read ({_one_line(cause)})"
+            return EvalkitError(f"a file that {chosen} reads: {problem}; for a plain text write \\${{")
         cause = cause.__cause__ or cause.__context__
-    return EvalkitError(_one_line(error))
+    return EvalkitError(_one_line(error) or f"{type(error).__name__}, of which nothing more is known")
 
 
 def _key(word: str) -> str:

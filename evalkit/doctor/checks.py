@@ -163,7 +163,8 @@ def judge_batches(evidence: Evidence) -> Opinion:
     """Judge whether a candidate's score depends on what is scored beside it."""
     alone = evidence.found.alone
     if alone is None:
-        return Opinion("skipped", "the scorer looks at a whole task at once")
+        what = "a whole list" if evidence.settings.kind == "listwise" else "a whole task"
+        return Opinion("skipped", f"the scorer looks at {what} at once")
     ratio, seen = _compared(evidence, alone)
     if ratio <= _noise(evidence):
         return Opinion("ok", seen)
@@ -171,6 +172,23 @@ def judge_batches(evidence: Evidence) -> Opinion:
         "fault",
         f"a text scored alone gets another score than in a batch: {seen}",
         "look for padding that the attention mask does not hide; int8 quantises a batch as a whole: dtype=fp32",
+    )
+
+
+def judge_orders(evidence: Evidence) -> Opinion:
+    """Judge how much the order alone, in which a listwise model is shown its lists, moves the figure."""
+    orders = evidence.found.orders
+    if orders is None:
+        return Opinion("skipped", "the model scores each document by itself")
+    means = orders.mean(axis=1)
+    seen = (
+        f"MAP {percent(float(means.min()))} to {percent(float(means.max()))} in {len(means)} shuffled orders of the same lists "
+        f"(standard deviation {100 * float(means.std(ddof=1)):.2f}), on {counted(orders.shape[1], 'query')}"
+    )
+    if np.ptp(means) <= DECISIVE:
+        return Opinion("ok", seen)
+    return Opinion(
+        "warning", f"the order alone moves the figure: {seen}", "model.permutations=K ranks by the mean of K orders"
     )
 
 
@@ -340,6 +358,11 @@ CHECKS = (
         judge_batches,
     ),
     Check(
+        "orders",
+        "a listwise model's figure is of one order among many: what another order moves is no difference between models",
+        judge_orders,
+    ),
+    Check(
         "truncation",
         "what is cut off can't be found relevant",
         judge_truncation,
@@ -367,10 +390,12 @@ CHECKS = (
 def judge_evidence(evidence: Evidence) -> list[tuple[Check, Opinion]]:
     """Return every check's opinion, in the table's order; a check that has nothing to look at is skipped, with the reason.
 
-    That of a server is left out where none runs the model.
+    That of a server is left out where none runs the model, and that of orders where the model ranks no lists.
     """
     served = evidence.server is not None or evidence.unfit is not None
-    checks = [check for check in CHECKS if served or check.judge is not judge_server]
+    listwise = evidence.settings.kind == "listwise"
+    absent = {judge for judge, there in ((judge_server, served), (judge_orders, listwise)) if not there}
+    checks = [check for check in CHECKS if check.judge not in absent]
     return [(check, _obstacle(check, evidence) or check.judge(evidence)) for check in checks]
 
 

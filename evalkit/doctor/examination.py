@@ -51,6 +51,8 @@ SECONDS = 30.0
 
 # of that time, in parts
 SAMPLE, SHUFFLED, ALONE, PROMPTS = 0.4, 0.15, 0.1, 0.25
+ORDERS = PROMPTS  # of listwise models, which have no prompts to try
+MORE_ORDERS = 4
 FIRST_PAIRS = 16  # to see how fast the model is
 FEWEST_PAIRS = FEWEST_QUERIES * SHORTEST_LIST  # however long they take: fewer would tell nothing
 MOST_PAIRS = 3_000  # more would tell nothing new, and BM25 has to read them too
@@ -97,7 +99,7 @@ class _Examination:
         self.pairs_per_second = 1.0
 
     def measure(self, loading: float) -> Measurements:
-        first = draw_sample(self.task, FIRST_PAIRS, self.seed).task
+        first = self._draw(FIRST_PAIRS, 1 if self._is_listwise else FEWEST_QUERIES).task
         self._score(single_candidates(first, 1, self.seed)[0][1])  # whatever is made at the first call only
         self._time(first)
         sample, run, bm25 = self._ranked()
@@ -118,7 +120,27 @@ class _Examination:
             prompt_trials=self._trials(sample, wanted, run),
             published=self._published(),
             cost=full_cost(self.task, sample.task, run, loading, pairs=pairs),
+            orders=self._orders(sample, run),
         )
+
+    @property
+    def _is_listwise(self) -> bool:
+        return self.model.settings.kind == "listwise"
+
+    def _draw(self, pairs: int, queries: int = FEWEST_QUERIES) -> Sample:
+        return draw_sample(self.task, pairs, self.seed, queries, whole_lists=self._is_listwise)
+
+    def _orders(self, sample: Sample, run: Run) -> NDArray[np.float64] | None:
+        """Show a listwise model the first queries of the sample in other orders."""
+        if not self._is_listwise:
+            return None
+        settings = self.model.settings
+        task = first_requests(sample.task, self._pairs(ORDERS / MORE_ORDERS))
+        seeds = range(settings.order_seed + 1, settings.order_seed + 1 + MORE_ORDERS)
+        others = [
+            score_task(self.runnable, settings.model_copy(update={"order_seed": seed}), task).scores for seed in seeds
+        ]
+        return np.stack([average_precisions(task, one) for one in (run.scores[: task.statistics.pairs], *others)])
 
     def _ranked(self) -> tuple[Sample, Run, NDArray[np.float32]]:
         """Score a sample, with what BM25 makes of it: as many pairs as fit, and more queries where these leave it in doubt.
@@ -126,14 +148,14 @@ class _Examination:
         The latter however long it takes: no model is found at fault for what chance does on a handful of queries.
         """
         pairs = min(max(self._pairs(SAMPLE), FEWEST_PAIRS), MOST_PAIRS)
-        sample = draw_sample(self.task, pairs, self.seed)
+        sample = self._draw(pairs)
         run = self._time(sample.task)
         bm25 = BM25().score_task(sample.task)
         queries = min(ENOUGH_QUERIES, n_scorable(self.task))
         if len(sample.task.requests) >= queries or is_clear(sample.task, run.scores, bm25):
             return sample, run, bm25
         logger.info("%s leave the ranking in doubt; scoring more", counted(len(sample.task.requests), "query"))
-        larger = draw_sample(self.task, max(pairs, queries * SHORTEST_LIST), self.seed, queries)
+        larger = self._draw(max(pairs, queries * SHORTEST_LIST), queries)
         return larger, self._time(larger.task), BM25().score_task(larger.task)
 
     def _pairs(self, part: float) -> int:
@@ -156,8 +178,8 @@ class _Examination:
         return Rescored(numbers, self._score(task).scores)
 
     def _alone(self, sample: Sample) -> Rescored | None:
-        """Score single candidates, as long as time allows; None for what looks at the whole task."""
-        if isinstance(self.runnable.scorer, TaskScorer):
+        """Score single candidates, as long as time allows; None for what looks at the whole task, or at whole lists."""
+        if isinstance(self.runnable.scorer, TaskScorer) or self._is_listwise:
             return None
         started = time.perf_counter()
         numbers: list[int] = []

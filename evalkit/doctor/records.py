@@ -91,7 +91,9 @@ class Cost:
 class Measurements:
     """What scoring the sample showed. `scores` and `bm25` are per candidate of the sample.
 
-    `alone` and `cuts` are None where the scorer looks at the whole task, or does not count tokens.
+    `alone` and `cuts` are None where the scorer looks at the whole task or at whole lists, or does not count tokens. `orders` is
+    how a listwise model ranks the sample's first queries in several orders: the AP of each query (a fraction), shape (orders,
+    queries), in the run's own order first; None for other models.
     """
 
     sample: Sample
@@ -104,6 +106,7 @@ class Measurements:
     prompt_trials: tuple[PromptTrial, ...]
     published: PublishedFigure | None
     cost: Cost
+    orders: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, slots=True)

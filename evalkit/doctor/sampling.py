@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -18,24 +19,26 @@ ENOUGH_QUERIES = 60
 """So many are scored, where the task has them, before the ranking is found at fault: six queries are often turned by sixty."""
 
 
-def draw_sample(task: Task, pairs: int, seed: int, queries: int = FEWEST_QUERIES) -> Sample:
+def draw_sample(
+    task: Task, pairs: int, seed: int, queries: int = FEWEST_QUERIES, *, whole_lists: bool = False
+) -> Sample:
     """Draw queries of the whole task in random order, as many as have some `pairs` candidates together.
 
-    Where fewer `queries` would fit, each list is cut to a random part of SHORTEST_LIST candidates or more, with
-    positives and negatives in proportion and at least one of each. Only queries that have both take part. Equal arguments
-    give equal samples.
+    Where fewer `queries` would fit, each list is cut to a random part of SHORTEST_LIST candidates or more, with positives and
+    negatives in proportion and at least one of each; but not where only `whole_lists` tell anything. Only queries that have both
+    take part. Equal arguments give equal samples.
     """
     generator = np.random.default_rng(seed)
     scorable = [request for request in task.requests if has_both(request)]
-    fits = sum(len(request.candidates) for request in scorable) <= pairs
-    longest = pairs if fits else max(pairs // queries, SHORTEST_LIST)
+    fits = whole_lists or sum(len(request.candidates) for request in scorable) <= pairs
+    longest = sys.maxsize if fits else max(pairs // queries, SHORTEST_LIST)
     chosen: list[Request] = []
     whole, taken = True, 0
     for number in generator.permutation(len(scorable)).tolist():
         request = scorable[number]
         if len(request.candidates) > longest:
             request, whole = _shortened(request, longest, generator), False
-        if chosen and taken + len(request.candidates) > pairs:
+        if taken + len(request.candidates) > pairs and len(chosen) >= (queries if whole_lists else 1):
             break
         chosen.append(request)
         taken += len(request.candidates)

@@ -80,6 +80,8 @@ def make_certificate(model: Model, name: str) -> Certificate:
     """Certify the model of that name in fp32. Raises EvalkitError where its files can't be had or are refused."""
     from evalkit.models.tokenizers import probe_ids
 
+    if model.settings.kind == "listwise":
+        raise EvalkitError("it ranks whole lists, and a certificate holds scores of single pairs")
     settings = model.settings
     files = _files_of(model)
     inputs = _inputs_of(settings, files)

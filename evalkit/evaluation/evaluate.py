@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from evalkit import machine
-from evalkit.backends import check_backend, choose_server, complete_settings, prepare_model, read_backend
+from evalkit.backends import as_served, check_backend, choose_server, complete_settings, prepare_model, read_backend
 from evalkit.backends.in_memory import ObjectKind, ObjectOptions, keep_object
 from evalkit.cache import cache_folder
 from evalkit.cluster.models import check_on_ray, model_on_ray, runs_here
@@ -43,6 +43,7 @@ from evalkit.metrics import (
     score_lists,
     with_noise,
 )
+from evalkit.metrics.lists import best_possible
 from evalkit.metrics.measures import AUTO_PROTOCOL, all_measures, choose_protocol
 from evalkit.models.choosing import choose_model
 from evalkit.models.findings import report_once
@@ -50,7 +51,7 @@ from evalkit.models.folders.resolving import Recipe, StatedBy
 from evalkit.models.identity import remember_name
 from evalkit.models.interfaces import RunnableModel, Runtime, Scorer
 from evalkit.models.server_settings import ServerSettings
-from evalkit.models.settings import ModelSettings, Similarity, default_model, model_settings
+from evalkit.models.settings import ModelSettings, Similarity, default_model, model_settings, refuse_order
 from evalkit.output.json import plain_json
 from evalkit.records import (
     IN_MEMORY,
@@ -65,6 +66,7 @@ from evalkit.records import (
     Usage,
 )
 from evalkit.results.result import WITHOUT_MODEL, Result, TablesInMemory, split_usage
+from evalkit.results.tables import STAGE_COLUMN
 from evalkit.results.training import Card, mark_training, read_card
 from evalkit.scoring.engine import ChosenScores, ScoreMemory, score_task
 from evalkit.scoring.plan import WINDOW_ITEMS
@@ -75,6 +77,10 @@ from evalkit.tasks.loading import read_task, with_deviations
 from evalkit.tasks.settings import TaskSettings, read_settings
 
 FULL_PRECISION, AUTO_PRECISION = "fp32", "auto"
+REFINE_LISTS = (
+    "{what} has no effect on {name}, which ranks whole lists: a candidate can't be scored again without the others; "
+    "name one precision, dtype=fp32 for the most digits"
+)
 logger = logging.getLogger("evalkit")
 Cache = Literal["on", "off", "refresh"]
 
@@ -194,7 +200,7 @@ def build_model(
     """
     if runtime.threads is not None and runtime.threads < 1:
         raise EvalkitError(f"runner.threads={runtime.threads}: at least 1, or null for the backend's own choice")
-    recipe = complete_recipe(settings, stated, backend, runtime)
+    recipe = complete_recipe(as_served(settings, backend, runtime.server), stated, backend, runtime)
     report_once(recipe.settings.name, recipe.findings)
     said, chosen = dict(deviations or {}), ""
     if runtime.dtype == AUTO_PRECISION:
@@ -203,7 +209,9 @@ def build_model(
             raise EvalkitError("dtype=auto times this machine, and runner=ray runs on others: name the precision")
         from evalkit.backends.auto import fastest_precision
 
-        dtype, chosen = fastest_precision(complete_settings(recipe.settings), backend, runtime)
+        if recipe.settings.kind == "listwise":
+            raise EvalkitError(REFINE_LISTS.format(what="dtype=auto", name=recipe.settings.name))
+        dtype, chosen = fastest_precision(complete_settings(recipe.settings, backend), backend, runtime)
         logger.info("dtype=auto takes %s: %s", dtype, chosen)
         runtime = replace(runtime, dtype=dtype)
         said.pop("dtype", None)
@@ -211,7 +219,8 @@ def build_model(
     check_backend(backend, recipe.settings, runtime)
     if ray is not None:
         check_on_ray(backend, recipe.settings)
-    recipe = replace(recipe, settings=complete_settings(recipe.settings))
+    recipe = replace(recipe, settings=complete_settings(recipe.settings, backend))
+    refuse_order(recipe.settings)
     own = {name: value for name, value in said.items() if name not in recipe.as_folder}
     return Model(recipe.settings, backend, runtime, ray, own, recipe, precision_chosen=chosen)
 
@@ -383,7 +392,7 @@ def evaluate(
         ties=dict(judged.ties),
         noise=None if noise is None else noise[0],
         bands=dict(judged.bands),
-        ceilings=dict(score_lists(_perfect(lists), reported).means) if misses else {},
+        ceilings=dict(score_lists(best_possible(lists), reported).means) if misses else {},
         tables=TablesInMemory(queries, candidates),
         usage=usage,
         timing=timing,
@@ -392,12 +401,28 @@ def evaluate(
         deviations=deviations_of(model, runnable, task, seed, refine),
         provenance=plain_json({**machine.collect(), **_object_provenance(model, runnable)}),
         recipe={} if model.recipe is None else recipe_fields(model.recipe),
-        findings=findings_of(model.recipe, runnable, model.backend, model.runtime, cache),
+        findings=(
+            *findings_of(model.recipe, runnable, model.backend, model.runtime, cache),
+            *_order_shown(model.settings),
+        ),
         precision=precision,
         refinement=refinement,
         first_stage=None if stage is None else _stage_scores(judged, stage, seed),
         training=mark_training(runnable.identity, task, task.settings, _card_of(model)),
     )
+
+
+def _order_shown(settings: ModelSettings) -> tuple[str, ...]:
+    """Say in which orders a listwise model was shown the candidates, which its figures depend on."""
+    if settings.kind != "listwise":
+        return ()
+    seed, orders = settings.order_seed, settings.permutations
+    if orders == 1:
+        said = "in one shuffled order"
+        more = "another seed gives other scores, and model.permutations=K the mean of K orders"
+    else:
+        said, more = f"in {orders} shuffled orders", "the scores are their mean"
+    return (f"each query's candidates were shown {said} (model.order_seed={seed}): {more}",)
 
 
 def _described(model: Model, runnable: RunnableModel) -> Mapping[str, object]:
@@ -463,11 +488,6 @@ def _measures_without_grades(task: Task, asked: Sequence[Measure]) -> tuple[str,
     )
 
 
-def _perfect(lists: CandidateLists) -> CandidateLists:
-    """Order every query's candidates by their gains: no reranker can do better."""
-    return replace(lists, scores=lists.gains.astype(np.float64))
-
-
 def _judge_first_stage(task: Task, measures: Sequence[Measure]) -> QueryScores | None:
     """The measures of the first stage's own scores of the same candidates; None where none chose them."""
     if task.first_stage is None:
@@ -507,6 +527,8 @@ def checked_refinement(refine: str | None, model: Model) -> str | None:
         )
     if model.find_object is not None:
         raise EvalkitError("refine=fp32 has no effect on an object in memory, which has the one precision that it has")
+    if model.settings.kind == "listwise":
+        raise EvalkitError(REFINE_LISTS.format(what="refine=fp32", name=model.settings.name))
     backend = read_backend(model.backend)
     if backend.server or model.settings.kind in WITHOUT_MODEL:
         what = f"backend={model.backend}" if backend.server else model.settings.kind
@@ -645,7 +667,7 @@ def _candidate_table(task: Task, run: Run, texts: bool) -> pd.DataFrame:
     if run.refined is not None:
         columns["refined"] = run.refined
     if task.first_stage is not None:
-        columns["first_stage_score"] = [score for request in task.requests for score in request.first_stage_scores]
+        columns[STAGE_COLUMN] = [score for request in task.requests for score in request.first_stage_scores]
     if texts:
         columns["text"] = [candidate.text for _, candidate in rows]
     return pd.DataFrame(columns)

@@ -26,15 +26,26 @@ from evalkit.records import RecipeField
 FINDINGS = "findings.json"
 UNLIMITED = {
     "max_length": "all that it can read",
+    "query_length": "all that it can read",
+    "document_length": "all that it can read",
+    "query_expansion": "none",
+    "skiplist": "none",
     "dimensions": "all",
     "label": "the only one",
     "modules": "pooling alone",
+    "max_query_length": "as the model's own code does",
+    "block_size": "whole lists",
 }
 """What it means that a field says nothing."""
 SHOWN = {
     "embedder": ("pooling", "query_prompt", "document_prompt", "max_length", "similarity"),
     "cross-encoder": ("max_length", "truncation"),
+    "multi-vector": (
+        *("query_prompt", "document_prompt", "query_length", "document_length"),
+        *("query_expansion", "skiplist", "interaction"),
+    ),
     "llm-reranker": ("prompt", "positive_word", "negative_word", "max_length", "truncation"),
+    "listwise": ("max_length", "max_query_length", "block_size", "order_seed", "permutations"),
 }
 """The fields of a kind that are shown even where they are defaults."""
 
@@ -64,7 +75,7 @@ def complete_recipe(
         return stated_recipe(settings, {})
     open_fields = {"kind", *RECIPE.get(settings.kind, ())} - set(stated)
     is_open = settings.kind == "auto" or (
-        settings.kind in ("embedder", "cross-encoder", "llm-reranker") and open_fields
+        settings.kind in ("embedder", "cross-encoder", "multi-vector", "llm-reranker") and open_fields
     )
     if settings.backends or settings.onnx_file or not is_open:
         named = stated_recipe(settings, stated)
@@ -155,6 +166,8 @@ def _tupled(value: Any) -> Any:
 def _shown(name: str, value: Any) -> str:
     if value in ((), None) and name in UNLIMITED:
         return UNLIMITED[name]
+    if name == "skiplist":
+        return " ".join(value)
     if isinstance(value, tuple):
         return " + ".join(map(str, value)) or "none"
     if isinstance(value, bool):

@@ -147,6 +147,11 @@ def with_noise(lists: CandidateLists, noise: ArrayLike) -> CandidateLists:
     return replace(lists, noise=amounts)
 
 
+def best_possible(lists: CandidateLists) -> CandidateLists:
+    """Order every query's candidates by their gains: no reranker can do better."""
+    return replace(lists, scores=lists.gains.astype(np.float64), noise=None)
+
+
 def without_repetitions(lists: CandidateLists) -> CandidateLists:
     """Keep each document once per query, at its first place."""
     import pandas as pd  # which readers of figures do without

@@ -79,6 +79,11 @@ def counted_queries(lists: CandidateLists, rules: Rules) -> NDArray[np.bool_]:
     return np.ones(len(lists.query_ids), dtype=np.bool_)
 
 
+def counts_any(lists: CandidateLists, measure: Measure) -> bool:
+    """Whether a measure's rules count any query of these lists: where not, `score_lists` refuses."""
+    return bool(_view(lists, measure).counted(measure.rules).any())
+
+
 def query_table(lists: CandidateLists, scores: QueryScores) -> pd.DataFrame:
     """Make a row per query: query_id, n_positive and n_candidates (of the candidates), and a column per measure."""
     import pandas as pd

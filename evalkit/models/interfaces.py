@@ -25,6 +25,32 @@ class PairScorer(Protocol):
     def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]: ...
 
 
+QueryList = tuple[str, Sequence[str]]
+"""A query and all its candidates' texts, in the order in which a listwise model is shown them."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredList:
+    """The scores of a list's documents, float32, shape (documents,).
+
+    `tokens` and `truncated` are per document, None where the scorer does not count.
+    """
+
+    scores: NDArray[np.float32]
+    tokens: list[int] | None = None
+    truncated: list[bool] | None = None
+
+
+@runtime_checkable
+class ListScorer(Protocol):
+    """Scores all candidates of one query together, in the order given, which is the order shown.
+
+    `score_list` raises OutOfMemoryError where the list does not fit.
+    """
+
+    def score_list(self, query: str, documents: Sequence[str]) -> ScoredList: ...
+
+
 @runtime_checkable
 class TextEmbedder(Protocol):
     """Embeds texts in a role: float32, shape (texts, dimensions), in the order given."""
@@ -56,6 +82,16 @@ class PairStream(Protocol):
     """
 
     def score_parts(self, pairs: Sequence[tuple[str, str]]) -> Generator[Part]: ...
+
+
+@runtime_checkable
+class ListStream(Protocol):
+    """Scores whole lists with several requests in flight: what is answered is given at once, in any order, each list whole.
+
+    Positions of a Part count the documents of all lists, one list after the other. Closing the generator ends the work.
+    """
+
+    def score_lists(self, lists: Sequence[QueryList]) -> Generator[Part]: ...
 
 
 @runtime_checkable
@@ -161,12 +197,14 @@ class Items:
     """What is to be scored: pairs of a query and a document, or texts in one role. Each text is held once.
 
     `sides` are the queries and the documents, or one of the two alone; `rows`, shape (items, sides), are the positions of each
-    item's texts in them. Items are numbered from `first` on.
+    item's texts in them. Items are numbered from `first` on. For a listwise model `lists` says at which row each list starts: a
+    list is a query with all its documents, which are consecutive rows in the order shown, and is scored whole.
     """
 
     sides: tuple[tuple[Role, Sequence[str]], ...]
     rows: NDArray[np.int64]
     first: int = 0
+    lists: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -177,9 +215,19 @@ class Items:
         return "pair" if len(self.sides) == 2 else self.sides[0][0]
 
     def pairs(self, numbers: NDArray[np.int64]) -> list[tuple[str, str]]:
-        """Return the (query, document) texts of these items. Raises TypeError where items are single texts."""
+        """Return the (query, document) texts of these items. Raises TypeError where items are single texts, or whole lists."""
         if len(self.sides) != 2:
             raise TypeError(f"the items are texts in the role {self.unit!r}: a scorer of pairs can't score them")
+        if self.lists is not None:
+            raise TypeError("the items are whole lists: a scorer of single pairs can't score them")
+        return self._pairs(numbers)
+
+    def query_list(self, numbers: NDArray[np.int64]) -> QueryList:
+        """Return the list that all these items are together."""
+        pairs = self._pairs(numbers)
+        return pairs[0][0], [document for _, document in pairs]
+
+    def _pairs(self, numbers: NDArray[np.int64]) -> list[tuple[str, str]]:
         (_, queries), (_, documents) = self.sides
         return [(queries[query], documents[document]) for query, document in self.rows[numbers - self.first].tolist()]
 
@@ -245,7 +293,17 @@ class WindowScorer(Protocol):
     ) -> Generator[DoneBatch]: ...
 
 
-Scorer = PairScorer | TextEmbedder | PairStream | TextStream | TaskScorer | LocalNetwork | WindowScorer
+Scorer = (
+    PairScorer
+    | ListScorer
+    | TextEmbedder
+    | PairStream
+    | ListStream
+    | TextStream
+    | TaskScorer
+    | LocalNetwork
+    | WindowScorer
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,9 @@
-"""Rerankers that are language models, scored by the logit of a word as the next token, or by a head behind one of their layers.
+"""Rerankers that are language models: what scores behind them.
 
-The latter (layerwise) may make the document shorter on the way there. BAAI publishes their networks with Python code of its own,
+That is the logit of a word as the next token, a head behind one of the layers (layerwise), or vectors behind a projector (listwise;
+models/listwise.py has the recipe).
+
+Layerwise ones may make the document shorter on the way there. BAAI publishes their networks with Python code of its own,
 which was written for transformers before 4.48 and does not run with later ones, so none of it is used: MiniCPM is transformers'
 Granite under other names, the lightweight reranker is Gemma 2, and what they add is here. Source: FlagEmbedding's
 `modeling_minicpm_reranker.py` and `gemma_model.py`.
@@ -16,9 +19,10 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2Model, GraniteConfig, GraniteModel
+from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2Model, GraniteConfig, GraniteModel, Qwen3Model
 from transformers.models.gemma2.modeling_gemma2 import Gemma2PreTrainedModel
 from transformers.models.granite.modeling_granite import GranitePreTrainedModel
+from transformers.models.qwen3.modeling_qwen3 import Qwen3PreTrainedModel
 
 from evalkit.errors import EvalkitError, WrongWeightsError
 from evalkit.models.networks import load_weights, refuse_incomplete, reporting_load_errors
@@ -26,6 +30,8 @@ from evalkit.models.prompted import DOCUMENT, PROMPT, QUERY
 from evalkit.models.settings import ModelSettings
 from evalkit.models.weights import read_config
 
+PROJECTED = 512
+"""Numbers of a listwise ranker's vectors."""
 MINICPM, GEMMA = "LayerWiseMiniCPMForCausalLM", "CostWiseGemmaForCausalLM"
 # what transformers' configurations call the same; anything else is the same under another name, or no matter here
 SHARED = (
@@ -38,14 +44,17 @@ GEMMA_FIELDS = ("head_dim", "query_pre_attn_scalar", "attn_logit_softcapping", "
 class LanguageModelNetwork(torch.nn.Module):
     """Gives the logit of the positive word behind each input, shape (inputs,), less that of the negative one, if any.
 
+    Both are divided by the temperature.
+
     Inputs are padded on the left, so that one position is the last of all of them; the logits of no other are computed.
     """
 
-    def __init__(self, model: torch.nn.Module, positive: int, negative: int | None) -> None:
+    def __init__(self, model: torch.nn.Module, positive: int, negative: int | None, temperature: float) -> None:
         super().__init__()
         self.model = model
         self.positive = positive
         self.negative = negative
+        self.temperature = temperature
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **_: torch.Tensor) -> torch.Tensor:
         logits = self.model(
@@ -56,7 +65,9 @@ class LanguageModelNetwork(torch.nn.Module):
             logits_to_keep=1,
         ).logits[:, -1]
         score: torch.Tensor = logits[:, self.positive].float()
-        return score if self.negative is None else score - logits[:, self.negative].float()
+        if self.negative is not None:
+            score = score - logits[:, self.negative].float()
+        return score / self.temperature
 
 
 def load_language_model(settings: ModelSettings, folder: Path, tokenizer: Any) -> LanguageModelNetwork:
@@ -65,15 +76,15 @@ def load_language_model(settings: ModelSettings, folder: Path, tokenizer: Any) -
     Raises EvalkitError where the model is no language model, its weights are not complete, or a word has no token.
     """
     _refuse_unknown_kinds(settings, read_config(folder))
-    positive = _token_of(settings, tokenizer, settings.positive_word)
-    negative = None if settings.negative_word is None else _token_of(settings, tokenizer, settings.negative_word)
+    positive = token_of(settings, tokenizer, settings.positive_word)
+    negative = None if settings.negative_word is None else token_of(settings, tokenizer, settings.negative_word)
     model, report = load_weights(AutoModelForCausalLM, settings, folder)
     refuse_incomplete(settings, folder, report)
     if "logits_to_keep" not in inspect.signature(model.forward).parameters:
         raise EvalkitError(
             f"{settings.name} is a {type(model).__name__}, which can't give the last token's logits alone"
         )
-    return LanguageModelNetwork(model, positive, negative).eval()
+    return LanguageModelNetwork(model, positive, negative, settings.temperature).eval()
 
 
 def _refuse_unknown_kinds(settings: ModelSettings, config: dict[str, Any]) -> None:
@@ -85,7 +96,7 @@ def _refuse_unknown_kinds(settings: ModelSettings, config: dict[str, Any]) -> No
         )
 
 
-def _token_of(settings: ModelSettings, tokenizer: Any, word: str) -> int:
+def token_of(settings: ModelSettings, tokenizer: Any, word: str) -> int:
     """Return the first token of the word, as FlagEmbedding takes it."""
     ids: list[int] = tokenizer(word, add_special_tokens=False)["input_ids"]
     if not ids or ids[0] == tokenizer.unk_token_id:
@@ -200,6 +211,41 @@ def compress(
     new_present = torch.zeros(shape, dtype=torch.bool, device=hidden.device).scatter(1, target, present)
     new_parts = torch.zeros(shape, dtype=parts.dtype, device=hidden.device).scatter(1, target, parts)
     return means[:, :longest], new_present[:, :longest], new_parts[:, :longest]
+
+
+class RankingLayers(Qwen3PreTrainedModel):  # type: ignore[misc]
+    """jina-reranker-v3's weights under their names: Qwen3, and a projector."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.model = Qwen3Model(config)
+        middle = config.hidden_size // 2
+        self.projector = torch.nn.Sequential(
+            torch.nn.Linear(config.hidden_size, middle, bias=False),
+            torch.nn.ReLU(),
+            torch.nn.Linear(middle, PROJECTED, bias=False),
+        )
+        self.post_init()
+
+
+class RankingNetwork(torch.nn.Module):
+    """Gives the projected vectors at some positions of one input, shape (positions, PROJECTED)."""
+
+    def __init__(self, layers: Any) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, input_ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        hidden = self.layers.model(input_ids=input_ids, use_cache=False).last_hidden_state[0, positions]
+        vectors: torch.Tensor = self.layers.projector(hidden)
+        return vectors
+
+
+def load_ranking_network(settings: ModelSettings, folder: Path) -> RankingNetwork:
+    """Load a listwise ranker's network in its own precision. Raises EvalkitError where weights are missing or of another shape."""
+    layers, report = load_weights(RankingLayers, settings, folder)
+    refuse_incomplete(settings, folder, report)
+    return RankingNetwork(layers).eval()
 
 
 def read_layerwise_config(settings: ModelSettings, folder: Path) -> LayerwiseConfig:

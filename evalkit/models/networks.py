@@ -35,6 +35,7 @@ LEFTOVER = re.compile(
     r"|discriminator_predictions|predictions|mask_predictions|seq_relationship|sop_classifier|mlm_head)(\.|$)"
     r"|^(head\.(dense|norm)|decoder)\.(weight|bias)$|(position_ids|inv_freq|masked_bias|\.attn\.bias)$"
 )
+PROJECTION = "linear.weight"  # Stanford's ColBERT has it beside the network's own
 logger = logging.getLogger("evalkit")
 
 
@@ -209,7 +210,7 @@ def refuse_incomplete(settings: ModelSettings, folder: Path, report: dict[str, A
             f"{folder}: weights of another shape than config.json says: {', '.join(mismatched[:3])}"
         )
     missing = sorted(key for key in report["missing_keys"] if "position_ids" not in key)
-    if settings.kind == "embedder" or settings.modules:  # the pooler is not part of any recipe here
+    if settings.kind in ("embedder", "multi-vector") or settings.modules:  # the pooler is not part of any recipe here
         missing = [key for key in missing if not key.startswith("pooler.")]
     if not missing:
         if settings.kind != "layerwise-reranker":  # of which the layers above the one asked for are left out
@@ -228,6 +229,8 @@ def refuse_incomplete(settings: ModelSettings, folder: Path, report: dict[str, A
 def _refuse_unused(settings: ModelSettings, folder: Path, unused: list[str]) -> None:
     """Refuse weights that no part of the network takes; what training leaves behind is reported."""
     decoder = settings.kind == "embedder" and read_config(folder).get("model_type") in T5_ENCODERS
+    if settings.kind == "multi-vector":
+        unused = [key for key in unused if key != PROJECTION]
     others = [key for key in unused if not (LEFTOVER.search(key) or (decoder and key.startswith("decoder.")))]
     if others:
         raise WrongWeightsError(

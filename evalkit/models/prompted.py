@@ -11,7 +11,16 @@ has up to the document's end at most max_length tokens beside one separator's an
     [bos] system_prompt query separator document prompt
 
 keeps to max_length. That text can be made of two pieces as long as the separator ends, and the document's prompt begins,
-where the tokenizer never joins; it is compared with the tokenizer's own tokens on probes, and refused where they differ.
+where the tokenizer never joins; it is compared with the tokenizer's own tokens on probes, and refused where they differ. Behind
+the document's text may stand an ending that is tokenised with it, and is kept where the text is cut.
+
+Two more differ in what counts towards max_length. `end_before_prompt` (Qwen3-Reranker's evaluation) cuts
+
+    system_prompt query separator document
+
+at its end to max_length, the document's ending first, and puts the prompt behind it: an input may have as many tokens more.
+`texts_only_second` (mxbai-rerank-v2) is `only_second` where the two texts and the separator between them keep to max_length, and
+what stands around them does not count.
 """
 
 from __future__ import annotations
@@ -27,13 +36,15 @@ from numpy.typing import NDArray
 from evalkit.errors import EvalkitError
 from evalkit.models.batches import pad_batch
 from evalkit.models.interfaces import Encoding, TokenizedText
-from evalkit.models.settings import ModelSettings, Truncation
+from evalkit.models.settings import PROMPTED_TRUNCATIONS, ModelSettings
 from evalkit.models.text_tokens import TextTokenizer
 from evalkit.models.tokenization import PROBE, choose_length
 from evalkit.records import Role
 
 QUERY, DOCUMENT, PROMPT = 0, 1, 2
 """The parts of an input, as its type_ids name them: all up to the document, the document, all behind it."""
+JOINED = ("end", "end_before_prompt")
+"""The truncations of query, separator and document as one text."""
 ALIGNMENT = 8  # tokens; FlagEmbedding pads to a multiple of it
 
 
@@ -41,20 +52,21 @@ ALIGNMENT = 8  # tokens; FlagEmbedding pads to a multiple of it
 class PromptedInputs:
     """Builds the inputs of an llm-reranker or a layerwise-reranker with a Hugging Face tokenizer.
 
-    `head`, `between` and `tail` are the token ids before the query, between the texts and behind the document. `findings` are what
-    a reader of the scores should know of the tokenizer.
+    `head`, `between` and `tail` are the token ids before the query, between the texts and behind the document, `ending` those of
+    the document's ending alone. `around` are the texts of `head` and `tail` where these are all that stands there, as in a chat
+    template. `findings` are what a reader of the scores should know of the tokenizer.
     """
 
     tokenizer: Any
     text_tokenizer: TextTokenizer
-    query_prompt: str
+    settings: ModelSettings
     query_ending: str
-    document_prompt: str
     max_length: int
-    truncation: Truncation
     head: tuple[int, ...]
     between: tuple[int, ...]
     tail: tuple[int, ...]
+    ending: tuple[int, ...]
+    around: tuple[str, str] | None
     prompt_tokens: int
     pad_left: bool
     findings: tuple[str, ...] = ()
@@ -66,25 +78,32 @@ class PromptedInputs:
         `longest` is the most tokens that the network has positions for. Raises EvalkitError where the prompts leave the texts
         no room, or the recipe can't be built of pieces.
         """
-        joined = settings.truncation == "end"
+        joined = settings.truncation in JOINED
         if settings.truncation == "longest_first" or tokenizer.truncation_side != "right":
             raise EvalkitError(
-                f"{settings.name} is a {settings.kind}: its texts are cut on their right, by model.truncation=only_second or end"
+                f"{settings.name} is a {settings.kind}: its texts are cut on their right, by model.truncation="
+                f"{', '.join(PROMPTED_TRUNCATIONS)}"
+            )
+        if settings.document_ending and not joined:
+            raise EvalkitError(
+                f"model.document_ending says nothing with model.truncation={settings.truncation}: put it into model.separator"
             )
         bos = tokenizer.bos_token_id
+        if settings.bos and bos is None:
+            raise EvalkitError(f"model.bos=true: the tokenizer of {settings.name} has no token for the beginning")
         separator, prompt = (_ids(tokenizer, text) for text in (settings.separator, settings.prompt))
         max_length = choose_length(settings, longest, tokenizer.model_max_length)
         builder = cls(
             tokenizer=tokenizer,
             text_tokenizer=TextTokenizer(tokenizer, max_length),
-            query_prompt=settings.query_prompt,
+            settings=settings,
             query_ending=settings.separator if joined else "",
-            document_prompt=settings.document_prompt,
             max_length=max_length,
-            truncation=settings.truncation,
             head=(*([bos] if _starts_with_bos(tokenizer, settings) else []), *_ids(tokenizer, settings.system_prompt)),
             between=() if joined else separator,
             tail=prompt if joined else (*separator, *prompt),
+            ending=_ids(tokenizer, settings.document_ending),
+            around=(settings.system_prompt, settings.prompt) if joined and settings.bos is False else None,
             prompt_tokens=len(prompt),
             pad_left=settings.kind == "llm-reranker",
         )
@@ -94,18 +113,30 @@ class PromptedInputs:
 
     def tokenize(self, texts: Sequence[str], role: Role) -> list[TokenizedText]:
         """Return the token ids of each text with its role's prompt (and the separator, where that is of the query's text)."""
-        before, after = (self.query_prompt, self.query_ending) if role == "query" else (self.document_prompt, "")
-        return self.text_tokenizer([before + text + after for text in texts])
+        return self.text_tokenizer([self._prompted(text, role) for text in texts])
+
+    def _prompted(self, text: str, role: Role) -> str:
+        """Return a text within its role's prompt, as it is tokenised."""
+        text = text.strip() if self.settings.strip else text
+        if role == "query":
+            return self.settings.query_prompt + text + self.query_ending
+        return self.settings.document_prompt + text + self.settings.document_ending
 
     def encode_pair(self, query: TokenizedText, document: TokenizedText) -> Encoding:
         """Return a pair within its prompt, cut to length; its type ids tell QUERY, DOCUMENT and PROMPT apart."""
         lengths = self._lengths(query.length, document.length)
         texts = [text.token_ids[:length] for text, length in zip((query, document), lengths, strict=True)]
-        parts = [np.array([*self.head, *texts[0], *self.between]), texts[1], np.array(self.tail)]
+        cut = lengths != (query.length, document.length)
+        kept = texts[1]
+        if self.settings.truncation == "end_before_prompt":
+            cut = cut and (lengths[0] < query.length or lengths[1] < document.length - len(self.ending))
+        elif cut:
+            kept = np.array([*kept, *self.ending])
+        parts = [np.array([*self.head, *texts[0], *self.between]), kept, np.array(self.tail)]
         return Encoding(
             np.concatenate(parts).astype(np.int32),
             np.repeat(np.array([QUERY, DOCUMENT, PROMPT], np.int32), [len(part) for part in parts]),
-            lengths != (query.length, document.length),
+            cut,
         )
 
     def pad(self, batch: Sequence[Encoding]) -> dict[str, NDArray[np.int64]]:
@@ -113,17 +144,26 @@ class PromptedInputs:
         return pad_batch(batch, self.tokenizer.pad_token_id, left=self.pad_left, multiple=ALIGNMENT)
 
     def _lengths(self, query: int, document: int) -> tuple[int, int]:
-        if self.truncation == "end":
-            room = self.max_length - len(self.head) - len(self.tail)
+        """Return how many tokens of a query and of a document, with its ending, are kept."""
+        room, truncation = self.max_length - len(self.head), self.settings.truncation
+        if truncation in JOINED:
+            if truncation == "end":
+                room -= len(self.tail)
+                room -= len(self.ending) if query + document > room else 0
             return min(query, room), max(min(document, room - query), 0)
         query = min(query, self.max_length * 3 // 4)
-        bos = len(self.head)
-        return query, min(document, self.max_length, self.max_length + self.prompt_tokens - bos - query)
+        if truncation == "texts_only_second":
+            return query, min(document, self.max_length - len(self.between) - query)
+        return query, min(document, self.max_length, room + self.prompt_tokens - query)
 
     def _check_room(self, settings: ModelSettings, longest: int | None) -> None:
-        around = len(self.head) + len(self.between) + len(self.tail)
-        if self.truncation == "end":
+        around = len(self.head) + len(self.between) + len(self.ending) + len(self.tail)
+        if settings.truncation == "end":
             least, most = around + 16, self.max_length
+        elif settings.truncation == "end_before_prompt":
+            least, most = len(self.head) + 16, self.max_length + len(self.tail)
+        elif settings.truncation == "texts_only_second":
+            least, most = len(self.between) + 16, self.max_length + len(self.head) + len(self.tail)
         else:
             least, most = 16, self.max_length + self.prompt_tokens + len(self.between) + len(self.tail)
         if self.max_length < least:
@@ -157,21 +197,41 @@ class PromptedInputs:
             ]
             return ids
 
-        first, second = self.query_prompt + query + self.query_ending, self.document_prompt + document
-        if self.truncation == "end":
-            inner = cut(first + second, self.max_length - len(self.head) - len(self.tail))
+        first, second = self._prompted(query, "query"), self._prompted(document, "document")
+        truncation, system_prompt = self.settings.truncation, self.settings.system_prompt
+        if truncation == "end_before_prompt":
+            bos = self.head[: len(self.head) - len(_ids(self.tokenizer, system_prompt))]
+            before = cut(system_prompt + first + second, self.max_length - len(bos), add_special_tokens=False)
+            return [*bos, *before, *self.tail]
+        if self.around is not None:
+            whole = _ids(self.tokenizer, self.around[0] + first + second + self.around[1])
+            kept = [*self.ending, *self.tail]
+            return [*whole] if len(whole) <= self.max_length else [*whole[: self.max_length - len(kept)], *kept]
+        if truncation == "end":
+            room = self.max_length - len(self.head) - len(self.tail)
+            inner = cut(first + second, room + 1)
+            if len(inner) > room:
+                inner = [*inner[: room - len(self.ending)], *self.ending]
             return [*self.head, *inner, *self.tail]
         opening = [*self.head, *cut(first, self.max_length * 3 // 4, add_special_tokens=False)]
         rest = [*self.between, *cut(second, self.max_length, add_special_tokens=False)]
-        excess = len(opening) + len(rest) - (self.max_length + len(self.between) + self.prompt_tokens)
+        counted = self.max_length + len(self.between) + self.prompt_tokens
+        if truncation == "texts_only_second":
+            counted = self.max_length + len(self.head)
+        excess = len(opening) + len(rest) - counted
         return [*opening, *rest[: len(rest) - max(excess, 0)], *self.tail]
 
 
 def _ids(tokenizer: Any, text: str) -> tuple[int, ...]:
-    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else ()
+    return tuple(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) if text else ()
 
 
 def _starts_with_bos(tokenizer: Any, settings: ModelSettings) -> bool:
-    """Tell whether inputs start with BOS, by FlagEmbedding's rule: layerwise ones do, others where it does not also pad."""
+    """Tell whether inputs start with BOS: as the recipe says, else by FlagEmbedding's rule.
+
+    By that layerwise ones do, others where it does not also pad.
+    """
     bos = tokenizer.bos_token_id
+    if settings.bos is not None:
+        return settings.bos and bos is not None
     return bos is not None and (settings.kind == "layerwise-reranker" or bos != tokenizer.pad_token_id)

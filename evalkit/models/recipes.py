@@ -44,6 +44,8 @@ def recipe_inputs(settings: ModelSettings, folder: Path) -> Inputs:
     if settings.kind == "bge-m3":
         texts = load_inputs(_encoder(settings), folder)
         return texts if settings.score == "dense" else TextPairInputs(texts)
+    if settings.kind == "multi-vector":
+        return load_inputs(_without_parts(settings), folder)
     refuse_wrong_kind(settings, read_config(folder))
     return load_inputs(settings, folder)
 
@@ -60,6 +62,8 @@ def recipe_network(settings: ModelSettings, folder: Path, inputs: Inputs) -> tor
         if settings.score == "dense":
             return load_network(encoder, folder)
         return load_m3(settings, encoder, folder, inputs.tokenizer)
+    if settings.kind == "multi-vector":
+        settings = _without_parts(settings)
     network = load_network(settings, folder)
     share_padding(network, inputs.tokenizer)
     return network
@@ -75,6 +79,11 @@ def _prompted_inputs(settings: ModelSettings, folder: Path, config: Any, longest
 def _encoder(settings: ModelSettings) -> ModelSettings:
     """Return bge-m3's settings as what it is without its heads: an embedder."""
     return settings.model_copy(update={"kind": "embedder", "pooling": "cls", "similarity": "cosine", "modules": ()})
+
+
+def _without_parts(settings: ModelSettings) -> ModelSettings:
+    """Return a multi-vector model's settings without what its library puts behind the network."""
+    return settings.model_copy(update={"modules": ()})
 
 
 def _without_its_code(settings: ModelSettings) -> ModelSettings:

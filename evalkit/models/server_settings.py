@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -16,7 +16,9 @@ class ServerSettings(GroupSettings):
     that holds its key. `concurrency` requests are in flight at once, each with at most `batch_size` texts (None: what suits the
     server). A request fails after `timeout` seconds, and is sent again at most `retries` times. Texts are cut to
     `max_characters`. An embedding request says in its field `role_field` whether it holds queries (`query_role`) or documents
-    (`document_role`).
+    (`document_role`). A language model that reranks is asked at `endpoint`: `completions` (so too where it is None), whose inputs
+    evalkit assembles, or `score`, whose inputs the server assembles by a template of its own. Where a reranker is `listwise`, a
+    request holds a query with all its candidates (None: where the model is known to rank lists).
     """
 
     group: ClassVar[str] = "backend"
@@ -32,8 +34,10 @@ class ServerSettings(GroupSettings):
     role_field: str | None = None
     query_role: str | None = None
     document_role: str | None = None
+    listwise: bool | None = None
+    endpoint: Literal["completions", "score"] | None = None
 
 
 ROLES = ("role_field", "query_role", "document_role")
 # what can change a score, unlike how fast the server is asked; its address counts too (`find_deviations`)
-DECISIVE = ("served_model", "max_characters", *ROLES)
+DECISIVE = ("served_model", "max_characters", "listwise", "endpoint", *ROLES)

@@ -21,12 +21,25 @@ from evalkit.configuration.files import read_option, settings_error
 from evalkit.errors import EvalkitError, unknown_name
 
 Kind = Literal[
-    "auto", "cross-encoder", "llm-reranker", "layerwise-reranker", "embedder", "bge-m3", "lexical", "baseline", "run"
+    "auto",
+    "cross-encoder",
+    "llm-reranker",
+    "layerwise-reranker",
+    "listwise",
+    "embedder",
+    "multi-vector",
+    "bge-m3",
+    "lexical",
+    "baseline",
+    "run",
 ]
 POOLING_MODES = ("cls", "mean", "max", "mean_sqrt_len", "weightedmean", "last")
 _MODES_ELSEWHERE = {"lasttoken": "last", "mean_sqrt_len_tokens": "mean_sqrt_len"}  # sentence-transformers' names
-Truncation = Literal["longest_first", "only_second", "end"]
+Truncation = Literal["longest_first", "only_second", "end", "end_before_prompt", "texts_only_second"]
+PROMPTED_TRUNCATIONS = ("only_second", "end", "end_before_prompt", "texts_only_second")
+"""Those of rerankers that are language models, see models/prompted.py."""
 Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
+Interaction = Literal["maxsim", "meanmaxsim"]
 Score = Literal["dense", "sparse", "colbert", "fused"]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -43,6 +56,17 @@ class ModelSettings(BaseModel):
     are kept. `similarity` compares two vectors; euclidean and manhattan are negative distances. `modules` are the parts behind the
     network in their order, each a name or `NAME:FOLDER`, where they are others than pooling and the similarity's normalisation.
     `label` is the one of a classifier's labels that is the score.
+
+    A `listwise` model scores all candidates of a query together, shown in `permutations` shuffled orders of `order_seed`, whose
+    scores are averaged. It reads `max_length` tokens of a document, `max_query_length` of the query, and at most `block_size`
+    documents at once.
+
+    Of a reranker that is a language model, `system_prompt` stands before the query, `separator` between the texts and `prompt`
+    behind the document. `strip` takes white space off both ends of each text.
+
+    A multi-vector model compares each token of a query with each of a document: `interaction` is the sum over the query's tokens
+    of the highest similarity, or their mean. `query_expansion` is as sentence-transformers writes it: `strategy` (fixed or min),
+    `length`, `attend`, `token`.
 
     `needs_remote_code` says that the model's architecture is Python code beside its weights, which runs only where
     `trust_remote_code` allows it. `unverified_loader` lets mteb's loaders run that are not known to heed revision, device, prompts
@@ -77,16 +101,33 @@ class ModelSettings(BaseModel):
     system_prompt: str = ""
     separator: str = ""
     prompt: str = ""
-    # an llm-reranker's score: the logit of one word as the next token, less that of another
+    strip: bool = False
+    # what is tokenised with the document, behind it; whether inputs start with the tokenizer's BOS (None: FlagEmbedding's rule)
+    document_ending: str = ""
+    bos: bool | None = None
+    # an llm-reranker's score: the logit of one word as the next token, less that of another, divided by the temperature
     positive_word: str = "Yes"
     negative_word: str | None = None
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     # a layerwise-reranker's: that of the head behind one layer; before some, so many tokens of the document become one
     cutoff_layers: tuple[PositiveInt, ...] = ()
     compress_ratio: PositiveInt = 1
     compress_layers: tuple[PositiveInt, ...] = ()
+    # a multi-vector model: its longest texts in tokens, what fills a short query, which tokens of which role are no part of a score
+    query_length: PositiveInt | None = None
+    document_length: PositiveInt | None = None
+    query_expansion: dict[str, Any] | None = None
+    skiplist: tuple[str, ...] = ()
+    skiplist_roles: tuple[Literal["query", "document"], ...] = ("document",)
+    interaction: Interaction = "maxsim"
     # which of bge-m3's scores, and how much its dense, sparse and colbert scores count in the fused one
     score: Score = "fused"
     weights: tuple[Weight, Weight, Weight] = (1.0, 1.0, 1.0)
+    # how a listwise model is shown a query's candidates, and how much of them it reads at once
+    order_seed: NonNegativeInt = 42
+    permutations: PositiveInt = 1
+    max_query_length: PositiveInt | None = None
+    block_size: PositiveInt | None = None
     recipe: str | None = None
     recipes: dict[str, dict[str, Any]] = {}
 
@@ -127,13 +168,20 @@ def default_model() -> dict[str, Any]:
 _FILES = {"name", "path", "hub_id", "revision", "trust_remote_code", "allow_pickle"}
 _TEXTS = {"max_length", "query_prompt", "document_prompt", "recipe", "recipes"}
 _PROMPTED = {"truncation", "system_prompt", "separator", "prompt"}
+_JUDGE = _PROMPTED | {"positive_word", "negative_word", "temperature", "document_ending", "bos", "strip"}
 _EMBEDDER = {"pooling", "pool_prompt", "lower_case", "similarity", "dimensions"}
+# what a registry or a server may find to be listwise reads them too (see refuse_order)
+_ORDER = {"order_seed", "permutations"}
+_BLOCKS = {"max_query_length", "block_size"}
+_MULTI_VECTOR = {"query_length", "document_length", "query_expansion", "skiplist", "skiplist_roles", "interaction"}
 _READ: dict[str, set[str]] = {
-    "auto": _FILES | _TEXTS | _EMBEDDER | _PROMPTED | {"kind", "label", "positive_word", "negative_word"},
-    "cross-encoder": _FILES | _TEXTS | {"truncation", "onnx_file", "lower_case", "label"},
-    "llm-reranker": _FILES | _TEXTS | _PROMPTED | {"positive_word", "negative_word"},
+    "auto": _FILES | _TEXTS | _EMBEDDER | _JUDGE | _ORDER | _BLOCKS | _MULTI_VECTOR | {"kind", "label"},
+    "cross-encoder": _FILES | _TEXTS | _ORDER | {"truncation", "onnx_file", "lower_case", "label"},
+    "listwise": _FILES | _ORDER | _BLOCKS | {"max_length", "recipe", "recipes"},
+    "llm-reranker": _FILES | _TEXTS | _JUDGE,
     "layerwise-reranker": _FILES | _TEXTS | _PROMPTED | {"cutoff_layers", "compress_ratio", "compress_layers"},
     "embedder": _FILES | _TEXTS | _EMBEDDER,
+    "multi-vector": _FILES | _TEXTS | _MULTI_VECTOR,
     "bge-m3": _FILES | _TEXTS | {"score", "weights"},
     "lexical": set(),
     "baseline": set(),
@@ -141,7 +189,7 @@ _READ: dict[str, set[str]] = {
 }
 # the same for models that only the backends that they name can run
 _READ_BY_NAMED = {
-    "mteb": {"name", "path", "trust_remote_code", "allow_pickle", "unverified_loader"},
+    "mteb": _ORDER | {"name", "path", "trust_remote_code", "allow_pickle", "unverified_loader"},
     "langchain": {"object"},
 }
 
@@ -177,6 +225,16 @@ def refuse_ignored(settings: ModelSettings, kind: str, overridden: set[str]) -> 
             + (f"reads {', '.join(sorted(read))}" if read else "has nothing to set")
             + "; your own model: model=./FOLDER"
         )
+
+
+def refuse_order(settings: ModelSettings) -> None:
+    """Raise EvalkitError where an order of candidates is asked for, and the model scores each of them by itself."""
+    for name in sorted(_ORDER):
+        if settings.kind != "listwise" and getattr(settings, name) != ModelSettings.model_fields[name].default:
+            raise EvalkitError(
+                f"model.{name} has no effect on {settings.name} ({settings.kind}), which scores each document by itself, whatever "
+                "the order; leave it out"
+            )
 
 
 def read_model(name: str, folders: Sequence[Path] = ()) -> ModelSettings:

@@ -84,8 +84,10 @@ class InputBuilder:
         `longest` is the most tokens that the network has positions for. Raises EvalkitError where max_length exceeds it
         or the tokenizer does something that a template can't say.
         """
-        if settings.truncation == "end":
-            raise EvalkitError(f"model.truncation=end: a {settings.kind} takes longest_first or only_second")
+        if settings.truncation not in ("longest_first", "only_second"):
+            raise EvalkitError(
+                f"model.truncation={settings.truncation}: a {settings.kind} takes longest_first or only_second"
+            )
         max_length = choose_length(settings, longest, tokenizer.model_max_length)
         keep_left = tokenizer.truncation_side == "right"
         builder = cls(

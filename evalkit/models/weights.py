@@ -29,10 +29,14 @@ from evalkit.records import ModelIdentity
 Opened = TypeVar("Opened")
 SAFE_WEIGHTS = "*.safetensors"
 PICKLED_WEIGHTS = "*.bin"
-TEXT_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
+TEXT_FILES = ("*.json", "*.txt", "*.model", "*.jinja", "artifact.metadata")
 M3_HEADS = ("colbert_linear.pt", "sparse_linear.pt")
 # of a model's settings, where it lies and who may load it; all the others are its recipe, and can change a score
 NO_RECIPE = {"name", "hub_id", "revision", "path", "onnx_file", "parameters", "backends", "recipe", "recipes"}
+ORDER = {"order_seed", "permutations"}
+"""What decides in which order a list is shown, which is part of the key of each of its scores."""
+LISTS = {"max_query_length", "block_size"}
+"""What listwise models alone read."""
 REVISION_DIGITS = 12
 CONSENT = {"needs_remote_code", "trust_remote_code", "allow_pickle", "unverified_loader"}
 
@@ -138,7 +142,8 @@ def opening(files: ModelFiles, load: Callable[[], Opened]) -> Callable[[], Opene
 
 def way_of_scoring(settings: ModelSettings, files: ModelFiles, backend: Mapping[str, object]) -> dict[str, object]:
     """Return all that can change a score: the model's identity, its recipe, and the backend's own description."""
-    recipe = settings.model_dump(mode="json", exclude=NO_RECIPE | CONSENT)
+    without = NO_RECIPE | CONSENT | (ORDER if settings.kind == "listwise" else ORDER | LISTS)
+    recipe = settings.model_dump(mode="json", exclude=without)
     return {**who_scores(files), **recipe, "backend": dict(backend)}
 
 

@@ -46,6 +46,10 @@ def print_report(
         raise EvalkitError(f"--update {card} goes with --format {MODEL_INDEX}, and without -o")
     if format_name != _PAGE_FORMAT and (choices.drill_down is not None or not choices.texts):
         raise EvalkitError(f"--drill-down and --no-texts are for pages; add --format {_PAGE_FORMAT}, or leave them out")
+    if choices.depth and (card is not None or format_name not in (None, _FILE_FORMAT, "json", _PAGE_FORMAT)):
+        raise EvalkitError(
+            f"--depth is for tables, markdown, json and pages, not for {format_name}; leave one of them out"
+        )
     if not paths:
         raise EvalkitError("give result files or folders to report, or --published")
     refuse_result(output, "-o")

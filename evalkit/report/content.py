@@ -18,7 +18,9 @@ from evalkit.compare.shared_queries import (
     shared_queries,
 )
 from evalkit.compare.slices import missing_slices
-from evalkit.compare.systems import System, system_labels
+from evalkit.compare.systems import System, result_labels, system_labels
+from evalkit.errors import EvalkitError
+from evalkit.report.depth import DepthTable, depth_table, no_depths
 from evalkit.report.leaderboard import Board, SliceBoard, average_boards, slice_board, task_board
 from evalkit.results.reading import read_readable
 from evalkit.results.result import Result, remark_lines
@@ -32,7 +34,8 @@ class ReportChoices:
     """What a report is to show; `metric` None is each protocol's main score.
 
     A page shows so many queries of each task in detail (`drill_down`; None: as many as suits it), and texts where results
-    hold them, unless `texts` is False.
+    hold them, unless `texts` is False. With `depth` there is a table of each result by how many of a first stage's candidates are
+    reranked.
     """
 
     metric: str | None
@@ -41,6 +44,7 @@ class ReportChoices:
     slices: tuple[str, ...]
     drill_down: int | None = None
     texts: bool = True
+    depth: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,23 @@ class Report:
         return tuple(board for board in boards if board.means)
 
     @cached_property
+    def depths(self) -> tuple[DepthTable, ...]:
+        """Each result by how many candidates are reranked, where it has a first stage; nothing where that is not asked for.
+
+        Raises EvalkitError where none has.
+        """
+        if not self.choices.depth:
+            return ()
+        fit = [result for result in self.results if not no_depths(result)]
+        if not fit:
+            raise EvalkitError(f"--depth: {'; '.join(no_depths(result) for result in self.results)}")
+        metric = known_metric(self.choices.metric, self.results)
+        return tuple(
+            depth_table(result, label, metric, self.choices.seed)
+            for result, label in zip(fit, result_labels(fit), strict=True)
+        )
+
+    @cached_property
     def labels(self) -> Mapping[System, str]:
         """What each system is called."""
         return system_labels([system for shared in self.behind for system in shared.of.systems])
@@ -120,7 +141,8 @@ class Report:
     def notes(self) -> tuple[str, ...]:
         """Which results are left out or on tables of their own, what a reader should know, and which slices can't be made."""
         missing = [note for shared in self.tasks for note in missing_slices(shared, self.choices.slices)]
-        return (*self.aside, *remark_lines(self.results), *missing)
+        without = [no_depths(result) for result in self.results] if self.choices.depth else []
+        return (*self.aside, *remark_lines(self.results), *missing, *filter(None, without))
 
     @property
     def aside(self) -> tuple[str, ...]:

@@ -61,6 +61,7 @@ def report_json(report: Report) -> str:
         "slices": [
             {**asdict(board), "means": [_with_label(report, mean) for mean in board.means]} for board in report.slices
         ],
+        **({"depths": [asdict(table) for table in report.depths]} if report.choices.depth else {}),
         "notes": report.notes,
     }
     return json_text(content)

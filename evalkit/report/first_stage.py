@@ -43,7 +43,7 @@ def stage_sheet(result: Result, label: str) -> Sheet:
     if first is None or stage is None:
         raise ValueError(f"{result.task.name} has no first stage")
     rows = []
-    for name in _shown(result):
+    for name in shown_measures(result):
         difference, low, high = stage.differences[name]
         rows.append(
             (
@@ -67,7 +67,7 @@ def stage_sheet(result: Result, label: str) -> Sheet:
     )
 
 
-def _shown(result: Result) -> list[str]:
+def shown_measures(result: Result) -> list[str]:
     """Name the measures that both stages are shown by: those of the protocols, then those that were asked for."""
     reported = (name for protocol in PROTOCOLS.values() for name in (*protocol.leading_names, *protocol.of_first_stage))
     return list(dict.fromkeys((*reported, *(measure.name for measure in asked_measures(result.scores)))))

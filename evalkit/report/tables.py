@@ -11,14 +11,16 @@ from evalkit.compare.systems import System
 from evalkit.output.numbers import counted, noisy_range, percent, percent_range, rank_range, tied_range
 from evalkit.output.sheets import ColumnKind, Sheet, SheetCell
 from evalkit.report.content import Report
+from evalkit.report.depth import depth_sheet
 from evalkit.report.leaderboard import Board, SliceBoard
 from evalkit.results.result import remark_lines
 from evalkit.results.training import training_phrase
 
 
 def report_sheets(report: Report) -> list[Sheet]:
-    """Tables of the leaderboards, and of the means over parts of the queries."""
-    return [_board_sheet(report, board) for board in report.boards] + slice_sheets(report)
+    """Tables of the leaderboards, of the means over parts of the queries, and of what is reranked how deep."""
+    boards = [_board_sheet(report, board) for board in report.boards]
+    return [*boards, *slice_sheets(report), *map(depth_sheet, report.depths)]
 
 
 def slice_sheets(report: Report) -> list[Sheet]:

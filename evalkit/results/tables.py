@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from evalkit.errors import EvalkitError
+from evalkit.metrics.lists import CandidateLists, candidate_lists
 from evalkit.metrics.measures import (
     CARD_PROTOCOL,
     PROTOCOLS,
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+STAGE_COLUMN = "first_stage_score"
+"""Of candidates, where a first stage chose them: its own scores."""
 _TEXT_COLUMN = "text"  # of candidates; most of a file, where it is there
 _MEAN_TOLERANCE = 1e-5  # mteb-v2 rounds its means to five decimals
 # what a file may hold beyond what the result's data and its own size say: enough for any honest one, and bounded
@@ -36,7 +39,7 @@ _MEND = "run the evaluation again"
 
 _WHOLE = {"n_candidates", "n_positive", "label", "query_characters"}
 _TEXTS = {"query_id", "doc_id", "query_script", "query", "text"}
-_NUMBERS = {"score", "tokens", "truncated_pairs", *(measure.column for measure in all_measures())}
+_NUMBERS = {"score", STAGE_COLUMN, "tokens", "truncated_pairs", *(measure.column for measure in all_measures())}
 
 
 def refuse_other_mean(path: Path | None, measure: Measure, stated: float, queries: pd.DataFrame) -> None:
@@ -248,6 +251,21 @@ def _require(holds: bool, problem: str, path: Path) -> None:
 
 def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def lists_of_tables(queries: pd.DataFrame, candidates: pd.DataFrame, scores: str = "score") -> CandidateLists:
+    """Put a result's candidates together as they were scored, by the scores of the column of that name.
+
+    Raises EvalkitError where a score is not finite or 64 bits can't hold a label.
+    """
+    return candidate_lists(
+        query_ids=queries["query_id"].astype(str).to_list(),
+        lengths=queries["n_candidates"].to_list(),
+        doc_ids=candidates["doc_id"].to_list(),
+        scores=candidates[scores].to_numpy(),
+        gains=candidates["label"].to_numpy(),
+        unretrieved_gains=[tuple(gain for _, gain in documents) for documents in unretrieved_documents(queries)],
+    )
 
 
 def unretrieved_documents(queries: pd.DataFrame) -> list[list[tuple[str, int]]]:

@@ -46,6 +46,7 @@ _MODEL_TYPES = {
     "cross-encoder": "cross-encoder",
     "llm-reranker": "cross-encoder",
     "layerwise-reranker": "cross-encoder",
+    "listwise": "cross-encoder",
     "lexical": "sparse",
     "bge-m3": "hybrid",
 }

@@ -16,11 +16,14 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.errors import NonFiniteError
+from evalkit.errors import EvalkitError, NonFiniteError
 from evalkit.models.interfaces import (
     DoneBatch,
     Items,
+    ListScorer,
+    ListStream,
     LocalNetwork,
+    OutOfMemoryError,
     PairScorer,
     PairStream,
     Part,
@@ -29,10 +32,11 @@ from evalkit.models.interfaces import (
     TextEmbedder,
     TextStream,
     WindowScorer,
+    name_text,
 )
 from evalkit.records import Run, Task, Usage
 from evalkit.scoring.execution import Memory, network_batches
-from evalkit.scoring.plan import Batch, chunks, encoded_windows, lacking_windows, pack, text_window
+from evalkit.scoring.plan import Batch, chunks, encoded_windows, lacking_windows, pack, text_window, whole_lists
 
 
 class Adapter(ABC):
@@ -126,13 +130,56 @@ class InParts(Adapter):
 
 
 @dataclass(frozen=True)
+class InLists(Planned):
+    """A ListScorer: a batch is one query's whole list."""
+
+    scorer: ListScorer
+
+    def plan(self, items: Items, known: NDArray[np.bool_]) -> Iterator[Batch]:
+        return whole_lists(items, known)
+
+    def run(self, items: Items, batches: Iterable[Batch]) -> Generator[DoneBatch]:
+        for batch in batches:
+            query, documents = items.query_list(batch.items)
+            started = time.perf_counter()
+            try:
+                found = self.scorer.score_list(query, documents)
+            except OutOfMemoryError as error:
+                raise EvalkitError(
+                    f"out of memory with {name_text('query', query)} and its {len(documents)} documents, which are scored "
+                    f"together: {str(error).splitlines()[0]}; try dtype=bf16, a smaller model.max_length, or device=cpu"
+                ) from error
+            if found.scores.shape != (len(documents),):
+                raise EvalkitError(
+                    f"the model gives scores of the shape {found.scores.shape} for {name_text('query', query)}, which has "
+                    f"{len(documents)} documents"
+                )
+            seconds = time.perf_counter() - started
+            yield DoneBatch(batch.items, found.scores, seconds, lengths=found.tokens, truncated=found.truncated)
+
+
+@dataclass(frozen=True)
+class InListParts(Adapter):
+    """A ListStream, which gets all lists that lack an output at once, and answers in parts."""
+
+    scorer: ListStream
+
+    def batches(self, items: Items, known: NDArray[np.bool_]) -> Generator[DoneBatch]:
+        lists = [batch.items for batch in whole_lists(items, known)]
+        lacking = np.concatenate([np.empty(0, np.int64), *lists])
+        with closing(self.scorer.score_lists([items.query_list(one) for one in lists])) as parts:
+            for part in parts:
+                yield DoneBatch(lacking[part.positions], part.outputs, part.seconds)
+
+
+@dataclass(frozen=True)
 class Elsewhere(Adapter):
     """A WindowScorer, which gets each window as it is when it is handed out."""
 
     scorer: WindowScorer
 
     def batches(self, items: Items, known: NDArray[np.bool_]) -> Generator[DoneBatch]:
-        return self.scorer.run_windows(lacking_windows(known), lambda start: text_window(items, known, start))
+        return self.scorer.run_windows(lacking_windows(items, known), lambda start: text_window(items, known, start))
 
 
 @dataclass(frozen=True)
@@ -171,6 +218,10 @@ def adapter_of(scorer: object) -> Adapter:
             return InProcess(scorer)
         case WindowScorer():
             return Elsewhere(scorer)
+        case ListStream():
+            return InListParts(scorer)
+        case ListScorer():
+            return InLists(scorer)
         case PairStream():
             return InParts(lambda items, numbers: scorer.score_parts(items.pairs(numbers)))
         case TextStream():

@@ -14,9 +14,17 @@ from evalkit.models.settings import ModelSettings
 from evalkit.records import Role, Run, Task, Usage
 from evalkit.scoring.adapters import adapter_of
 from evalkit.scoring.execution import fill
-from evalkit.scoring.items import TaskTexts, best_of_variants, pair_items, task_texts, text_items, unique_pairs
+from evalkit.scoring.items import (
+    TaskTexts,
+    best_of_variants,
+    list_items,
+    pair_items,
+    task_texts,
+    text_items,
+    unique_pairs,
+)
 from evalkit.scoring.outputs import NOT_COUNTED, OutputTable
-from evalkit.scoring.plan import window_keys
+from evalkit.scoring.plan import whole_lists, window_keys
 from evalkit.scoring.store import ScoreStore, StoredOutput, item_key
 
 SIMILARITY_ROWS = 8_192
@@ -148,6 +156,8 @@ def _score(model: RunnableModel, settings: ModelSettings, task: Task, kept: Scor
         texts = task_texts(task)
         if settings.makes_vectors:
             return _score_vectors(model, settings, task, texts, kept)
+        if settings.kind == "listwise":
+            return _score_lists(model, settings, task, texts, kept)
         return _score_pairs(model, task, texts, kept)
 
 
@@ -161,6 +171,27 @@ def _score_pairs(model: RunnableModel, task: Task, texts: TaskTexts, kept: Score
     return Run(
         scores=best_of_variants(table.values[meeting_pairs], texts.starts),
         usage=_usage([table], _latencies(task, table.seconds[meeting_pairs], texts.starts)),
+        tokens=tokens,
+        truncated=truncated,
+    )
+
+
+def _score_lists(model: RunnableModel, settings: ModelSettings, task: Task, texts: TaskTexts, kept: ScoreMemory) -> Run:
+    """Score each query's candidates together, in as many shuffled orders as `permutations` says; a score is their mean."""
+    for request in task.requests:
+        if len(request.query.texts) > 1:  # its scores would be the highest of several lists
+            raise EvalkitError(
+                f"query {request.query.query_id} of {task.name} has {len(request.query.texts)} texts: {settings.name} ranks lists, "
+                "and the scores of one list can't be compared with those of another; give the query one text"
+            )
+    items, numbers = list_items(task, texts, settings.order_seed, settings.permutations)
+    keys = _list_keys(items)
+    kept.begin(keys)
+    table = _outputs(model, items, OutputTable(keys, kept.store, width=1), kept)
+    tokens, truncated = _counts(table, numbers[:, 0])
+    return Run(
+        scores=table.values[numbers].mean(axis=1, dtype=np.float64).astype(np.float32),
+        usage=_usage([table], _latencies(task, table.seconds[numbers].sum(axis=1), texts.starts)),
         tokens=tokens,
         truncated=truncated,
     )
@@ -306,6 +337,19 @@ def _keys(items: Items, independent: bool) -> list[bytes]:
         texts, role = items.texts(numbers)
         keys = [item_key(role, text) for text in texts]
     return keys if independent else window_keys(keys)
+
+
+def _list_keys(items: Items) -> list[bytes]:
+    """Return what each document's score in its list is stored under: the query, all documents in the order shown, and its text.
+
+    The seed and the number of permutations are in that order, so that lists shown alike share their scores whatever these were.
+    """
+    keys = []
+    for batch in whole_lists(items, np.zeros(len(items), np.bool_)):
+        query, documents = items.query_list(batch.items)
+        context = item_key("list", query, *documents)
+        keys += [item_key(context.hex(), document) for document in documents]
+    return keys
 
 
 def _counts(

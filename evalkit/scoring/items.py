@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from evalkit.models.interfaces import Items
 from evalkit.records import Role, Task
+from evalkit.scoring.store import item_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,45 @@ def unique_pairs(texts: TaskTexts) -> tuple[NDArray[np.int64], NDArray[np.int64]
 def pair_items(texts: TaskTexts, pairs: NDArray[np.int64]) -> Items:
     """Return pairs of the task's texts, shape (pairs, 2), as items to score."""
     return Items((("query", texts.queries), ("document", texts.documents)), pairs)
+
+
+def list_items(task: Task, texts: TaskTexts, seed: int, permutations: int) -> tuple[Items, NDArray[np.int64]]:
+    """Return the task's distinct lists as items for a listwise model, and each candidate's items, shape (candidates, permutations).
+
+    A list is a query with its candidates' distinct texts, so that candidates of one text get one score, in an order of
+    `shown_order`; each query has as many lists as there are `permutations`. Equal lists in equal orders are one.
+    """
+    rows: list[tuple[int, int]] = []
+    lists: dict[tuple[int, ...], int] = {}
+    numbers = np.empty((len(texts.meetings), permutations), np.int64)
+    end = 0
+    for request in task.requests:
+        start, end = end, end + len(request.candidates)
+        if start == end:
+            continue
+        query, documents = int(texts.meetings[start, 0]), texts.meetings[start:end, 1]
+        distinct = sorted(set(documents.tolist()), key=lambda number: texts.documents[number])
+        listed = [texts.documents[number] for number in distinct]
+        for permutation in range(permutations):
+            shown = [distinct[place] for place in shown_order(texts.queries[query], listed, seed, permutation)]
+            first = lists.setdefault((query, *shown), len(rows))
+            if first == len(rows):
+                rows += [(query, document) for document in shown]
+            places = {document: first + place for place, document in enumerate(shown)}
+            numbers[start:end, permutation] = [places[document] for document in documents.tolist()]
+    sides: tuple[tuple[Role, Sequence[str]], ...] = (("query", texts.queries), ("document", texts.documents))
+    starts = np.array(list(lists.values()), np.int64)
+    return Items(sides, np.array(rows, np.int64).reshape(-1, 2), lists=starts), numbers
+
+
+def shown_order(query: str, documents: Sequence[str], seed: int, permutation: int) -> list[int]:
+    """Return the positions of a query's distinct documents in the order in which a listwise model is shown them: shuffled.
+
+    The order follows from the seed, the permutation's number and the texts alone, whatever the order of `documents`; so neither a
+    file's order nor the other queries have a part in it. It is the same in all versions of all libraries.
+    """
+    salt = item_key(str(seed), str(permutation), query, *sorted(documents)).hex()
+    return sorted(range(len(documents)), key=lambda place: item_key(salt, documents[place]))
 
 
 def text_items(role: Role, texts: Sequence[str]) -> Items:

@@ -53,6 +53,8 @@ def encoded_windows(network: LocalNetwork, items: Items, known: NDArray[np.bool_
     `known`, shape (items,), says which items have their output. A window is encoded whole even if it lacks one output: its
     batches then have the shapes that they always have.
     """
+    if items.lists is not None:
+        raise TypeError("the items are whole lists: a network of single pairs can't score them")
     last_use = [np.zeros(len(texts), np.int64) for _, texts in items.sides]
     for column, uses in enumerate(last_use):
         np.maximum.at(uses, items.rows[:, column], np.arange(len(items)))
@@ -92,14 +94,31 @@ def window_keys(keys: Sequence[bytes]) -> list[bytes]:
     return found
 
 
-def lacking_windows(known: NDArray[np.bool_]) -> list[int]:
-    """Return where the windows start that lack an output."""
-    return [start for start in range(0, len(known), WINDOW_ITEMS) if not known[start : start + WINDOW_ITEMS].all()]
+def lacking_windows(items: Items, known: NDArray[np.bool_]) -> list[int]:
+    """Return where the windows start that lack an output; a list is a window of its own."""
+    starts = range(0, len(items), WINDOW_ITEMS) if items.lists is None else items.lists.tolist()
+    return [start for start in starts if not known[start : _window_end(items, start)].all()]
+
+
+def _window_end(items: Items, start: int) -> int:
+    """Return where the window ends that starts there."""
+    if items.lists is None:
+        return min(start + WINDOW_ITEMS, len(items))
+    following = int(np.searchsorted(items.lists, start, side="right"))
+    return int(items.lists[following]) if following < len(items.lists) else len(items)
+
+
+def whole_lists(items: Items, known: NDArray[np.bool_]) -> Iterator[Batch]:
+    """Give each list that lacks an output as one batch. Raises TypeError where items are no lists."""
+    if items.lists is None:
+        raise TypeError("the items are single pairs or texts: a scorer of lists can't score them")
+    for start in lacking_windows(items, known):
+        yield Batch(items.first + np.arange(start, _window_end(items, start)))
 
 
 def text_window(items: Items, known: NDArray[np.bool_], start: int) -> TextWindow | None:
     """Return the window that starts there, with each of its texts once; None where every item has its output."""
-    here = slice(start, start + WINDOW_ITEMS)
+    here = slice(start, _window_end(items, start))
     if known[here].all():
         return None
     sides, columns = [], []
@@ -107,14 +126,15 @@ def text_window(items: Items, known: NDArray[np.bool_], start: int) -> TextWindo
         positions, rows = np.unique(column, return_inverse=True)
         sides.append((role, tuple(texts[position] for position in positions.tolist())))
         columns.append(rows)
-    return TextWindow(Items(tuple(sides), np.stack(columns, axis=1), items.first + start), known[here].copy())
+    lists = None if items.lists is None else np.zeros(1, np.int64)
+    return TextWindow(Items(tuple(sides), np.stack(columns, axis=1), items.first + start, lists), known[here].copy())
 
 
 def chunks(items: Items, known: NDArray[np.bool_]) -> Iterator[Batch]:
     """Cut the windows that lack an output into the calls of a scorer that batches by itself, the longest texts of a chunk first."""
     lengths = [np.array([len(text) for text in texts], np.int64) for _, texts in items.sides]
-    for window in lacking_windows(known):
-        end = min(window + WINDOW_ITEMS, len(items))
+    for window in lacking_windows(items, known):
+        end = _window_end(items, window)
         for start in range(window, end, CHUNK):
             rows = items.rows[start : min(start + CHUNK, end)]
             total = sum(side[column] for side, column in zip(lengths, rows.T, strict=True))

@@ -311,6 +311,48 @@ def jina(fake: FakeServer, method: str, path: str, body: Any) -> tuple[int, Any]
     return 200, {"model": body["model"], "usage": {"total_tokens": 1}, "results": _ranked(scores, body.get("top_n"))}
 
 
+def voyage(fake: FakeServer, method: str, path: str, body: Any) -> tuple[int, Any]:
+    if path != "/v1/rerank" or len(body["query"]) * len(body["documents"]) + sum(map(len, body["documents"])) > 600_000:
+        return 400, {"detail": "The request has too many tokens"}
+    scores = [sigmoid(score(body["query"], text)) for text in body["documents"]]
+    data = _ranked(scores, body.get("top_k"))
+    return 200, {"object": "list", "data": data, "model": body["model"], "usage": {"total_tokens": 1}}
+
+
+def dashscope(fake: FakeServer, method: str, path: str, body: Any) -> tuple[int, Any]:
+    if path != "/v1/reranks":
+        return 404, {"error": {"message": "not found"}}
+    scores = [sigmoid(score(body["query"], text)) for text in body["documents"]]
+    ranked = _ranked(scores, body.get("top_n"))
+    return 200, {"object": "list", "results": ranked, "model": body["model"], "id": "1", "usage": {"total_tokens": 1}}
+
+
+def siliconflow(fake: FakeServer, method: str, path: str, body: Any) -> tuple[int, Any]:
+    if path != "/v1/rerank":
+        return 404, "404 page not found"
+    scores = [sigmoid(score(body["query"], text)) for text in body["documents"]]
+    ranked = [{**entry, "document": None} for entry in _ranked(scores, body.get("top_n"))]
+    return 200, {"id": "1", "results": ranked, "meta": {"tokens": {"input_tokens": 1, "output_tokens": 0}}}
+
+
+def mixedbread(fake: FakeServer, method: str, path: str, body: Any) -> tuple[int, Any]:
+    if path != "/v1/reranking":
+        return 404, {"detail": "Not Found"}
+    ranked = _ranked([sigmoid(score(body["query"], text)) for text in body["input"]], body.get("top_k"))
+    data = [
+        {"index": entry["index"], "score": entry["relevance_score"], "input": None, "object": "rank_result"}
+        for entry in ranked
+    ]
+    return 200, {
+        "usage": USAGE,
+        "model": body["model"],
+        "data": data,
+        "object": "list",
+        "top_k": body.get("top_k", len(data)),
+        "return_input": False,
+    }
+
+
 def openai(fake: FakeServer, method: str, path: str, body: Any) -> tuple[int, Any]:
     if path != "/v1/embeddings":
         return 404, {"error": {"message": "unknown route"}}
@@ -344,5 +386,9 @@ ANSWERS: dict[str, Answer] = {
     "vllm": vllm,
     "cohere": cohere,
     "jina": jina,
+    "voyage": voyage,
+    "dashscope": dashscope,
+    "siliconflow": siliconflow,
+    "mixedbread": mixedbread,
     "openai": openai,
 }

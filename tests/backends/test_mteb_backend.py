@@ -33,7 +33,7 @@ TASK = make_task(
 
 def settings_of(name: str, **fields: Any) -> ModelSettings:
     return complete_settings(
-        model_settings({"name": "mteb", "kind": "embedder", "backends": ["mteb"]}, {"name": name, **fields})
+        model_settings({"name": "mteb", "kind": "embedder", "backends": ["mteb"]}, {"name": name, **fields}), "mteb"
     )
 
 

@@ -15,27 +15,33 @@ import pytest
 import sentence_transformers
 import torch
 import transformers
+from made_tasks import make_task, scored
 from mteb.models.model_implementations import MODEL_REGISTRY
+from scoring.fakes import Lists, listed
 
 from evalkit.backends import complete_settings, prepare_model
 from evalkit.backends import mteb as backend
-from evalkit.backends.mteb_loaders import LISTWISE, LOADERS, Heeded, loader_name, standing
+from evalkit.backends.mteb_loaders import LISTWISE, LOADERS, REFUSED, Heeded, loader_name, standing
 from evalkit.errors import EvalkitError
 from evalkit.models.findings import collecting
 from evalkit.models.interfaces import PairScorer, Runtime, TextEmbedder
 from evalkit.models.settings import ModelSettings, model_settings
+from evalkit.scoring.engine import score_task
 
 STANDINGS = Path(__file__).with_name("mteb_standings.json")
 REVISION = "0123456789012345678901234567890123456789"
 DEVICE = "cuda:7"
 FOLDER = "/nowhere/a-folder"
-AUTO_CLASSES = ("AutoModel", "AutoModelForCausalLM", "AutoModelForSeq2SeqLM", "AutoTokenizer")
+AUTO_CLASSES = (
+    *("AutoModel", "AutoModelForCausalLM", "AutoModelForSeq2SeqLM", "AutoModelForSequenceClassification"),
+    *("AutoModelForImageTextToText", "AutoProcessor", "AutoTokenizer"),
+)
 E5 = "intfloat/multilingual-e5-small"
 
 
 def settings_of(name: str, **fields: Any) -> ModelSettings:
     given = {"name": "mteb", "kind": "embedder", "backends": ["mteb"]}
-    return complete_settings(model_settings(given, {"name": name, **fields}))
+    return complete_settings(model_settings(given, {"name": name, **fields}), "mteb")
 
 
 def runnable_by_kind(meta: Any) -> bool:
@@ -69,9 +75,10 @@ def test_every_model_of_the_registry_has_a_standing() -> None:
     found = standings()
     totals = {stands: sum(loaders.values()) for stands, loaders in found.items()}
     assert sum(totals.values()) == len(MODEL_REGISTRY)
-    assert totals == {"verified": 474, "unverified": 227, "API": 57, "listwise": 7, "of other kinds": 204}
+    assert totals == {"verified": 474, "unverified": 233, "API": 57, "refused": 1, "of other kinds": 204}
     assert found == json.loads(STANDINGS.read_text("utf-8"))
-    assert set(LISTWISE) == set(found["listwise"])
+    assert set(REFUSED) == set(found["refused"])
+    assert set(LISTWISE) <= set(LOADERS)
     assert set(found["verified"]) <= set(LOADERS) <= set(found["verified"]) | set(found["unverified"])
 
 
@@ -322,13 +329,88 @@ def test_a_listwise_model_is_found_by_what_it_scores(kind: str, monkeypatch: pyt
         _ = model.scorer
 
 
-LISTS = [name for name, meta in MODEL_REGISTRY.items() if runnable_by_kind(meta) and standing(meta) == "listwise"]
+def test_what_scores_by_the_place_in_the_list_is_refused_by_name() -> None:
+    with pytest.raises(
+        EvalkitError, match=r"^mteb/baseline-no-reranking: .* by its place in the list, which evalkit shuffles"
+    ):
+        settings_of("mteb/baseline-no-reranking", trust_remote_code=True, unverified_loader=True)
+
+
+LISTS = [name for name, meta in MODEL_REGISTRY.items() if runnable_by_kind(meta) and loader_name(meta) in LISTWISE]
+TASK = make_task(*(([f"问题{q}"], [(f"答案{q}之{d}", int(d < 2)) for d in range(6)]) for q in range(5)))
 
 
 @pytest.mark.parametrize("name", LISTS)
-def test_listwise_models_are_refused_by_name(name: str) -> None:
-    with pytest.raises(EvalkitError, match=rf"^{name} is a listwise reranker: mteb's loader .* can't be run yet$"):
-        settings_of(name, trust_remote_code=True, unverified_loader=True)
+def test_listwise_models_need_the_users_word(name: str) -> None:
+    with pytest.raises(EvalkitError, match=r"unverified_loader=true|trust_remote_code=true"):
+        settings_of(name)
+    with pytest.raises(EvalkitError, match=r"model\.unverified_loader=true"):
+        settings_of(name, trust_remote_code=True)
+    settings = settings_of(name, trust_remote_code=True, unverified_loader=True, permutations=3)
+    assert (settings.kind, settings.hub_id, settings.permutations) == ("listwise", name, 3)
+
+
+class Ranked:
+    """What each loader's model has: it scores a whole list by its overlap with the query, less the list's mean and the place."""
+
+    def __init__(self) -> None:
+        self.lists: list[tuple[str, tuple[str, ...]]] = []
+
+    def scores(self, query: str, documents: list[str]) -> list[float]:
+        self.lists.append((query, tuple(documents)))
+        return listed(query, documents)
+
+    def rerank(self, query: str, documents: list[str]) -> list[dict[str, float]]:
+        found = self.scores(query, documents)
+        return [{"index": number, "relevance_score": found[number]} for number in np.argsort(found)]
+
+    def multi_passage_in_iterative_inference(self, texts: list[str]) -> list[float]:
+        return self.scores(texts[0], texts[1:])
+
+
+@pytest.mark.parametrize("name", ["jinaai/jina-reranker-v3", "ByteDance/ListConRanker"])
+def test_a_loader_gets_whole_lists(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """mteb's own `predict`, around a model that notes what it is asked for."""
+    ranked = Ranked()
+    loader = type(
+        "Loader", (MODEL_REGISTRY[name].loader,), {"__init__": lambda self, *_, **__: setattr(self, "model", ranked)}
+    )
+    loader.__module__, loader.__qualname__ = (
+        MODEL_REGISTRY[name].loader.__module__,
+        MODEL_REGISTRY[name].loader.__qualname__,
+    )
+    monkeypatch.setitem(MODEL_REGISTRY, name, MODEL_REGISTRY[name].model_copy(update={"loader": loader}))
+    monkeypatch.setattr("mteb.models.model_meta.ModelMeta._check_requirements", lambda self: None)
+    settings = settings_of(name, trust_remote_code=True, unverified_loader=True)
+    model = prepare_model("mteb", settings, Runtime(device="cpu"))
+    run = score_task(model, settings, TASK)
+    assert run.scores.tobytes() == scored(Lists(), TASK, kind="listwise").scores.tobytes()
+    assert len(ranked.lists) == len(TASK.requests)
+    assert model.way is None
+
+
+def test_generated_rankings_are_of_whole_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LightOn's own sliding window, over a model that generates the order of the documents' characters."""
+    name = "lightonai/LightOn-rerank-LW-0.8B"
+    own = MODEL_REGISTRY[name].loader
+
+    def load(self: Any, *_: Any, **__: Any) -> None:
+        self.window_size, self.stride, self.parse_stats = 4, 2, {"calls": 0, "fallbacks": 0}
+
+    def rank(self: Any, windows: Any, batch_size: Any = None) -> Any:
+        return [sorted(range(len(documents)), key=lambda at: documents[at]) for _, documents in windows]
+
+    loader = type("Loader", (own,), {"__init__": load, "_rank_windows_batched": rank})
+    loader.__module__, loader.__qualname__ = own.__module__, own.__qualname__
+    monkeypatch.setitem(MODEL_REGISTRY, name, MODEL_REGISTRY[name].model_copy(update={"loader": loader}))
+    monkeypatch.setattr("mteb.models.model_meta.ModelMeta._check_requirements", lambda self: None)
+    settings = settings_of(name, unverified_loader=True)
+    model = prepare_model("mteb", settings, Runtime(device="cpu"))
+    run = score_task(model, settings, TASK)
+    best = [int(np.argmax(run.scores[start : start + 6])) for start in range(0, 30, 6)]
+    assert best == [0] * 5  # the first in the alphabet has come up from wherever it was shown
+    assert sorted(run.scores[:6].tolist()) == [*np.sort(run.scores[6:12]).tolist()]
+    assert any("where one is malformed mteb's loader keeps the order shown" in one for one in model.findings or ())
 
 
 API = [name for name, meta in MODEL_REGISTRY.items() if runnable_by_kind(meta) and standing(meta) == "API"]

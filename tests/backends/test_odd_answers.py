@@ -17,7 +17,8 @@ from served_models import fake, served
 from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import PairScorer, TextEmbedder
 
-RERANKERS = ("tei", "vllm", "infinity-server", "cohere", "jina")
+APIS = ("cohere", "jina", "voyage", "dashscope", "siliconflow", "mixedbread")
+RERANKERS = ("tei", "vllm", "infinity-server", *APIS)
 EMBEDDERS = ("tei", "vllm", "infinity-server", "cohere", "jina", "openai")
 PAIRS = [("感冒了应该吃什么药", text) for text in ("多喝水", "感冒药一天三次", "应该吃什么")]
 KINDS = [("reranker", name) for name in RERANKERS] + [("embedder", name) for name in EMBEDDERS]
@@ -49,7 +50,7 @@ def asking(kind: str, server: FakeServer, **settings: Any) -> Callable[[], np.nd
 def right(kind: str, backend: str) -> np.ndarray:
     if kind == "embedder":
         return np.array([vector(text) for _, text in PAIRS], np.float32)
-    shape = sigmoid if backend in ("cohere", "jina") else float
+    shape = sigmoid if backend in APIS else float
     return np.array([shape(score(*pair)) for pair in PAIRS], np.float32)
 
 

@@ -10,18 +10,25 @@ from fake_servers import score, sigmoid
 from served_models import PAIRS, fake, served
 from server_schemas import request_problems, response_problems
 
+import evalkit
 from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import PairScorer, PairStream
 
 LOGITS = ("tei", "infinity-server", "vllm")
-PROBABILITIES = ("cohere", "jina")
+PROBABILITIES = ("cohere", "jina", "voyage", "dashscope", "siliconflow", "mixedbread")
 EXPECTED = np.array([score(query, document) for query, document in PAIRS], np.float32)
+
+
+KEYS = {
+    "cohere": "COHERE_API_KEY", "jina": "JINA_API_KEY", "voyage": "VOYAGE_API_KEY", "dashscope": "DASHSCOPE_API_KEY",
+    "siliconflow": "SILICONFLOW_API_KEY", "mixedbread": "MXBAI_API_KEY",
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
 def keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COHERE_API_KEY", "cohere-key-1")
-    monkeypatch.setenv("JINA_API_KEY", "jina-key-2")
+    for number, variable in enumerate(KEYS.values()):
+        monkeypatch.setenv(variable, f"key-{number}")
 
 
 @pytest.mark.parametrize("backend", LOGITS)
@@ -72,6 +79,23 @@ SENT = {
         {"model": "BAAI/bge-reranker-base", "query": "问", "documents": ["答一", "答二"], "top_n": 2, "return_documents": False,
          "truncation": True},
     ),
+    "voyage": (
+        "/v1/rerank",
+        {"model": "BAAI/bge-reranker-base", "query": "问", "documents": ["答一", "答二"], "top_k": 2, "return_documents": False,
+         "truncation": True},
+    ),
+    "dashscope": (
+        "/v1/reranks",
+        {"model": "BAAI/bge-reranker-base", "query": "问", "documents": ["答一", "答二"], "top_n": 2},
+    ),
+    "siliconflow": (
+        "/v1/rerank",
+        {"model": "BAAI/bge-reranker-base", "query": "问", "documents": ["答一", "答二"], "top_n": 2, "return_documents": False},
+    ),
+    "mixedbread": (
+        "/v1/reranking",
+        {"model": "BAAI/bge-reranker-base", "query": "问", "input": ["答一", "答二"], "top_k": 2, "return_input": False},
+    ),
 }  # fmt: skip
 
 
@@ -84,7 +108,7 @@ def test_the_exact_request(backend: str) -> None:
         (request,) = server.posts
     assert (request.path, request.body) == SENT[backend]
     assert request.headers["content-type"] == "application/json"
-    key = {"cohere": "Bearer cohere-key-1", "jina": "Bearer jina-key-2"}.get(backend)
+    key = f"Bearer key-{[*KEYS].index(backend)}" if backend in KEYS else None
     assert request.headers.get("authorization") == key
 
 
@@ -101,8 +125,9 @@ def change(body: dict[str, Any], name: str, value: object) -> dict[str, Any]:
 
 
 WISH = {"tei": "truncate", "infinity-server": "raw_scores", "vllm": "truncate_prompt_tokens", "cohere": "max_tokens_per_doc",
-        "jina": "truncation"}  # fmt: skip
-TEXTS_IN = {"tei": "inputs", "vllm": "text_2"}
+        "jina": "truncation", "voyage": "truncation", "dashscope": "top_n", "siliconflow": "return_documents",
+        "mixedbread": "return_input"}  # fmt: skip
+TEXTS_IN = {"tei": "inputs", "vllm": "text_2", "mixedbread": "input"}
 
 
 @pytest.mark.parametrize("backend", SENT)
@@ -133,10 +158,53 @@ def test_pairs_of_one_query_go_together(backend: str) -> None:
         scorer = served(backend, server.url, batch_size=5).runnable.scorer
         assert isinstance(scorer, PairScorer)
         found = scorer.score(mixed)
-        sizes = sorted(len(request.body.get("documents") or request.body["text_2"]) for request in server.posts)
+        sizes = sorted(len(request.body[TEXTS_IN.get(backend, "documents")]) for request in server.posts)
     assert sizes == [2, 2, 2, 5, 5, 5]
     shape = sigmoid if backend in PROBABILITIES else float
     np.testing.assert_array_equal(found, np.array([shape(score(*pair)) for pair in mixed], np.float32))
+
+
+@pytest.mark.parametrize(("backend", "characters"), [("dashscope", 30_000), ("voyage", 100_000)])
+def test_a_request_keeps_to_the_tokens_that_an_api_takes(backend: str, characters: int) -> None:
+    """A token has a character or more; the query's count once per document, and a document too long for that goes alone."""
+    query = "问" * (characters // 30)
+    pairs = [
+        (query, f"{number}" + "答" * length) for number, length in enumerate((9, 99, characters, characters // 2, 9))
+    ]
+    pairs += [(query, f"{number}") for number in range(40)]
+    with fake(backend) as server:
+        scorer = served(backend, server.url).runnable.scorer
+        assert isinstance(scorer, PairScorer)
+        scorer.score(pairs)
+        sent = [request.body["documents"] for request in server.posts]
+    assert sorted(text for texts in sent for text in texts) == sorted(text for _, text in pairs)
+    sizes = [sum(len(query) + len(text) for text in texts) for texts in sent]
+    assert all(size <= characters for size, texts in zip(sizes, sent, strict=True) if len(texts) > 1)
+    assert len(sent) < len(pairs) / 3
+
+
+def test_dashscope_takes_no_more_than_500_documents() -> None:
+    with fake("dashscope") as server:
+        scorer = served("dashscope", server.url, batch_size=5_000).runnable.scorer
+        assert isinstance(scorer, PairScorer)
+        scorer.score([("问", f"答{number}") for number in range(1_100)])
+        assert sorted(len(request.body["documents"]) for request in server.posts) == [100, 500, 500]
+
+
+@pytest.mark.parametrize(
+    ("backend", "name"),
+    [
+        ("cohere", "bge-reranker-base"),
+        ("jina", "bge-reranker-base"),
+        ("voyage", "bge-reranker-base"),
+        ("dashscope", "bge-reranker-base"),
+        ("siliconflow", "BAAI/bge-reranker-base"),
+        ("mixedbread", "BAAI/bge-reranker-base"),
+    ],
+)
+def test_an_api_is_asked_by_its_own_name_for_the_model(backend: str, name: str) -> None:
+    """By the part behind the maker where it sells its own models, by the Hub id where it serves others'."""
+    assert evalkit.load_model("bge-reranker-base", backend=backend).runnable.description["served_model"] == name
 
 
 @pytest.mark.parametrize("backend", SENT)

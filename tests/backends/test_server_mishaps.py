@@ -52,13 +52,17 @@ WAYS = {
     "infinity-server": Way("results", "relevance_score"),
     "cohere": Way("results", "relevance_score", sigmoid),
     "jina": Way("results", "relevance_score", sigmoid),
+    "voyage": Way("data", "relevance_score", sigmoid),
+    "dashscope": Way("results", "relevance_score", sigmoid),
+    "siliconflow": Way("results", "relevance_score", sigmoid),
+    "mixedbread": Way("data", "score", sigmoid),
 }
 BY_INDEX = [name for name in WAYS if name != "tei"]  # TEI's predictions come in the order of the question
 
 
 @pytest.fixture(autouse=True)
 def keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("COHERE", "JINA"):
+    for name in ("COHERE", "JINA", "VOYAGE", "DASHSCOPE", "SILICONFLOW", "MXBAI"):
         monkeypatch.setenv(f"{name}_API_KEY", "k" * 20)
 
 
@@ -93,7 +97,7 @@ def refusal(server: FakeServer, retries: int = 3) -> str:
 
 
 def texts(body: Any) -> list[Any]:
-    return next(body[name] for name in ("inputs", "text_2", "documents") if name in body)
+    return next(body[name] for name in ("inputs", "text_2", "documents", "input") if name in body)
 
 
 PASSING: dict[str, Mishap] = {

@@ -16,6 +16,7 @@ from fake_servers import FakeServer, Handler
 from mishaps import says, sleeps
 from served_models import PAIRS, fake, served
 
+from evalkit.backends import read_backend
 from evalkit.backends.servers.client import PassingError, insist
 from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import PairScorer, PairStream
@@ -226,15 +227,18 @@ def test_what_can_not_be_a_key(monkeypatch: pytest.MonkeyPatch, key: str) -> Non
     assert key not in str(caught.value)
 
 
-@pytest.mark.parametrize("backend", ["cohere", "jina", "openai"])
+@pytest.mark.parametrize("backend", ["cohere", "jina", "openai", "voyage", "dashscope", "siliconflow", "mixedbread"])
 def test_a_service_that_is_paid_for_wants_a_key_before_anything_is_sent(
     backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(f"{backend.upper()}_API_KEY", raising=False)
+    variable = str(read_backend(backend).key_variable)
+    assert variable == f"{'MXBAI' if backend == 'mixedbread' else backend.upper()}_API_KEY"
+    monkeypatch.delenv(variable, raising=False)
     import evalkit
 
-    model = evalkit.load_model("bge-base-zh-v1.5", backend=backend)
-    with pytest.raises(EvalkitError, match=f"backend={backend} needs a key: .*{backend.upper()}_API_KEY"):
+    embeds = "embedder" in read_backend(backend).kinds
+    model = evalkit.load_model("bge-base-zh-v1.5" if embeds else "bge-reranker-base", backend=backend)
+    with pytest.raises(EvalkitError, match=f"backend={backend} needs a key: .*{variable}"):
         _ = model.runnable
 
 
@@ -310,6 +314,10 @@ def test_what_a_server_can_not_be_told_is_refused() -> None:
     cases: list[tuple[str, dict[str, Any], str]] = [
         ("infinity-server", {"max_length": 256}, "model.max_length=256: backend=infinity-server can't be told so"),
         ("jina", {"max_length": 256}, "model.max_length=256: backend=jina can't be told so"),
+        *(
+            (name, {"max_length": 256}, f"model.max_length=256: backend={name} can't be told so")
+            for name in ("voyage", "dashscope", "siliconflow", "mixedbread")
+        ),
         ("vllm", {"truncation": "only_second"}, "model.truncation=only_second: backend=vllm can't be told so"),
     ]
     for backend, recipe, problem in cases:

@@ -191,7 +191,7 @@ def test_lengths_that_cannot_be(tiny_gemma: Path, tiny_qwen: Path) -> None:
 
 
 def test_a_truncation_of_encoders_is_refused(tiny_gemma: Path, tiny_reranker: Path) -> None:
-    assert "model.truncation=only_second or end" in refusal(GEMMA, tiny_gemma, truncation="longest_first")
+    assert "model.truncation=only_second, end, " in refusal(GEMMA, tiny_gemma, truncation="longest_first")
     assert "takes longest_first or only_second" in refusal("local-cross-encoder", tiny_reranker, truncation="end")
 
 

@@ -8,7 +8,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from cluster.clusters import (
 )
 from command import MODULE, run_here, run_program
 from made_tasks import make_task
-from scoring.fakes import Network, Pairs
+from scoring.fakes import Lists, Network, Pairs
 from store_rows import rows_in
 from task_files import uneven_rows, write_jsonl
 
@@ -39,13 +40,31 @@ from evalkit.cluster.work import Job
 from evalkit.cluster.worker import Description
 from evalkit.errors import EvalkitError
 from evalkit.evaluation.evaluate import evaluate, load_model, load_task
-from evalkit.models.interfaces import RunnableModel
+from evalkit.models.interfaces import RunnableModel, ScoredList
 from evalkit.models.settings import model_settings
 from evalkit.records import ModelIdentity, Run, Task
 from evalkit.scoring.engine import score_task
 from evalkit.scoring.store import FILE_NAME
 
 NODES = 3
+
+
+class FatalLists(Lists):
+    """A list-aware fake that kills its process at one list, once for each `name`."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.mark = f"/tmp/evalkit-fatal-{name}"
+
+    def score_list(self, query: str, documents: Sequence[str]) -> ScoredList:
+        if query == "问题7":
+            with suppress(FileExistsError):
+                os.close(os.open(self.mark, os.O_CREAT | os.O_EXCL))
+                os.kill(os.getpid(), signal.SIGKILL)
+            os.unlink(self.mark)
+        return super().score_list(query, documents)
+
+
 IDENTITY = ModelIdentity("made", "local/made", "made", "cross-encoder", "0" * 64)
 
 
@@ -110,6 +129,37 @@ def test_a_cross_encoder(
     assert again.code == 0, again.stderr
     assert contents(tmp_path / "results") == local_results
     wait_until(lambda: not actors_of(cluster))
+
+
+def test_a_listwise_model(cluster: Any, tiny_lists: Path, tmp_path: Path) -> None:
+    """Whole lists on actors: the bytes of one process, whichever of the two stored them, with a node lost on the way."""
+    task = load_task("demo-zh2en", limit=24, offline=True)
+    choice: dict[str, Any] = {"backend": "torch", "threads": 1, "permutations": 2}
+    here = evaluate(load_model(str(tiny_lists), **choice, cache_dir=tmp_path / "here"), task, config={"made": True})
+    remote = load_model(
+        str(tiny_lists), **choice, ray={"address": cluster.address, "actors": 2}, cache_dir=tmp_path / "there"
+    )
+    there = evaluate(remote, task, config={"made": True})
+    assert there.candidates.equals(here.candidates)
+    assert there.queries.equals(here.queries)
+    assert (there.backend, there.model, there.intervals) == (here.backend, here.model, here.intervals)
+    again = evaluate(load_model(str(tiny_lists), **choice, cache_dir=tmp_path / "there"), task, config={"made": True})
+    assert again.timing.items_from_store == again.usage.items > 0
+    assert again.candidates.equals(here.candidates)
+
+
+def test_lists_of_a_lost_actor_are_scored_again(cluster: Any) -> None:
+    """The first actor that gets the list of 问题7 dies at it; whoever gets it then has it whole."""
+    task = make_task(*(([f"问题{q}"], [(f"答案{q}之{d}", d % 2) for d in range(12)]) for q in range(20)))
+    fatal = f"{os.getpid()}-{time.time_ns()}"
+    model = RunnableModel(IDENTITY, {"name": "made"}, {}, lambda: FatalLists(fatal))
+    job = Job("made", fatal, lambda: model)
+    settings = RaySettings(address=cluster.address, actors=2)
+    on_actors = RunnableModel(IDENTITY, {"name": "made"}, {}, lambda: RayScorer(settings, job))
+    recipe = model_settings({"name": "made", "kind": "listwise"})
+    there = score_task(on_actors, recipe, task)
+    here = score_task(RunnableModel(IDENTITY, {}, {}, Lists), recipe, task)
+    assert there.scores.tobytes() == here.scores.tobytes()
 
 
 def test_an_embedder(cluster: Any, e5_small: Path, tmp_path: Path) -> None:

@@ -107,10 +107,11 @@ def reference_of(shape: Shape) -> NDArray[np.float32]:
 
 def reference_scores(shape: Shape, folder: Path) -> NDArray[np.float32]:
     """The same, computed."""
-    from sentence_transformers import CrossEncoder, SentenceTransformer
+    from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer
 
-    embeds = shape.kind == "embedder"
-    model: Any = (SentenceTransformer if embeds else CrossEncoder)(
+    embeds = shape.kind != "cross-encoder"
+    classes = {"embedder": SentenceTransformer, "cross-encoder": CrossEncoder, "multi-vector": MultiVectorEncoder}
+    model: Any = classes[shape.kind](
         str(folder),
         device="cpu",
         model_kwargs={"dtype": torch.float32},

@@ -67,6 +67,7 @@ ARCHITECTURES = {
     "qwen3": Architecture("Qwen3", "decoder", DECODER),
     "llama": Architecture("Llama", "decoder", DECODER),
     "gemma": Architecture("Gemma", "decoder", DECODER),
+    "gemma2": Architecture("Gemma2", "decoder", DECODER | {"sliding_window": 16, "query_pre_attn_scalar": 8}),
     "gemma3": Architecture(
         "Gemma3", "decoder", DECODER | {"sliding_window": 16, "query_pre_attn_scalar": 8}, "TextModel", "TextConfig"
     ),

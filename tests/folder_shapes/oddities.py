@@ -190,19 +190,33 @@ def write_module_with_code(folder: Path) -> None:
 
 
 def write_colbert(folder: Path) -> None:
-    """Stanford's: the encoder with one matrix more, no modules.json."""
+    """Stanford's: the encoder with one matrix more, no modules.json, and no settings of its own."""
     write_network(folder, "bert")
-    edit_weights(folder, _with_projection)
+    edit_weights(folder, with_projection)
     edit_json(folder / "config.json", lambda config: config.update(architectures=["HF_ColBERT"]))
 
 
-def _with_projection(tensors: Tensors) -> Tensors:
-    return tensors | {"linear.weight": torch.ones(16, HIDDEN)}
+def write_colbert_with_settings(folder: Path) -> None:
+    """The same with settings that are none of the defaults."""
+    write_colbert(folder)
+    said = {
+        "query_token_id": "[SEP]",
+        "doc_token_id": "[MASK]",
+        "query_maxlen": 24,
+        "doc_maxlen": 60,
+        "attend_to_mask_tokens": True,
+        "mask_punctuation": False,
+    }
+    write_json(folder / "artifact.metadata", said)
+
+
+def with_projection(tensors: Tensors) -> Tensors:
+    return tensors | {"linear.weight": torch.randn(16, HIDDEN, generator=torch.Generator().manual_seed(5))}
 
 
 def write_unused_weights(folder: Path) -> None:
     write_embedder(folder)
-    edit_weights(folder, _with_projection)
+    edit_weights(folder, with_projection)
 
 
 def write_pylate(folder: Path) -> None:
@@ -225,6 +239,46 @@ def write_multi_vector(folder: Path) -> None:
         return MultiVectorEncoder(str(place), device="cpu", local_files_only=True)
 
     write_with_library(folder, build)
+
+
+def write_multi_vector_with_settings(folder: Path) -> None:
+    """The same with prompts, lengths, a longer expansion, a mask for both roles and the mean."""
+    write_multi_vector(folder)
+    edit_json(
+        folder / "sentence_bert_config.json",
+        lambda said: said.update(
+            document_length=50, query_length=40, query_expansion={"strategy": "min", "length": 20, "attend": True}
+        ),
+    )
+    edit_json(
+        folder / "2_MultiVectorMask" / "config.json",
+        lambda said: said.update(skiplist_words=["[CLS]", "?"], skiplist_tasks=["query", "document"]),
+    )
+    edit_json(
+        folder / "config_sentence_transformers.json",
+        lambda said: said.update(
+            prompts={"query": "query: ", "document": "passage: "}, similarity_fn_name="meanmaxsim"
+        ),
+    )
+
+
+def write_multi_vector_with_other_prompts(folder: Path) -> None:
+    """A prompt for documents under a name that sentence-transformers never asks for."""
+    write_multi_vector(folder)
+    said = {"model_type": "MultiVectorEncoder", "prompts": {"query": "query: ", "passage": "passage: "}}
+    write_json(folder / "config_sentence_transformers.json", said)
+
+
+def write_pylate_v3(folder: Path) -> None:
+    """PyLate's third version: it says what it is, its lengths, and that queries are not filled."""
+    write_pylate(folder)
+    edit_json(
+        folder / "config_sentence_transformers.json",
+        lambda said: said.update(
+            model_type="ColBERT", query_length=24, document_length=48, do_query_expansion=False, skiplist_words=["?", "-"],
+            prompts={"query": "[Q] search: "},
+        ),
+    )  # fmt: skip
 
 
 def write_splade(folder: Path) -> None:

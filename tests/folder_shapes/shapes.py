@@ -41,7 +41,7 @@ class Shape:
 
     name: str
     title: str
-    kind: Literal["embedder", "cross-encoder"]
+    kind: Literal["embedder", "cross-encoder", "multi-vector"]
     write: Callable[[Path], Any]
     refused: Mapping[str, str] = field(default_factory=dict)
     model: str = "auto"
@@ -60,10 +60,16 @@ def reranker(name: str, title: str, write: Callable[[Path], Any], **more: Any) -
     return Shape(name, title, "cross-encoder", write, **more)
 
 
+def multi_vector(name: str, title: str, write: Callable[[Path], Any], **more: Any) -> Shape:
+    """A model whose texts are compared token by token, which sentence-transformers alone runs."""
+    others = dict.fromkeys(EVERY[:-1], "multi-vector")
+    return Shape(name, title, "multi-vector", write, others, **more)
+
+
 def refused(
     name: str,
     title: str,
-    kind: Literal["embedder", "cross-encoder"],
+    kind: Literal["embedder", "cross-encoder", "multi-vector"],
     write: Callable[[Path], Any],
     word: str,
     **more: Any,
@@ -448,9 +454,39 @@ FILES = (
         odd.write_unused_weights,
         "linear.weight",
     ),
-    refused("colbert", "ColBERT (HF_ColBERT)", "embedder", odd.write_colbert, "ColBERT"),
-    refused("pylate", "ColBERT, saved by PyLate", "embedder", odd.write_pylate, "ColBERT"),
-    refused("multi-vector", "ColBERT, saved by sentence-transformers", "embedder", odd.write_multi_vector, "ColBERT"),
+    multi_vector("colbert", "ColBERT (HF_ColBERT)", odd.write_colbert),
+    multi_vector(
+        "colbert-settings",
+        "ColBERT (HF_ColBERT) with artifact.metadata",
+        odd.write_colbert_with_settings,
+        unlike="colbert",
+    ),
+    multi_vector("pylate", "ColBERT, saved by PyLate", odd.write_pylate),
+    multi_vector(
+        "pylate-3", "ColBERT, saved by PyLate 3, with lengths and a skiplist", odd.write_pylate_v3, unlike="pylate"
+    ),
+    multi_vector("multi-vector", "ColBERT, saved by sentence-transformers", odd.write_multi_vector),
+    multi_vector(
+        "multi-vector-settings",
+        "the same with prompts, lengths, expansion, mask and meanmaxsim",
+        odd.write_multi_vector_with_settings,
+        unlike="multi-vector",
+    ),
+    refused(
+        "multi-vector-passage",
+        "the same with a prompt for documents named passage",
+        "multi-vector",
+        odd.write_multi_vector_with_other_prompts,
+        "model.document_prompt=",
+    ),
+    refused(
+        "colbert-as-embedder",
+        "ColBERT (HF_ColBERT), as an embedder",
+        "embedder",
+        odd.write_colbert,
+        "multi-vector model (HF_ColBERT)",
+        model="local-embedder",
+    ),
     refused("splade", "SPLADE", "embedder", odd.write_splade, "SPLADE"),
     refused("clip", "CLIP", "embedder", odd.write_clip, "CLIP"),
     refused(
@@ -613,20 +649,21 @@ CLASSIFIERS = (
         "a cross-encoder of modules: ModernBERT, CLS pooling, Dense, LayerNorm, Dense (as ettin)",
         odd.write_reranker_of_parts,
     ),
-    refused("judge", "a language model with LogitScore: yes less no", "cross-encoder", odd.write_judge, "LogitScore"),
+    refused(
+        "judge", "a language model with LogitScore: yes less no", "cross-encoder", odd.write_judge, "chat template"
+    ),
     refused(
         "judge-one-token",
         "LogitScore of one token",
         "cross-encoder",
         partial(odd.write_judge, false_token=False),
-        "LogitScore",
+        "chat template",
     ),
-    refused(
+    reranker(
         "judge-chat",
         "LogitScore with a chat template",
-        "cross-encoder",
         partial(odd.write_judge, chat=True),
-        "LogitScore",
+        refused=dict.fromkeys(("openvino", "onnx"), "llm-reranker"),
     ),
 )
 # what sentence-transformers reads in a way that one would not think of

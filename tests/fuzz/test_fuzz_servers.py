@@ -62,6 +62,10 @@ RERANKERS: dict[str, Any] = {
     "vllm": {"id": "1", "data": ranked("score")},
     "cohere": {"id": "1", "results": ranked("relevance_score")},
     "jina": {"model": "m", "results": ranked("relevance_score")},
+    "voyage": {"object": "list", "data": ranked("relevance_score"), "model": "m"},
+    "dashscope": {"object": "list", "results": ranked("relevance_score"), "id": "1"},
+    "siliconflow": {"id": "1", "results": ranked("relevance_score")},
+    "mixedbread": {"object": "list", "data": ranked("score"), "model": "m"},
 }
 EMBEDDERS: dict[str, Any] = {
     "tei": VECTORS,
@@ -149,8 +153,10 @@ def by_index(entries: list[Any], name: str) -> list[Any]:
 def scores_said(backend: str, content: Any) -> list[float]:
     if backend == "tei":
         return [labels[0]["score"] for labels in content]
-    if backend == "vllm":
+    if backend in ("vllm", "mixedbread"):
         return by_index(content["data"], "score")
+    if backend == "voyage":
+        return by_index(content["data"], "relevance_score")
     return by_index(content["results"], "relevance_score")
 
 

@@ -225,7 +225,7 @@ def test_colbert_weights_are_no_dense_embedder(e5_small: Path, tmp_path: Path) -
     (folder / "modules.json").unlink()
     done = run(tmp_path, "model=local-embedder", f"model.path={folder}", "backend=torch")
     assert done.code == 2
-    assert "is a ColBERT model (HF_ColBERT): it compares token by token" in done.stderr.splitlines()[-1]
+    assert "is a multi-vector model (HF_ColBERT): it compares token by token" in done.stderr.splitlines()[-1]
     assert results(tmp_path) == []
 
 

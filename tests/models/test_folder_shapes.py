@@ -10,6 +10,11 @@ import pytest
 from folder_shapes.comparison import BACKENDS, EQUAL, TOLERANCE, named, outcome, pairs, reference_of
 from folder_shapes.page import PAGE, SECTIONS, as_in_the_page, cells_of, render, rows_of
 from folder_shapes.shapes import SHAPES, Shape
+from real_models import write_json
+
+from evalkit.errors import EvalkitError
+from evalkit.models.folders.files import read_folder
+from evalkit.models.folders.kinds import find_kind
 
 CELLS = [(shape, backend) for shape in SHAPES for backend in BACKENDS]
 RUN = [shape for shape in SHAPES if set(shape.refused) < set(BACKENDS)]
@@ -75,3 +80,24 @@ def test_a_page_is_read_as_it_was_written() -> None:
     rows = rows_of(render(cells))
     for name, backend in cells:
         assert cells_of(rows[name])[backend] == as_in_the_page(cells[name, backend])
+
+
+@pytest.mark.parametrize(
+    ("architecture", "encodes", "says"),
+    [
+        (
+            "T5GemmaForConditionalGeneration",
+            True,
+            "an encoder with a decoder: evalkit runs none as a reranker \\(KaLM-Reranker-V1, monoT5\\)",
+        ),
+        ("MT5ForConditionalGeneration", True, "an encoder with a decoder"),
+        ("BartForConditionalGeneration", True, "an encoder with a decoder"),
+        ("Gemma3ForConditionalGeneration", False, "its files don't say what it is for"),
+    ],
+)
+def test_an_encoder_with_a_decoder_is_no_reranker_here(
+    architecture: str, encodes: bool, says: str, tmp_path: Path
+) -> None:
+    write_json(tmp_path / "config.json", {"architectures": [architecture], "is_encoder_decoder": encodes})
+    with pytest.raises(EvalkitError, match=says):
+        find_kind(read_folder(tmp_path))

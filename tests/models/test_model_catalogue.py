@@ -50,7 +50,15 @@ OTHER_LENGTHS = {
     "multilingual-e5-large": 514,
     "text2vec-base-chinese": 512,
     "Qwen3-Embedding-0.6B": 32768,
+    "Qwen3-Embedding-4B": 32768,
+    "Qwen3-Embedding-8B": 32768,
+    "multilingual-e5-large-instruct": 514,
+    "bge-multilingual-gemma2": 8192,
 }
+# whose loaders ask the task for an instruction, or the model's own files for its prompts
+OWN_PROMPTS = ("q3e_instruct_loader", "InstructSentenceTransformerModel")
+PROMPTS_IN_FILES = ("bge-multilingual-gemma2",)
+QWEN3_EMBEDDING = tuple(f"Qwen3-Embedding-{size}" for size in ("0.6B", "4B", "8B"))
 
 
 def comment(name: str) -> str:
@@ -112,7 +120,7 @@ def test_mtebs_registry_says_the_same(name: str) -> None:
     if model.kind != "embedder":
         return
     prompts = meta.loader_kwargs.get("model_prompts", {})
-    if name != "Qwen3-Embedding-0.6B":  # its loader asks the task for an instruction
+    if meta.loader.__name__ not in OWN_PROMPTS and name not in PROMPTS_IN_FILES:
         assert model.query_prompt == prompts.get("query", "")
         assert model.document_prompt == prompts.get("document", "")
     assert meta.max_tokens == OTHER_LENGTHS.get(name, model.max_length)
@@ -163,12 +171,18 @@ def test_prompts_of_llm_embedder(task: str) -> None:
     assert (found.query_prompt, found.document_prompt) == LLM_EMBEDDER[task]
 
 
-def test_prompts_of_qwen3_embedding_are_the_cards_and_the_tasks_own_in_mteb() -> None:
+@pytest.mark.parametrize(
+    ("name", "pooling", "between"),
+    [
+        *((name, "last", "\nQuery:") for name in QWEN3_EMBEDDING),
+        ("multilingual-e5-large-instruct", "mean", "\nQuery: "),
+    ],
+)
+def test_instructions_are_the_cards_and_the_tasks_own_in_mteb(name: str, pooling: str, between: str) -> None:
     import mteb
 
-    name = "Qwen3-Embedding-0.6B"
-    card = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
-    assert (MODELS[name].query_prompt, MODELS[name].document_prompt, MODELS[name].pooling) == (card, "", "last")
+    card = f"Instruct: Given a web search query, retrieve relevant passages that answer the query{between}"
+    assert (MODELS[name].query_prompt, MODELS[name].document_prompt, MODELS[name].pooling) == (card, "", pooling)
     variants = {
         "mteb-search": ("T2Reranking", "MMarcoReranking"),
         "mteb-medical": ("CMedQAv1-reranking", "CMedQAv2-reranking"),
@@ -176,12 +190,10 @@ def test_prompts_of_qwen3_embedding_are_the_cards_and_the_tasks_own_in_mteb() ->
     for variant, tasks in variants.items():
         for task in tasks:
             instruction = mteb.get_task(task).metadata.prompt
-            assert recipe(name, variant).query_prompt == f"Instruct: {instruction}\nQuery:"
+            assert recipe(name, variant).query_prompt == f"Instruct: {instruction}{between}"
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in MODELS if name.startswith("multilingual-e5") and not name.endswith("q4")]
-)
+@pytest.mark.parametrize("name", [f"multilingual-e5-{size}" for size in ("small", "base", "large")])
 def test_prompts_of_multilingual_e5(name: str) -> None:
     prompts = {variant: recipe(name, variant) for variant in (None, "query-both-sides", "no-prompts")}
     assert {variant: (found.query_prompt, found.document_prompt) for variant, found in prompts.items()} == {
@@ -189,6 +201,31 @@ def test_prompts_of_multilingual_e5(name: str) -> None:
         "query-both-sides": ("query: ", "query: "),
         "no-prompts": ("", ""),
     }
+
+
+@pytest.mark.parametrize("name", [f"Qwen3-Reranker-{size}" for size in ("0.6B", "4B", "8B")])
+def test_instructions_of_qwen3_reranker_are_the_tasks_own_in_mteb(name: str) -> None:
+    import mteb
+
+    variants = {
+        "qwen-web": ("T2Reranking", "MMarcoReranking"),
+        "qwen-medical": ("CMedQAv1-reranking", "CMedQAv2-reranking"),
+    }
+    for variant, tasks in variants.items():
+        for task in tasks:
+            instruction = mteb.get_task(task).metadata.prompt
+            assert recipe(name, variant).query_prompt == f"<Instruct>: {instruction}\n\n<Query>: "
+
+
+def test_models_of_one_family_differ_in_their_weights_alone() -> None:
+    families = ("Qwen3-Reranker-", "Qwen3-Embedding-", "mxbai-rerank-", "zerank-", "ettin-reranker-", "stella-", "gte-")
+    own = {"name", "hub_id", "revision", "parameters"}
+    for family in families:
+        members = [model for name, model in MODELS.items() if re.fullmatch(rf"{family}[\w.-]+", name)]
+        members = [model for model in members if model.kind != "cross-encoder" or family == "ettin-reranker-"]
+        recipes = [model.model_dump(exclude=own) for model in members]
+        assert len(members) >= 2, family
+        assert recipes == recipes[:1] * len(recipes), family
 
 
 def test_who_may_load_a_pickle_and_who_needs_code() -> None:
@@ -200,9 +237,14 @@ def test_who_may_load_a_pickle_and_who_needs_code() -> None:
         "bge-m3",
         "bge-small-zh",
         "m3e-large",
+        "stella-base-zh-v3-1792d",
+        "stella-large-zh-v3-1792d",
+        "xiaobu-embedding-v2",
     }
     assert {name for name, model in MODELS.items() if model.needs_remote_code} == {
+        "ListConRanker",
         "gte-multilingual-reranker-base",
+        "jina-colbert-v2",
         "jina-reranker-v2-base-multilingual",
     }
     assert not any(model.trust_remote_code for model in MODELS.values())

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.models.interfaces import Encoding, OutOfMemoryError, Part, TokenizedText
+from evalkit.models.interfaces import Encoding, OutOfMemoryError, Part, QueryList, ScoredList, TokenizedText
 from evalkit.records import Role, Task
 
 PairScore = Callable[[str, str], float]
@@ -30,6 +30,42 @@ class Pairs:
     def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
         self.calls.append(list(pairs))
         return np.array([self.score_pair(*pair) for pair in pairs], np.float32)
+
+
+def listed(query: str, documents: Sequence[str]) -> list[float]:
+    """A score that depends on the whole list, and on the place in it: the overlap less the list's mean, less a bit per place."""
+    scores = [overlap(query, document) for document in documents]
+    return [score - sum(scores) / len(scores) - place / 256 for place, score in enumerate(scores)]
+
+
+def paired(query: str, documents: Sequence[str]) -> list[float]:
+    """A score that depends on the pair alone."""
+    return [overlap(query, document) for document in documents]
+
+
+@dataclass
+class Lists:
+    """A ListScorer."""
+
+    score_documents: Callable[[str, Sequence[str]], list[float]] = listed
+    calls: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
+
+    def score_list(self, query: str, documents: Sequence[str]) -> ScoredList:
+        self.calls.append((query, tuple(documents)))
+        return ScoredList(np.float32(self.score_documents(query, documents)))
+
+
+@dataclass
+class ListParts:
+    """A ListStream that answers the last list first."""
+
+    calls: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
+
+    def score_lists(self, lists: Sequence[QueryList]) -> Generator[Part]:
+        ends = np.cumsum([len(documents) for _, documents in lists])
+        for (query, documents), end in reversed(list(zip(lists, ends.tolist(), strict=True))):
+            self.calls.append((query, tuple(documents)))
+            yield Part(np.arange(end - len(documents), end), np.float32(listed(query, documents)), 0.25)
 
 
 @dataclass

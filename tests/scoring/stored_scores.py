@@ -30,12 +30,15 @@ def score(
     kind: str = "cross-encoder",
     refresh: bool = False,
     independent: bool = False,
+    **recipe: object,
 ) -> Run:
     """Through the engine, with the store of that folder."""
     identity = ModelIdentity("made", "local/made", "made", kind)
     model = RunnableModel(identity, {}, WAY, lambda: scorer, independent=independent)
     with closing(open_store(folder, WAY | {"kind": kind})) as store:
-        return score_task(model, model_settings({"name": "made", "kind": kind}), task, ScoreMemory(store, refresh))
+        return score_task(
+            model, model_settings({"name": "made", "kind": kind, **recipe}), task, ScoreMemory(store, refresh)
+        )
 
 
 def truth(task: Task = TASK) -> NDArray[np.float32]:

@@ -9,7 +9,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from fakes import Network, PairParts, Pairs, TextParts, Vectors, Whole
+from fakes import ListParts, Lists, Network, PairParts, Pairs, TextParts, Vectors, Whole
 from made_tasks import scored
 from store_rows import rows_in
 from stored_scores import TASK, score
@@ -17,6 +17,8 @@ from stored_scores import TASK, score
 from evalkit.errors import EvalkitError
 from evalkit.models.interfaces import (
     DoneBatch,
+    ListScorer,
+    ListStream,
     LocalNetwork,
     PairScorer,
     PairStream,
@@ -30,7 +32,17 @@ from evalkit.models.interfaces import (
 )
 from evalkit.records import Role
 from evalkit.scoring import plan
-from evalkit.scoring.adapters import Elsewhere, InChunks, InParts, InProcess, Planned, WholeTask, adapter_of
+from evalkit.scoring.adapters import (
+    Elsewhere,
+    InChunks,
+    InListParts,
+    InLists,
+    InParts,
+    InProcess,
+    Planned,
+    WholeTask,
+    adapter_of,
+)
 from evalkit.scoring.store import FILE_NAME
 
 Window = Callable[[int], TextWindow | None]
@@ -59,6 +71,8 @@ KINDS: dict[object, tuple[Callable[[], Scorer], type]] = {
     PairScorer: (Pairs, InChunks),
     TextEmbedder: (Vectors, InChunks),
     PairStream: (PairParts, InParts),
+    ListScorer: (Lists, InLists),
+    ListStream: (ListParts, InListParts),
     TextStream: (TextParts, InParts),
     TaskScorer: (Whole, WholeTask),
     LocalNetwork: (Network, InProcess),

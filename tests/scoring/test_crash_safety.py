@@ -79,15 +79,18 @@ def arguments(task_folder: Path, model: Path) -> tuple[str, ...]:
     return (
         "task=local",
         f"task.path={task_folder}",
-        "model=local-cross-encoder",
-        f"model.path={model}",
+        f"model={model}",
         "backend=torch",
         "runner.threads=1",
     )
 
 
-def test_a_killed_command_goes_on_where_it_was(task_folder: Path, tiny_bert_reranker: Path, tmp_path: Path) -> None:
-    outcomes = run_worker("command", str(tmp_path), str(COMMAND_KILLS), *arguments(task_folder, tiny_bert_reranker))
+@pytest.mark.parametrize("model", ["tiny_bert_reranker", "tiny_lists"])
+def test_a_killed_command_goes_on_where_it_was(
+    task_folder: Path, model: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    chosen = arguments(task_folder, request.getfixturevalue(model))
+    outcomes = run_worker("command", str(tmp_path), str(COMMAND_KILLS), *chosen)
     whole = contents(tmp_path / "whole" / "results")
     assert sorted(name.partition(".")[2] for name in whole) == ["json", "json", "queries.parquet", "run.parquet"]
     for number, outcome in enumerate(outcomes):

@@ -6,19 +6,18 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from evalkit.audit.figures import AuditFinding, Severity
 from evalkit.errors import EvalkitError
 from evalkit.metrics import PROTOCOLS, Measure, find_measure, score_lists
-from evalkit.metrics.lists import candidate_lists
 from evalkit.metrics.measures import all_measures, is_measure
 from evalkit.output import numbers
 from evalkit.results.reading import read_json, read_result
 from evalkit.results.result import Result
-from evalkit.results.tables import StoredTables, unretrieved_documents
+from evalkit.results.tables import StoredTables, lists_of_tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -155,16 +154,8 @@ def _value_findings(result: _OwnResult) -> Iterator[AuditFinding]:
     sizes = result.queries[result.queries["n_candidates"] > 0].set_index("query_id")["n_candidates"]
     if not sizes.equals(result.run.groupby("query_id", sort=False).size().rename("n_candidates")):
         return  # the counts' findings say how the tables differ
-    missed = unretrieved_documents(result.queries)
-    lists = candidate_lists(
-        query_ids=result.queries["query_id"].astype(str).to_list(),
-        lengths=result.queries["n_candidates"].to_list(),
-        doc_ids=cast("list[str]", result.run["doc_id"].to_list()),
-        scores=result.run["score"].to_numpy(),
-        gains=result.run["label"].to_numpy(),
-        unretrieved_gains=[tuple(gain for _, gain in documents) for documents in missed],
-    )
-    known = result.stated.task.layout == "cmteb" or any(missed)
+    lists = lists_of_tables(result.queries, result.run)
+    known = result.stated.task.layout == "cmteb" or any(lists.unretrieved_gains)
     measures = [measure for measure in _measures(result) if known or not measure.rules.counts_unretrieved]
     for measure, recomputed in zip(measures, score_lists(lists, measures).values.values(), strict=True):
         if len(result.queries) != len(recomputed):

@@ -51,12 +51,16 @@ LONGEST_ALTOGETHER = 1_800.0  # no try of a request starts later than that after
 
 @dataclass(frozen=True)
 class Question:
-    """One request: the positions of its items, where and what is asked, and how the answer becomes outputs, in that order."""
+    """One request: the positions of its items, where and what is asked, and how the answer becomes outputs, in that order.
+
+    What takes more than one request has `more` bodies, asked one after the other; `read` gets the answers to all of them.
+    """
 
     positions: NDArray[np.int64]
     path: str
     body: Mapping[str, Any]
-    read: Callable[[Any], NDArray[np.float32]]
+    read: Callable[..., NDArray[np.float32]]
+    more: tuple[Mapping[str, Any], ...] = ()
 
 
 class AnswerError(EvalkitError):
@@ -120,7 +124,7 @@ class Client:
 
         async def ask() -> Any:
             async with self._connected() as http:
-                return (await self._ask(http, path, None, lambda answer: answer))[0]
+                return (await self._ask(http, path, (None,), lambda answer: answer))[0]
 
         with start_blocking_portal() as portal:
             return portal.call(ask)
@@ -163,7 +167,8 @@ class Client:
 
     async def _answer(self, http: httpx2.AsyncClient, question: Question) -> Part:
         try:
-            outputs, seconds = await self._ask(http, question.path, question.body, question.read)
+            bodies = (question.body, *question.more)
+            outputs, seconds = await self._ask(http, question.path, bodies, question.read)
         except RefusedError as error:
             error.positions = tuple(question.positions.tolist())
             raise
@@ -182,20 +187,24 @@ class Client:
             yield http
 
     async def _ask(
-        self, http: httpx2.AsyncClient, path: str, body: Mapping[str, Any] | None, read: Callable[[Any], Outcome]
+        self,
+        http: httpx2.AsyncClient,
+        path: str,
+        bodies: Sequence[Mapping[str, Any] | None],
+        read: Callable[..., Outcome],
     ) -> tuple[Outcome, float]:
-        """Return what `read` makes of the answer, and the seconds that it took, without those of tries that failed."""
+        """Return what `read` makes of the answers, and the seconds that they took, without those of tries that failed."""
         tries = 0
 
         async def attempt() -> tuple[Outcome, float]:
             nonlocal tries
             tries += 1
-            content, seconds = await self._try(http, path, body)
+            contents, times = zip(*[await self._try(http, path, body) for body in bodies], strict=True)
             try:
-                return read(content), seconds
+                return read(*contents), sum(times)
             except WrongAnswerError as error:
                 # one of many machines behind an address may give it, or one that is just going down
-                said = self.quote(json.dumps(content, ensure_ascii=False))
+                said = self.quote("; ".join(json.dumps(content, ensure_ascii=False) for content in contents))
                 raise WrongAnswersError(f"gave a wrong answer: {error}; it said {said}") from None
 
         def report(problem: str, seconds: float) -> None:

@@ -24,8 +24,10 @@ class PairCodec(Protocol):
 class RerankCodec:
     """One query and its documents per request; the answer is a list of index and score, in any order.
 
-    The fields of the request are named by `query`, `documents` and `top` (how many results are wanted: all; None where it can't be
-    said), those of the answer by `results` (None: the answer itself is the list) and `score`. `wishes` are sent with every request.
+    The fields of the request are named by `model` (None where a server runs one), `query`, `documents` and `top` (how many results
+    are wanted: all; None where it can't be said), those of the answer by `results` (None: the answer itself is the list) and
+    `score`. `wishes` are sent with every request.
+    `characters` is how many a request has at most, the query's counted once per document; a document too long for that goes alone.
     """
 
     path: str
@@ -35,12 +37,14 @@ class RerankCodec:
     top: str | None = "top_n"
     results: str | None = "results"
     score: str = "relevance_score"
+    model: str | None = "model"
+    characters: int | None = None
 
     def questions(self, model: str, pairs: Sequence[tuple[str, str]], size: int) -> Iterator[Question]:
         """Yield the requests; pairs of one query go together, wherever they stand."""
-        for positions in by_query(pairs, size):
+        for positions in by_query(pairs, size, self.characters):
             body: dict[str, Any] = {
-                "model": model,
+                **({self.model: model} if self.model else {}),
                 self.query: pairs[positions[0]][0],
                 self.documents: [pairs[position][1] for position in positions],
             }
@@ -54,6 +58,22 @@ class RerankCodec:
             return numbers(by_index(entries, count, self.score))
 
         return read
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A codec that fits a server, with what was seen when it was found, and what a reader of its scores should know."""
+
+    codec: PairCodec
+    seen: tuple[str, ...]
+    findings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LateCodec:
+    """A codec that depends on what the server can do, which `find` asks it."""
+
+    find: Callable[[], Opened]
 
 
 @dataclass(frozen=True)

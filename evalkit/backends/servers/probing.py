@@ -55,6 +55,10 @@ SMALL = 0.005
 """What is no change whatever the range, as a share of the largest answer: bf16 has steps of 0.004."""
 REPEATED = 1e-4
 """From which share of the range on two answers to one request make a repeated run give other figures."""
+ONE = 1 - 1e-6
+"""From where on probabilities in float32, or printed with six digits, have hardly a step left before 1."""
+JOINTS = ("", " ", "\n")
+"""What a server that knows no template may put between a query and a document."""
 SAME = 1e-6
 """How far answers to one input may lie apart in one request, as a share of the largest."""
 Answers = NDArray[np.float32]
@@ -74,31 +78,45 @@ def probe_server(
     limit: int | None,
     roles: bool,
     as_numbers: Ask | None = None,
+    *,
+    assembled: bool = False,
 ) -> ServerProbe:
     """Ask a server a handful of questions. `outputs` is what it is meant to give: raw scores, probabilities or vectors.
 
     Texts are cut to `limit` characters before they are sent (None: not cut); `roles` says whether requests name their texts' role.
-    `as_numbers` asks for vectors as lists of numbers, where `ask` has them packed.
-    Raises UnfitServerError where its answers depend on what else a request holds, are in another order than the texts, or are
-    vectors of several lengths or packed as other numbers than float32; EvalkitError where it does not answer.
+    `as_numbers` asks for vectors as lists of numbers, where `ask` has them packed. Where evalkit assembles what the model reads
+    (`assembled`), the server neither cuts texts nor puts them together.
+    Raises UnfitServerError where its answers depend on what else a request holds, are in another order than the texts, are vectors
+    of several lengths or packed as other numbers than float32, or are those of a language model without its prompt; EvalkitError
+    where it does not answer.
     """
     trial = _Trial(settings, ask, batch_size, outputs)
+    if settings.kind == "listwise":
+        trial.look_at_one_list()
+        trial.look_at_blanks()
+        return trial.probe
     trial.look_at_lists()
     trial.look_at_full_requests()
     if as_numbers is not None:
         trial.look_at_packing(as_numbers)
     trial.look_at_blanks()
-    trial.look_at_long_texts(limit)
+    if assembled:
+        trial.seen.append("evalkit assembles each input, and cuts it to max_length")
+    else:
+        trial.look_at_long_texts(limit)
     if settings.makes_vectors:
         trial.look_at_prompts(roles)
     else:
         trial.look_at_range()
-    return ServerProbe(trial.answers, trial.again, trial.requests, tuple(trial.seen), tuple(trial.findings))
+        if not assembled:
+            trial.look_at_joints()
+    return trial.probe
 
 
 def ask_again(settings: ModelSettings, ask: Ask, batch_size: int) -> Answers:
     """Ask the probe's first question once more, in requests that the server surely takes. Raises EvalkitError as a probe does."""
-    return _Trial(settings, ask, batch_size, "").answer(_items(settings, *DOCUMENTS), min(batch_size, len(DOCUMENTS)))
+    size = len(DOCUMENTS) if settings.kind == "listwise" else min(batch_size, len(DOCUMENTS))
+    return _Trial(settings, ask, batch_size, "").answer(_items(settings, *DOCUMENTS), size)
 
 
 def _items(settings: ModelSettings, *documents: str) -> list[tuple[str, ...]]:
@@ -119,6 +137,10 @@ class _Trial:
     requests: int = 0
     seen: list[str] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
+
+    @property
+    def probe(self) -> ServerProbe:
+        return ServerProbe(self.answers, self.again, self.requests, tuple(self.seen), tuple(self.findings))
 
     def items(self, *documents: str) -> list[tuple[str, ...]]:
         return _items(self.settings, *documents)
@@ -165,15 +187,34 @@ class _Trial:
         what = "vectors" if self.settings.makes_vectors else "scores"
         if moved > 3 * repeated and differ(among, alone, outcome):
             raise UnfitServerError(_in_company(self.settings, among, alone))
+        self._tell_repetition(outcome, self.again, what)
+        self.seen.append(f"one text alone, and among {len(items)}, gives {what} {moved:.2g} apart")
+        if len(np.unique(outcome, axis=0)) == 1:
+            self.tell(f"the same answer to {len(items)} different texts: figures depend on the order of ties alone")
+
+    def look_at_one_list(self) -> None:
+        """Ask a model that ranks whole lists for one, once more, turned round, and for another query."""
+        items = self.items(*DOCUMENTS)
+        self.answers = self.answer(items)
+        self.again = self.answer(items)
+        turned = self.answer(items[::-1])[::-1]
+        other = self.answer([(OTHER_QUERY, document) for _, document in items])
+        self._tell_repetition(self.answers, self.again, "scores")
+        moved = _apart(self.answers, turned)
+        self.seen.append(f"the same list turned round gives scores {moved:.2g} apart")
+        if np.ptp(self.answers) == 0:
+            self.tell(f"the same score for {len(items)} different texts: figures depend on the order of ties alone")
+        elif _apart(other, self.answers) == 0:
+            self.tell("a list has the same scores for another query: is the query read?")
+
+    def _tell_repetition(self, outcome: Answers, again: Answers, what: str) -> None:
+        repeated = _apart(outcome, again)
         if repeated > REPEATED * float(np.ptp(outcome)):
             self.tell(
                 f"the same request twice gives {what} up to {repeated:.2g} apart: a repeated run may give other figures"
             )
         else:
             self.seen.append("the same request twice gives the same answer")
-        self.seen.append(f"one text alone, and among {len(items)}, gives {what} {moved:.2g} apart")
-        if len(np.unique(outcome, axis=0)) == 1:
-            self.tell(f"the same answer to {len(items)} different texts: figures depend on the order of ties alone")
 
     def look_at_full_requests(self) -> None:
         """Ask for as many texts as a request of the run holds, and for every second of them: the answers must be the same."""
@@ -318,7 +359,7 @@ class _Trial:
         low, high = float(self.answers.min()), float(self.answers.max())
         seen = f"the probe's scores go from {low:.4g} to {high:.4g}"
         inside = low >= 0 and high <= 1
-        ends = int(np.isin(self.answers, (0, 1)).sum())
+        ends = int(((self.answers == 0) | ((self.answers > ONE) & inside)).sum())
         if self.outputs == "probabilities" and not inside:
             self.tell(f"{seen}: these are no probabilities, which this backend is meant to give")
         elif self.outputs == "raw scores" and inside:
@@ -329,8 +370,39 @@ class _Trial:
             self.seen.append(seen)
         if inside and ends > 1:
             self.tell(
-                f"{ends} of the probe's {len(self.answers)} scores are exactly 0 or 1: saturated, so that texts are tied"
+                f"{ends} of the probe's {len(self.answers)} scores are 0 or 1, or as good as that: saturated, so that texts are "
+                "tied"
             )
+
+    def look_at_joints(self) -> None:
+        """Move the border between a query and a document: where that changes nothing, the two are one text to the model."""
+        texts = (DOCUMENTS[1], DOCUMENTS[2], DOCUMENTS[0], DOCUMENTS[3])
+        expected = self.answer(self.items(*(joint.join(texts) for joint in JOINTS)), self.batch_size)
+        for number, joint in enumerate(JOINTS):
+            borders = ((joint.join((QUERY, *texts[:place])), joint.join(texts[place:])) for place in (1, 2, 3))
+            if not any(differ(self.answer([pair]), expected[number : number + 1], self.answers) for pair in borders):
+                mixed = self.answer(self.items(joint.join(reversed(texts))))
+                if differ(mixed, expected[number : number + 1], self.answers):
+                    self._tell_joint(joint)
+                else:
+                    self.seen.append(
+                        "whether query and document are one text to it can't be known: other texts score the same"
+                    )
+                return
+        self.seen.append("a text counts otherwise in the query than in the document")
+
+    def _tell_joint(self, joint: str) -> None:
+        between = f"nothing but {joint!r}" if joint else "nothing"
+        glued = (
+            f"a text has the same score at the query's end as at the document's beginning: the server glues the two together, with "
+            f"{between} between them"
+        )
+        if self.settings.kind == "llm-reranker":
+            raise UnfitServerError(
+                f"{glued}, and without the prompt of {self.settings.name}'s recipe; start it with the model's template "
+                "(vLLM: --chat-template FILE), or leave out backend.endpoint, and evalkit assembles the input"
+            )
+        self.tell(f"{glued}; look for the template that the model was trained with")
 
     def look_at_prompts(self, roles: bool) -> None:
         """Ask for a text with its role's prompt and without, to see whether the server puts one there itself."""
@@ -408,6 +480,8 @@ def _cut(settings: ModelSettings, text: str, length: int) -> str | None:
         tokenizer = Tokenizer.from_file(str(described_folder(settings, offline=True) / "tokenizer.json"))
     except Exception:  # whatever is wrong with a file that need not be there: the library raises Exception itself
         return None
+    if settings.kind == "llm-reranker":  # whose template is the server's
+        return None
     tokenizer.no_truncation()
     tokenizer.no_padding()
     pairs = not settings.makes_vectors
@@ -453,6 +527,6 @@ def _in_company(settings: ModelSettings, among: Answers, alone: Answers) -> str:
     number = int(np.argmax(np.abs(among - alone)))
     return (
         f"the score of a document depends on what else a request holds ({among[number]:.4g} among {len(DOCUMENTS)}, "
-        f"{alone[number]:.4g} alone): the model ranks whole lists, of which evalkit asks for parts, or the server computes too "
-        "coarsely"
+        f"{alone[number]:.4g} alone): the model ranks whole lists, of which evalkit asks for parts (for whole ones: "
+        "backend.listwise=true), or the server computes too coarsely"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,19 +14,33 @@ from evalkit.backends import read_backend
 from evalkit.backends.parts import joined
 from evalkit.backends.servers.addresses import checked_url, is_loopback, read_key
 from evalkit.backends.servers.client import Client, Question, RefusedError, logger
-from evalkit.backends.servers.codecs import EmbeddingCodec, PairCodec
+from evalkit.backends.servers.codecs import EmbeddingCodec, LateCodec, Opened, PairCodec, RerankCodec
 from evalkit.backends.servers.probing import DOCUMENTS, QUERY, Ask, Outcome, ask_again, probe_server
 from evalkit.configuration.files import option_names
 from evalkit.errors import EvalkitError, RefusedTextError, UnfitServerError
 from evalkit.models.findings import report_once
-from evalkit.models.interfaces import Part, RunnableModel, Runtime, Scorer, ServerProbe, name_text
+from evalkit.models.folders.resolving import RECIPE as FIELDS
+from evalkit.models.interfaces import (
+    Part,
+    QueryList,
+    RunnableModel,
+    Runtime,
+    ScoredList,
+    Scorer,
+    ServerProbe,
+    name_text,
+)
 from evalkit.models.server_settings import ROLES, ServerSettings
 from evalkit.models.settings import ModelSettings, read_model
 from evalkit.models.weights import find_model, who_scores
 from evalkit.output.numbers import counted
 from evalkit.records import ModelIdentity, Role
 
+RERANK_BATCH_SIZE = 32
+LANGUAGE_MODEL = "llm-reranker"
 RECIPE = ("kind", "max_length", "query_prompt", "document_prompt", "similarity")
+PROMPTED = FIELDS[LANGUAGE_MODEL]
+"""What of a recipe decides the scores of a server that reads texts, and what besides where evalkit assembles what it reads."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +53,10 @@ class Served:
     batch_size: int
 
     def texts(self, texts: Sequence[str], role: Role) -> list[str]:
-        """Return the texts behind their role's prompt, cut to what the server takes."""
+        """Return the texts behind their role's prompt, cut to what the server takes; a language model's without it."""
         prompt = self.settings.query_prompt if role == "query" else self.settings.document_prompt
+        if self.settings.kind == LANGUAGE_MODEL:  # whoever assembles its input puts the prompts there
+            prompt = ""
         return [(prompt + text)[: self.client.settings.max_characters] for text in texts]
 
     def role(self, role: Role) -> dict[str, str]:
@@ -48,15 +65,30 @@ class Served:
         value = server.query_role if role == "query" else server.document_role
         return {server.role_field: value} if server.role_field and value else {}
 
-    def probed(self, ask: Ask, outputs: str, *, roles: bool = False, as_numbers: Ask | None = None) -> ServerProbe:
-        """Probe the server, and report what is found. Raises UnfitServerError, which names it, where it can't be used."""
+    def probed(
+        self,
+        ask: Ask,
+        outputs: str,
+        *,
+        roles: bool = False,
+        as_numbers: Ask | None = None,
+        opened: Opened | None = None,
+    ) -> ServerProbe:
+        """Probe the server, and report what is found; where evalkit assembles its inputs, `opened` says what was found before.
+
+        Raises UnfitServerError, which names it, where it can't be used.
+        """
         limit = self.client.settings.max_characters
         try:
-            probe = probe_server(self.settings, ask, self.batch_size, outputs, limit, roles, as_numbers)
+            probe = probe_server(
+                self.settings, ask, self.batch_size, outputs, limit, roles, as_numbers, assembled=opened is not None
+            )
         except UnfitServerError as error:
             raise UnfitServerError(
                 f"{self.client.backend} at {self.client.url} runs {self.name}, and {error}"
             ) from error
+        if opened is not None:
+            probe = replace(probe, seen=opened.seen + probe.seen, findings=opened.findings + probe.findings)
         logger.info(
             "%s at %s was probed with %s", self.client.backend, self.client.url, counted(probe.requests, "request")
         )
@@ -133,6 +165,52 @@ class ServedReranker:
 
 
 @dataclass(frozen=True)
+class ServedLists:
+    """A ListScorer and ListStream: a request holds one query with all its documents, and is never split."""
+
+    served: Served
+    codec: PairCodec
+    probe: ServerProbe
+
+    def probe_again(self) -> NDArray[np.float32]:
+        return ask_again(self.served.settings, _ask_pairs(self.served, self.codec), self.served.batch_size)
+
+    def score_list(self, query: str, documents: Sequence[str]) -> ScoredList:
+        return ScoredList(joined(self.score_lists([(query, documents)]), len(documents)))
+
+    def score_lists(self, lists: Sequence[QueryList]) -> Generator[Part]:
+        for query, documents in lists:
+            if len(documents) > self.served.batch_size:
+                raise RefusedTextError(
+                    f"{self.served.client.backend}: {name_text('query', query)} has {len(documents)} documents, and a request "
+                    f"holds {self.served.batch_size} at most (backend.batch_size, or the server's own limit): a listwise model "
+                    "must see them together; a first stage's task.top_k=N makes lists shorter",
+                    query,
+                    None,
+                )
+        ends = np.cumsum([len(documents) for _, documents in lists])
+        try:
+            yield from self.served.client.stream(self._questions(lists))
+        except RefusedError as error:
+            query, documents = lists[int(np.searchsorted(ends, error.positions[0], side="right"))]
+            raise RefusedTextError(
+                f"{error}; refused is the request of {name_text('query', query)} with its {len(documents)} documents, which a "
+                "listwise model must see together",
+                query,
+                None,
+            ) from error
+
+    def _questions(self, lists: Sequence[QueryList]) -> Iterator[Question]:
+        first = 0
+        for query, documents in lists:
+            sent = self.served.texts([query], "query") * len(documents)
+            pairs = list(zip(sent, self.served.texts(documents, "document"), strict=True))
+            for question in self.codec.questions(self.served.name, pairs, len(pairs)):
+                yield replace(question, positions=first + question.positions)
+            first += len(documents)
+
+
+@dataclass(frozen=True)
 class ServedEmbedder:
     """A TextEmbedder and TextStream."""
 
@@ -181,7 +259,7 @@ def open_client(backend: str, settings: ModelSettings, runtime: Runtime) -> Clie
 
 
 def _refuse_ignored(backend: str, settings: ModelSettings, runtime: Runtime) -> None:
-    if settings.kind == "cross-encoder" and settings.truncation != "longest_first":
+    if settings.kind in ("cross-encoder", "listwise") and settings.truncation != "longest_first":
         raise EvalkitError(
             f"model.truncation={settings.truncation}: backend={backend} can't be told so, servers cut pairs longest_first; "
             "backend=torch cuts either way"
@@ -194,19 +272,25 @@ def _refuse_ignored(backend: str, settings: ModelSettings, runtime: Runtime) -> 
                 raise EvalkitError(
                     f"backend.{name} says nothing to {settings.name}: only requests for embeddings have a role"
                 )
+    if settings.kind != LANGUAGE_MODEL and wanted and wanted.endpoint != own.endpoint:
+        raise EvalkitError(
+            f"backend.endpoint says nothing to {settings.name}, whose kind is {settings.kind}: only language models that rerank "
+            f"({LANGUAGE_MODEL}) are asked in two ways"
+        )
 
 
 def refuse_changed(backend: str, settings: ModelSettings, *fields: str) -> None:
     """Refuse what the user says otherwise than the model's file, where the server can't be told: it does as it was started.
 
-    How a model of the user's own pools is for the user to say: its file (local-embedder) does not know it.
+    No server can be told how a listwise model takes its lists in. How a model of the user's own pools is for the user to say: its
+    file (local-embedder) does not know it.
     """
     if settings.name not in option_names("model"):
         return
     own = read_model(settings.name)
     if own.hub_id != settings.hub_id:  # a folder of the user's own that has a model's name
         return
-    for field in fields:
+    for field in (*fields, "max_query_length", "block_size"):
         known = own.hub_id is not None or field != "pooling"
         if known and getattr(settings, field) != getattr(own, field):
             raise EvalkitError(
@@ -222,17 +306,55 @@ def refuse_dot(backend: str, settings: ModelSettings) -> None:
         )
 
 
-def served_model_name(client: Client, settings: ModelSettings) -> str:
+def request_size(client: Client, settings: ModelSettings, usual: int, most: int | None = None) -> int:
+    """Return how many texts a request holds at most: `backend.batch_size`, else `usual`, and never more than a server's `most`.
+
+    For a listwise model, whose requests are as long as its lists, it is what must not be exceeded, if anybody says so.
+    """
+    size = client.settings.batch_size or (sys.maxsize if settings.kind == "listwise" else usual)
+    return size if most is None else min(size, most)
+
+
+def served_reranker(
+    backend: str,
+    settings: ModelSettings,
+    runtime: Runtime,
+    codec: RerankCodec,
+    *,
+    truncation: str,
+    most: int | None = None,
+    hub_ids: bool = False,
+) -> RunnableModel:
+    """Return a reranker behind an API that gives probabilities. Nothing is sent yet.
+
+    `truncation` says where it cuts long texts, `most` how many documents of a request it takes at most, `hub_ids` that it calls
+    models by their whole Hub id.
+    """
+    refuse_changed(backend, settings, "max_length")
+    client = open_client(backend, settings, runtime)
+    return served_model(
+        client,
+        settings,
+        codec,
+        name=served_model_name(client, settings, hub_ids=hub_ids),
+        batch_size=request_size(client, settings, RERANK_BATCH_SIZE, most),
+        cache_dir=runtime.cache_dir,
+        facts={"outputs": "probabilities", "truncation": truncation},
+    )
+
+
+def served_model_name(client: Client, settings: ModelSettings, *, hub_ids: bool = False) -> str:
     """Return what the server knows the model by: what the user says, else its Hub id, else its folder's name.
 
-    Those who sell their own models' answers call them by the last part of the Hub id. Raises EvalkitError where nothing says it.
+    Those who sell their own models' answers call them by the last part of the Hub id, unless `hub_ids`. Raises EvalkitError where
+    nothing says it.
     """
     name = client.settings.served_model or settings.hub_id or (Path(settings.path).name if settings.path else None)
     if not name:
         raise EvalkitError(
             f"backend={client.backend} needs the name that the server knows the model by: backend.served_model=NAME"
         )
-    if client.settings.served_model is None and client.url == read_backend(client.backend).url:
+    if client.settings.served_model is None and client.url == read_backend(client.backend).url and not hub_ids:
         return name.rpartition("/")[2]
     return name
 
@@ -240,7 +362,7 @@ def served_model_name(client: Client, settings: ModelSettings) -> str:
 def served_model(
     client: Client,
     settings: ModelSettings,
-    codec: PairCodec | EmbeddingCodec,
+    codec: PairCodec | EmbeddingCodec | LateCodec,
     *,
     name: str,
     batch_size: int,
@@ -255,6 +377,8 @@ def served_model(
     made, `cache_dir` where evalkit's cache is, `revision` the one that the server says it runs. `doubts` gives, when the scorer is
     opened, what a reader should know of whether it is this model; it raises EvalkitError where it is not.
     """
+    if settings.kind == "listwise":
+        facts = {**facts, "outputs": "scores of whole lists", "listwise": True}
     heeded = {"max_characters", *(ROLES if settings.kind == "embedder" else ())}
     decisive = client.settings.model_dump(include=heeded, exclude_none=True)
     backend = {"name": client.backend, "served_model": name, **decisive, **facts}
@@ -267,17 +391,26 @@ def served_model(
         if isinstance(codec, EmbeddingCodec):
             scorer = ServedEmbedder(served, codec, _probe_embedder(served, codec))
         else:
-            scorer = ServedReranker(served, codec, served.probed(_ask_pairs(served, codec), str(facts["outputs"])))
+            scorer = _reranker(served, codec, str(facts["outputs"]))
         report_once(settings.name, [f"{client.backend}: {doubt}" for doubt in doubted])
         return scorer
 
     way = {
         **who,
-        **settings.model_dump(mode="json", include=set(RECIPE)),
+        **settings.model_dump(mode="json", include={*RECIPE, *(PROMPTED if settings.kind == LANGUAGE_MODEL else ())}),
         # the same name elsewhere may be another model, unless the server says which revision it runs
         "backend": backend if revision else {**backend, "url": client.url},
     }
     return RunnableModel(identity, {**backend, "url": client.url}, way, open_scorer, independent=True)
+
+
+def _reranker(served: Served, codec: PairCodec | LateCodec, outputs: str) -> ServedReranker | ServedLists:
+    if isinstance(codec, LateCodec):
+        opened = codec.find()
+        probe = served.probed(_ask_pairs(served, opened.codec), outputs, opened=opened)
+        return ServedReranker(served, opened.codec, probe)
+    kind = ServedLists if served.settings.kind == "listwise" else ServedReranker
+    return kind(served, codec, served.probed(_ask_pairs(served, codec), outputs))
 
 
 def _ask_pairs(served: Served, codec: PairCodec) -> Ask:

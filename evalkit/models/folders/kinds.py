@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from evalkit.errors import EvalkitError, WrongWeightsError
 from evalkit.machine import installed_version
 from evalkit.models.folders.files import SETTINGS, FolderFiles
+from evalkit.models.folders.judges import is_judge
+from evalkit.models.folders.multi_vector import SAVED_AS, named_multi_vector
 
 # families whose networks read a text from left to right alone
 DECODERS = frozenset({
@@ -24,11 +26,13 @@ ENCODER_DECODERS = T5_ENCODERS | {
     "bart", "blenderbot", "led", "longt5", "m2m_100", "marian", "mbart", "mvp", "pegasus", "plbart", "prophetnet",
     "switch_transformers", "t5gemma",
 }  # fmt: skip
-COLBERT = frozenset({"ColBERT", "MultiVectorEncoder"})
 LAYERWISE = {
     "LayerWiseMiniCPMForCausalLM": "bge-reranker-v2-minicpm-layerwise",
     "CostWiseGemmaForCausalLM": "bge-reranker-v2.5-gemma2-lightweight",
 }
+JINA_LISTS = "JinaForRanking"
+"""The architecture of the listwise rerankers that evalkit runs itself."""
+MULTI_VECTOR = "multi-vector"
 ASK = "model.kind=embedder, cross-encoder or llm-reranker says which"
 BOTH_WAYS = (
     "use_bidirectional_attention", "bidirectional", "is_bidirectional", "use_bidirectional", "bidirectional_attention"
@@ -47,16 +51,19 @@ def find_kind(files: FolderFiles) -> tuple[str, str]:
 
     Raises EvalkitError for kinds that nothing here runs, and where the files leave open which it is.
     """
-    refuse_unknown_kinds(files)
+    named = named_multi_vector(files)
+    refuse_unknown_kinds(files, "" if named is None else MULTI_VECTOR)
+    if named is not None:
+        return MULTI_VECTOR, named[1]
     if files.modules is not None:
-        if files.settings is not None and files.settings.model_type == "CrossEncoder":
-            return "cross-encoder", "config_sentence_transformers.json"
-        return "embedder", "modules.json"
+        return _kind_of_modules(files)
     architectures = files.architectures
     if not files.config:
         raise EvalkitError(
             f"{files.folder} has no config.json and no modules.json: is this the folder of a Hugging Face model?"
         )
+    if JINA_LISTS in architectures:
+        return "listwise", "config.json"
     if _ends(architectures, "ForSequenceClassification"):
         return "cross-encoder", "config.json"
     if _ends(architectures, "ForCausalLM"):
@@ -64,24 +71,37 @@ def find_kind(files: FolderFiles) -> tuple[str, str]:
             f"{files.folder} is a {', '.join(architectures)} without modules.json: it may be an embedder or a reranker, and its "
             f"files don't say; {ASK}"
         )
-    if _ends(architectures, "Model") and not files.config.get("is_encoder_decoder"):
+    decodes = files.config.get("is_encoder_decoder")
+    if _ends(architectures, "EncoderModel") or (_ends(architectures, "Model") and not decodes):
         return "embedder", "config.json"
-    if _ends(architectures, "EncoderModel"):
-        return "embedder", "config.json"
+    if files.config.get("is_encoder_decoder") and _ends(architectures, "ForConditionalGeneration"):
+        raise WrongWeightsError(
+            f"{files.folder} is a {', '.join(architectures)}, an encoder with a decoder: evalkit runs none as a reranker "
+            "(KaLM-Reranker-V1, monoT5); where mteb's registry has the model, its own loader does: model=mteb model.name=ORG/NAME. "
+            "Its encoder alone as an embedder: model.kind=embedder"
+        )
     what = f"is a {', '.join(architectures)}" if architectures else "has no architecture in its config.json"
     raise EvalkitError(f"{files.folder} {what} and has no modules.json: its files don't say what it is for; {ASK}")
 
 
-def refuse_unknown_kinds(files: FolderFiles) -> None:
-    """Raise WrongWeightsError, with the kind's name, for models that make neither one vector of a text nor one score of a pair."""
+def _kind_of_modules(files: FolderFiles) -> tuple[str, str]:
+    """Return the kind of what sentence-transformers has saved, and the file that says so."""
+    if is_judge(files):
+        return "llm-reranker", "modules.json"
+    if files.settings is not None and files.settings.model_type == "CrossEncoder":
+        return "cross-encoder", "config_sentence_transformers.json"
+    return "embedder", "modules.json"
+
+
+def refuse_unknown_kinds(files: FolderFiles, kind: str = "") -> None:
+    """Raise WrongWeightsError, with its name, for a folder of a model that evalkit does not run, or not as `kind`."""
     names = {module.name for module in files.modules or ()}
     saved_as = files.settings.model_type if files.settings is not None else ""
-    colbert = [name for name in files.architectures if "colbert" in name.lower()]
-    packages = {module.type.partition(".")[0] for module in files.modules or ()}
-    if colbert or saved_as in COLBERT or "pylate" in packages or "artifact.metadata" in files.names:
+    named = named_multi_vector(files)
+    if named is not None and kind != MULTI_VECTOR:
         raise WrongWeightsError(
-            f"{files.folder} is a ColBERT model ({', '.join(colbert) or saved_as or 'by its files'}): it compares token by token, "
-            "and one vector per text would mean nothing; evalkit does not run it"
+            f"{files.folder} is a multi-vector model ({named[0]}): it compares token by token, and one vector per text would mean "
+            "nothing; model.kind=multi-vector backend=sentence-transformers runs it"
         )
     if saved_as == "SparseEncoder" or names & {
         "SpladePooling",
@@ -93,10 +113,10 @@ def refuse_unknown_kinds(files: FolderFiles) -> None:
             f"{files.folder} is a sparse encoder (SPLADE, by its {'settings' if saved_as == 'SparseEncoder' else 'modules.json'}): "
             "as a dense embedder its vectors would mean nothing; evalkit does not run it"
         )
-    if saved_as not in ("", "SentenceTransformer", "CrossEncoder"):
+    if saved_as not in ("", "SentenceTransformer", "CrossEncoder", *SAVED_AS):
         raise WrongWeightsError(
-            f"{files.folder / SETTINGS}: model_type={saved_as!r} is none that evalkit knows (SentenceTransformer, CrossEncoder); "
-            "sentence-transformers would leave out its modules and prompts"
+            f"{files.folder / SETTINGS}: model_type={saved_as!r} is none that evalkit knows (SentenceTransformer, CrossEncoder, "
+            "MultiVectorEncoder); sentence-transformers would leave out its modules and prompts"
         )
     for architecture in files.architectures:
         if architecture in LAYERWISE:
@@ -104,16 +124,23 @@ def refuse_unknown_kinds(files: FolderFiles) -> None:
                 f"{files.folder} is a {architecture}, which scores behind one of its layers: model={LAYERWISE[architecture]} "
                 f"model.path={files.folder} runs it by its own recipe"
             )
-    if "LogitScore" in names:
-        raise EvalkitError(
-            f"{files.folder} scores by the logit of a word (LogitScore in its modules.json) within the tokenizer's chat template, "
-            "which evalkit does not read; state the prompts: model=local-llm-reranker model.path=FOLDER model.prompt=…"
-        )
 
 
 def refuse_other_kind(files: FolderFiles, kind: str) -> None:
-    """Raise WrongWeightsError where modules.json says that the model is of the other of the two kinds that have one."""
-    if files.modules is None or (files.settings is None and kind == "embedder"):
+    """Raise WrongWeightsError where the model is listwise, or modules.json says that it is of the other of the two kinds."""
+    if JINA_LISTS in files.architectures:
+        raise WrongWeightsError(
+            f"{files.folder} is a {JINA_LISTS}, which ranks whole lists: it makes neither a score of a single pair nor a vector of "
+            f"a text; model={files.folder} runs it as that"
+        )
+    if files.modules is None:
+        return
+    if is_judge(files):
+        raise WrongWeightsError(
+            f"{files.folder} is a language model that scores by the logits of words (LogitScore in its modules.json): "
+            "model.kind=llm-reranker, or model=local-llm-reranker"
+        )
+    if files.settings is None and kind == "embedder":
         return
     saved_as = "SentenceTransformer" if files.settings is None else files.settings.model_type
     alone = len(files.modules) == 1 and _ends(files.architectures, "ForSequenceClassification")

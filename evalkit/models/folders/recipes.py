@@ -15,7 +15,9 @@ from typing import Any, get_args
 
 from evalkit.errors import EvalkitError, WrongWeightsError
 from evalkit.models.folders.files import MODULES, SETTINGS, FolderFiles, FolderModule, read_object
+from evalkit.models.folders.judges import is_judge, read_judge
 from evalkit.models.folders.kinds import is_causal
+from evalkit.models.folders.multi_vector import read_multi_vector
 from evalkit.models.settings import Similarity
 
 OURS = ("Pooling", "Normalize")
@@ -56,8 +58,18 @@ class FolderRecipe:
     findings: tuple[str, ...] = ()
 
 
+LIST_RECIPE = {"max_length": 2_048, "max_query_length": 512, "block_size": 125}
+"""What jina-reranker-v3's own code reads of a document and of a query, in tokens, and of how many documents at once."""
+
+
 def read_recipe(files: FolderFiles, kind: str) -> FolderRecipe:
     """Return what the folder states for a model of that kind. Raises EvalkitError for parts that can't be honoured, by name."""
+    if kind == "listwise":
+        return FolderRecipe({name: Stated(tokens, "default") for name, tokens in LIST_RECIPE.items()})
+    if kind == "llm-reranker" and is_judge(files):
+        return FolderRecipe({name: Stated(*said) for name, said in read_judge(files).fields.items()})
+    if kind == "multi-vector":
+        return _multi_vector(files)
     if kind not in ("embedder", "cross-encoder"):
         return FolderRecipe({})
     fields: dict[str, Stated] = {}
@@ -84,6 +96,15 @@ def read_recipe(files: FolderFiles, kind: str) -> FolderRecipe:
             _read_pooling(files, modules, fields)
             fields["modules"] = Stated(_names(files, modules), MODULES)
     return FolderRecipe(fields, undecided, tuple(findings))
+
+
+def _multi_vector(files: FolderFiles) -> FolderRecipe:
+    fields = {name: Stated(*said) for name, said in read_multi_vector(files).items()}
+    undecided: dict[str, str] = {}
+    findings: list[str] = []
+    if files.modules is not None:  # without, the library reads no prompts but Stanford's
+        _read_prompts(files, {}, undecided, findings)
+    return FolderRecipe(fields, {name: why for name, why in undecided.items() if name not in fields}, tuple(findings))
 
 
 def _modules(files: FolderFiles) -> tuple[FolderModule, ...]:

@@ -13,7 +13,9 @@ from evalkit.configuration.files import settings_error
 from evalkit.errors import EvalkitError
 from evalkit.models.choosing import UNNAMED
 from evalkit.models.folders.files import FolderFiles, read_folder
+from evalkit.models.folders.judges import PROMPTS
 from evalkit.models.folders.kinds import (
+    MULTI_VECTOR,
     find_kind,
     refuse_files,
     refuse_formats,
@@ -30,10 +32,15 @@ RECIPE: Mapping[str, tuple[str, ...]] = {
         *("similarity", "dimensions", "modules"),
     ),
     "cross-encoder": ("query_prompt", "document_prompt", "max_length", "truncation", "lower_case", "label", "modules"),
-    "llm-reranker": (
-        *("system_prompt", "query_prompt", "separator", "document_prompt", "prompt"),
-        *("positive_word", "negative_word", "max_length", "truncation"),
+    "multi-vector": (
+        *("query_prompt", "document_prompt", "query_length", "document_length", "max_length", "lower_case"),
+        *("query_expansion", "skiplist", "skiplist_roles", "interaction", "modules"),
     ),
+    "llm-reranker": (
+        *("bos", "system_prompt", "query_prompt", "separator", "document_prompt", "document_ending", "prompt", "strip"),
+        *("positive_word", "negative_word", "temperature", "max_length", "truncation"),
+    ),
+    "listwise": ("max_length", "max_query_length", "block_size", "order_seed", "permutations"),
 }
 """The fields that decide a score, by kind, in the order in which they are shown."""
 
@@ -72,7 +79,7 @@ def resolve(settings: ModelSettings, stated: Mapping[str, StatedBy], folder: Pat
     refuse_ignored(settings, kind, {name for name, by in stated.items() if by == "user"} - {"kind"})
     found = _recipe_of(files, kind, stated)
     fields = {name: one.value for name, one in found.fields.items() if name not in stated}
-    if kind == "llm-reranker" and "truncation" not in stated:
+    if kind == "llm-reranker" and not {"truncation"} & {*stated, *found.fields}:
         fields["truncation"] = "only_second"
     if settings.name in UNNAMED:
         fields["name"] = (settings.hub_id or "").rpartition("/")[2] if not settings.path else folder.resolve().name
@@ -116,6 +123,8 @@ def _kind_of(files: FolderFiles, settings: ModelSettings, stated: Mapping[str, S
     if settings.kind in ("embedder", "cross-encoder"):
         refuse_unknown_kinds(files)
         refuse_other_kind(files, settings.kind)
+    if settings.kind == MULTI_VECTOR:
+        refuse_unknown_kinds(files, MULTI_VECTOR)
     return settings.kind, _speaker(stated.get("kind"), settings)
 
 
@@ -132,7 +141,7 @@ def compare_with_folder(settings: ModelSettings, folder: Path) -> tuple[str, ...
     """
     files = read_folder(folder)
     refuse_formats(files)
-    refuse_unknown_kinds(files)
+    refuse_unknown_kinds(files, settings.kind)
     refuse_files(files, settings.kind, label=settings.label, trusts_code=settings.trust_remote_code)
     try:
         found = read_recipe(files, settings.kind)
@@ -159,6 +168,8 @@ def stated_recipe(settings: ModelSettings, stated: Mapping[str, StatedBy]) -> Re
 
 
 def _recipe_of(files: FolderFiles, kind: str, stated: Mapping[str, StatedBy]) -> FolderRecipe:
+    if kind == "llm-reranker" and set(PROMPTS) & set(stated):
+        return FolderRecipe({})  # the template is another one than the folder's, and so is all that goes with it
     found = read_recipe(files, kind)
     undecided = {name: why for name, why in found.undecided.items() if name not in stated}
     if undecided:
@@ -176,6 +187,8 @@ def _speaker(by: StatedBy | None, settings: ModelSettings) -> str:
 
 
 def _findings(files: FolderFiles, settings: ModelSettings) -> tuple[str, ...]:
+    if files.code and settings.kind == "listwise":
+        return ("it comes with Python code of its own, which is never run: evalkit follows its published recipe",)
     if files.code and not settings.trust_remote_code:
         places = ", ".join(sorted(set(files.code.values())))
         return (

@@ -66,7 +66,7 @@ def chart_config() -> dict[str, Any]:
 
 def chart_specs() -> dict[str, dict[str, Any]]:
     """Give the specifications by name; `rows` is the name of their data."""
-    return {"speed": _speed(), "distribution": _distribution(), "differences": _differences()}
+    return {"speed": _speed(), "depth": _depth(), "distribution": _distribution(), "differences": _differences()}
 
 
 def _bundle() -> str:
@@ -163,6 +163,50 @@ def speed_domains(points: Sequence[tuple[float, float]]) -> dict[str, tuple[floa
     factor = math.sqrt(max(max(rates) / min(rates), 2.0))
     centre = math.sqrt(min(rates)) * math.sqrt(max(rates))
     return {"x": (centre / factor, centre * factor), "y": (middle - half, middle + half)}
+
+
+def _depth() -> dict[str, Any]:
+    """Rows: depth (candidates), value, low, high and ceiling (percent), and shown and interval, texts for the tooltip."""
+    x = {
+        "field": "depth",
+        "type": "quantitative",
+        "scale": {"type": "log", "nice": False},
+        "axis": {"title": "candidates reranked", "grid": False, "tickCount": 5, "format": ",d", "labelBound": True},
+    }
+    y = {
+        "field": "value",
+        "type": "quantitative",
+        "scale": {"zero": False, "nice": True},
+        "axis": {"title": None, "tickCount": 5, "format": ".4~r"},
+    }
+    tooltip = [
+        {"field": name, "type": kind, "title": title}
+        for name, kind, title in (
+            ("depth", "quantitative", "candidates"),
+            ("shown", "nominal", "value"),
+            ("interval", "nominal", "95 % interval"),
+        )
+    ]
+    return _spec(
+        "A measure by how many candidates are reranked.",
+        height=200,
+        encoding={"x": x},
+        layer=[
+            {
+                "mark": {"type": "area", "fill": _ACCENT, "fillOpacity": 0.18},
+                "encoding": {"y": {**y, "field": "low"}, "y2": {"field": "high"}},
+            },
+            {
+                "mark": {"type": "line", "stroke": _MUTED, "strokeWidth": 1.2, "strokeDash": [4, 3]},
+                "encoding": {"y": {**y, "field": "ceiling"}},
+            },
+            {"mark": {"type": "line", "stroke": _ACCENT, "strokeWidth": 1.8}, "encoding": {"y": y}},
+            {
+                "mark": {"type": "point", "filled": True, "size": 60, "opacity": 1, "fill": _ACCENT},
+                "encoding": {"y": y, "tooltip": tooltip},
+            },
+        ],
+    )
 
 
 def _distribution() -> dict[str, Any]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from evalkit.compare.shared_queries import SharedQueries
-from evalkit.output.numbers import counted, interval_name
+from evalkit.compare.shared_queries import SharedQueries, metric_title
+from evalkit.output.numbers import counted, interval_name, percent, percent_range
 from evalkit.output.text import printable
 from evalkit.report.content import Report
+from evalkit.report.depth import DepthTable, depth_sheet
 from evalkit.report.html.charts import chart_config, chart_library, chart_specs, speed_domains
 from evalkit.report.html.embedding import content_policy, inline_script, json_data
 from evalkit.report.html.rows import PLOT_WIDTH, BoardRow, BoardRows, board_rows
@@ -21,7 +23,18 @@ from evalkit.statistics import level_beside_test
 from evalkit.version import __version__
 
 _HERE = Path(__file__).parent
-_SCRIPTS = ("elements", "theme", "charts", "leaderboard", "speed", "distributions", "comparison", "queries", "start")
+_SCRIPTS = (
+    "elements",
+    "theme",
+    "charts",
+    "leaderboard",
+    "depth",
+    "speed",
+    "distributions",
+    "comparison",
+    "queries",
+    "start",
+)
 SIZES = ((0, 150), (150, 600), (600, 2000), (2000, None))
 """Bounds of the filter by size: millions of parameters, from and below."""
 
@@ -40,6 +53,7 @@ def html_page(report: Report) -> str:
         "systems": [{"label": one.label, "kind": one.kind, "way": one.way} for one in facts.values()],
         "boards": [_board_data(board) for board in boards],
         "tasks": [task_data(report, shared, numbers) for shared in report.tasks],
+        "depths": [_depth_data(table) for table in report.depths],
         "charts": {"specs": chart_specs(), "config": chart_config()},
         "alpha": report.choices.alpha,
         "interval": interval_name(level_beside_test(report.choices.alpha)),
@@ -93,6 +107,7 @@ def _render(report: Report, summary: str, boards: Sequence[BoardRows], data: Map
         plot_width=PLOT_WIDTH,
         summary=summary,
         slices=slice_sheets(report),
+        depths=[depth_sheet(table) for table in report.depths],
         alpha=f"{report.choices.alpha:g}",
         notes=report.notes,
         version=__version__,
@@ -122,6 +137,26 @@ def _board_data(board: BoardRows) -> dict[str, Any]:
         "metric": board.metric,
         "points": points,
         "domains": speed_domains([(row.value * 100, row.rate) for row in board.rows if row.rate is not None]),
+    }
+
+
+def _depth_data(table: DepthTable) -> dict[str, Any]:
+    values = [one for one in table.values if one.metric == table.leading]
+    return {
+        "name": f"{table.label} on {table.task}",
+        "metric": metric_title(table.leading),
+        "points": [
+            {
+                "depth": one.depth,
+                "value": one.value * 100,
+                "low": None if math.isnan(one.interval[0]) else one.interval[0] * 100,
+                "high": None if math.isnan(one.interval[1]) else one.interval[1] * 100,
+                "ceiling": one.ceiling * 100,
+                "shown": percent(one.value),
+                "interval": percent_range(one.interval),
+            }
+            for one in values
+        ],
     }
 
 

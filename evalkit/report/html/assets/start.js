@@ -8,6 +8,7 @@ async function start() {
   }
   startQueries();
   addEventListener("scroll", () => showTooltip(null, null, null, null), { passive: true });
+  await startDepths();
   await startSpeed();
   await startComparison();
   await startDistributions();
