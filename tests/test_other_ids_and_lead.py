@@ -1,4 +1,4 @@
-"""A result is not replaced by one of the same texts under other ids, nor led by another protocol without a word."""
+"""A result is not replaced by one of another task or of other ids; another protocol and texts left out are said."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from made_results import table_of
 import evalkit
 from evalkit.errors import EvalkitError
 from evalkit.records import Task
+from evalkit.results.folders import find_results
 
 Rename = Callable[[str, str], tuple[str, str]]
 RENAMES: dict[str, Rename] = {
@@ -95,6 +96,44 @@ def test_in_python_too(what: str, here: Path) -> None:
     with pytest.raises(EvalkitError, match="under other ids, by which mteb-v2 orders ties: candidate "):
         evalkit.save_result(evalkit.evaluate("constant", other))
     assert table_of(path, "run").read_bytes() == kept
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("a/b", "a_b"), ("a?b", "a*b"), ("a b", "a_b"), ("data", "data."), ("model_meta", "_model_meta")],
+)
+@pytest.mark.parametrize("other_data", [False, True])
+def test_two_names_of_one_file_are_told_apart(first: str, second: str, other_data: bool, here: Path) -> None:
+    """Whether the second's texts are the first's or not, and before they are scored."""
+    write_data(Path("data"))
+    write_data(Path("other/data"), RENAMES["documents"])
+    (Path("other/data") / "queries.jsonl").write_text(
+        (Path("data") / "queries.jsonl").read_text().replace("query 0", "another")
+    )
+    words = ("task=local", "model=random")
+    done = run_here(*words, "task.path=data", f"task.name={first}")
+    assert done.code == 0, done.stderr
+    (path,) = find_results([Path("results")])
+    before = [one.read_bytes() for one in (path, table_of(path), table_of(path, "run"))]
+    done = run_here(*words, f"task.path={'other/data' if other_data else 'data'}", f"task.name={second}")
+    assert done.code == 2
+    assert f"{path} is the result of another task, {first!r}, whose file has the name that {second!r}" in done.stderr
+    assert "task.name=NAME" in done.stderr
+    assert [one.read_bytes() for one in (path, table_of(path), table_of(path, "run"))] == before
+    assert run_here(*words, "task.path=data", f"task.name={first}").code == 0  # its own place
+    (result,) = evalkit.load_results("results")
+    assert result.task.mteb_name == first
+
+
+def test_in_python_two_names_of_one_file_are_told_apart(here: Path) -> None:
+    write_data(Path("data"))
+    task = evalkit.load_task(path="data")
+    one, other = (replace(task, name=name, mteb_name=name) for name in ("mine: 1", "mine__1"))
+    path = evalkit.save_result(evalkit.evaluate("constant", one))
+    before = path.read_bytes()
+    with pytest.raises(EvalkitError, match="is the result of another task, 'mine: 1'"):
+        evalkit.save_result(evalkit.evaluate("constant", other))
+    assert path.read_bytes() == before
 
 
 def test_ties_are_ordered_by_id_so_that_figures_differ(here: Path) -> None:

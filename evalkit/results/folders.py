@@ -22,6 +22,7 @@ _PLAIN_NAME = re.compile(r"[a-z][a-z0-9_.]*")
 _PLAIN_VALUE = re.compile(r"[a-z0-9.+]*[a-z0-9+]")
 # Windows takes these for devices, whatever follows a point
 _DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+_TAKEN = MODEL_FILE.removesuffix(".json")  # a task of that name would replace what describes the model
 _LONGEST_NAME = 160  # bytes; file systems hold 255, and suffixes follow
 _LONGEST_VALUE = 32
 _LONGEST_SLUG = 120
@@ -63,11 +64,11 @@ def experiment_slug(deviations: Mapping[str, object]) -> str:
 
 
 def file_name(name: str) -> str:
-    """Replace what some file system can't hold in a name, or would take for another place."""
+    """Replace what some file system can't hold in a name, or would take for another place. Several names may become one."""
     safe = re.sub(r'[<>:"/\\|?*\x00-\x1f\x7f-\x9f\s]', "_", name).rstrip(".") or "_"
     if len(safe.encode(errors="surrogatepass")) > _LONGEST_NAME:
         safe = f"{safe[: _LONGEST_NAME // 4]}_{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:10]}"
-    return f"_{safe}" if _DEVICE.fullmatch(safe) else safe
+    return f"_{safe}" if _DEVICE.fullmatch(safe) or safe.casefold() == _TAKEN else safe
 
 
 def find_results(paths: Iterable[Path]) -> list[Path]:

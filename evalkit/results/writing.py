@@ -101,7 +101,7 @@ def refuse_other_result(
     deviations: Mapping[str, Any] | None,
     recipe: Mapping[str, RecipeField],
 ) -> None:
-    """Raise EvalkitError where the file holds a result on other data, of another model or of other settings, which would be lost.
+    """Raise EvalkitError where the file holds a result of another task, other data, model or settings, which would be lost.
 
     `ids` are those of the candidates, which the fingerprint of the data leaves out. What an older version of evalkit did not write
     down counts as equal, and so do the ids of a result whose table can't be read.
@@ -110,6 +110,11 @@ def refuse_other_result(
     if stored is None:
         return
     place, mend = homeless(str(path)), "write elsewhere (results_dir=DIR), or delete that file"
+    if (other := stored.get("task_name", task.mteb_name)) != plain_json(task.mteb_name):
+        raise EvalkitError(
+            f"{task.source}: {place} is the result of another task, {other!r}, whose file has the name that {task.mteb_name!r} "
+            f"would have, or one that differs in capitals alone; give this data another name (task=local: task.name=NAME), {mend}"
+        )
     if stored["evalkit"]["task"]["fingerprint"] != task.fingerprint:
         raise EvalkitError(
             f"{task.source}: {place} is a result on other data of the name {task.name}; give this data another name "

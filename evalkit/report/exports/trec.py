@@ -30,8 +30,8 @@ def trec_files(results: Sequence[Result]) -> dict[PurePosixPath, bytes]:
     """Write `<Task>.qrels.trec`, and `<Task>.<system>.run.trec` for each system.
 
     The run tag is the system's name. Relevant documents that were no candidates stand in the qrels. Raises EvalkitError for a
-    missing table, for ids that hold white space, where systems have other qrels for the same data, and for refined runs, whose
-    scores are of two precisions.
+    missing table, for ids that hold white space, for two tasks whose files would have one name, where systems have other qrels for
+    the same data, and for refined runs, whose scores are of two precisions.
     """
     for result in results:
         if result.refinement is not None:
@@ -44,7 +44,12 @@ def trec_files(results: Sequence[Result]) -> dict[PurePosixPath, bytes]:
     for group in groups:
         task = _task_name(group, groups)
         judged = _qrels(group)
-        files[PurePosixPath(f"{task}{QRELS_SUFFIX}")] = judged.encode()
+        qrels = PurePosixPath(f"{task}{QRELS_SUFFIX}")
+        if qrels in files:
+            raise EvalkitError(
+                f"{group.results[0].path}: another task's qrels would be written to {qrels}, too; give one of them"
+            )
+        files[qrels] = judged.encode()
         for system, result in zip(group.systems, group.results, strict=True):
             path = PurePosixPath(f"{task}.{_tag(labels[system])}{RUN_SUFFIX}")
             if path in files:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from command import run_here
-from made_results import noisy_scores, ranking_task, table_of, write_scores
+from made_results import change_json, noisy_scores, ranking_task, table_of, write_scores
 from task_files import write_parts
 from trec_data import Made, make
 
@@ -208,3 +208,16 @@ def test_what_is_wrong_is_told_in_one_line(tmp_path: Path) -> None:
         assert run_here("report", str(results), "--format", "trec", "-o", str(out)).code == 0
     table_of(path, "run").unlink()
     assert "made.run.parquet is missing" in refusal(results, "--format", "trec", "-o", out)
+
+
+@pytest.mark.parametrize("names", [("a/b", "a_b"), ("a:b", "a?b"), ("mine", "mine.")])
+def test_two_tasks_whose_files_would_have_one_name_are_refused(names: tuple[str, str], tmp_path: Path) -> None:
+    """Also where different systems scored them, whose runs have files of their own."""
+    task = ranking_task(3)
+    for number, name in enumerate(names):
+        path = write_scores(tmp_path / "results", task, noisy_scores(task), model=f"scorer{number}")
+        change_json(path, lambda content, name=name: content["evalkit"]["task"].update(name=name, mteb_name=name))
+        change_json(path, lambda content, name=name: content.update(task_name=name))
+    done = run_here("report", str(tmp_path / "results"), "--format", "trec", "-o", str(tmp_path / "out"))
+    assert (done.code, done.stderr.count("another task's qrels would be written to")) == (2, 1)
+    assert not list(tmp_path.glob("out/*"))
