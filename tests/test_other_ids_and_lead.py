@@ -194,3 +194,52 @@ def test_the_lead_of_an_older_file_is_said_in_python(here: Path, caplog: pytest.
     with caplog.at_level(logging.WARNING, "evalkit"):
         evalkit.save_result(evalkit.evaluate("random", task))
     assert "led by map_at_1000 of mteb-v2, and is now led by map of cmteb-v1" in caplog.text
+
+
+# --- texts in the tables
+
+
+def test_a_run_says_that_it_drops_texts(here: Path) -> None:
+    words = ("task=demo-zh2en", "limit=3", "model=random")
+    for options, dropped in ((["texts=true"], False), (["texts=true"], False), ([], True), ([], False)):
+        done = run_here(*words, *options)
+        assert done.code == 0, done.stderr
+        assert (
+            "had texts of queries or documents, which this run drops: texts=true keeps them" in done.stderr
+        ) == dropped
+        (path,) = find_results([Path("results")])
+        assert ("text" in pd.read_parquet(table_of(path, "run"))) == bool(options)
+
+
+@pytest.mark.parametrize("without", ["queries", "run"])
+@pytest.mark.parametrize("how", ["gone", "no parquet", "without texts"])
+def test_texts_in_one_table_are_enough(without: str, how: str, here: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_data(Path("data"))
+    result = evalkit.evaluate("random", evalkit.load_task(path="data"), texts=True)
+    table = table_of(evalkit.save_result(result, texts=True), without)
+    if how == "gone":
+        table.unlink()
+    elif how == "no parquet":
+        table.write_bytes(b"PAR1")
+    else:
+        pd.read_parquet(table).drop(columns=["query", "text"], errors="ignore").to_parquet(table)
+    with caplog.at_level(logging.WARNING, "evalkit"):
+        evalkit.save_result(result)
+        assert [record.message for record in caplog.records if "which this run drops" in record.message]
+        caplog.clear()
+        evalkit.save_result(result)
+        evalkit.save_result(result, texts=True)
+    assert not caplog.records
+
+
+def test_a_result_read_without_texts_drops_them_however_it_is_saved(
+    here: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_data(Path("data"))
+    result = evalkit.evaluate("random", evalkit.load_task(path="data"), texts=True)
+    evalkit.save_result(result, "plain")
+    evalkit.save_result(result, "whole", texts=True)
+    (plain,) = evalkit.load_results("plain")
+    with caplog.at_level(logging.WARNING, "evalkit"):
+        evalkit.save_result(plain, "whole", texts=True)
+    assert "had texts of queries or documents" in caplog.text

@@ -78,6 +78,7 @@ def write_result(result: Result, folder: Path, with_texts: bool = False) -> Path
                 _refuse_other_figures(result, older, path)
                 _warn_of_other_lead(result, older, path)
                 _warn_of_dropped(result, older, path)
+                _warn_of_dropped_texts(result, path, with_texts)
             content = result_json(result)
             replace_files(folder, {**tables, path.name: json_bytes(_with_measured_speed(content, older))})
     except OSError as error:
@@ -239,6 +240,23 @@ def _warn_of_dropped(result: Result, stored: Mapping[str, Any], path: Path) -> N
     if dropped:
         every = ",".join((*names, *dropped))
         logger.warning("%s had %s, which this run drops: measures=[%s] keeps all", path, ", ".join(dropped), every)
+
+
+def _warn_of_dropped_texts(result: Result, path: Path, with_texts: bool) -> None:
+    """Warn where a result that is about to be replaced has texts in its tables, which those that replace them lack."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    dropped = False
+    for kind, table in (("queries", result.queries), ("run", result.candidates)):
+        try:
+            before = pq.read_schema(table_file(path, kind)).names
+        except (OSError, ValueError, pa.ArrowException):  # a table that is missing or damaged
+            continue
+        kept = table.columns if with_texts else ()
+        dropped |= any(name in before and name not in kept for name in TEXT_COLUMNS)
+    if dropped:
+        logger.warning("%s had texts of queries or documents, which this run drops: texts=true keeps them", path)
 
 
 def _with_measured_speed(content: dict[str, Any], stored: Mapping[str, Any] | None) -> dict[str, Any]:
