@@ -62,7 +62,7 @@ def reranking(backend: str, rescore: Rescore) -> FakeServer:
 def embedding(vectors: Callable[[list[str], dict[str, Any]], list[list[float]]]) -> FakeServer:
     def answer(_: FakeServer, method: str, path: str, body: Any) -> tuple[int, Any]:
         entries = [{"index": number, "embedding": one} for number, one in enumerate(vectors(body["input"], body))]
-        return 200, {"data": entries, "model": "m", "usage": {}}
+        return 200, {"data": entries, "model": body["model"], "usage": {}}
 
     return FakeServer("openai", answer, own_fields=("input_type",))
 
@@ -693,3 +693,48 @@ def test_doctor_finds_a_server_that_ranks_lists_at_fault(rescore: Rescore) -> No
     assert found["server"].verdict == "fault"
     assert "ranks whole lists" in found["server"].seen
     assert {opinion.verdict for name, opinion in found.items() if name != "server"} == {"skipped"}
+
+
+# --- the model that answers are said to be of
+
+SERVED = {"bge-reranker-base": "BAAI/bge-reranker-base", BGE: "BAAI/bge-base-zh-v1.5"}
+
+
+def answering_as(backend: str, said: Any) -> FakeServer:
+    """An honest server whose answers name that model."""
+
+    def answer(fake: FakeServer, method: str, path: str, body: Any) -> tuple[int, Any]:
+        status, content = ANSWERS[backend](fake, method, path, body)
+        return status, {**content, "model": said}
+
+    return FakeServer(backend, answer)
+
+
+@pytest.mark.parametrize(
+    ("backend", "model"),
+    [("vllm", "bge-reranker-base"), ("jina", "bge-reranker-base"), ("vllm", BGE), ("openai", BGE)],
+)
+@pytest.mark.parametrize("said", ["intfloat/e5-large", "BAAI/bge-reranker-large", "/models/gte-base", "m"])
+def test_answers_of_another_model_are_a_finding(backend: str, model: str, said: str) -> None:
+    with answering_as(backend, said) as server:
+        found = probe(server, model)
+    finding = f"the server says that it answered with {said!r}, asked was {SERVED[model]!r}"
+    assert found.findings == (finding,)
+    assert finding in found.seen
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["BAAI/bge-reranker-base", "baai/BGE-Reranker-Base", "bge-reranker-base", "mirror/bge-reranker-base", "/data/bge-reranker-base",
+     "BAAI/bge-reranker-base@2cfc18c9", "bge-reranker-base-2024", "bge-reranker-base:latest", "/opt/ml/model", "/data", "", None, 7,
+     "/cache/models--BAAI--bge-reranker-base/snapshots/2cfc18c9415c912f9d8155881c133215df768a70", ["x"]],
+)  # fmt: skip
+def test_another_spelling_of_a_model_is_no_other(said: Any) -> None:
+    with answering_as("vllm", said) as server:
+        assert probe(server).findings == ()
+
+
+def test_an_alias_and_the_model_behind_it_are_one() -> None:
+    for said, findings in (("prod", 0), ("BAAI/bge-reranker-base", 0), ("BAAI/bge-reranker-large", 1)):
+        with answering_as("vllm", said) as server:
+            assert len(probe(server, served_model="prod").findings) == findings

@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from queue import SimpleQueue
@@ -75,11 +75,15 @@ class RefusedError(AnswerError):
 
 @dataclass(frozen=True)
 class Client:
-    """Asks one server. `settings.url` is checked; the key is in the headers alone, and struck out of what the server says."""
+    """Asks one server. `settings.url` is checked; the key is in the headers alone, and struck out of what the server says.
+
+    `named` gathers what `answers` were said to be those of: the models in their fields `model`.
+    """
 
     backend: str
     settings: ServerSettings
     key: str | None = field(default=None, repr=False)
+    named: set[str] = field(default_factory=set, repr=False, compare=False)
 
     @property
     def url(self) -> str:
@@ -111,13 +115,22 @@ class Client:
             async with self._connected() as http:
                 for question in questions:
                     try:
-                        outcomes.append((await self._answer(http, question)).outputs)
+                        outcomes.append((await self._answer(http, self._noting(question))).outputs)
                     except AnswerError as error:
                         outcomes.append(error)
             return outcomes
 
         with start_blocking_portal() as portal:
             return portal.call(ask_all)
+
+    def _noting(self, question: Question) -> Question:
+        def read(*answers: Any) -> NDArray[np.float32]:
+            outputs = question.read(*answers)
+            models = [answer.get("model") for answer in answers if isinstance(answer, dict)]
+            self.named.update(model for model in models if isinstance(model, str))
+            return outputs
+
+        return replace(question, read=read)
 
     def get(self, path: str) -> Any:
         """Return what the server answers to a GET, read as JSON. Raises EvalkitError as `stream` does."""

@@ -107,6 +107,27 @@ def cannot_be_known(settings: ModelSettings, place: str) -> str:
     return f"the server names {place}; whether that is {meant(settings)} can't be known"
 
 
+def answered_findings(client: Client, settings: ModelSettings, name: str) -> tuple[str, ...]:
+    """Return the finding on a server whose answers name another model than `name`, which was asked; empty where none does.
+
+    A longer name of the same model, or a shorter one, is not another: a folder's place, a revision, an organisation, capitals. Nor
+    is that of the model that is meant, where the server was asked for an alias of it.
+    """
+    meant_names = [one for one in (name, settings.hub_id, settings.path and Path(settings.path).name) if one]
+    others = [said for said in sorted(client.named) if not any(_may_be_one(said, one) for one in meant_names)]
+    if not others:
+        return ()
+    said = ", ".join(map(client.quote, others[:3])) + (", …" if len(others) > 3 else "")
+    return (f"the server says that it answered with {said}, asked was {name!r}",)
+
+
+def _may_be_one(said: str, wanted: str) -> bool:
+    if _ANY_MODEL.fullmatch(last_part(said)):
+        return True
+    wholes, lasts = (said.casefold(), wanted.casefold()), (last_part(said).casefold(), last_part(wanted).casefold())
+    return any(one in other or other in one for one, other in (wholes, lasts))
+
+
 def listed_findings(client: Client, settings: ModelSettings, name: str, path: str) -> list[str]:
     """Return what a reader should know of the names in a server's list of models; `name` is the one that requests will say.
 

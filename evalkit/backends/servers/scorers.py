@@ -15,6 +15,7 @@ from evalkit.backends.parts import joined
 from evalkit.backends.servers.addresses import checked_url, is_loopback, read_key
 from evalkit.backends.servers.client import Client, Question, RefusedError, logger
 from evalkit.backends.servers.codecs import EmbeddingCodec, LateCodec, Opened, PairCodec, RerankCodec
+from evalkit.backends.servers.names import answered_findings
 from evalkit.backends.servers.probing import DOCUMENTS, QUERY, Ask, Outcome, ask_again, probe_server
 from evalkit.configuration.files import option_names
 from evalkit.errors import EvalkitError, RefusedTextError, UnfitServerError
@@ -89,6 +90,8 @@ class Served:
             ) from error
         if opened is not None:
             probe = replace(probe, seen=opened.seen + probe.seen, findings=opened.findings + probe.findings)
+        named = answered_findings(self.client, self.settings, self.name)
+        probe = replace(probe, seen=probe.seen + named, findings=probe.findings + named)
         logger.info(
             "%s at %s was probed with %s", self.client.backend, self.client.url, counted(probe.requests, "request")
         )
