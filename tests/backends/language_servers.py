@@ -43,7 +43,8 @@ class LanguageServer:
 
     `reads` is what it makes of the token ids that it gets, `most` the longest input with its answer; `folder` holds another
     tokenizer in `tokenizes` where that is the server's. /score gives `scores` of a query and a document. `top_of` says of how many
-    likely tokens it tells behind an input, whatever was asked, and `tells` what it makes of their numbers. `read` are the inputs that it has got.
+    likely tokens it tells behind an input, whatever was asked, and `tells` what it makes of their numbers. `read` are the
+    inputs that it has got.
     """
 
     folder: Path
