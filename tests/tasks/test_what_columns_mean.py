@@ -146,6 +146,26 @@ def test_lists_that_typed_files_hold_as_text(write: Any, cell: str, tmp_path: Pa
     )
 
 
+@pytest.mark.parametrize("column", ["document", "passages"])
+@pytest.mark.parametrize("quoted", [0, 1, 3])
+def test_a_list_of_one_text_beside_a_single_label_is_that_text(column: str, quoted: int, tmp_path: Path) -> None:
+    """It is how CSV says a text in brackets, as the message about cells in brackets advises."""
+    rows: Rows = [{"query": row["query"], column: f"[{row['document']}, x]", "label": row["label"]} for row in PAIRS]
+    for number, row in enumerate(rows):
+        row[column] = [row[column]] if number <= quoted else row[column].strip("[]")
+    expected = [[("[a, x]", 1), ("[b, x]" if quoted else "b, x", 0)]]
+    task = load(write_csv(tmp_path / "a.csv", rows))
+    assert texts(task)[:1] == expected
+    assert texts(load(write_jsonl(tmp_path / "a.jsonl", rows))) == texts(task)
+    reported(task, "4 rows hold 2 queries", severity="note")
+
+
+@pytest.mark.parametrize(("cell", "count"), [(["a", "c"], "2 labels"), (["a", "c", "d"], "3 labels"), ([], "0 labels")])
+def test_lists_of_texts_beside_a_single_label_are_refused(cell: list[str], count: str, tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "a.csv", [{**PAIRS[0], "document": cell}, *PAIRS[1:]])
+    refused(path, "row 1, column label", f"a list of {count} is due, one for each text of document")
+
+
 def test_a_query_that_is_a_list_written_as_text(tmp_path: Path) -> None:
     refused(
         write_text(tmp_path / "a.csv", "query,positive,negative\n\"['q', 'r']\",a,b\n"), "column query", "no JSON list"

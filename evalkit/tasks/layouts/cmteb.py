@@ -77,12 +77,20 @@ def _report_several_files(tables: Sequence[Table], log: FindingLog) -> None:
 
 
 def _columns_of_single_texts(tables: Sequence[Table], columns: Columns) -> frozenset[str]:
-    """Return the columns of documents in which no cell is a list and some cell is a text."""
+    """Return the columns of documents in which no cell is a list and some cell is a text.
+
+    Lists of one text with labels that are no lists are single texts too: so CSV quotes a text in brackets.
+    """
+    rows = [row for table in tables for row in table.rows]
     single = set()
     for name in (*columns.positive, *columns.negative, *filter(None, (columns.document,))):
-        kinds = {type(row.get(name)) for table in tables for row in table.rows}
+        kinds = {type(row.get(name)) for row in rows}
         if str in kinds and list not in kinds:
             single.add(name)
+    if columns.document and not any(isinstance(row.get(columns.label), list) for row in rows):
+        cells = [row.get(columns.document) for row in rows]
+        if cells and all(isinstance(cell, str) or (isinstance(cell, list) and len(cell) == 1) for cell in cells):
+            single.add(columns.document)
     return frozenset(single)
 
 
@@ -124,15 +132,15 @@ def _labelled(
     document, label = row.get(columns.document), row.get(columns.label)
     document_cell, label_cell = cell._replace(column=columns.document), cell._replace(column=columns.label)
     if columns.document in single:
-        texts: tuple[str, ...] = reader.texts_in_cell(document, document_cell) or (
-            reader.text(document, document_cell),
-        )
+        found = reader.texts if isinstance(document, list) else reader.texts_in_cell
+        texts = found(document, document_cell) or (reader.text(document, document_cell),)
         labels: list[Any] = [label]
     else:
         texts = reader.texts(document, document_cell)
         if not isinstance(label, list) or len(label) != len(texts):
-            found = f"{len(label)} labels" if isinstance(label, list) else described(label)
-            log.add("error", f"{found} where a list of {counted(len(texts), 'label')} is due", label_cell)
+            given = counted(len(label), "label") if isinstance(label, list) else described(label)
+            due = f"a list of {counted(len(texts), 'label')} is due, one for each text of {columns.document}"
+            log.add("error", f"{given} where {due}", label_cell)
             return ()
         labels = label
     return tuple((text, gain_of(value, label_cell, log)) for text, value in zip(texts, labels, strict=True))
