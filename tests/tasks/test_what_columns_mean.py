@@ -146,6 +146,41 @@ def test_lists_that_typed_files_hold_as_text(write: Any, cell: str, tmp_path: Pa
     )
 
 
+@pytest.mark.parametrize("write", [write_jsonl, write_csv, write_parquet])
+@pytest.mark.parametrize("change", [str.title, str.upper, str.capitalize])
+def test_capital_letters_in_names_of_columns(change: Callable[[str], str], write: Any, tmp_path: Path) -> None:
+    lists = [GOOD | {"positive": ["a", "c"]}, GOOD | {"query": "r"}]
+    single = [
+        {"anchor": "q", "positive": "a", "negative_1": "b", "negative_2": "c"},
+        {"anchor": "q", "positive": "a", "negative_1": "b", "negative_2": "d"},
+    ]
+    labelled = [{"question": "q", "passages": ["a", "b"], "labels": [1, 0]}]
+    for number, rows in enumerate((lists, single, PAIRS, labelled)):
+        suffix = write.__name__.removeprefix("write_")
+        small = load(write(tmp_path / f"small-{number}.{suffix}", rows))
+        large_rows = [{change(name): value for name, value in row.items()} for row in rows]
+        large = load(write(tmp_path / f"large-{number}.{suffix}", large_rows))
+        assert (large.requests, len(large.findings)) == (small.requests, len(small.findings))
+
+
+@pytest.mark.parametrize("name", ["Query", "POSITIVE", "Negative", "Pos"])
+def test_a_name_in_small_and_capital_letters_is_refused(name: str, tmp_path: Path) -> None:
+    meaning = {"Pos": "positive"}.get(name, name.lower())
+    both = [GOOD | {name: ["c"]}]
+    refused(write_jsonl(tmp_path / "a.jsonl", both), f"the columns {meaning} and {name} could each be the {meaning}")
+
+
+@pytest.mark.parametrize("name", ["hard_negatives", "hard_negative", "hard_neg", "Hard Negatives", "hard-negative"])
+def test_hard_negatives_are_the_negatives_where_there_are_no_others(name: str, tmp_path: Path) -> None:
+    rows: Rows = [{"query": "q", "positive": ["a"], name: ["b", "c"]}, {"query": "r", "positive": ["a"], name: ["d"]}]
+    for path in (write_jsonl(tmp_path / "a.jsonl", rows), write_csv(tmp_path / "a.csv", rows)):
+        task = load(path)
+        assert texts(task) == [[("a", 1), ("b", 0), ("c", 0)], [("a", 1), ("d", 0)]]
+        assert task.findings == ()
+    triple = {"query": "q", "positive": "a", f"{name}_1": "b", f"{name}_2": "c"}
+    assert texts(load(write_csv(tmp_path / "t.csv", [triple]))) == [[("a", 1), ("b", 0), ("c", 0)]]
+
+
 @pytest.mark.parametrize("column", ["document", "passages"])
 @pytest.mark.parametrize("quoted", [0, 1, 3])
 def test_a_list_of_one_text_beside_a_single_label_is_that_text(column: str, quoted: int, tmp_path: Path) -> None:

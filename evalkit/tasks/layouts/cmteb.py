@@ -24,7 +24,7 @@ _SEPARATORS_IN_TEXTS = {
     ",": re.compile(r"(?<=\w),(?=[^\W\d])|(?<=[^\W\d]),(?=\w)", re.ASCII),
 }
 _IN_BRACKETS = re.compile(r"\s*(\[.*\]|\{.*\}|\(.*\))\s*", re.DOTALL)
-_PLURAL = re.compile(r"positives|negatives|documents|passages|texts|docs|answers")
+_PLURAL = re.compile(r"(positive|(hard[._ -]?)?negative|document|passage|text|doc|answer)s", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +177,7 @@ def _report_lists_as_text(
             if holding == len(cells) > 1 and _PLURAL.fullmatch(name) and name_of not in ("\n", ","):
                 message = (
                     f"all {holding} cells hold {name_of!r}, in a column that is called as one of lists; write lists as "
-                    f"json.dumps does, or call the column {name.removesuffix('s')} if each cell is one text"
+                    f"json.dumps does, or call the column {name[:-1]} if each cell is one text"
                 )
                 log.add("error", message, place)
             elif holding and 2 * holding >= len(cells):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from evalkit.output.numbers import number_in
@@ -11,12 +11,14 @@ from evalkit.tasks.findings import Cell, FindingLog
 from evalkit.tasks.tables import Table
 
 _NAMES = {
-    "query": re.compile(r"query|question|anchor|sentence1|text1"),
-    "positive": re.compile(r"(pos|positives?)([._ ]?\d+)?"),
-    "negative": re.compile(r"(neg|negatives?)([._ ]?\d+)?"),
-    "document": re.compile(r"documents?|passages?|texts?|docs?|sentence2|answers?|text2"),
-    "label": re.compile(r"labels?|scores?|relevances?|gains?"),
+    "query": r"query|question|anchor|sentence1|text1",
+    "positive": r"(pos|positives?)([._ ]?\d+)?",
+    "negative": r"(neg|negatives?)([._ ]?\d+)?",
+    "document": r"documents?|passages?|texts?|docs?|sentence2|answers?|text2",
+    "label": r"labels?|scores?|relevances?|gains?",
 }
+# names that are read where no column has one of those above
+_OTHER_NAMES = {"negative": r"hard[._ -]?(neg|negatives?)([._ ]?\d+)?"}
 # columns that would change a figure if they were read: they get a warning, others a note
 _DECISIVE = re.compile(r"instruct|prompt|title|neg|pos|passage|document|answer|context", re.IGNORECASE)
 _HARMLESS = re.compile(r"(^|[^a-z])(ids?|scores?|idx)$", re.IGNORECASE)
@@ -41,7 +43,7 @@ class Columns:
     query_id: str = ""
 
 
-def holds_rows(names: Iterable[str]) -> bool:
+def holds_rows(names: Sequence[str]) -> bool:
     """Return whether columns of these names are rows of queries with their documents."""
     found = {meaning for meaning in _NAMES if _named(meaning, names)}
     return {"positive", "negative"} <= found or {"query", "document", "label"} <= found
@@ -90,8 +92,11 @@ def _listed(columns: Iterable[str], some_known: bool) -> str:
     return f"the columns are: {found}; rows are query, positive, negative or query, document, label, and say so in their first line"
 
 
-def _named(meaning: str, names: Iterable[str]) -> tuple[str, ...]:
-    return tuple(name for name in names if _NAMES[meaning].fullmatch(name))
+def _named(meaning: str, names: Sequence[str]) -> tuple[str, ...]:
+    for pattern in filter(None, (_NAMES[meaning], _OTHER_NAMES.get(meaning))):
+        if found := tuple(name for name in names if re.fullmatch(pattern, name, re.IGNORECASE)):
+            return found
+    return ()
 
 
 def _report_unread(table: Table, columns: Columns, log: FindingLog) -> None:
