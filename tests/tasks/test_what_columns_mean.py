@@ -181,6 +181,73 @@ def test_hard_negatives_are_the_negatives_where_there_are_no_others(name: str, t
     assert texts(load(write_csv(tmp_path / "t.csv", [triple]))) == [[("a", 1), ("b", 0), ("c", 0)]]
 
 
+def passages(*documents: tuple[str | None, str]) -> list[dict[str, Any]]:
+    return [{"docid": str(i), "title": title, "text": text} for i, (title, text) in enumerate(documents)]
+
+
+TEVATRON: Rows = [
+    {
+        "query_id": "1",
+        "query": "q",
+        "positive_passages": passages(("T", "a"), ("", " b ")),
+        "negative_passages": passages(("U", "c"), (None, "d")),
+    },
+    {"query_id": "2", "query": "r", "positive_passages": passages(("T", "a")), "negative_passages": ["plain"]},
+]
+DPR: Rows = [
+    {
+        "dataset": "nq",
+        "question": "q",
+        "answers": ["b"],
+        "positive_ctxs": passages(("T", "a"), ("", "b")),
+        "negative_ctxs": passages(("U", "c")),
+        "hard_negative_ctxs": passages((None, "d")),
+    },
+    {
+        "question": "r",
+        "positive_ctxs": passages(("T", "a")),
+        "negative_ctxs": [],
+        "hard_negative_ctxs": passages(("", "plain")),
+    },
+]
+
+
+@pytest.mark.parametrize("rows", [TEVATRON, DPR])
+@pytest.mark.parametrize("write", [write_jsonl, write_json, write_parquet])
+def test_rows_of_tevatron_and_dpr(write: Any, rows: Rows, tmp_path: Path) -> None:
+    if write is write_parquet and rows is TEVATRON:
+        rows = [*rows[:1], {**rows[1], "negative_passages": passages(("", "plain"))}]  # one type a column
+    path = write(tmp_path / f"train.{write.__name__.removeprefix('write_')}", rows)
+    task = load(tmp_path)
+    assert load(path).requests == task.requests
+    assert texts(task) == [[("T a", 1), ("b", 1), ("U c", 0), ("d", 0)], [("T a", 1), ("plain", 0)]]
+    told = [finding for finding in task.findings if "title, a space and its text" in finding.message]
+    assert [finding.severity for finding in told] == ["note", "note"]
+    answers = [finding.message for finding in task.findings if finding.severity == "warning"]
+    assert answers == ["the column answers is not read, though it holds something in 1 of 2 rows"] * (rows is DPR)
+
+
+@pytest.mark.parametrize(
+    ("changed", "fragments"),
+    [
+        ({"positive_passages": "a"}, ["row 1, column positive_passages", "the text 'a' where a list of texts is due"]),
+        ({"positive_passages": [{"text": 3}]}, ["row 1, column positive_passages", "an object where a text is due"]),
+        ({"negative_passages": [{"title": "T"}]}, ["row 1, column negative_passages", "an object where a text is due"]),
+        ({"negative_passages": [*passages(("T", "a")), None]}, ["column negative_passages", "null or missing"]),
+        ({"positive_passages": [{"title": 3, "text": "a"}]}, ["column positive_passages", "the number 3"]),
+        (
+            {"positive_passages": {"text": ["a"]}},
+            ["column positive_passages", "an object where a list of texts is due"],
+        ),
+        ({"negative_ctxs": passages(("T", "a"))}, ["negative_passages and negative_ctxs could each be the negative"]),
+    ],
+)
+def test_passages_without_texts_are_refused(changed: dict[str, Any], fragments: list[str], tmp_path: Path) -> None:
+    refused(write_jsonl(tmp_path / "a.jsonl", [TEVATRON[0] | changed, TEVATRON[0]]), *fragments)
+    if changed.keys() == {"positive_passages"} and isinstance(changed["positive_passages"], list):
+        refused(write_csv(tmp_path / "a.csv", TEVATRON), "column positive_passages", "a list of texts is due")
+
+
 @pytest.mark.parametrize("column", ["document", "passages"])
 @pytest.mark.parametrize("quoted", [0, 1, 3])
 def test_a_list_of_one_text_beside_a_single_label_is_that_text(column: str, quoted: int, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from evalkit.output.numbers import counted, listed
 from evalkit.records import Candidate, Query, Request
 from evalkit.tasks.findings import Cell, FindingLog, described
-from evalkit.tasks.layouts.columns import Columns, columns_of
+from evalkit.tasks.layouts.columns import Columns, columns_of, holds_passages
 from evalkit.tasks.layouts.texts import TextReader, gain_of, identifier, require_rows
 from evalkit.tasks.tables import Row, Table, data_suffix
 
@@ -85,7 +85,7 @@ def _columns_of_single_texts(tables: Sequence[Table], columns: Columns) -> froze
     single = set()
     for name in (*columns.positive, *columns.negative, *filter(None, (columns.document,))):
         kinds = {type(row.get(name)) for row in rows}
-        if str in kinds and list not in kinds:
+        if str in kinds and list not in kinds and not holds_passages(name):
             single.add(name)
     if columns.document and not any(isinstance(row.get(columns.label), list) for row in rows):
         cells = [row.get(columns.document) for row in rows]
@@ -121,8 +121,8 @@ def _listed(
             continue  # numbered columns are filled as far as a query has documents
         place = cell._replace(column=name)
         # an empty cell of a triple is no document
-        found = reader.texts_in_cell(row.get(name), place) if name in single else reader.texts(row.get(name), place)
-        texts.extend(found)
+        listed = reader.passages if holds_passages(name) else reader.texts
+        texts.extend((reader.texts_in_cell if name in single else listed)(row.get(name), place))
     return tuple((text, gain) for text in texts)
 
 

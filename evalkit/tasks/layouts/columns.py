@@ -17,8 +17,12 @@ _NAMES = {
     "document": r"documents?|passages?|texts?|docs?|sentence2|answers?|text2",
     "label": r"labels?|scores?|relevances?|gains?",
 }
-# names that are read where no column has one of those above
-_OTHER_NAMES = {"negative": r"hard[._ -]?(neg|negatives?)([._ ]?\d+)?"}
+# names that are read where no column has one of those above; Tevatron's and DPR's hold objects with a title and a text
+_OTHER_NAMES = {
+    "positive": (r"positive_(passages|ctxs)",),
+    "negative": (r"hard[._ -]?(neg|negatives?)([._ ]?\d+)?", r"(hard_)?negative_(passages|ctxs)"),
+}
+_PASSAGES = re.compile(r"(hard_)?(?P<column>(positive|negative)_(passages|ctxs))", re.IGNORECASE)
 # columns that would change a figure if they were read: they get a warning, others a note
 _DECISIVE = re.compile(r"instruct|prompt|title|neg|pos|passage|document|answer|context", re.IGNORECASE)
 _HARMLESS = re.compile(r"(^|[^a-z])(ids?|scores?|idx)$", re.IGNORECASE)
@@ -81,8 +85,14 @@ def columns_of(table: Table, log: FindingLog) -> Columns | None:
     return columns
 
 
+def holds_passages(name: str) -> bool:
+    """Return whether a column of documents is Tevatron's or DPR's, which hold lists of objects with a title and a text."""
+    return _PASSAGES.fullmatch(name) is not None
+
+
 def _unnumbered(names: Iterable[str]) -> set[str]:
-    return {_NUMBER.sub("", name) for name in names}
+    """Return names without their numbers; DPR's negatives and hard negatives are two columns of one name."""
+    return {found["column"] if (found := _PASSAGES.fullmatch(name)) else _NUMBER.sub("", name) for name in names}
 
 
 def _listed(columns: Iterable[str], some_known: bool) -> str:
@@ -93,7 +103,7 @@ def _listed(columns: Iterable[str], some_known: bool) -> str:
 
 
 def _named(meaning: str, names: Sequence[str]) -> tuple[str, ...]:
-    for pattern in filter(None, (_NAMES[meaning], _OTHER_NAMES.get(meaning))):
+    for pattern in (_NAMES[meaning], *_OTHER_NAMES.get(meaning, ())):
         if found := tuple(name for name in names if re.fullmatch(pattern, name, re.IGNORECASE)):
             return found
     return ()
