@@ -381,8 +381,11 @@ def test_negative_grades_in_qrels(lowest: int, tmp_path: Path) -> None:
 
 
 def test_labels_by_two_columns_or_of_two_minds(tmp_path: Path) -> None:
-    both = [row | {"score": 0.5} for row in PAIRS]
-    refused(write_jsonl(tmp_path / "a.jsonl", both), "the columns label and score could each be the label")
+    for column, value in (("score", 1), ("score", 2.0), ("relevance", 0.5)):
+        both = [row | {column: value} for row in PAIRS]
+        refused(write_jsonl(tmp_path / "a.jsonl", both), f"the columns label and {column} could each be the label")
+    three = [row | {"relevance": 1, "score": 0.5} for row in PAIRS]
+    refused(write_jsonl(tmp_path / "a.jsonl", three), "the columns label and relevance could each be the label")
     both = [row | {"question": "?"} for row in PAIRS]
     refused(write_jsonl(tmp_path / "b.jsonl", both), "the columns query and question could each be the query")
     for name in ("pos", "positives"):
@@ -392,6 +395,20 @@ def test_labels_by_two_columns_or_of_two_minds(tmp_path: Path) -> None:
     refused(write_jsonl(tmp_path / "c.jsonl", torn), "row 1, column label", "two different labels")
     short = [{"query": "q", "documents": ["a", "b", "c"], "labels": [1, 0]}]
     refused(write_jsonl(tmp_path / "d.jsonl", short), "row 1, column labels", "2 labels where a list of 3 labels")
+
+
+@pytest.mark.parametrize("write", [write_jsonl, write_csv, write_parquet])
+@pytest.mark.parametrize(("label", "score"), [("label", "score"), ("relevance", "scores"), ("Gain", "Score")])
+def test_a_models_scores_beside_labels_are_not_read(label: str, score: str, write: Any, tmp_path: Path) -> None:
+    suffix = write.__name__.removeprefix("write_")
+    single = [{"query": row["query"], "document": row["document"], label: row["label"]} for row in PAIRS]
+    lists = [{"query": "q", "documents": ["a", "b"], label: [1, 0]}]
+    for number, (rows, scores) in enumerate(((single, [1.0, 0.25, 0.0, -3.5]), (lists, [[1.0, 1e-3]]))):
+        reference = load(write(tmp_path / f"plain-{number}.{suffix}", rows))
+        scored = [{score: one, **row} for row, one in zip(rows, scores, strict=True)]
+        task = load(write(tmp_path / f"scored-{number}.{suffix}", scored))
+        assert task.requests == reference.requests
+        reported(task, f"the column {score} is not read", severity="note")
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ _DECISIVE = re.compile(r"instruct|prompt|title|neg|pos|passage|document|answer|c
 _HARMLESS = re.compile(r"(^|[^a-z])(ids?|scores?|idx)$", re.IGNORECASE)
 
 _QUERY_ID = re.compile(r"(query|question|topic)[-_ .]?id|qid|q_id", re.IGNORECASE)
+_SCORES = re.compile(r"scores?", re.IGNORECASE)
 _NUMBER = re.compile(r"[._ ]?\d+$")
 _NAME_SHOWN = 40
 
@@ -60,6 +61,7 @@ def columns_of(table: Table, log: FindingLog) -> Columns | None:
         log.add("error", "there is nothing in it", place)
         return None
     names = {meaning: _named(meaning, table.columns) for meaning in _NAMES}
+    names["label"] = _without_a_models_scores(names["label"], table)
     labelled = not names["positive"] and not names["negative"] and (names["document"] or names["label"])
     wanted = ("query", "document", "label") if labelled else ("query", "positive", "negative")
     for meaning in wanted:
@@ -83,6 +85,23 @@ def columns_of(table: Table, log: FindingLog) -> Columns | None:
         columns = Columns(first["query"], names["positive"], names["negative"], query_id=query_id)
     _report_unread(table, columns, log)
     return columns
+
+
+def _without_a_models_scores(names: tuple[str, ...], table: Table) -> tuple[str, ...]:
+    """Return the columns of labels, without one of scores that are no grades where another column is called as labels are."""
+    scores = tuple(name for name in names if _SCORES.fullmatch(name))
+    others = tuple(name for name in names if name not in scores)
+    return others if others and all(_holds_fractions(name, table) for name in scores) else names
+
+
+def _holds_fractions(name: str, table: Table) -> bool:
+    for row in table.rows:
+        cell = row.get(name)
+        for value in cell if isinstance(cell, list) else [cell]:
+            number = number_in(str(value))
+            if number is not None and not number.is_integer():
+                return True
+    return False
 
 
 def holds_passages(name: str) -> bool:
