@@ -310,6 +310,78 @@ def test_numbered_files_are_one_dataset_if_their_columns_are(tmp_path: Path) -> 
     refused(tmp_path / "a", "part-2.jsonl", "not those of", "part-1.jsonl")
 
 
+JOB, OTHER_JOB = "3f2504e0-4f89-41d3-9a0c-0305e82c3301", "9b2d5c1e-1111-4222-8333-0305e82c3399"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (f"part-00000-{JOB}-c000.snappy.parquet", f"part-00001-{JOB}-c000.snappy.parquet"),
+        (f"part-00000-{JOB}-c000.json", f"part-00003-{JOB}-c000.json"),  # empty parts are not written
+        (f"part-00000-{JOB}-c000.csv", f"part-00000-{JOB}-c001.csv"),
+        (f"part-00000-{JOB}-c000.json.gz", f"part-00001-{JOB}-c000.json.gz"),
+        (f"part-00000-{JOB}_00000.c000.zstd.parquet", f"part-00001-{JOB}_00001.c000.zstd.parquet"),
+        (f"part-r-00000-{JOB}.gz.parquet", f"part-r-00001-{JOB}.gz.parquet"),
+        (f"part-00000-tid-8572-{JOB}-7-1-c000.snappy.parquet", f"part-00001-tid-8572-{JOB}-8-1-c000.snappy.parquet"),
+    ],
+)
+def test_a_folder_of_spark_is_one_dataset(first: str, second: str, tmp_path: Path) -> None:
+    whole = load(write_jsonl(tmp_path / "whole.jsonl", ROWS))
+    folder = tmp_path / "spark"
+    folder.mkdir()
+    for name, rows in ((first, ROWS[:2]), (second, ROWS[2:])):
+        suffix = Path(name.removesuffix(".gz") if name.endswith(".json.gz") else name).suffix
+        write = {".parquet": write_parquet, ".json": write_jsonl, ".csv": write_csv}[suffix]
+        path = write(folder / name.removesuffix(".gz"), rows)
+        if name.endswith(".gz"):
+            pack(path)
+        write_text(folder / f".{name}.crc", b"crc\0")
+    for name in ("_SUCCESS", "._SUCCESS.crc", "_committed_8572", "_started_8572"):
+        write_text(folder / name, "")
+    task = load(folder)
+    assert task.requests == whole.requests
+    reported(task, "2 files are read as one dataset", first, second)
+    appended = folder / second.replace(JOB, OTHER_JOB)
+    (folder / second).rename(appended)
+    refused(folder, "may be several datasets", first, appended.name)
+
+
+def test_an_empty_first_file_of_spark_is_no_part(tmp_path: Path) -> None:
+    empty = write_text(tmp_path / f"part-00000-{JOB}-c000.json", "")
+    refused(tmp_path, "all its files are empty")
+    other = write_jsonl(tmp_path / f"part-00002-{JOB}-c000.json", ROWS)
+    task = load(tmp_path)
+    assert len(task.requests) == len(ROWS)
+    reported(task, f"read: {other.name}; not read: {empty.name}", severity="note")
+    damaged = empty.rename(tmp_path / f"part-00001-{JOB}-c000.json")
+    refused(tmp_path, damaged.name, "not JSON")
+    damaged.unlink()
+    write_parquet(other.rename(other.with_suffix(".parquet")), ROWS)
+    damaged = write_text(tmp_path / f"part-00000-{JOB}-c000.parquet", "")
+    refused(tmp_path, damaged.name, "no readable parquet")
+
+
+@pytest.mark.parametrize("stem", ["part-00001-law", f"law-00001-{JOB}", f"part-1-{JOB}", f"part-00001-{JOB}-hard"])
+def test_what_is_not_called_as_spark_calls_it_is_not_pooled(stem: str, tmp_path: Path) -> None:
+    first, second = f"part-00000-{JOB}-c000.jsonl", f"{stem}.jsonl"
+    write_jsonl(tmp_path / first, ROWS)
+    write_jsonl(tmp_path / second, ROWS)
+    refused(tmp_path, "may be several datasets", first, second)
+
+
+def test_parts_of_mtebs_layout_that_spark_wrote(tmp_path: Path) -> None:
+    parts = mteb_parts(ROWS)
+    reference = load(write_parts(tmp_path / "one", parts))
+    for part, rows in parts.items():
+        for number in range(2):
+            write_jsonl(tmp_path / "two" / part / f"part-0000{number}-{JOB}-c000.json", rows[number::2])
+        write_text(tmp_path / "two" / part / "_SUCCESS", "")
+    task = load(tmp_path / "two")
+    assert {one.query.query_id: set(one.candidates) for one in task.requests} == {
+        one.query.query_id: set(one.candidates) for one in reference.requests
+    }
+
+
 @pytest.mark.parametrize(
     ("label", "fragments"),
     [
