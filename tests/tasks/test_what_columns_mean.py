@@ -189,7 +189,7 @@ TEVATRON: Rows = [
     {
         "query_id": "1",
         "query": "q",
-        "positive_passages": passages(("T", "a"), ("", " b ")),
+        "positive_passages": passages(("T", "a "), ("", " b ")),
         "negative_passages": passages(("U", "c"), (None, "d")),
     },
     {"query_id": "2", "query": "r", "positive_passages": passages(("T", "a")), "negative_passages": ["plain"]},
@@ -456,6 +456,8 @@ def test_labels_by_two_columns_or_of_two_minds(tmp_path: Path) -> None:
     for column, value in (("score", 1), ("score", 2.0), ("relevance", 0.5)):
         both = [row | {column: value} for row in PAIRS]
         refused(write_jsonl(tmp_path / "a.jsonl", both), f"the columns label and {column} could each be the label")
+    three = [row | {"score": 0.5, "scores": 1} for row in PAIRS]
+    refused(write_jsonl(tmp_path / "a.jsonl", three), "the columns label and score and scores could each be the label")
     three = [row | {"relevance": 1, "score": 0.5} for row in PAIRS]
     refused(write_jsonl(tmp_path / "a.jsonl", three), "the columns label and relevance could each be the label")
     both = [row | {"question": "?"} for row in PAIRS]
