@@ -328,6 +328,73 @@ def test_what_a_task_has_of_its_own_candidates_is_not_used(tmp_path: Path) -> No
     assert [candidate.doc_id for candidate in task.requests[0].candidates] == best(run[first], 20)
 
 
+@pytest.mark.parametrize("layout", ["parts", "rows"])
+@pytest.mark.parametrize("write", [write_json, write_trec, write_parquet])
+@pytest.mark.parametrize(("kept", "others"), [(8, 1), (8, 30), (4, 5)])
+def test_further_queries_of_a_run_are_left_out(
+    kept: int, others: int, write: Callable[[Path, Run], Path], layout: str, tmp_path: Path
+) -> None:
+    """A run over more topics than the task has; their documents may be none of the task's, and their ties are not counted."""
+    parts, folder = corpus_parts(), tmp_path / "task"
+    if layout == "rows":
+        lines = (DEMO / "zh2en.jsonl").read_text(encoding="utf-8").splitlines()[:8]
+        rows = [row | {"negative": row["negative"][:4]} for row in map(json.loads, lines)]
+        write_jsonl(folder / "test.jsonl", rows)
+    else:
+        write_parts(folder, parts, "qrels.jsonl")
+    run = dict(list(made_run(parts).items())[:kept])
+    strange = {
+        f"other{i}": dict.fromkeys(["nowhere", *map(str, range(10)), doc_ids(parts)[0]], 1.0) for i in range(others)
+    }
+    suffix = {write_json: ".json", write_trec: ".trec", write_parquet: ".parquet"}[write]
+    alone = evalkit.load_task(path=folder, candidates=write(tmp_path / f"alone{suffix}", run), top_k=10)
+    task = evalkit.load_task(path=folder, candidates=write(tmp_path / f"more{suffix}", strange | run), top_k=10)
+    assert task.requests == alone.requests
+    assert task.fingerprint == alone.fingerprint
+    (told,) = [finding for finding in task.findings if "left out, first" in finding.message]
+    assert told.severity == "warning"
+    share = f"{others} of the run's {kept + others} queries are not the task's, and it has {kept} of the 8 queries"
+    assert told.message.startswith(share)
+    assert "'other0'" in told.message
+    assert not any("tied scores" in finding.message for finding in task.findings)
+
+
+def test_queries_left_out_are_said_beside_the_figure(tmp_path: Path) -> None:
+    parts = corpus_parts()
+    folder = write_parts(tmp_path / "task", parts, "qrels.jsonl")
+    run = made_run(parts) | {"other": {"nowhere": 1.0}}
+    done = rerank(folder, write_json(tmp_path / "run.json", run), tmp_path / "results")
+    assert done.code == 0, done.stderr
+    assert "1 of the run's 9 queries are not the task's" in " ".join(done.stdout.split())
+    content, candidates, _ = read_one(tmp_path / "results")
+    assert "other" not in set(candidates["query_id"])
+    assert any("1 of the run's 9 queries" in str(one) for one in content["evalkit"]["task"]["findings"])
+
+
+@pytest.mark.parametrize("kept", [0, 1, 3])
+def test_a_run_of_another_task_is_refused(kept: int, tmp_path: Path) -> None:
+    parts = corpus_parts()
+    folder = write_parts(tmp_path / "task", parts, "qrels.jsonl")
+    run = dict(list(made_run(parts).items())[:kept]) | {"other": {"nowhere": 1.0}, "another": {"nowhere": 1.0}}
+    with pytest.raises(EvalkitError) as error:
+        evalkit.load_task(path=folder, candidates=write_trec(tmp_path / "run.trec", run))
+    assert f"run.trec, row {20 * kept + 1}, column query_id: 'other' names no query of the task" in str(error.value)
+    assert f"2 of the run's {kept + 2} queries are not the task's, and it has {kept} of the 8 queries" in str(
+        error.value
+    )
+
+
+def test_half_of_the_queries_that_are_judged_is_enough(tmp_path: Path) -> None:
+    """MS MARCO's queries are many more than its qrels name."""
+    parts = corpus_parts()
+    run = made_run(parts) | {"other": {"nowhere": 1.0}}
+    parts["queries"] += [{"id": f"unjudged{i}", "text": "?"} for i in range(50)]
+    folder = write_parts(tmp_path / "task", parts, "qrels.jsonl")
+    task = evalkit.load_task(path=folder, candidates=write_json(tmp_path / "run.json", run))
+    assert len(task.requests) == 8
+    assert any("it has 8 of the 8 queries" in finding.message for finding in task.findings)
+
+
 def changed(run: Run, change: str) -> Any:
     first, second = list(run)[:2]
     documents = list(run[second])

@@ -152,7 +152,7 @@ def open_judge(model: CheckedModel) -> CrossEncoderScorer:
     """
     from sentence_transformers import CrossEncoder
 
-    from evalkit.models.language_models import token_of
+    from evalkit.models.language_models import word_tokens
 
     settings = model.settings
     with quiet("sentence_transformers"):
@@ -166,12 +166,12 @@ def open_judge(model: CheckedModel) -> CrossEncoderScorer:
         )
     follow_files(model, loaded)
     loaded.max_seq_length = model.inputs.max_length
-    words = [settings.positive_word, *([] if settings.negative_word is None else [settings.negative_word])]
-    own = [token_of(settings, model.inputs.tokenizer, word) for word in words]
+    words = word_tokens(settings, model.inputs.tokenizer)
+    own = list(words.values())
     theirs = [token for token in (loaded[1].true_token_id, loaded[1].false_token_id) if token is not None]
     if own != theirs:
         raise EvalkitError(
-            f"{model.folder} scores by the tokens {theirs}, and {settings.name}'s recipe by {own} ({words})"
+            f"{model.folder} scores by the tokens {theirs}, and {settings.name}'s recipe by {own} ({', '.join(words)})"
         )
     _refuse_other_inputs(model, loaded)
     return CrossEncoderScorer(loaded, "", "", 0)

@@ -361,6 +361,7 @@ def evaluate(
     refine = checked_refinement(refine, model)
     misses = any(request.unretrieved_gains for request in task.requests)
     leading = choose_protocol(protocol, misses or task.first_stage is not None)
+    some_are_zero = leading.counts_missed and task.statistics.queries_without_positives > 0
     runnable = model.runnable_on(task)
     with _score_memory(model, runnable, cache) as kept:
         run = score_task(runnable, model.settings, task, kept)
@@ -392,7 +393,7 @@ def evaluate(
         ties=dict(judged.ties),
         noise=None if noise is None else noise[0],
         bands=dict(judged.bands),
-        ceilings=dict(score_lists(best_possible(lists), reported).means) if misses else {},
+        ceilings=dict(score_lists(best_possible(lists), reported).means) if misses or some_are_zero else {},
         tables=TablesInMemory(queries, candidates),
         usage=usage,
         timing=timing,

@@ -76,15 +76,14 @@ def load_language_model(settings: ModelSettings, folder: Path, tokenizer: Any) -
     Raises EvalkitError where the model is no language model, its weights are not complete, or a word has no token.
     """
     _refuse_unknown_kinds(settings, read_config(folder))
-    positive = token_of(settings, tokenizer, settings.positive_word)
-    negative = None if settings.negative_word is None else token_of(settings, tokenizer, settings.negative_word)
+    positive, *others = word_tokens(settings, tokenizer).values()
     model, report = load_weights(AutoModelForCausalLM, settings, folder)
     refuse_incomplete(settings, folder, report)
     if "logits_to_keep" not in inspect.signature(model.forward).parameters:
         raise EvalkitError(
             f"{settings.name} is a {type(model).__name__}, which can't give the last token's logits alone"
         )
-    return LanguageModelNetwork(model, positive, negative, settings.temperature).eval()
+    return LanguageModelNetwork(model, positive, others[0] if others else None, settings.temperature).eval()
 
 
 def _refuse_unknown_kinds(settings: ModelSettings, config: dict[str, Any]) -> None:
@@ -96,8 +95,19 @@ def _refuse_unknown_kinds(settings: ModelSettings, config: dict[str, Any]) -> No
         )
 
 
-def token_of(settings: ModelSettings, tokenizer: Any, word: str) -> int:
-    """Return the first token of the word, as FlagEmbedding takes it."""
+def word_tokens(settings: ModelSettings, tokenizer: Any) -> dict[str, int]:
+    """Return the first token of each word of a recipe, as FlagEmbedding takes it: of the one that counts, then of the other.
+
+    Raises EvalkitError where a word has no token, and where both begin with one, so that every score would be 0.
+    """
+    words = [settings.positive_word, *([] if settings.negative_word is None else [settings.negative_word])]
+    tokens = {word: _token_of(settings, tokenizer, word) for word in words}
+    if len(set(tokens.values())) < len(words):
+        raise EvalkitError(f"{settings.name}: the words {words[0]!r} and {words[1]!r} begin with one token")
+    return tokens
+
+
+def _token_of(settings: ModelSettings, tokenizer: Any, word: str) -> int:
     ids: list[int] = tokenizer(word, add_special_tokens=False)["input_ids"]
     if not ids or ids[0] == tokenizer.unk_token_id:
         raise EvalkitError(f"{settings.name}: its tokenizer has no token for the word {word!r}")

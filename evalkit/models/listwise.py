@@ -24,7 +24,7 @@ from evalkit.models.inputs import refuse_unknown_tokens
 from evalkit.models.interfaces import OutOfMemoryError, ScoredList
 from evalkit.models.language_models import RankingNetwork, load_ranking_network
 from evalkit.models.local import is_out_of_memory
-from evalkit.models.networks import load_config
+from evalkit.models.networks import load_config, positions_of
 from evalkit.models.settings import ModelSettings
 from evalkit.models.tokenizers import read_tokenizer
 from evalkit.models.weights import read_config
@@ -46,13 +46,20 @@ Forward = Callable[[NDArray[np.int64], NDArray[np.int64]], Vectors]
 
 def list_prompt(query: str, documents: Sequence[str]) -> str:
     """Return the prompt of one block. The two tokens that vectors are read at are taken out of the texts."""
-    query, *documents = (text.replace(QUERY_END, "").replace(DOCUMENT_END, "") for text in (query, *documents))
+    query, *documents = map(_without_marks, (query, *documents))
     passages = (f'<passage id="{number}">\n{text}{DOCUMENT_END}\n</passage>\n' for number, text in enumerate(documents))
     return (
         f"{HEAD}I will provide you with {len(documents)} passages, each indicated by a numerical identifier. "
         f"Rank the passages based on their relevance to query: {query}\n"
         f"{''.join(passages)}<query>\n{query}{QUERY_END}\n</query>{TAIL}"
     )
+
+
+def _without_marks(text: str) -> str:
+    """Take the two tokens out, and those that taking others out has made."""
+    while QUERY_END in text or DOCUMENT_END in text:
+        text = text.replace(QUERY_END, "").replace(DOCUMENT_END, "")
+    return text
 
 
 def block_ends(lengths: Sequence[int], query_length: int, most: int, longest: int, context: int) -> list[int]:
@@ -150,7 +157,9 @@ def load_ranker(settings: ModelSettings, folder: Path) -> tuple[RankingNetwork, 
         ids = tokenizer(token, add_special_tokens=False)["input_ids"]
         if len(ids) != 1 or tokenizer.convert_ids_to_tokens(ids[0]) != token:
             raise EvalkitError(f"{folder}: the tokenizer has no token {token}, at which vectors are read")
-    refuse_unknown_tokens(settings, folder, load_config(settings, folder), tokenizer)
+    network_config = load_config(settings, folder)
+    refuse_unknown_tokens(settings, folder, network_config, tokenizer)
+    context = min(tokenizer.model_max_length, positions_of(network_config) or tokenizer.model_max_length)
     network = load_ranking_network(settings, folder)
 
     def ranker(device: torch.device) -> ListRanker:
@@ -160,7 +169,7 @@ def load_ranker(settings: ModelSettings, folder: Path) -> tuple[RankingNetwork, 
             settings.max_length or LIST_RECIPE["max_length"],
             settings.max_query_length or LIST_RECIPE["max_query_length"],
             settings.block_size or LIST_RECIPE["block_size"],
-            tokenizer.model_max_length,
+            context,
         )
 
     return network, ranker

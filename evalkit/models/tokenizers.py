@@ -73,9 +73,10 @@ def read_tokenizer(settings: ModelSettings, folder: Path) -> LoadedTokenizer:
     loaded = _as_the_file_says(tokenizer, folder)
     tokenizer = loaded.tokenizer
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
-        raise EvalkitError(
-            f"{folder} has no tokenizer (tokenizer.json or a vocabulary): copy it from the model's origin"
-        )
+        what = "has no tokenizer (tokenizer.json or a vocabulary)"
+        if (folder / "tokenizer.json").is_file():
+            what = f"has a tokenizer.json that knows no words, {len(tokenizer):,} special tokens alone"
+        raise EvalkitError(f"{folder} {what}: copy it from the model's origin")
     if tokenizer.pad_token_id is None:
         raise EvalkitError(
             f"{folder}: the tokenizer has no padding token; name one as pad_token in tokenizer_config.json"

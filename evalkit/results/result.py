@@ -206,7 +206,11 @@ class Result:
         if (ceiling := self.ceilings.get(self.main_score)) is not None:
             missed, reachable = self.missed_documents, PROTOCOLS[self.protocol].counts_missed
             said = f"{counted(missed, 'relevant document')} of {missed + self.task.statistics.positives:,} are no candidates"
-            if reachable:
+            if not missed:
+                empty = counted(self.task.statistics.queries_without_positives, "query")
+                said = f"0 for {empty} of {self.task.statistics.queries:,} that have no relevant document"
+                found.append(f"{said}: no order can exceed {self.main_score} {percent(ceiling)}")
+            elif reachable:
                 found.append(f"{said} and count as missed: no order can exceed {self.main_score} {percent(ceiling)}")
             else:
                 found.append(f"{said}, which {self.protocol} does not count")

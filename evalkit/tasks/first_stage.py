@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -43,16 +43,16 @@ class FirstStageRun:
         """Return the first stage's scores of documents of a query."""
         return tuple(float(self.file.run[query_id][doc_id]) for doc_id in doc_ids)
 
-    def check(self, queries: Mapping[str, object], corpus: Mapping[str, object], log: FindingLog) -> None:
-        """Note an error for each id that the task does not have, and what is odd."""
+    def check(self, queries: Container[str], scored: Collection[str], corpus: Container[str], log: FindingLog) -> None:
+        """Note an error for each document that the task does not have, and what is odd.
+
+        `queries` are the ids that the task knows, `scored` those of them that it scores. Further queries of the run are left out,
+        with a warning, where it has at least half of those that are scored; else they are errors, as another task's ids.
+        """
         file = str(self.file.path)
-        for query_id, found in self.file.run.items():
-            if query_id not in queries:
-                place = Cell(file, self.file.row_of(query_id), "query_id")
-                log.add(
-                    "error", f"{query_id!r} names no query of the task; take it out, or give the task's own ids", place
-                )
-                continue
+        self._check_queries(queries, scored, log)
+        known = {query_id: found for query_id, found in self.file.run.items() if query_id in queries}
+        for query_id, found in known.items():
             for doc_id in found:
                 if doc_id not in corpus:
                     place = Cell(file, self.file.row_of(query_id, doc_id), "doc_id")
@@ -60,20 +60,34 @@ class FirstStageRun:
                     log.add("error", f"{problem}; take it out, or give the task's own ids", place)
             if self.top_k is not None and len(found) < self.top_k:
                 log.add("note", f"query with fewer than task.top_k={self.top_k} documents: all are taken", Cell(file))
-        if cut := self._queries_cut_in_a_tie():
+        if cut := self._queries_cut_in_a_tie(known):
             log.add(
                 "warning",
-                f"{cut:,} of {counted(len(self.file.run), 'query')} have tied scores on both sides of task.top_k={self.top_k}: "
+                f"{cut:,} of {counted(len(known), 'query')} have tied scores on both sides of task.top_k={self.top_k}: "
                 "which of these documents are handed on is decided by their ids, descending, as trec_eval does, not by the "
                 "file's order or ranks; give scores that differ, or another task.top_k",
                 Cell(file),
             )
 
-    def _queries_cut_in_a_tie(self) -> int:
+    def _check_queries(self, queries: Container[str], scored: Collection[str], log: FindingLog) -> None:
+        run, file = self.file.run, str(self.file.path)
+        others = [query_id for query_id in run if query_id not in queries]
+        if not others:
+            return
+        matched = sum(query_id in run for query_id in scored)
+        share = f"{len(others):,} of the run's {counted(len(run), 'query')} are not the task's, and it has {matched:,} of the "
+        share += f"{counted(len(scored), 'query')} of the task"
+        if 2 * matched < len(scored):
+            place = Cell(file, self.file.row_of(others[0]), "query_id")
+            problem = f"{others[0]!r} names no query of the task"
+            log.add("error", f"{problem}; take it out, or give the task's own ids: {share}", place)
+        else:
+            log.add("warning", f"{share}: the others are left out, first {others[0]!r}", Cell(file))
+
+    def _queries_cut_in_a_tie(self, query_ids: Iterable[str]) -> int:
         k = self.top_k
-        return sum(
-            k is not None and len(found) > k and found[k - 1][0] == found[k][0] for found in self._ordered.values()
-        )
+        orders = (self._ordered[query_id] for query_id in query_ids)
+        return sum(k is not None and len(found) > k and found[k - 1][0] == found[k][0] for found in orders)
 
     def describe(self) -> FirstStage:
         """Return what the task says of the first stage."""

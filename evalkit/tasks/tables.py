@@ -21,10 +21,12 @@ Row = Mapping[str, Any]
 
 # columns that may hold lists, under all names that `layouts/columns.py` reads; in CSV such a cell is a JSON list, or one text
 _LIST_COLUMN = re.compile(
-    r"(pos|positives?|neg|negatives?)([._ ]?\d+)?|documents?|passages?|docs?|texts|answers?|labels?|scores?|relevances?|gains?"
+    r"(pos|positives?|(hard[._ -]?)?(neg|negatives?))([._ ]?\d+)?|documents?|passages?|docs?|texts|answers?"
+    r"|labels?|scores?|relevances?|gains?",
+    re.IGNORECASE,
 )
-_LABEL_COLUMN = re.compile(r"labels?|scores?|relevances?|gains?")
-_QUERY_COLUMN = re.compile(r"query|question|anchor|sentence1|text1")
+_LABEL_COLUMN = re.compile(r"labels?|scores?|relevances?|gains?", re.IGNORECASE)
+_QUERY_COLUMN = re.compile(r"query|question|anchor|sentence1|text1", re.IGNORECASE)
 _IDS_COLUMN = "corpus-ids"
 # how JSON, Python and numpy print lists and tuples of texts
 _LIST_NOTATION = re.compile(

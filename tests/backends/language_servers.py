@@ -43,7 +43,8 @@ class LanguageServer:
 
     `reads` is what it makes of the token ids that it gets, `most` the longest input with its answer; `folder` holds another
     tokenizer in `tokenizes` where that is the server's. /score gives `scores` of a query and a document. `top_of` says of how many
-    likely tokens it tells behind an input, whatever was asked. `read` are the inputs that it has got.
+    likely tokens it tells behind an input, whatever was asked, and `tells` what it makes of their numbers. `read` are the
+    inputs that it has got.
     """
 
     folder: Path
@@ -57,6 +58,7 @@ class LanguageServer:
     most: int = 10_000
     scores: Callable[[str, str], float] | None = None
     top_of: Callable[[list[int]], int] | None = None
+    tells: Callable[[float], float] = float
     read: list[list[int]] = field(default_factory=list)
 
     def answer(self, fake: FakeServer, method: str, path: str, body: Any) -> tuple[int, Any]:
@@ -115,7 +117,7 @@ class LanguageServer:
         def name(token: int) -> str:
             return f"token_id:{token}" if as_ids else tokenizer.decode([token])
 
-        table = {name(token): max(float(values[token]), -9999.0) for token in dict.fromkeys(told)}
+        table = {name(token): self.tells(max(float(values[token]), -9999.0)) for token in dict.fromkeys(told)}
         return {
             "index": number, "text": name(sampled), "finish_reason": "length",
             "logprobs": {

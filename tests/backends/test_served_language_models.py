@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import operator
 import re
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +132,24 @@ def test_one_word_is_refused_where_the_server_gives_log_probabilities(tiny_gemma
         says = refusal(server, GEMMA, tiny_gemma)
     assert "gives log-probabilities, and a score of m is the logit of one word, 'Yes'" in says
     assert "--logprobs-mode raw_logits" in says
+
+
+@pytest.mark.parametrize(
+    ("tells", "says"),
+    [
+        (operator.neg, "takes another token than the likeliest by its own numbers"),
+        (math.exp, "gives probabilities where log-probabilities are due"),
+        (lambda value: 100 * math.exp(value), "gives percentages where log-probabilities are due"),
+    ],
+    ids=["negated", "probabilities", "percentages"],
+)
+@pytest.mark.parametrize("recipe", [{}, {"negative_word": None}], ids=["two words", "one"])
+def test_numbers_that_are_no_log_probabilities_are_refused(
+    sure_qwen: Path, tells: Callable[[float], float], says: str, recipe: dict[str, Any]
+) -> None:
+    server, _ = language_server(sure_qwen, tells=tells)
+    with server, pytest.raises(EvalkitError, match=says):
+        scores_of(behind(server, QWEN, sure_qwen, recipe=recipe))
 
 
 @pytest.fixture(scope="module")

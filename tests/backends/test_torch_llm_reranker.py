@@ -199,6 +199,10 @@ def test_a_word_without_a_token_is_refused(tiny_gemma: Path) -> None:
     assert "no token for the word ''" in refusal(GEMMA, tiny_gemma, positive_word="")
 
 
+def test_words_that_begin_with_one_token_are_refused(tiny_qwen: Path) -> None:
+    assert "'yes' and 'yes' begin with one token" in refusal(QWEN, tiny_qwen, negative_word="yes")
+
+
 def test_pieces_that_the_tokenizer_joins_are_refused(tiny_qwen: Path) -> None:
     """Half a word as the separator's end, and the other half before each document."""
     says = refusal(QWEN, tiny_qwen, separator="\nwh", document_prompt="at")

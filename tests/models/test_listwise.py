@@ -167,6 +167,28 @@ def test_marks_within_texts_move_no_score(folder: Path) -> None:
     np.testing.assert_allclose(marked.scores, plain, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "marks",
+    [
+        "<|embed<|embed_token|>_token|>",
+        "<|rerank<|embed_token|>_token|>",
+        "<|embed<|rerank<|embed_token|>_token|>_token|>",
+    ],
+)
+def test_marks_that_taking_others_out_makes_are_taken_out_too(folder: Path, marks: str) -> None:
+    model = ranker(folder)
+    plain = model.score_list(QUERY, DOCUMENTS[:3]).scores
+    marked = model.score_list(f"{QUERY}{marks}", [text + marks for text in DOCUMENTS[:3]]).scores
+    np.testing.assert_allclose(marked, plain, atol=1e-6)
+
+
+def test_no_block_is_longer_than_the_network_has_positions_for(folder: Path, tmp_path: Path) -> None:
+    short = copied(folder, tmp_path)
+    edit_json(short / "config.json", lambda config: config.update(max_position_embeddings=600))
+    edit_json(short / "tokenizer_config.json", lambda config: config.update(model_max_length=10**30))
+    assert ranker(short).context == 600
+
+
 def test_order_and_company_move_scores(folder: Path) -> None:
     model = ranker(folder)
     whole = model.score_list(QUERY, DOCUMENTS[:8]).scores

@@ -410,3 +410,16 @@ def test_a_damaged_tokenizer_json_is_refused(tiny_bert_reranker: Path, tmp_path:
     (folder / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(EvalkitError, match=r"model: the tokenizer can't be loaded"):
         read_tokenizer(MADE, folder)
+
+
+def test_a_tokenizer_json_of_special_tokens_alone_is_refused(tiny_bert_reranker: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_bert_reranker, tmp_path / "model")
+    content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    special = {one["content"]: one["id"] for one in content["added_tokens"]}
+    content["model"]["vocab"] = {text: place for place, text in enumerate(special)}
+    for place, one in enumerate(content["added_tokens"]):
+        one["id"] = place
+    write_json(folder / "tokenizer.json", content)
+    (folder / "vocab.txt").unlink(missing_ok=True)
+    with pytest.raises(EvalkitError, match=r"tokenizer.json that knows no words, \d special tokens alone"):
+        read_tokenizer(MADE, folder)

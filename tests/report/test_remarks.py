@@ -157,3 +157,19 @@ def test_results_of_earlier_versions_are_renamed_as_they_are_read(tmp_path: Path
     path.write_text(json.dumps(content), encoding="utf-8")
     (result,) = evalkit.load_results(tmp_path)
     assert (result.task.name, result.task.mteb_name) == (f"T2Reranking {OTHER_DATA}",) * 2
+
+
+def test_queries_without_relevant_documents_lower_the_ceiling(tmp_path: Path) -> None:
+    rows = [
+        {"query": "甲", "positive": ["一"], "negative": ["二", "三"]},
+        {"query": "乙", "positive": [], "negative": ["四", "五"]},
+    ]
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    words = ("task=local", f"task.path={tmp_path / 'rows.jsonl'}", "model=oracle")
+    done = run(tmp_path / "all", *words, "protocol=mteb-v2")
+    own = content_of(tmp_path / "all")["evalkit"]
+    assert own["ceilings"]["map_at_1000"] == content_of(tmp_path / "all")["scores"]["test"][0]["map_at_1000"] == 0.5
+    said = "0 for 1 query of 2 that have no relevant document: no order can exceed map_at_1000 50.00"
+    assert said in " ".join(done.stdout.split())
+    run(tmp_path / "v1", *words)
+    assert content_of(tmp_path / "v1")["evalkit"]["ceilings"] == {}

@@ -146,6 +146,128 @@ def test_lists_that_typed_files_hold_as_text(write: Any, cell: str, tmp_path: Pa
     )
 
 
+@pytest.mark.parametrize("write", [write_jsonl, write_csv, write_parquet])
+@pytest.mark.parametrize("change", [str.title, str.upper, str.capitalize])
+def test_capital_letters_in_names_of_columns(change: Callable[[str], str], write: Any, tmp_path: Path) -> None:
+    lists = [GOOD | {"positive": ["a", "c"]}, GOOD | {"query": "r"}]
+    single = [
+        {"anchor": "q", "positive": "a", "negative_1": "b", "negative_2": "c"},
+        {"anchor": "q", "positive": "a", "negative_1": "b", "negative_2": "d"},
+    ]
+    labelled = [{"question": "q", "passages": ["a", "b"], "labels": [1, 0]}]
+    for number, rows in enumerate((lists, single, PAIRS, labelled)):
+        suffix = write.__name__.removeprefix("write_")
+        small = load(write(tmp_path / f"small-{number}.{suffix}", rows))
+        large_rows = [{change(name): value for name, value in row.items()} for row in rows]
+        large = load(write(tmp_path / f"large-{number}.{suffix}", large_rows))
+        assert (large.requests, len(large.findings)) == (small.requests, len(small.findings))
+
+
+@pytest.mark.parametrize("name", ["Query", "POSITIVE", "Negative", "Pos"])
+def test_a_name_in_small_and_capital_letters_is_refused(name: str, tmp_path: Path) -> None:
+    meaning = {"Pos": "positive"}.get(name, name.lower())
+    both = [GOOD | {name: ["c"]}]
+    refused(write_jsonl(tmp_path / "a.jsonl", both), f"the columns {meaning} and {name} could each be the {meaning}")
+
+
+@pytest.mark.parametrize("name", ["hard_negatives", "hard_negative", "hard_neg", "Hard Negatives", "hard-negative"])
+def test_hard_negatives_are_the_negatives_where_there_are_no_others(name: str, tmp_path: Path) -> None:
+    rows: Rows = [{"query": "q", "positive": ["a"], name: ["b", "c"]}, {"query": "r", "positive": ["a"], name: ["d"]}]
+    for path in (write_jsonl(tmp_path / "a.jsonl", rows), write_csv(tmp_path / "a.csv", rows)):
+        task = load(path)
+        assert texts(task) == [[("a", 1), ("b", 0), ("c", 0)], [("a", 1), ("d", 0)]]
+        assert task.findings == ()
+    triple = {"query": "q", "positive": "a", f"{name}_1": "b", f"{name}_2": "c"}
+    assert texts(load(write_csv(tmp_path / "t.csv", [triple]))) == [[("a", 1), ("b", 0), ("c", 0)]]
+
+
+def passages(*documents: tuple[str | None, str]) -> list[dict[str, Any]]:
+    return [{"docid": str(i), "title": title, "text": text} for i, (title, text) in enumerate(documents)]
+
+
+TEVATRON: Rows = [
+    {
+        "query_id": "1",
+        "query": "q",
+        "positive_passages": passages(("T", "a "), ("", " b ")),
+        "negative_passages": passages(("U", "c"), (None, "d")),
+    },
+    {"query_id": "2", "query": "r", "positive_passages": passages(("T", "a")), "negative_passages": ["plain"]},
+]
+DPR: Rows = [
+    {
+        "dataset": "nq",
+        "question": "q",
+        "answers": ["b"],
+        "positive_ctxs": passages(("T", "a"), ("", "b")),
+        "negative_ctxs": passages(("U", "c")),
+        "hard_negative_ctxs": passages((None, "d")),
+    },
+    {
+        "question": "r",
+        "positive_ctxs": passages(("T", "a")),
+        "negative_ctxs": [],
+        "hard_negative_ctxs": passages(("", "plain")),
+    },
+]
+
+
+@pytest.mark.parametrize("rows", [TEVATRON, DPR])
+@pytest.mark.parametrize("write", [write_jsonl, write_json, write_parquet])
+def test_rows_of_tevatron_and_dpr(write: Any, rows: Rows, tmp_path: Path) -> None:
+    if write is write_parquet and rows is TEVATRON:
+        rows = [*rows[:1], {**rows[1], "negative_passages": passages(("", "plain"))}]  # one type a column
+    path = write(tmp_path / f"train.{write.__name__.removeprefix('write_')}", rows)
+    task = load(tmp_path)
+    assert load(path).requests == task.requests
+    assert texts(task) == [[("T a", 1), ("b", 1), ("U c", 0), ("d", 0)], [("T a", 1), ("plain", 0)]]
+    told = [finding for finding in task.findings if "title, a space and its text" in finding.message]
+    assert [finding.severity for finding in told] == ["note", "note"]
+    answers = [finding.message for finding in task.findings if finding.severity == "warning"]
+    assert answers == ["the column answers is not read, though it holds something in 1 of 2 rows"] * (rows is DPR)
+
+
+@pytest.mark.parametrize(
+    ("changed", "fragments"),
+    [
+        ({"positive_passages": "a"}, ["row 1, column positive_passages", "the text 'a' where a list of texts is due"]),
+        ({"positive_passages": [{"text": 3}]}, ["row 1, column positive_passages", "an object where a text is due"]),
+        ({"negative_passages": [{"title": "T"}]}, ["row 1, column negative_passages", "an object where a text is due"]),
+        ({"negative_passages": [*passages(("T", "a")), None]}, ["column negative_passages", "null or missing"]),
+        ({"positive_passages": [{"title": 3, "text": "a"}]}, ["column positive_passages", "the number 3"]),
+        (
+            {"positive_passages": {"text": ["a"]}},
+            ["column positive_passages", "an object where a list of texts is due"],
+        ),
+        ({"negative_ctxs": passages(("T", "a"))}, ["negative_passages and negative_ctxs could each be the negative"]),
+    ],
+)
+def test_passages_without_texts_are_refused(changed: dict[str, Any], fragments: list[str], tmp_path: Path) -> None:
+    refused(write_jsonl(tmp_path / "a.jsonl", [TEVATRON[0] | changed, TEVATRON[0]]), *fragments)
+    if changed.keys() == {"positive_passages"} and isinstance(changed["positive_passages"], list):
+        refused(write_csv(tmp_path / "a.csv", TEVATRON), "column positive_passages", "a list of texts is due")
+
+
+@pytest.mark.parametrize("column", ["document", "passages"])
+@pytest.mark.parametrize("quoted", [0, 1, 3])
+def test_a_list_of_one_text_beside_a_single_label_is_that_text(column: str, quoted: int, tmp_path: Path) -> None:
+    """It is how CSV says a text in brackets, as the message about cells in brackets advises."""
+    rows: Rows = [{"query": row["query"], column: f"[{row['document']}, x]", "label": row["label"]} for row in PAIRS]
+    for number, row in enumerate(rows):
+        row[column] = [row[column]] if number <= quoted else row[column].strip("[]")
+    expected = [[("[a, x]", 1), ("[b, x]" if quoted else "b, x", 0)]]
+    task = load(write_csv(tmp_path / "a.csv", rows))
+    assert texts(task)[:1] == expected
+    assert texts(load(write_jsonl(tmp_path / "a.jsonl", rows))) == texts(task)
+    reported(task, "4 rows hold 2 queries", severity="note")
+
+
+@pytest.mark.parametrize(("cell", "count"), [(["a", "c"], "2 labels"), (["a", "c", "d"], "3 labels"), ([], "0 labels")])
+def test_lists_of_texts_beside_a_single_label_are_refused(cell: list[str], count: str, tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "a.csv", [{**PAIRS[0], "document": cell}, *PAIRS[1:]])
+    refused(path, "row 1, column label", f"a list of {count} is due, one for each text of document")
+
+
 def test_a_query_that_is_a_list_written_as_text(tmp_path: Path) -> None:
     refused(
         write_text(tmp_path / "a.csv", "query,positive,negative\n\"['q', 'r']\",a,b\n"), "column query", "no JSON list"
@@ -186,6 +308,78 @@ def test_numbered_files_are_one_dataset_if_their_columns_are(tmp_path: Path) -> 
     reported(task, "2 files are read as one dataset", "part-1.jsonl, part-2.jsonl")
     write_jsonl(tmp_path / "a" / "part-2.jsonl", [{"query": "q", "pos": ["a"], "neg": ["b"]}])
     refused(tmp_path / "a", "part-2.jsonl", "not those of", "part-1.jsonl")
+
+
+JOB, OTHER_JOB = "3f2504e0-4f89-41d3-9a0c-0305e82c3301", "9b2d5c1e-1111-4222-8333-0305e82c3399"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (f"part-00000-{JOB}-c000.snappy.parquet", f"part-00001-{JOB}-c000.snappy.parquet"),
+        (f"part-00000-{JOB}-c000.json", f"part-00003-{JOB}-c000.json"),  # empty parts are not written
+        (f"part-00000-{JOB}-c000.csv", f"part-00000-{JOB}-c001.csv"),
+        (f"part-00000-{JOB}-c000.json.gz", f"part-00001-{JOB}-c000.json.gz"),
+        (f"part-00000-{JOB}_00000.c000.zstd.parquet", f"part-00001-{JOB}_00001.c000.zstd.parquet"),
+        (f"part-r-00000-{JOB}.gz.parquet", f"part-r-00001-{JOB}.gz.parquet"),
+        (f"part-00000-tid-8572-{JOB}-7-1-c000.snappy.parquet", f"part-00001-tid-8572-{JOB}-8-1-c000.snappy.parquet"),
+    ],
+)
+def test_a_folder_of_spark_is_one_dataset(first: str, second: str, tmp_path: Path) -> None:
+    whole = load(write_jsonl(tmp_path / "whole.jsonl", ROWS))
+    folder = tmp_path / "spark"
+    folder.mkdir()
+    for name, rows in ((first, ROWS[:2]), (second, ROWS[2:])):
+        suffix = Path(name.removesuffix(".gz") if name.endswith(".json.gz") else name).suffix
+        write = {".parquet": write_parquet, ".json": write_jsonl, ".csv": write_csv}[suffix]
+        path = write(folder / name.removesuffix(".gz"), rows)
+        if name.endswith(".gz"):
+            pack(path)
+        write_text(folder / f".{name}.crc", b"crc\0")
+    for name in ("_SUCCESS", "._SUCCESS.crc", "_committed_8572", "_started_8572"):
+        write_text(folder / name, "")
+    task = load(folder)
+    assert task.requests == whole.requests
+    reported(task, "2 files are read as one dataset", first, second)
+    appended = folder / second.replace(JOB, OTHER_JOB)
+    (folder / second).rename(appended)
+    refused(folder, "may be several datasets", first, appended.name)
+
+
+def test_an_empty_first_file_of_spark_is_no_part(tmp_path: Path) -> None:
+    empty = write_text(tmp_path / f"part-00000-{JOB}-c000.json", "")
+    refused(tmp_path, "all its files are empty")
+    other = write_jsonl(tmp_path / f"part-00002-{JOB}-c000.json", ROWS)
+    task = load(tmp_path)
+    assert len(task.requests) == len(ROWS)
+    reported(task, f"read: {other.name}; not read: {empty.name}", severity="note")
+    damaged = empty.rename(tmp_path / f"part-00001-{JOB}-c000.json")
+    refused(tmp_path, damaged.name, "not JSON")
+    damaged.unlink()
+    write_parquet(other.rename(other.with_suffix(".parquet")), ROWS)
+    damaged = write_text(tmp_path / f"part-00000-{JOB}-c000.parquet", "")
+    refused(tmp_path, damaged.name, "no readable parquet")
+
+
+@pytest.mark.parametrize("stem", ["part-00001-law", f"law-00001-{JOB}", f"part-1-{JOB}", f"part-00001-{JOB}-hard"])
+def test_what_is_not_called_as_spark_calls_it_is_not_pooled(stem: str, tmp_path: Path) -> None:
+    first, second = f"part-00000-{JOB}-c000.jsonl", f"{stem}.jsonl"
+    write_jsonl(tmp_path / first, ROWS)
+    write_jsonl(tmp_path / second, ROWS)
+    refused(tmp_path, "may be several datasets", first, second)
+
+
+def test_parts_of_mtebs_layout_that_spark_wrote(tmp_path: Path) -> None:
+    parts = mteb_parts(ROWS)
+    reference = load(write_parts(tmp_path / "one", parts))
+    for part, rows in parts.items():
+        for number in range(2):
+            write_jsonl(tmp_path / "two" / part / f"part-0000{number}-{JOB}-c000.json", rows[number::2])
+        write_text(tmp_path / "two" / part / "_SUCCESS", "")
+    task = load(tmp_path / "two")
+    assert {one.query.query_id: set(one.candidates) for one in task.requests} == {
+        one.query.query_id: set(one.candidates) for one in reference.requests
+    }
 
 
 @pytest.mark.parametrize(
@@ -259,8 +453,13 @@ def test_negative_grades_in_qrels(lowest: int, tmp_path: Path) -> None:
 
 
 def test_labels_by_two_columns_or_of_two_minds(tmp_path: Path) -> None:
-    both = [row | {"score": 0.5} for row in PAIRS]
-    refused(write_jsonl(tmp_path / "a.jsonl", both), "the columns label and score could each be the label")
+    for column, value in (("score", 1), ("score", 2.0), ("relevance", 0.5)):
+        both = [row | {column: value} for row in PAIRS]
+        refused(write_jsonl(tmp_path / "a.jsonl", both), f"the columns label and {column} could each be the label")
+    three = [row | {"score": 0.5, "scores": 1} for row in PAIRS]
+    refused(write_jsonl(tmp_path / "a.jsonl", three), "the columns label and score and scores could each be the label")
+    three = [row | {"relevance": 1, "score": 0.5} for row in PAIRS]
+    refused(write_jsonl(tmp_path / "a.jsonl", three), "the columns label and relevance could each be the label")
     both = [row | {"question": "?"} for row in PAIRS]
     refused(write_jsonl(tmp_path / "b.jsonl", both), "the columns query and question could each be the query")
     for name in ("pos", "positives"):
@@ -270,6 +469,20 @@ def test_labels_by_two_columns_or_of_two_minds(tmp_path: Path) -> None:
     refused(write_jsonl(tmp_path / "c.jsonl", torn), "row 1, column label", "two different labels")
     short = [{"query": "q", "documents": ["a", "b", "c"], "labels": [1, 0]}]
     refused(write_jsonl(tmp_path / "d.jsonl", short), "row 1, column labels", "2 labels where a list of 3 labels")
+
+
+@pytest.mark.parametrize("write", [write_jsonl, write_csv, write_parquet])
+@pytest.mark.parametrize(("label", "score"), [("label", "score"), ("relevance", "scores"), ("Gain", "Score")])
+def test_a_models_scores_beside_labels_are_not_read(label: str, score: str, write: Any, tmp_path: Path) -> None:
+    suffix = write.__name__.removeprefix("write_")
+    single = [{"query": row["query"], "document": row["document"], label: row["label"]} for row in PAIRS]
+    lists = [{"query": "q", "documents": ["a", "b"], label: [1, 0]}]
+    for number, (rows, scores) in enumerate(((single, [1.0, 0.25, 0.0, -3.5]), (lists, [[1.0, 1e-3]]))):
+        reference = load(write(tmp_path / f"plain-{number}.{suffix}", rows))
+        scored = [{score: one, **row} for row, one in zip(rows, scores, strict=True)]
+        task = load(write(tmp_path / f"scored-{number}.{suffix}", scored))
+        assert task.requests == reference.requests
+        reported(task, f"the column {score} is not read", severity="note")
 
 
 @pytest.mark.parametrize(

@@ -338,7 +338,10 @@ class _Trial:
                 "server computes too coarsely to tell"
             )
         elif same:
-            self.tell(f"max_length is {length}, but a longer text is answered as its first {about}{same[-1]} tokens")
+            fewer = " or fewer" if len(same) == len(parts) else ""
+            self.tell(
+                f"max_length is {length}, but a longer text is answered as its first {about}{same[-1]} tokens{fewer}"
+            )
         elif parts:
             known = "" if texts.exact else ": where exactly it is cut can't be known without the model's tokenizer.json"
             self.seen.append(f"and otherwise than its first {about}{next(iter(parts))} tokens{known}")

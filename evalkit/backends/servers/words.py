@@ -37,6 +37,8 @@ NOTHING = -9999.0
 """What vLLM writes for the log-probability of what can't be."""
 ROUNDING = 0.05
 """By how much log-probabilities may exceed 0, and probabilities 1 in all, before they are none."""
+NEARLY_CERTAIN = 1e-3
+"""Two words can't both have a log-probability as near to 0 as this."""
 ID = "token_id:"
 BATCH_SIZE = 32  # inputs of one request
 GREEDY: Mapping[str, Any] = {"max_tokens": 1, "temperature": 0}
@@ -87,7 +89,7 @@ class WordCodec:
             values = np.array(
                 [[value_of(word, table) for table in found] for word, found in zip(self.words, tables, strict=True)]
             )
-            if len(self.words) == 2 and (values == 0).all():
+            if len(self.words) == 2 and (np.abs(values) < NEARLY_CERTAIN).all():
                 raise WrongAnswerError(
                     "both words have log-probability 0, as after all other tokens were forbidden: vLLM gives the true ones with "
                     "--logprobs-mode raw_logprobs"
@@ -167,20 +169,17 @@ def open_words(client: Client, settings: ModelSettings, name: str, *, offline: b
     seen, findings = _compare_tokens(asking, name, inputs, settings)
     trial = _Trial(asking, name, WordCodec(inputs, words, ()))
     codec, how = trial.vllm() if client.backend == "vllm" else trial.top()
+    trial.examine(codec)
     if len(words) == 1:
-        trial.require_logits(codec)
         how += "; they are logits, since as probabilities they would exceed 1"
     return Opened(codec, (seen, how), findings)
 
 
 def _words(settings: ModelSettings, inputs: PromptedInputs) -> tuple[Word, ...]:
-    from evalkit.models.language_models import token_of
+    from evalkit.models.language_models import word_tokens
 
-    texts = [settings.positive_word, *([] if settings.negative_word is None else [settings.negative_word])]
-    tokens = [token_of(settings, inputs.tokenizer, text) for text in texts]
-    if len(set(tokens)) < len(tokens):
-        raise EvalkitError(f"{settings.name}: the words {texts[0]!r} and {texts[1]!r} begin with one token")
-    return tuple(Word(text, token, (f"{ID}{token}",)) for text, token in zip(texts, tokens, strict=True))
+    tokens = word_tokens(settings, inputs.tokenizer)
+    return tuple(Word(text, token, (f"{ID}{token}",)) for text, token in tokens.items())
 
 
 def _spelt(word: Word, tokenizer: Any, backend: str) -> Word:
@@ -273,30 +272,46 @@ class _Trial:
             codec
         ), f"it gives the {count} likeliest tokens, and a word that is not among them is an error"
 
-    def require_logits(self, codec: WordCodec) -> None:
-        """Raise UnfitServerError unless the likeliest tokens' numbers can be no log-probabilities."""
-        raw: list[bool] = []
+    def examine(self, codec: WordCodec) -> None:
+        """Raise UnfitServerError unless the likeliest tokens' numbers are what the recipe needs, as far as they show it.
+
+        Two words need log-probabilities or logits: the token that is taken at temperature 0 has the highest, and they are no
+        probabilities. One word needs logits, which can be no log-probabilities.
+        """
+        told: list[tuple[float, NDArray[np.float64]]] = []
 
         def read(answer: Any) -> NDArray[np.float32]:
             for said in by_index(member(answer, "choices"), len(DOCUMENTS), "logprobs"):
-                values = np.array(list(_table(said).values()))
-                raw.append(bool(values.max() > ROUNDING or np.exp(values).sum() > 1 + ROUNDING))
+                values = list(_table(said).values())  # the first is that of the token that is taken
+                told.append((values[0], np.array(values)))
             return numbers([0.0])
 
-        wishes = VLLM if self.client.backend == "vllm" else {}
-        plain = WordCodec(codec.inputs, codec.words, ({**wishes, "logprobs": TOP[0]},))
+        wishes = {**VLLM, "logprobs": TOP[0]} if self.client.backend == "vllm" else codec.wishes[0]
+        plain = self._with((wishes,))
         (question,) = plain.questions(self.name, [(QUERY, document) for document in DOCUMENTS], len(DOCUMENTS))
         (outcome,) = self.client.answers([Question(question.positions, question.path, question.body, read)])
         if isinstance(outcome, AnswerError):
-            raise outcome
-        if not any(raw):
-            raise self.client.refusal(
-                COMPLETIONS,
+            raise UnfitServerError(str(outcome)) from outcome
+        if all(taken < values.max() - ROUNDING for taken, values in told):
+            raise self._unfit(
+                "takes another token than the likeliest by its own numbers, which are no log-probabilities"
+            )
+        if any(values.max() > ROUNDING for _, values in told):
+            sums = [values.sum() if values.min() >= 0 else np.inf for _, values in told]
+            if all(total <= 1 + ROUNDING for total in sums):
+                raise self._unfit("gives probabilities where log-probabilities are due")
+            if all(50 <= total <= 100 * (1 + ROUNDING) for total in sums):
+                raise self._unfit("gives percentages where log-probabilities are due")
+        raw = any(values.max() > ROUNDING or np.exp(values).sum() > 1 + ROUNDING for _, values in told)
+        if len(codec.words) == 1 and not raw:
+            raise self._unfit(
                 f"gives log-probabilities, and a score of {self.name} is the logit of one word, {codec.words[0].text!r}: the two "
                 "differ by another number for each input, which changes the order. Start vLLM with --logprobs-mode raw_logits, "
-                "or backend=torch",
-                UnfitServerError,
+                "or backend=torch"
             )
+
+    def _unfit(self, what: str) -> EvalkitError:
+        return self.client.refusal(COMPLETIONS, what, UnfitServerError)
 
     def _with(self, wishes: Wishes) -> WordCodec:
         return WordCodec(self.codec.inputs, self.codec.words, wishes)

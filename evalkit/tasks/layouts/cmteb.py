@@ -11,7 +11,7 @@ from typing import Any
 from evalkit.output.numbers import counted, listed
 from evalkit.records import Candidate, Query, Request
 from evalkit.tasks.findings import Cell, FindingLog, described
-from evalkit.tasks.layouts.columns import Columns, columns_of
+from evalkit.tasks.layouts.columns import Columns, columns_of, holds_passages
 from evalkit.tasks.layouts.texts import TextReader, gain_of, identifier, require_rows
 from evalkit.tasks.tables import Row, Table, data_suffix
 
@@ -24,7 +24,7 @@ _SEPARATORS_IN_TEXTS = {
     ",": re.compile(r"(?<=\w),(?=[^\W\d])|(?<=[^\W\d]),(?=\w)", re.ASCII),
 }
 _IN_BRACKETS = re.compile(r"\s*(\[.*\]|\{.*\}|\(.*\))\s*", re.DOTALL)
-_PLURAL = re.compile(r"positives|negatives|documents|passages|texts|docs|answers")
+_PLURAL = re.compile(r"(positive|(hard[._ -]?)?negative|document|passage|text|doc|answer)s", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +77,20 @@ def _report_several_files(tables: Sequence[Table], log: FindingLog) -> None:
 
 
 def _columns_of_single_texts(tables: Sequence[Table], columns: Columns) -> frozenset[str]:
-    """Return the columns of documents in which no cell is a list and some cell is a text."""
+    """Return the columns of documents in which no cell is a list and some cell is a text.
+
+    Lists of one text with labels that are no lists are single texts too: so CSV quotes a text in brackets.
+    """
+    rows = [row for table in tables for row in table.rows]
     single = set()
     for name in (*columns.positive, *columns.negative, *filter(None, (columns.document,))):
-        kinds = {type(row.get(name)) for table in tables for row in table.rows}
-        if str in kinds and list not in kinds:
+        kinds = {type(row.get(name)) for row in rows}
+        if str in kinds and list not in kinds and not holds_passages(name):
             single.add(name)
+    if columns.document and not any(isinstance(row.get(columns.label), list) for row in rows):
+        cells = [row.get(columns.document) for row in rows]
+        if cells and all(isinstance(cell, str) or (isinstance(cell, list) and len(cell) == 1) for cell in cells):
+            single.add(columns.document)
     return frozenset(single)
 
 
@@ -113,8 +121,8 @@ def _listed(
             continue  # numbered columns are filled as far as a query has documents
         place = cell._replace(column=name)
         # an empty cell of a triple is no document
-        found = reader.texts_in_cell(row.get(name), place) if name in single else reader.texts(row.get(name), place)
-        texts.extend(found)
+        listed = reader.passages if holds_passages(name) else reader.texts
+        texts.extend((reader.texts_in_cell if name in single else listed)(row.get(name), place))
     return tuple((text, gain) for text in texts)
 
 
@@ -124,15 +132,15 @@ def _labelled(
     document, label = row.get(columns.document), row.get(columns.label)
     document_cell, label_cell = cell._replace(column=columns.document), cell._replace(column=columns.label)
     if columns.document in single:
-        texts: tuple[str, ...] = reader.texts_in_cell(document, document_cell) or (
-            reader.text(document, document_cell),
-        )
+        found = reader.texts if isinstance(document, list) else reader.texts_in_cell
+        texts = found(document, document_cell) or (reader.text(document, document_cell),)
         labels: list[Any] = [label]
     else:
         texts = reader.texts(document, document_cell)
         if not isinstance(label, list) or len(label) != len(texts):
-            found = f"{len(label)} labels" if isinstance(label, list) else described(label)
-            log.add("error", f"{found} where a list of {counted(len(texts), 'label')} is due", label_cell)
+            given = counted(len(label), "label") if isinstance(label, list) else described(label)
+            due = f"a list of {counted(len(texts), 'label')} is due, one for each text of {columns.document}"
+            log.add("error", f"{given} where {due}", label_cell)
             return ()
         labels = label
     return tuple((text, gain_of(value, label_cell, log)) for text, value in zip(texts, labels, strict=True))
@@ -169,7 +177,7 @@ def _report_lists_as_text(
             if holding == len(cells) > 1 and _PLURAL.fullmatch(name) and name_of not in ("\n", ","):
                 message = (
                     f"all {holding} cells hold {name_of!r}, in a column that is called as one of lists; write lists as "
-                    f"json.dumps does, or call the column {name.removesuffix('s')} if each cell is one text"
+                    f"json.dumps does, or call the column {name[:-1]} if each cell is one text"
                 )
                 log.add("error", message, place)
             elif holding and 2 * holding >= len(cells):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from evalkit.output.numbers import number_in
@@ -11,17 +11,24 @@ from evalkit.tasks.findings import Cell, FindingLog
 from evalkit.tasks.tables import Table
 
 _NAMES = {
-    "query": re.compile(r"query|question|anchor|sentence1|text1"),
-    "positive": re.compile(r"(pos|positives?)([._ ]?\d+)?"),
-    "negative": re.compile(r"(neg|negatives?)([._ ]?\d+)?"),
-    "document": re.compile(r"documents?|passages?|texts?|docs?|sentence2|answers?|text2"),
-    "label": re.compile(r"labels?|scores?|relevances?|gains?"),
+    "query": r"query|question|anchor|sentence1|text1",
+    "positive": r"(pos|positives?)([._ ]?\d+)?",
+    "negative": r"(neg|negatives?)([._ ]?\d+)?",
+    "document": r"documents?|passages?|texts?|docs?|sentence2|answers?|text2",
+    "label": r"labels?|scores?|relevances?|gains?",
 }
+# names that are read where no column has one of those above; Tevatron's and DPR's hold objects with a title and a text
+_OTHER_NAMES = {
+    "positive": (r"positive_(passages|ctxs)",),
+    "negative": (r"hard[._ -]?(neg|negatives?)([._ ]?\d+)?", r"(hard_)?negative_(passages|ctxs)"),
+}
+_PASSAGES = re.compile(r"(hard_)?(?P<column>(positive|negative)_(passages|ctxs))", re.IGNORECASE)
 # columns that would change a figure if they were read: they get a warning, others a note
 _DECISIVE = re.compile(r"instruct|prompt|title|neg|pos|passage|document|answer|context", re.IGNORECASE)
 _HARMLESS = re.compile(r"(^|[^a-z])(ids?|scores?|idx)$", re.IGNORECASE)
 
 _QUERY_ID = re.compile(r"(query|question|topic)[-_ .]?id|qid|q_id", re.IGNORECASE)
+_SCORES = re.compile(r"scores?", re.IGNORECASE)
 _NUMBER = re.compile(r"[._ ]?\d+$")
 _NAME_SHOWN = 40
 
@@ -41,7 +48,7 @@ class Columns:
     query_id: str = ""
 
 
-def holds_rows(names: Iterable[str]) -> bool:
+def holds_rows(names: Sequence[str]) -> bool:
     """Return whether columns of these names are rows of queries with their documents."""
     found = {meaning for meaning in _NAMES if _named(meaning, names)}
     return {"positive", "negative"} <= found or {"query", "document", "label"} <= found
@@ -54,6 +61,7 @@ def columns_of(table: Table, log: FindingLog) -> Columns | None:
         log.add("error", "there is nothing in it", place)
         return None
     names = {meaning: _named(meaning, table.columns) for meaning in _NAMES}
+    names["label"] = _without_a_models_scores(names["label"], table)
     labelled = not names["positive"] and not names["negative"] and (names["document"] or names["label"])
     wanted = ("query", "document", "label") if labelled else ("query", "positive", "negative")
     for meaning in wanted:
@@ -79,8 +87,31 @@ def columns_of(table: Table, log: FindingLog) -> Columns | None:
     return columns
 
 
+def _without_a_models_scores(names: tuple[str, ...], table: Table) -> tuple[str, ...]:
+    """Return the columns of labels, without one of scores that are no grades where another column is called as labels are."""
+    scores = tuple(name for name in names if _SCORES.fullmatch(name))
+    others = tuple(name for name in names if name not in scores)
+    return others if others and all(_holds_fractions(name, table) for name in scores) else names
+
+
+def _holds_fractions(name: str, table: Table) -> bool:
+    for row in table.rows:
+        cell = row.get(name)
+        for value in cell if isinstance(cell, list) else [cell]:
+            number = number_in(str(value))
+            if number is not None and not number.is_integer():
+                return True
+    return False
+
+
+def holds_passages(name: str) -> bool:
+    """Return whether a column of documents is Tevatron's or DPR's, which hold lists of objects with a title and a text."""
+    return _PASSAGES.fullmatch(name) is not None
+
+
 def _unnumbered(names: Iterable[str]) -> set[str]:
-    return {_NUMBER.sub("", name) for name in names}
+    """Return names without their numbers; DPR's negatives and hard negatives are two columns of one name."""
+    return {found["column"] if (found := _PASSAGES.fullmatch(name)) else _NUMBER.sub("", name) for name in names}
 
 
 def _listed(columns: Iterable[str], some_known: bool) -> str:
@@ -90,8 +121,11 @@ def _listed(columns: Iterable[str], some_known: bool) -> str:
     return f"the columns are: {found}; rows are query, positive, negative or query, document, label, and say so in their first line"
 
 
-def _named(meaning: str, names: Iterable[str]) -> tuple[str, ...]:
-    return tuple(name for name in names if _NAMES[meaning].fullmatch(name))
+def _named(meaning: str, names: Sequence[str]) -> tuple[str, ...]:
+    for pattern in (_NAMES[meaning], *_OTHER_NAMES.get(meaning, ())):
+        if found := tuple(name for name in names if re.fullmatch(pattern, name, re.IGNORECASE)):
+            return found
+    return ()
 
 
 def _report_unread(table: Table, columns: Columns, log: FindingLog) -> None:

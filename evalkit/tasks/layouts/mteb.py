@@ -51,7 +51,7 @@ def requests_from_parts(
     queries, query_places = _read_texts(parts["queries"], _query_reader(reader), log)
     gains = _read_gains(parts, queries, corpus, log)
     if first_stage is not None:
-        first_stage.check(queries, corpus, log)
+        first_stage.check(queries, queries.keys() & gains.keys(), corpus, log)
         ranked = first_stage.ranked
     elif "top_ranked" in parts:
         ranked = _read_ranked(parts["top_ranked"], queries, corpus, log)
@@ -74,7 +74,8 @@ def requests_from_parts(
 def rerank_rows(requests: Sequence[Request], first_stage: FirstStageRun, log: FindingLog) -> tuple[Request, ...]:
     """Return the requests of rows with a first stage's candidates in place of their own; all rows' documents are the corpus."""
     corpus: Texts = {candidate.doc_id: (candidate.text,) for request in requests for candidate in request.candidates}
-    first_stage.check({request.query.query_id: request for request in requests}, corpus, log)
+    query_ids = [request.query.query_id for request in requests]
+    first_stage.check(set(query_ids), query_ids, corpus, log)
     log.raise_errors()
     place = Cell(str(first_stage.file.path))
     chosen = []

@@ -47,6 +47,11 @@ _METADATA = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "st
 _SPLITS = {"train", "dev", "test", "validation", "valid", "val", "eval"}
 _SHARD = re.compile(r"(?P<split>.+?)-(?P<index>\d{5})-of-(?P<total>\d{5})(-[0-9a-f]+)?")
 _NUMBER = re.compile(r"[-_. ]?\d+$")
+# what Spark calls the files of one write: part-00000-UUID-c000.snappy.parquet, on Databricks part-00000-tid-ID-UUID-7-1-c000
+_SPARK = re.compile(
+    r"part-(r-)?(?P<part>\d{5,})-(?P<write>(tid-\d+-)?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})(-\d+)*(_\d+)?([-.]c\d{3,})?(\.[a-z0-9]+)?",
+    re.IGNORECASE,
+)
 # files whose columns no first line names: MS MARCO's texts and candidates, TREC's judgements
 _HEADERS = {
     "corpus": {"id", "_id", "text", "title"},
@@ -321,7 +326,9 @@ def _files_of_split(folder: Path, split: str) -> tuple[list[Path], str]:
     for file in files:
         by_split.setdefault(_split_of(file), []).append(file)
     found = choose_split(str(folder), by_split, split)
-    chosen = by_split[found]
+    chosen = [file for file in by_split[found] if not _is_empty_first(file)]
+    if not chosen:
+        raise EvalkitError(f"{folder}: all its files are empty; write the dataset again")
     suffixes = sorted({data_suffix(file) for file in chosen})
     if len(suffixes) > 1:
         raise EvalkitError(
@@ -334,14 +341,30 @@ def _files_of_split(folder: Path, split: str) -> tuple[list[Path], str]:
 
 
 def refuse_several_datasets(folder: Path, files: list[Path]) -> None:
-    """Raise EvalkitError where files have several names, numbers apart, or lie in several folders: they would be pooled."""
-    names = {(file.parent, _NUMBER.sub("", _split_of(file) or data_stem(file))) for file in files}
+    """Raise EvalkitError where files have several names, numbers apart, or lie in several folders: they would be pooled.
+
+    What Spark wrote at one time has one name; what it appended later has another.
+    """
+    names = {(file.parent, _name_in_common(file)) for file in files}
     if len(names) > 1:
         shown = ", ".join(os.path.relpath(file, folder) for file in files[:4]) + (", …" if len(files) > 4 else "")
         raise EvalkitError(
             f"{folder} holds several files that may be several datasets ({shown}); give one with task.path=FILE, or name the "
             "parts of one dataset by numbers: NAME-0, NAME-1"
         )
+
+
+def _is_empty_first(file: Path) -> bool:
+    """Return whether a file is Spark's first one without a row, which in JSON has no byte; any other such file is damaged."""
+    spark = _SPARK.fullmatch(data_stem(file))
+    return spark is not None and int(spark["part"]) == 0 and data_suffix(file) == ".json" and file.stat().st_size == 0
+
+
+def _name_in_common(file: Path) -> str:
+    """Return what the names of one dataset's files share."""
+    stem = data_stem(file)
+    spark = _SPARK.fullmatch(stem)
+    return spark["write"] if spark else _NUMBER.sub("", _split_of(file) or stem)
 
 
 def _data_files(folder: Path) -> list[Path]:

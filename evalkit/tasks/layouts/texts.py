@@ -41,6 +41,21 @@ class TextReader:
             return ()
         return tuple(self.text(item, cell) for item in value)
 
+    def passages(self, value: Any, cell: Cell) -> tuple[str, ...]:
+        """Return a list of texts, of which some may be objects: their title, a space and their text, stripped."""
+        if not isinstance(value, list):
+            return self.texts(value, cell)
+        return tuple(self.text(self._passage(item, cell), cell) for item in value)
+
+    def _passage(self, item: Any, cell: Cell) -> Any:
+        if not isinstance(item, dict) or not isinstance(item.get("text"), str):
+            return item
+        title = item.get("title")
+        if title is None or title == "":
+            return item["text"].strip()
+        self._log.add("note", "a document is its title, a space and its text, as in Tevatron", cell)
+        return f"{self.text(title, cell)} {item['text']}".strip()
+
     def texts_in_cell(self, value: Any, cell: Cell) -> tuple[str, ...]:
         """Return the one text of a cell, or nothing for an empty one; note what seems to be a list (error)."""
         if value == "":
