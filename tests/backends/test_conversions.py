@@ -118,7 +118,17 @@ ELSEWHERE = {
     "unverified_loader",  # for mteb's loaders alone
     "trust_remote_code",  # part of the identity where the folder names code
     *("system_prompt", "separator", "prompt", "positive_word", "negative_word"),
+    *("document_ending", "bos", "strip", "temperature"),
     *("cutoff_layers", "compress_ratio", "compress_layers", "score", "weights"),
+    *("order_seed", "permutations", "max_query_length", "block_size"),  # of listwise models
+    *(
+        "query_length",
+        "document_length",
+        "query_expansion",
+        "skiplist",
+        "skiplist_roles",
+        "interaction",
+    ),  # multi-vector
 }
 
 

@@ -25,7 +25,7 @@ from evalkit.models.settings import ModelSettings, read_model
 
 MODELS = [name for name in option_names("model") if read_model(name).kind != "auto"]  # whose kind its files say
 BACKENDS = [name for name in option_names("backend") if name not in ("base", "server", AUTO)]
-FROM_A_FOLDER = ("cross-encoder", "llm-reranker", "layerwise-reranker", "embedder", "bge-m3")
+FROM_A_FOLDER = ("cross-encoder", "llm-reranker", "layerwise-reranker", "listwise", "embedder", "bge-m3")
 NO_WEIGHTS = b"whatever loads this as weights fails"
 
 

@@ -108,7 +108,7 @@ def test_mtebs_loaders_run_as_they_are_and_other_tokens_are_reported(
     fields = {"name": "cross-encoder/ms-marco-MiniLM-L6-v2", "path": str(copied(tiny_bert_reranker, tmp_path))}
 
     def run() -> list[str]:
-        settings = complete_settings(model_settings({"name": "mteb", "backends": ["mteb"]}, fields))
+        settings = complete_settings(model_settings({"name": "mteb", "backends": ["mteb"]}, fields), "mteb")
         caplog.clear()
         with caplog.at_level(logging.WARNING, logger="evalkit"):
             assert prepare_model("mteb", settings, Runtime(device="cpu")).scorer

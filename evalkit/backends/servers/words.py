@@ -87,7 +87,7 @@ class WordCodec:
             if len(answers) == 1:
                 tables *= len(self.words)
             values = np.array(
-                [[value_of(word, table) for table in found] for word, found in zip(self.words, tables, strict=True)]
+                [[logit_of(word, table) for table in found] for word, found in zip(self.words, tables, strict=True)]
             )
             if len(self.words) == 2 and (np.abs(values) < NEARLY_CERTAIN).all():
                 raise WrongAnswerError(
@@ -119,7 +119,7 @@ def _table(said: Any) -> dict[str, float]:
     return dict(zip(table, numbers(list(table.values())).astype(float).tolist(), strict=True))
 
 
-def value_of(word: Word, table: Table) -> float:
+def logit_of(word: Word, table: Table) -> float:
     """Return a word's log-probability or logit. Raises WrongAnswerError, which names the word, where the answer has none."""
     value = next((table[name] for name in word.names if name in table), None)
     if value is None:
