@@ -159,14 +159,17 @@ def without_repetitions(lists: CandidateLists) -> CandidateLists:
     repeated = pd.DataFrame({"query": lists.owners, "document": lists.doc_ids}).duplicated().to_numpy()
     if not repeated.any():
         return lists
-    kept = ~repeated
+    return candidates_kept(lists, ~repeated)
+
+
+def candidates_kept(lists: CandidateLists, kept: NDArray[np.bool_]) -> CandidateLists:
+    """Leave some candidates out, bool[n_candidates] says which stay; queries and what was unretrieved stay as they are."""
     lengths = np.bincount(lists.owners[kept], minlength=len(lists.query_ids))
-    return CandidateLists(
-        query_ids=lists.query_ids,
+    return replace(
+        lists,
         doc_ids=lists.doc_ids[kept],
         scores=lists.scores[kept],
         gains=lists.gains[kept],
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        unretrieved_gains=lists.unretrieved_gains,
         noise=None if lists.noise is None else lists.noise[kept],
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from evalkit.compare.shared_queries import metric_title
 from evalkit.errors import EvalkitError
-from evalkit.metrics.lists import CandidateLists, best_possible
+from evalkit.metrics.lists import CandidateLists, best_possible, candidates_kept
 from evalkit.metrics.measures import Measure, find_measure, protocol_of
 from evalkit.metrics.query_scores import counts_any, score_lists
 from evalkit.output.numbers import percent, percent_range
@@ -61,9 +61,9 @@ def depth_table(result: Result, label: str, metric: str | None, seed: int) -> De
     descending, as `task.top_k` cuts); relevant documents below the cut are missed. A depth that no query's list reaches beyond is
     left out, as is a measure at a depth at which its rules leave no query. Raises EvalkitError with what `no_depths` says.
     """
-    first = result.task.first_stage
-    if first is None or (problem := no_depths(result)):
-        raise EvalkitError(problem if first else no_depths(result))
+    problem, first = no_depths(result), result.task.first_stage
+    if problem or first is None:
+        raise EvalkitError(problem)
     if STAGE_COLUMN not in result.candidates:
         raise EvalkitError(
             f"{result.path}: its table of candidates has no column {STAGE_COLUMN}; run the evaluation again"
@@ -155,12 +155,5 @@ def _cut(lists: CandidateLists, kept: NDArray[np.bool_]) -> CandidateLists:
     lost = ~kept & (lists.gains > 0)
     for query, gain in zip(lists.owners[lost].tolist(), lists.gains[lost].tolist(), strict=True):
         missed[query].append(gain)
-    lengths = np.bincount(lists.owners[kept], minlength=len(lists.query_ids))
-    return CandidateLists(
-        query_ids=lists.query_ids,
-        doc_ids=lists.doc_ids[kept],
-        scores=lists.scores[kept],
-        gains=lists.gains[kept],
-        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        unretrieved_gains=tuple((*gains, *more) for gains, more in zip(lists.unretrieved_gains, missed, strict=True)),
-    )
+    unretrieved = tuple((*gains, *more) for gains, more in zip(lists.unretrieved_gains, missed, strict=True))
+    return replace(candidates_kept(lists, kept), unretrieved_gains=unretrieved)

@@ -47,6 +47,7 @@ _MODEL_TYPES = {
     "llm-reranker": "cross-encoder",
     "layerwise-reranker": "cross-encoder",
     "listwise": "cross-encoder",
+    "multi-vector": "late-interaction",
     "lexical": "sparse",
     "bge-m3": "hybrid",
 }

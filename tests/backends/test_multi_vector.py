@@ -26,6 +26,7 @@ import evalkit
 from evalkit.configuration.files import read_option
 from evalkit.errors import EvalkitError
 from evalkit.models.settings import model_settings
+from evalkit.results.writing import model_meta
 
 TOLERANCE = 1e-5
 JINA = "jina-colbert-v2"
@@ -137,6 +138,7 @@ def test_scores_are_stored_by_pair_and_the_rest_is_scored_alone(folder: Path, tm
     again = evaluate(first)
     assert again.timing.items_from_store == again.usage.items == 2
     assert list(again.candidates["score"]) == list(alone.candidates["score"])
+    assert model_meta(again.model, "")["model_type"] == ["late-interaction"]
 
 
 def write_m3_as_library(m3: Path, folder: Path) -> None:
