@@ -122,13 +122,13 @@ def sources(folder: Path | None = None, **fields: Any) -> list[tuple[str, bool]]
 
 
 def test_who_says_which_prompts(tmp_path: Path) -> None:
-    plain, e5, instruct, bge = (
-        tmp_path / name for name in ("model", "my-e5-v2", "multilingual-e5-large-instruct", "bge-mini-zh")
-    )
-    for folder in (plain, e5, instruct, bge):
+    names = ("model", "my-e5-v2", "my-e5-instruct", "multilingual-e5-large-instruct", "bge-mini-zh")
+    plain, e5, instruct, known, bge = (tmp_path / name for name in names)
+    for folder in (plain, e5, instruct, known, bge):
         folder.mkdir()
     unknown = [("the e5 family", False), ("the bge-*-zh family", False)]
     assert sources(plain) == sources(instruct) == unknown
+    assert sources(known) == [("the recipe of multilingual-e5-large-instruct", True)]
     assert sources(e5) == [("its name is of the e5 family, which", True)]
     assert sources(bge) == [("its name is of the bge-*-zh family, which", False)]
     (plain / "config.json").write_text('{"_name_or_path": "intfloat/multilingual-e5-small"}')
