@@ -115,7 +115,7 @@ def run(data: Path, model: Path, cache: Path, *more: str, backend: str = "openvi
 
 
 def overhead(data: Path, model: Path, again: bool) -> float:
-    """Seconds of a whole run of a short query: the first of its model, or `again` in a cache that has its verdict and conversion."""
+    """Seconds of a whole run of a short query: its model's first, or `again` in a cache that has its verdict and conversion."""
     cache = texts.WORK / "overhead"
     if not again:
         shutil.rmtree(cache, ignore_errors=True)

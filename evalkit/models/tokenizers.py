@@ -100,9 +100,12 @@ _SPARE: dict[object, LoadedTokenizer] = {}  # at most one; whoever takes it has 
 
 
 def _place(settings: ModelSettings, folder: Path) -> tuple[object, ...]:
-    """Return what says that a tokenizer is read from the same files in the same way."""
-    states = sorted((path.name, _state(path)) for path in folder.iterdir() if path.is_file())
-    return folder, settings.trust_remote_code, *states
+    return settings.trust_remote_code, *read_from(folder)
+
+
+def read_from(folder: Path) -> tuple[object, ...]:
+    """Return what tells whether the files of a folder are those that something was read from. Raises OSError."""
+    return folder, *sorted((path.name, _state(path)) for path in folder.iterdir() if path.is_file())
 
 
 def _load(settings: ModelSettings, folder: Path) -> LoadedTokenizer:
