@@ -133,9 +133,7 @@ class Model:
 
     def runnable_on(self, task: Task) -> RunnableModel:
         """The same, with whatever it does for this task alone."""
-        if self.find_object is not None:
-            return self.find_object()
-        runnable = self.runnable
+        runnable = self.runnable if self.find_object is None else self.find_object()
         return runnable if runnable.for_task is None else runnable.for_task(task)
 
 
