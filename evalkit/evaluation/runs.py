@@ -165,7 +165,7 @@ def _tell_of_older(model: Model, settings: RunSettings) -> None:
 
 
 def model_of(settings: RunSettings, *, held_to_certificate: bool = False) -> Model:
-    """The model, checked but not loaded; a sweep that names the latest again finds it loaded, unless its files have changed.
+    """Return the model, checked but not loaded; a sweep that names the latest again finds it loaded, unless its files have changed.
 
     Held to its certificate, if it has one, it is compared with that when its weights load.
     """
@@ -202,7 +202,7 @@ def _compare_files_once(model: Model) -> None:
 
 
 def tasks_of(settings: RunSettings) -> list[Task]:
-    """The task, or the tasks of the suite, loaded and checked."""
+    """Return the task, or the tasks of the suite, loaded and checked."""
     tasks = [
         with_deviations(_task(task, settings.limit, settings.runtime.offline), settings.task_deviations)
         for task in suite_settings(settings.task, settings.config_folders)
@@ -214,7 +214,7 @@ def tasks_of(settings: RunSettings) -> list[Task]:
 
 @cache
 def _task(settings: TaskSettings, limit: int | None, offline: bool) -> Task:
-    """The task; a sweep over models loads it once."""
+    """Return the task; a sweep over models loads it once."""
     return read_task(settings, limit=limit, offline=offline)
 
 
