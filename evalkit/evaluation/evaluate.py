@@ -44,7 +44,8 @@ from evalkit.metrics import (
     with_noise,
 )
 from evalkit.metrics.lists import best_possible
-from evalkit.metrics.measures import AUTO_PROTOCOL, all_measures, choose_protocol
+from evalkit.metrics.measures import AUTO_PROTOCOL, all_measures, choose_protocol, find_measure
+from evalkit.metrics.query_scores import values_by_chance
 from evalkit.models.choosing import choose_model
 from evalkit.models.findings import report_once
 from evalkit.models.folders.resolving import Recipe, StatedBy
@@ -53,6 +54,7 @@ from evalkit.models.interfaces import RunnableModel, Runtime, Scorer
 from evalkit.models.server_settings import ServerSettings
 from evalkit.models.settings import ModelSettings, Similarity, default_model, model_settings, refuse_order
 from evalkit.output.json import plain_json
+from evalkit.output.numbers import percent
 from evalkit.records import (
     IN_MEMORY,
     SAMPLE_SEED,
@@ -83,6 +85,8 @@ REFINE_LISTS = (
     "{what} has no effect on {name}, which ranks whole lists: a candidate can't be scored again without the others; "
     "name one precision, dtype=fp32 for the most digits"
 )
+FEWEST_QUERIES, CERTAIN = 20, 0.999
+"""From how many queries on an order is called worse than chance, and at which level: 10,000 resamples bear out no higher one."""
 logger = logging.getLogger("evalkit")
 Cache = Literal["on", "off", "refresh"]
 
@@ -135,9 +139,7 @@ class Model:
 
     def runnable_on(self, task: Task) -> RunnableModel:
         """The same, with whatever it does for this task alone."""
-        if self.find_object is not None:
-            return self.find_object()
-        runnable = self.runnable
+        runnable = self.runnable if self.find_object is None else self.find_object()
         return runnable if runnable.for_task is None else runnable.for_task(task)
 
 
@@ -413,6 +415,11 @@ def evaluate(
         findings=(
             *findings_of(model.recipe, runnable, model.backend, model.runtime, cache),
             *_order_shown(model.settings),
+            *(
+                ()
+                if runnable.identity.kind == "baseline"
+                else _worse_than_chance(lists, judged, leading.main_score, seed)
+            ),
         ),
         precision=precision,
         refinement=refinement,
@@ -442,6 +449,24 @@ def _order_shown(settings: ModelSettings) -> tuple[str, ...]:
     else:
         said, more = f"in {orders} shuffled orders", "the scores are their mean"
     return (f"each query's candidates were shown {said} (model.order_seed={seed}): {more}",)
+
+
+def _worse_than_chance(lists: CandidateLists, judged: QueryScores, main_score: str, seed: int) -> tuple[str, ...]:
+    """Say where the order is surely worse than a random one, as that of negated scores is."""
+    measure = find_measure(main_score)
+    chance = values_by_chance(lists, measure)
+    differences = judged.values[measure.name] - chance
+    if np.count_nonzero(~np.isnan(differences)) < FEWEST_QUERIES:
+        return ()
+    ((low, high),) = bootstrap_intervals(differences[:, None], seed=seed, level=CERTAIN)
+    if not high < 0:
+        return ()
+    at_random = percent(float(np.nanmean(chance)))
+    return (
+        f"{measure.title} {percent(judged.means[measure.name])} is worse than chance: random orders of the candidates have "
+        f"{at_random} ({100 * CERTAIN:g} % interval of the difference: {percent(low)} to {percent(high)}); "
+        "scores may be negated, distances, or those of other texts",
+    )
 
 
 def _described(model: Model, runnable: RunnableModel) -> Mapping[str, object]:
