@@ -32,12 +32,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TaskResults:
-    """The results on one task's data under one protocol, each with its system; in the order given."""
+    """The results on one task's data under one protocol, each with its system; in the order given.
+
+    `part` says which part of the task they are of, as `limit 5`; empty where it is whole.
+    """
 
     task: str
     protocol: str
     fingerprint: str
     limit: int | None
+    part: str
     results: tuple[Result, ...]
     systems: tuple[System, ...]
 
@@ -71,10 +75,12 @@ def group_by_task(results: Sequence[Result], metric: str | None = None) -> list[
     groups: dict[tuple[str, str, str], dict[System, Result]] = {}
     for result, system in zip(distinct, systems_of(distinct, asked), strict=True):
         groups.setdefault((result.task.name, asked or result.protocol, result.task.fingerprint), {})[system] = result
-    return [
-        TaskResults(*key, next(iter(members.values())).task.limit, tuple(members.values()), tuple(members))
-        for key, members in groups.items()
-    ]
+    return [_task_results(key, members) for key, members in groups.items()]
+
+
+def _task_results(key: tuple[str, str, str], members: Mapping[System, Result]) -> TaskResults:
+    of = next(iter(members.values())).task
+    return TaskResults(*key, of.limit, of.part, tuple(members.values()), tuple(members))
 
 
 def protocol_notes(groups: Sequence[TaskResults]) -> list[str]:
@@ -232,9 +238,9 @@ def shared_queries(group: TaskResults, metric: str | None = None) -> SharedQueri
     )
 
 
-def data_note(limit: int | None, fingerprint: str) -> str:
+def data_note(part: str, fingerprint: str) -> str:
     """Say which data of a task a table is of: ` (limit 5, data 1e85fb49f372)`; no fingerprint where it need not be told."""
-    said = [f"limit {limit}"] if limit is not None else []
+    said = [part] if part else []
     said += [f"data {fingerprint[:12]}"] if fingerprint else []
     return f" ({', '.join(said)})" if said else ""
 

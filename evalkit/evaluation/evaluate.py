@@ -57,12 +57,14 @@ from evalkit.output.json import plain_json
 from evalkit.output.numbers import percent
 from evalkit.records import (
     IN_MEMORY,
+    SAMPLE_SEED,
     UNIDENTIFIED,
     Finding,
     PrecisionCheck,
     QueryScores,
     Refinement,
     Run,
+    SampledMean,
     StageScores,
     Task,
     Usage,
@@ -73,7 +75,7 @@ from evalkit.results.training import Card, mark_training, read_card
 from evalkit.scoring.engine import ChosenScores, ScoreMemory, score_task
 from evalkit.scoring.plan import WINDOW_ITEMS
 from evalkit.scoring.store import open_store
-from evalkit.statistics import bootstrap_intervals
+from evalkit.statistics import bootstrap_intervals, sampled_means
 from evalkit.tasks.content import script_of
 from evalkit.tasks.loading import read_task, with_deviations
 from evalkit.tasks.settings import TaskSettings, read_settings
@@ -300,15 +302,19 @@ def load_task(
     *,
     path: Path | str | None = None,
     limit: int | None = None,
+    sample: int | None = None,
+    sample_seed: int = SAMPLE_SEED,
     offline: bool = False,
     config_dir: Path | str | None = None,
     **settings: Any,
 ) -> Task:
     """Load a task by name, or one of your own from a file or folder: `load_task(path="data/")`.
 
-    `config_dir` is a folder with tasks of your own, beside evalkit's. `settings` overrides fields of the task's settings:
-    `source`, `split`, `candidates` (the run of a first stage), `top_k`, … Raises EvalkitError where the data are not to be had or
-    not valid, and for a suite, whose tasks are loaded one by one.
+    `limit` keeps the first so many queries that can be scored. `sample` draws so many of them by `sample_seed`, in proportion from
+    strata by number of candidates and by characters, which a larger sample of the same seed contains; the result then says what
+    it knows of the whole task's figures. `config_dir` is a folder with tasks of your own, beside evalkit's. `settings` overrides
+    fields of the task's settings: `source`, `split`, `candidates` (the run of a first stage), `top_k`, … Raises EvalkitError where
+    the data are not to be had or not valid, and for a suite, whose tasks are loaded one by one.
     """
     own = read_settings(name or "local", config_folders(config_dir))
     if own.suite:
@@ -317,8 +323,9 @@ def load_task(
         settings["path"] = path
     given = {key: _plain(value) for key, value in settings.items()}
     chosen = TaskSettings.from_mapping({**own.model_dump(), **given})
-    task = read_task(chosen, limit=limit, offline=offline)
-    said = {"task": chosen.model_dump(mode="json"), "limit": limit}
+    task = read_task(chosen, limit=limit, sample=sample, sample_seed=sample_seed, offline=offline)
+    cut = {"limit": limit, "sample": sample, "sample_seed": sample_seed}
+    said = {"task": chosen.model_dump(mode="json"), **cut}
     usual = {"task": own.model_dump(mode="json"), **default_settings()}
     return with_deviations(task, find_deviations(said, usual))
 
@@ -392,6 +399,7 @@ def evaluate(
         main_score=leading.main_score,
         scores=dict(judged.means),
         intervals={name: _ends(low, high) for name, (low, high) in zip(judged.values, intervals, strict=True)},
+        estimates=_estimates(task, judged),
         ties=dict(judged.ties),
         noise=None if noise is None else noise[0],
         bands=dict(judged.bands),
@@ -418,6 +426,16 @@ def evaluate(
         first_stage=None if stage is None else _stage_scores(judged, stage, seed),
         training=mark_training(runnable.identity, task, task.settings, _card_of(model)),
     )
+
+
+def _estimates(task: Task, judged: QueryScores) -> dict[str, SampledMean]:
+    """What a sampled task says of the whole one's means, by metric name; nothing where the task is whole or a head."""
+    if task.sample is None or task.sample.is_whole:
+        return {}
+    values = np.column_stack(list(judged.values.values()))
+    found = sampled_means(values, task.strata, [stratum.population for stratum in task.sample.strata])
+    rows = [[math.nan if math.isnan(number) else float(number) for number in row] for row in found.tolist()]
+    return {name: SampledMean(*row) for name, row in zip(judged.values, rows, strict=True)}
 
 
 def _order_shown(settings: ModelSettings) -> tuple[str, ...]:
@@ -653,6 +671,8 @@ def _query_table(
     if texts:
         table.insert(1, "query", [" | ".join(request.query.texts) for request in task.requests])
     table = pd.concat([table, pd.DataFrame(_value_columns(measures, judged))], axis=1)
+    if task.strata:
+        table["stratum"] = np.array(task.strata, np.int64)
     if run.truncated is not None:
         sums = np.concatenate([[0], np.cumsum(run.truncated)])
         table["truncated_pairs"] = sums[lists.offsets[1:]] - sums[lists.offsets[:-1]]

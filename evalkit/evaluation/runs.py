@@ -68,6 +68,8 @@ class RunSettings:
     protocol: str
     measures: Sequence[Measure]
     limit: int | None
+    sample: int | None
+    sample_seed: int
     texts: bool
     reproduce: bool
     cache: Cache
@@ -204,7 +206,10 @@ def _compare_files_once(model: Model) -> None:
 def tasks_of(settings: RunSettings) -> list[Task]:
     """Return the task, or the tasks of the suite, loaded and checked."""
     tasks = [
-        with_deviations(_task(task, settings.limit, settings.runtime.offline), settings.task_deviations)
+        with_deviations(
+            _task(task, settings.limit, settings.sample, settings.sample_seed, settings.runtime.offline),
+            settings.task_deviations,
+        )
         for task in suite_settings(settings.task, settings.config_folders)
     ]
     for task in tasks:
@@ -213,9 +218,9 @@ def tasks_of(settings: RunSettings) -> list[Task]:
 
 
 @cache
-def _task(settings: TaskSettings, limit: int | None, offline: bool) -> Task:
+def _task(settings: TaskSettings, limit: int | None, sample: int | None, sample_seed: int, offline: bool) -> Task:
     """Return the task; a sweep over models loads it once."""
-    return read_task(settings, limit=limit, offline=offline)
+    return read_task(settings, limit=limit, sample=sample, sample_seed=sample_seed, offline=offline)
 
 
 def _refuse_unwritable(folder: Path) -> None:

@@ -25,6 +25,7 @@ _CSV_COLUMNS = (
         "protocol",
         "metric",
         "fingerprints",
+        "part",
         "slice_by",
         "slice",
         "n_queries",
@@ -103,7 +104,7 @@ def _with_label(report: Report, row: Standing | SliceMean) -> dict[str, Any]:
 
 
 def _common(board: Board | SliceBoard) -> dict[str, Any]:
-    return {"limit": board.limit, "protocol": board.protocol, "metric": board.metric}
+    return {"limit": board.limit, "part": board.part, "protocol": board.protocol, "metric": board.metric}
 
 
 def _csv_system(report: Report, row: Standing | SliceMean) -> dict[str, Any]:

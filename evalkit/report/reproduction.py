@@ -31,8 +31,8 @@ RECIPE = ("recipe", "revision", "max_length", "truncation", "query_prompt", "doc
 class ReproducedFigure:
     """One figure of the source's table and the run's value beside it (a fraction), both of `metric`.
 
-    `why` says why the two can't be compared; `chosen` whether the user asked for that (limit=), or whether it is a failure of
-    its own (other data, other weights).
+    `why` says why the two can't be compared; `chosen` whether the user asked for that (limit=, sample=), or whether it is a failure
+    of its own (other data, other weights).
     """
 
     task: str
@@ -153,6 +153,8 @@ def _obstacle(result: Result, figure: PublishedFigure | None) -> tuple[str, bool
     """Why a result can't be compared with a figure, and whether the user asked for that; an empty reason where it can."""
     if result.incomparable == "limit":
         return f"limit={result.limit}", True
+    if result.incomparable == "sample":
+        return result.task.part, True
     if figure is None:
         return "nothing published", True
     if _other_weights(result):

@@ -170,7 +170,7 @@ def _is_compared(task: TaskIdentity, settings: Mapping[str, Any], benchmark: str
         repository = _repositories(settings).get(task.layout)
         if repository is None or not _kin(benchmark).isdisjoint(_tasks_named(repository)):
             return True
-    return task.limit is None and task.first_stage is None and task.mteb_name in published_statistics()
+    return not task.part and task.first_stage is None and task.mteb_name in published_statistics()
 
 
 def _repositories(settings: Mapping[str, Any]) -> dict[str, str]:

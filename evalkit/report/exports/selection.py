@@ -100,11 +100,14 @@ def _is_same_file(one: Result, other: Result) -> bool:
 
 def _changes(result: Result) -> dict[str, Any]:
     task, first = result.task, result.task.first_stage
-    of_data = {"limit", "candidates", "top_k"}
+    of_data = {"limit", "sample", "sample_seed", "candidates", "top_k"}
+    sample = None if task.sample is None or task.sample.is_whole else task.sample
     settings = {"experiment": result.experiment or None} if result.deviations is None else result.deviations
     said = {
         **{name: value for name, value in settings.items() if name not in of_data},
         "limit": task.limit,
+        "sample": sample and sample.size,
+        "sample_seed": sample and sample.seed,
         "candidates": first and first.name,
         "top_k": first and first.top_k,
     }
