@@ -38,9 +38,13 @@ def read_task(settings: TaskSettings, *, limit: int | None = None, offline: bool
     first_stage = read_first_stage(settings)
     said = settings.model_dump(mode="json")
     settings = complete_task(settings)
+    if settings.path is None and settings.bundled is None and settings.registry is None and not settings.top_ranked:
+        _refuse_without_candidates(settings, first_stage)  # before anything is fetched
     raw, source, revision = read_source(settings, offline=offline)
+    if raw.layout == "mteb" and "top_ranked" not in raw.parts:
+        _refuse_without_candidates(settings, first_stage)
     log = FindingLog()
-    requests = requests_of(raw, log, first_stage)
+    requests = requests_of(raw, log, first_stage, ignore_identical_ids=settings.ignore_identical_ids)
     name = settings.name if settings.mteb_name or settings.name not in UNNAMED else _name_of(settings.path)
     mteb_name = settings.mteb_name or name
     # a first stage's candidates are not the benchmark's: its data are compared without them
@@ -57,7 +61,7 @@ def read_task(settings: TaskSettings, *, limit: int | None = None, offline: bool
         findings += (Finding("warning", f"{why} {name!r}, and compared with none of the benchmark's", source),)
     elif differences:
         findings += (Finding("warning", f"differs from the published dataset: {', '.join(differences)}", source),)
-    if first_stage is not None:
+    if first_stage is not None and settings.type != "retrieval":  # whose candidates always are a first stage's
         differences += (f"the candidates of {first_stage.file.path.stem}",)
     requests = _scorable(requests, limit, source, first_stage)
     task = Task(
@@ -80,6 +84,15 @@ def read_task(settings: TaskSettings, *, limit: int | None = None, offline: bool
     )
     log_findings(task.name, task.findings)
     return task
+
+
+def _refuse_without_candidates(settings: TaskSettings, first_stage: FirstStageRun | None) -> None:
+    """Raise EvalkitError where a retrieval task has nothing to rerank."""
+    if settings.type == "retrieval" and first_stage is None:
+        raise EvalkitError(
+            f"{settings.name} is a retrieval task, a corpus without candidates: say who retrieves them (task.first_stage=MODEL, as "
+            "task.first_stage=bm25), or give a first stage's run with task.candidates=FILE"
+        )
 
 
 def with_deviations(task: Task, deviations: Mapping[str, Any]) -> Task:

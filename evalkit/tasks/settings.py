@@ -38,12 +38,18 @@ class TaskSettings(BaseModel):
     (a file of the package) replaces both. Where `mteb_name` is empty, the task is named after its path. A task of a `registry`
     is what that knows under `name`; `subset` chooses one of its subsets, where it has several. `candidates` is a file, the run of
     a first stage, whose `top_k` best documents per query are the candidates.
+
+    A task of `type` retrieval needs a first stage, or candidates of its own, and is led by nDCG@10. `top_ranked` names the config
+    of its Hub repository that holds candidates (None: `top_ranked`, where there is one); where these hold nothing relevant the
+    dataset has appended a relevant document at `safeguard_rank`. With `ignore_identical_ids` a document that has its query's id
+    is no candidate of that query.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(min_length=1)
     mteb_name: str = ""
+    type: Literal["reranking", "retrieval"] = "reranking"
     description: str = ""
     split: str = Field(default="test", min_length=1)
     languages: tuple[str, ...] = ()
@@ -56,6 +62,9 @@ class TaskSettings(BaseModel):
     subset: str | None = Field(default=None, min_length=1)
     candidates: PathText | None = None
     top_k: int | None = Field(default=None, ge=1)
+    top_ranked: str | None = Field(default=None, min_length=1)
+    safeguard_rank: int | None = Field(default=None, ge=2)
+    ignore_identical_ids: bool = False
     suite: tuple[str, ...] = ()
 
     @classmethod
