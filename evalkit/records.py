@@ -339,3 +339,17 @@ class StageScores:
     scores: Mapping[str, float]
     intervals: Mapping[str, tuple[float, float]]
     differences: Mapping[str, tuple[float, float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class WithoutSafeguard:
+    """What a result is worth without its safeguards: relevant documents that a dataset appends to candidates that have none.
+
+    `queries` of the candidates' lists end in one, at `rank`. `scores` and `intervals` (95 %) are fractions by metric name, of the
+    same scores of the model; there the safeguards are missed.
+    """
+
+    rank: int
+    queries: int
+    scores: Mapping[str, float]
+    intervals: Mapping[str, tuple[float, float]]

@@ -52,7 +52,7 @@ from evalkit.metrics import (
     score_lists,
     with_noise,
 )
-from evalkit.metrics.lists import best_possible
+from evalkit.metrics.lists import best_possible, candidates_cut
 from evalkit.metrics.measures import AUTO_PROTOCOL, all_measures, choose_protocol
 from evalkit.models.choosing import choose_model
 from evalkit.models.findings import report_once
@@ -72,6 +72,7 @@ from evalkit.records import (
     StageScores,
     Task,
     Usage,
+    WithoutSafeguard,
 )
 from evalkit.results.result import WITHOUT_MODEL, Result, TablesInMemory, split_usage
 from evalkit.results.tables import STAGE_COLUMN
@@ -372,7 +373,7 @@ def evaluate(
     """Score a task with a model and judge the scores by every protocol; `protocol` says which one leads.
 
     `auto` leads with cmteb-v1, or, where candidates are a first stage's or relevant documents are missing among them, with
-    mteb-v2, which counts those as missed.
+    mteb-v2, which counts those as missed; of a retrieval task with mteb-retrieval, whose main score is nDCG@10.
 
     A name stands for `load_model(name)` or `load_task(name)`; an object in memory needs `wrap`.
 
@@ -396,7 +397,9 @@ def evaluate(
     model = _loaded_model(model)
     refine = checked_refinement(refine, model)
     misses = any(request.unretrieved_gains for request in task.requests)
-    leading = choose_protocol(protocol, misses or task.first_stage is not None)
+    leading = choose_protocol(
+        protocol, misses or task.first_stage is not None, task.settings.get("type") == "retrieval"
+    )
     some_are_zero = leading.counts_missed and task.statistics.queries_without_positives > 0
     runnable = model.runnable_on(task)
     with score_memory(model.runtime.cache_dir, runnable, cache) as kept:
@@ -413,6 +416,7 @@ def evaluate(
     noise = noise_of(lists, runnable.description, precision, _stated_noise(model, runnable), again)
     judged = score_lists(lists if noise is None else with_noise(lists, noise[1]), reported)
     stage = _judge_first_stage(task, reported)
+    without = _judge_without_safeguard(task, lists, reported, seed)
     intervals = bootstrap_intervals(np.column_stack(list(judged.values.values())), seed=seed)
     queries = _query_table(task, run, lists, reported, judged, stage, texts)
     candidates = _candidate_table(task, run, texts)
@@ -445,6 +449,7 @@ def evaluate(
         precision=precision,
         refinement=refinement,
         first_stage=None if stage is None else _stage_scores(judged, stage, seed),
+        without_safeguard=without,
         training=mark_training(runnable.identity, task, task.settings, _card_of(model)),
     )
 
@@ -531,6 +536,31 @@ def _judge_first_stage(task: Task, measures: Sequence[Measure]) -> QueryScores |
         return None
     scores = np.array([score for request in task.requests for score in request.first_stage_scores], np.float64)
     return score_lists(lists_of_task(task, scores), measures)
+
+
+def _judge_without_safeguard(
+    task: Task, lists: CandidateLists, measures: Sequence[Measure], seed: int
+) -> WithoutSafeguard | None:
+    """Judge the run without the relevant documents that the dataset appended at `safeguard_rank`; None where it appends none.
+
+    One is the last of so many candidates, and relevant where none before it is.
+    """
+    rank = task.settings.get("safeguard_rank")
+    if rank is None:
+        return None
+    kept: list[bool] = []
+    for request in task.requests:
+        gains = [candidate.gain for candidate in request.candidates]
+        is_safeguarded = len(gains) == rank and gains[-1] > 0 and not any(gain > 0 for gain in gains[:-1])
+        kept += [True] * (len(gains) - is_safeguarded) + [False] * is_safeguarded
+    judged = score_lists(candidates_cut(lists, np.array(kept, np.bool_)), measures)
+    intervals = bootstrap_intervals(np.column_stack(list(judged.values.values())), seed=seed)
+    return WithoutSafeguard(
+        rank=rank,
+        queries=kept.count(False),
+        scores=dict(judged.means),
+        intervals={name: _ends(low, high) for name, (low, high) in zip(judged.values, intervals, strict=True)},
+    )
 
 
 def _stage_scores(judged: QueryScores, stage: QueryScores, seed: int) -> StageScores:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from evalkit.metrics.measures import PROTOCOLS, asked_measures, find_measure
-from evalkit.output.numbers import counted, listed, noisy_range, percent
+from evalkit.output.numbers import counted, listed, noisy_range, percent, percent_range
 from evalkit.records import (
     Incomparable,
     ModelIdentity,
@@ -25,6 +25,7 @@ from evalkit.records import (
     TieRange,
     TrainingMark,
     Usage,
+    WithoutSafeguard,
     finding_text,
 )
 from evalkit.results.folders import experiment_of, experiment_slug
@@ -114,8 +115,9 @@ class Result:
     compared. `recipe` says how the model was run, each field with who states it, and `findings` what a reader of the scores
     should know of the model and of how it was judged (both empty in older files). `training` says whether the model was trained
     on the task's data (None for data that are no benchmark's, and in older files). Where relevant documents are no candidates,
-    `ceilings` are the scores of a perfect order of the candidates. `path` is the JSON file, None until it is written. Results
-    are equal where all but tables and path are.
+    `ceilings` are the scores of a perfect order of the candidates. `without_safeguard` is what the run is worth without relevant
+    documents that the dataset appends to candidates that have none (None for other data). `path` is the JSON file, None until it is
+    written. Results are equal where all but tables and path are.
     """
 
     model: ModelIdentity
@@ -140,6 +142,7 @@ class Result:
     precision: PrecisionCheck | None = None
     refinement: Refinement | None = None
     first_stage: StageScores | None = None
+    without_safeguard: WithoutSafeguard | None = None
     training: TrainingMark | None = None
     path: Path | None = field(default=None, compare=False)
 
@@ -214,11 +217,28 @@ class Result:
                 found.append(f"{said} and count as missed: no order can exceed {self.main_score} {percent(ceiling)}")
             else:
                 found.append(f"{said}, which {self.protocol} does not count")
+        if self.without_safeguard is not None:
+            found.append(self._safeguard_remark(self.without_safeguard))
         own = [] if self.refinement is None else [_refined(self.refinement)]
         return (
             *((self.task.name, text) for text in found),
             *((f"{self.model.name} on {self.task.name}", text) for text in self._noise_remarks),
             *((self.model.name, text) for text in (*own, *self.findings)),
+        )
+
+    def _safeguard_remark(self, without: WithoutSafeguard) -> str:
+        """Give the leading figures without the safeguards, beside what the result's own are with them."""
+        lists = f"{counted(without.queries, 'query')} of {self.task.statistics.queries:,}"
+        if not without.queries:
+            return f"no candidates have the safeguard, a relevant document at rank {without.rank}: the figures are without it"
+        figures = [
+            f"{measure.title} {percent(self.scores[measure.name])} with it, {percent(without.scores[measure.name])} "
+            f"({percent_range(without.intervals[measure.name])}) without"
+            for measure in PROTOCOLS[self.protocol].leading
+        ]
+        return (
+            f"the candidates of {lists} held nothing relevant, and the dataset appends a relevant document at rank {without.rank} "
+            f"(the safeguard): {'; '.join(figures)}"
         )
 
     @property

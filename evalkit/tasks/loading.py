@@ -15,6 +15,7 @@ from evalkit.tasks.content import compare_with_published, fingerprint, has_both,
 from evalkit.tasks.findings import Cell, FindingLog, log_findings
 from evalkit.tasks.first_stage import FirstStageRun, Retriever, read_first_stage
 from evalkit.tasks.layouts import corpus_of, requests_of
+from evalkit.tasks.layouts.reading import RawDataset
 from evalkit.tasks.settings import TOP_K, TaskSettings, read_settings, task_names
 from evalkit.tasks.sources import complete_task, read_source
 from evalkit.tasks.tables import data_stem
@@ -40,15 +41,14 @@ def read_task(
     first_stage = read_first_stage(settings)
     said = settings.model_dump(mode="json")
     settings = complete_task(settings)
+    if settings.path is None and settings.bundled is None and settings.registry is None and not settings.top_ranked:
+        _refuse_without_candidates(settings, first_stage)  # before anything is fetched
     raw, source, revision = read_source(settings, offline=offline)
+    if raw.layout == "mteb" and "top_ranked" not in raw.parts:
+        _refuse_without_candidates(settings, first_stage)
     log = FindingLog()
-    if settings.first_stages:
-        if retrieve is None:
-            raise TypeError("task.first_stage needs somebody who retrieves")
-        first_stage = retrieve(settings.first_stages, corpus_of(raw), settings.top_k or TOP_K)
-        for finding in first_stage.made.get("findings", ()):
-            log.add("warning", f"first stage: {finding}", Cell(str(first_stage.file.path)))
-    requests = requests_of(raw, log, first_stage)
+    first_stage = _retrieved(settings, raw, retrieve, log) or first_stage
+    requests = requests_of(raw, log, first_stage, ignore_identical_ids=settings.ignore_identical_ids)
     name = settings.name if settings.mteb_name or settings.name not in UNNAMED else _name_of(settings.path)
     mteb_name = settings.mteb_name or name
     # a first stage's candidates are not the benchmark's: its data are compared without them
@@ -65,7 +65,7 @@ def read_task(
         findings += (Finding("warning", f"{why} {name!r}, and compared with none of the benchmark's", source),)
     elif differences:
         findings += (Finding("warning", f"differs from the published dataset: {', '.join(differences)}", source),)
-    if first_stage is not None:
+    if first_stage is not None and settings.type != "retrieval":  # whose candidates always are a first stage's
         differences += (f"the candidates of {first_stage.describe().name}",)
     requests = _scorable(requests, limit, source, first_stage)
     task = Task(
@@ -88,6 +88,29 @@ def read_task(
     )
     log_findings(task.name, task.findings)
     return task
+
+
+def _retrieved(
+    settings: TaskSettings, raw: RawDataset, retrieve: Retriever | None, log: FindingLog
+) -> FirstStageRun | None:
+    """Return what the models of `settings.first_stage` find in the corpus; None where none are named."""
+    if not settings.first_stages:
+        return None
+    if retrieve is None:
+        raise TypeError("task.first_stage needs somebody who retrieves")
+    found = retrieve(settings.first_stages, corpus_of(raw), settings.top_k or TOP_K)
+    for finding in found.made.get("findings", ()):
+        log.add("warning", f"first stage: {finding}", Cell(str(found.file.path)))
+    return found
+
+
+def _refuse_without_candidates(settings: TaskSettings, first_stage: FirstStageRun | None) -> None:
+    """Raise EvalkitError where a retrieval task has nothing to rerank."""
+    if settings.type == "retrieval" and first_stage is None and not settings.first_stages:
+        raise EvalkitError(
+            f"{settings.name} is a retrieval task, a corpus without candidates: say who retrieves them (task.first_stage=MODEL, as "
+            "task.first_stage=bm25), or give a first stage's run with task.candidates=FILE"
+        )
 
 
 def with_deviations(task: Task, deviations: Mapping[str, Any]) -> Task:

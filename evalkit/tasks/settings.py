@@ -47,12 +47,18 @@ class TaskSettings(BaseModel):
     is what that knows under `name`; `subset` chooses one of its subsets, where it has several. `candidates` is a file, the run of
     a first stage, whose `top_k` best documents per query are the candidates (None: all). In its place `first_stage` names an
     embedder or `bm25` that searches the task's corpus, or several with commas between, whose runs are fused (`top_k` None: 100).
+
+    A task of `type` retrieval needs a first stage, or candidates of its own, and is led by nDCG@10. `top_ranked` names the config
+    of its Hub repository that holds candidates (None: `top_ranked`, where there is one); where these hold nothing relevant the
+    dataset has appended a relevant document at `safeguard_rank`. With `ignore_identical_ids` a document that has its query's id
+    is no candidate of that query.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(min_length=1)
     mteb_name: str = ""
+    type: Literal["reranking", "retrieval"] = "reranking"
     description: str = ""
     split: str = Field(default="test", min_length=1)
     languages: tuple[str, ...] = ()
@@ -66,6 +72,9 @@ class TaskSettings(BaseModel):
     candidates: PathText | None = None
     first_stage: Annotated[PathText, BeforeValidator(_joined)] | None = None
     top_k: int | None = Field(default=None, ge=1)
+    top_ranked: str | None = Field(default=None, min_length=1)
+    safeguard_rank: int | None = Field(default=None, ge=2)
+    ignore_identical_ids: bool = False
     suite: tuple[str, ...] = ()
 
     @property
