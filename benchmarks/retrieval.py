@@ -40,7 +40,7 @@ Facts = Iterator[tuple[str, Any]]
 
 
 def write_corpus(folder: Path, documents: int, queries: int, mean_characters: float) -> Path:
-    """A corpus of different passages, and queries that are pieces of some of them, each with its passage as relevant."""
+    """Write a corpus of different passages, and queries that are pieces of some of them, each with its passage as relevant."""
     passages = texts.passages(documents, mean_characters, seed=1)
     chance = random.Random(2)
     chosen = chance.sample(range(documents), queries)
@@ -60,7 +60,7 @@ def write_corpus(folder: Path, documents: int, queries: int, mean_characters: fl
 
 
 def cut_embedder(folder: Path, layers: int) -> Path:
-    """The real multilingual-e5-small with its first layers alone: its tokenizer, embeddings and width are the real ones."""
+    """Make the real multilingual-e5-small with its first layers alone: its tokenizer, embeddings and width are the real ones."""
     from safetensors.numpy import load_file, save_file
 
     if not folder.is_dir():
@@ -147,7 +147,7 @@ def whole(task: Path, model: Path, small: Path, *, ray: bool) -> Facts:
 
 
 def own_vectors(task: Path, model: Path) -> tuple[list[str], list[str], Vectors, Vectors]:
-    """The texts and the vectors of the quiet run, out of its store."""
+    """Return the texts and the vectors of the quiet run, out of its store."""
     from evalkit.evaluation.evaluate import load_first_stage
     from evalkit.evaluation.score_memory import score_memory
     from evalkit.models.interfaces import Runtime
@@ -166,7 +166,7 @@ def own_vectors(task: Path, model: Path) -> tuple[list[str], list[str], Vectors,
 
 
 def mteb_task(task: Path) -> Any:
-    """The folder as a retrieval task of mteb, in memory."""
+    """Return the folder as a retrieval task of mteb, in memory."""
     from datasets import Dataset
     from mteb.abstasks.retrieval import AbsTaskRetrieval
     from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
