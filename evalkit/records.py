@@ -77,12 +77,17 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class FirstStage:
-    """Whose candidates a task has: the run's name and file, its SHA-256, and how many of its best were taken (None: all)."""
+    """Whose candidates a task has: the run's name and file, its SHA-256, and how many of its best were taken (None: all).
+
+    `made` says of a run that evalkit made itself how: its `stages` (each a model with revision, recipe, backend and precision), how
+    several were fused, and the corpus that was searched. It is empty for a run that was given.
+    """
 
     name: str
     source: str
     digest: str
     top_k: int | None
+    made: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -279,9 +279,26 @@ class Result:
         return asked if isinstance(asked, int) else None
 
     @property
+    def stage(self) -> str:
+        """Whose candidates were reranked, as published figures name it: `Qwen3-Embedding-0.6B@100`, a config of the dataset's.
+
+        It is empty where the dataset has one list of candidates alone, and for a run that was given as a file: nobody knows whose.
+        """
+        first, said = self.task.first_stage, self.config.get("task")
+        if first is not None:
+            return f"{first.name}@{first.top_k}" if first.made else ""
+        return str(said.get("top_ranked") or "") if isinstance(said, Mapping) else ""
+
+    @property
     def incomparable(self) -> Incomparable:
         """Why the result can't be compared with a published figure; empty where it can."""
         return self.task.incomparable if self.limit is None else "limit"
+
+
+def stage_of(results: Iterable[Result]) -> str:
+    """Say whose candidates several results reranked, as `Result.stage` does; `several` where it is not one first stage's."""
+    stages = list(dict.fromkeys(result.stage for result in results))
+    return stages[0] if len(stages) == 1 else "several"
 
 
 def _refined(refinement: Refinement) -> str:
