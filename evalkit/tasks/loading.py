@@ -12,18 +12,20 @@ from evalkit.errors import EvalkitError
 from evalkit.published_statistics import mteb_task_names, published_statistics
 from evalkit.records import OTHER_DATA, Finding, Request, Task
 from evalkit.tasks.content import compare_with_published, fingerprint, has_both, task_statistics
-from evalkit.tasks.findings import FindingLog, log_findings
-from evalkit.tasks.first_stage import FirstStageRun, read_first_stage
-from evalkit.tasks.layouts import requests_of
-from evalkit.tasks.settings import TaskSettings, read_settings, task_names
+from evalkit.tasks.findings import Cell, FindingLog, log_findings
+from evalkit.tasks.first_stage import FirstStageRun, Retriever, read_first_stage
+from evalkit.tasks.layouts import corpus_of, requests_of
+from evalkit.tasks.settings import TOP_K, TaskSettings, read_settings, task_names
 from evalkit.tasks.sources import complete_task, read_source
 from evalkit.tasks.tables import data_stem
 
 UNNAMED = ("", "local")  # such a task is named after its folder or file
 
 
-def read_task(settings: TaskSettings, *, limit: int | None = None, offline: bool = False) -> Task:
-    """Load and check one task.
+def read_task(
+    settings: TaskSettings, *, limit: int | None = None, offline: bool = False, retrieve: Retriever | None = None
+) -> Task:
+    """Load and check one task. `retrieve` lets the models of `settings.first_stage` search its corpus, where some are named.
 
     `limit` keeps the first so many queries that can be scored; statistics and fingerprint are those
     of what is kept. Findings go to the logger `evalkit`, a line per kind. A benchmark's data whose sizes differ from the
@@ -44,6 +46,12 @@ def read_task(settings: TaskSettings, *, limit: int | None = None, offline: bool
     if raw.layout == "mteb" and "top_ranked" not in raw.parts:
         _refuse_without_candidates(settings, first_stage)
     log = FindingLog()
+    if settings.first_stages:
+        if retrieve is None:
+            raise TypeError("task.first_stage needs somebody who retrieves")
+        first_stage = retrieve(settings.first_stages, corpus_of(raw), settings.top_k or TOP_K)
+        for finding in first_stage.made.get("findings", ()):
+            log.add("warning", f"first stage: {finding}", Cell(str(first_stage.file.path)))
     requests = requests_of(raw, log, first_stage, ignore_identical_ids=settings.ignore_identical_ids)
     name = settings.name if settings.mteb_name or settings.name not in UNNAMED else _name_of(settings.path)
     mteb_name = settings.mteb_name or name
@@ -62,7 +70,7 @@ def read_task(settings: TaskSettings, *, limit: int | None = None, offline: bool
     elif differences:
         findings += (Finding("warning", f"differs from the published dataset: {', '.join(differences)}", source),)
     if first_stage is not None and settings.type != "retrieval":  # whose candidates always are a first stage's
-        differences += (f"the candidates of {first_stage.file.path.stem}",)
+        differences += (f"the candidates of {first_stage.describe().name}",)
     requests = _scorable(requests, limit, source, first_stage)
     task = Task(
         name=name,
@@ -88,7 +96,7 @@ def read_task(settings: TaskSettings, *, limit: int | None = None, offline: bool
 
 def _refuse_without_candidates(settings: TaskSettings, first_stage: FirstStageRun | None) -> None:
     """Raise EvalkitError where a retrieval task has nothing to rerank."""
-    if settings.type == "retrieval" and first_stage is None:
+    if settings.type == "retrieval" and first_stage is None and not settings.first_stages:
         raise EvalkitError(
             f"{settings.name} is a retrieval task, a corpus without candidates: say who retrieves them (task.first_stage=MODEL, as "
             "task.first_stage=bm25), or give a first stage's run with task.candidates=FILE"
@@ -100,9 +108,10 @@ def with_deviations(task: Task, deviations: Mapping[str, Any]) -> Task:
 
     A first stage's run is named by the digest of what it holds: a path says less than what lies there.
     """
-    if task.first_stage is not None and "candidates" in deviations:
-        held = f"{task.first_stage.name}-{task.first_stage.digest[:12]}"
-        deviations = {**deviations, "candidates": held}
+    for setting in ("candidates", "first_stage"):
+        if task.first_stage is not None and setting in deviations:
+            held = f"{task.first_stage.name}-{task.first_stage.digest[:12]}"
+            deviations = {**deviations, setting: held}
     return replace(task, deviations=deviations)
 
 

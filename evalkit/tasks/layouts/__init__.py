@@ -9,9 +9,9 @@ from evalkit.errors import EvalkitError
 from evalkit.output.numbers import counted
 from evalkit.records import Request
 from evalkit.tasks.findings import Cell, FindingLog
-from evalkit.tasks.first_stage import FirstStageRun
+from evalkit.tasks.first_stage import Corpus, FirstStageRun
 from evalkit.tasks.layouts.cmteb import requests_from_rows
-from evalkit.tasks.layouts.mteb import requests_from_parts, rerank_rows
+from evalkit.tasks.layouts.mteb import corpus_from_parts, requests_from_parts, rerank_rows
 from evalkit.tasks.layouts.reading import RawDataset
 
 
@@ -43,6 +43,32 @@ def requests_of(
     log.raise_errors()
     _report_contents(requests, Cell(next(iter(raw.parts.values()))[0].file), log)
     return requests
+
+
+def corpus_of(raw: RawDataset) -> Corpus:
+    """Return what a first stage searches: of parts their corpus, of rows the distinct texts of all their documents.
+
+    Raises EvalkitError for whatever breaks the layout.
+    """
+    log = FindingLog()
+    if raw.layout == "mteb":
+        corpus = corpus_from_parts(raw.parts, log)
+        log.raise_errors()
+        return corpus
+    requests = requests_from_rows(raw.parts["rows"], raw.split, log)
+    log.raise_errors()
+    ids: dict[str, str] = {}  # one for each text, which several rows may have
+    own_ids: dict[str, dict[str, str]] = {}
+    for request in requests:
+        own: dict[str, str] = {}
+        for candidate in request.candidates:
+            shared = ids.setdefault(candidate.text, candidate.doc_id)
+            own.setdefault(shared, candidate.doc_id)
+        own_ids[request.query.query_id] = {shared: doc_id for shared, doc_id in own.items() if shared != doc_id}
+    queries = {request.query.query_id: request.query.texts for request in requests}
+    return Corpus(
+        queries, {doc_id: text for text, doc_id in ids.items()}, {key: own for key, own in own_ids.items() if own}
+    )
 
 
 def _report_contents(requests: Sequence[Request], place: Cell, log: FindingLog) -> None:

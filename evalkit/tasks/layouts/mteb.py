@@ -10,7 +10,7 @@ from typing import Any
 from evalkit.output.numbers import counted
 from evalkit.records import Candidate, Query, Request
 from evalkit.tasks.findings import Cell, FindingLog, described
-from evalkit.tasks.first_stage import FirstStageRun
+from evalkit.tasks.first_stage import Corpus, FirstStageRun
 from evalkit.tasks.layouts.texts import TextReader, gain_of, identifier, require_columns, require_rows
 from evalkit.tasks.tables import Row, Table, data_suffix
 
@@ -77,6 +77,17 @@ def requests_from_parts(
         )
         _note_oddities(requests[-1], query_places[query_id], log)
     return tuple(requests)
+
+
+def corpus_from_parts(parts: Mapping[str, tuple[Table, ...]], log: FindingLog) -> Corpus:
+    """Return the documents of a dataset in mteb 2's layout, and those of its queries that the qrels name."""
+    _require(parts, log)
+    reader = TextReader(log)
+    corpus, _ = _read_texts(parts["corpus"], _document_reader(reader), log)
+    queries, _ = _read_texts(parts["queries"], _query_reader(reader), log)
+    gains = _read_gains(parts, queries, corpus, log)
+    judged = {query_id: texts for query_id, texts in queries.items() if query_id in gains}
+    return Corpus(judged, {doc_id: text for doc_id, (text,) in corpus.items()})
 
 
 def rerank_rows(requests: Sequence[Request], first_stage: FirstStageRun, log: FindingLog) -> tuple[Request, ...]:
