@@ -80,8 +80,8 @@ def published_tables(results: Sequence[Result] = ()) -> list[PublishedTable]:
     """Give the tables in the printed order, with the runs among the rows.
 
     A run stands below its model's published row, or, where there is none, before the first row with a higher average (at
-    the end if it has none). Its average is over precisely the table's tasks, or missing, like the mean of a suite. Results of a part
-    of a task, of other data, or on another first stage's candidates are not comparable and left out: see `left_out`.
+    the end if it has none). Its average is over precisely the table's tasks, or missing, like the mean of a suite. Results of a
+    part of a task, of other data, or on another first stage's candidates are not comparable and left out: see `left_out`.
     """
     runs = _runs([result for result in results if not _why_left_out(result)])
     return [_table(reference, runs) for reference in _SOURCES]

@@ -15,6 +15,7 @@ from evalkit.tasks.content import compare_with_published, fingerprint, has_both,
 from evalkit.tasks.findings import Cell, FindingLog, log_findings
 from evalkit.tasks.first_stage import FirstStageRun, Retriever, read_first_stage
 from evalkit.tasks.layouts import corpus_of, requests_of
+from evalkit.tasks.layouts.reading import RawDataset
 from evalkit.tasks.settings import TOP_K, TaskSettings, read_settings, task_names
 from evalkit.tasks.sources import complete_task, read_source
 from evalkit.tasks.tables import data_stem
@@ -40,11 +41,9 @@ def read_task(
     first_stage = read_first_stage(settings)
     said = settings.model_dump(mode="json")
     settings = complete_task(settings)
-    if settings.path is None and settings.bundled is None and settings.registry is None and not settings.top_ranked:
-        _refuse_without_candidates(settings, first_stage)  # before anything is fetched
+    _refuse_without_candidates(settings)
     raw, source, revision = read_source(settings, offline=offline)
-    if raw.layout == "mteb" and "top_ranked" not in raw.parts:
-        _refuse_without_candidates(settings, first_stage)
+    _refuse_without_candidates(settings, raw)
     log = FindingLog()
     if settings.first_stages:
         if retrieve is None:
@@ -94,9 +93,15 @@ def read_task(
     return task
 
 
-def _refuse_without_candidates(settings: TaskSettings, first_stage: FirstStageRun | None) -> None:
-    """Raise EvalkitError where a retrieval task has nothing to rerank."""
-    if settings.type == "retrieval" and first_stage is None and not settings.first_stages:
+def _refuse_without_candidates(settings: TaskSettings, raw: RawDataset | None = None) -> None:
+    """Raise EvalkitError where a retrieval task has nothing to rerank; without `raw`, where that is known before it is read."""
+    if settings.type != "retrieval" or settings.candidates is not None or settings.first_stages:
+        return
+    is_of_hub = settings.path is None and settings.bundled is None and settings.registry is None
+    lacks = (
+        is_of_hub and not settings.top_ranked if raw is None else raw.layout == "mteb" and "top_ranked" not in raw.parts
+    )
+    if lacks:
         raise EvalkitError(
             f"{settings.name} is a retrieval task, a corpus without candidates: say who retrieves them (task.first_stage=MODEL, as "
             "task.first_stage=bm25), or give a first stage's run with task.candidates=FILE"
