@@ -45,12 +45,7 @@ def read_task(
     raw, source, revision = read_source(settings, offline=offline)
     _refuse_without_candidates(settings, raw)
     log = FindingLog()
-    if settings.first_stages:
-        if retrieve is None:
-            raise TypeError("task.first_stage needs somebody who retrieves")
-        first_stage = retrieve(settings.first_stages, corpus_of(raw), settings.top_k or TOP_K)
-        for finding in first_stage.made.get("findings", ()):
-            log.add("warning", f"first stage: {finding}", Cell(str(first_stage.file.path)))
+    first_stage = _retrieved(settings, raw, retrieve, log) or first_stage
     requests = requests_of(raw, log, first_stage, ignore_identical_ids=settings.ignore_identical_ids)
     name = settings.name if settings.mteb_name or settings.name not in UNNAMED else _name_of(settings.path)
     mteb_name = settings.mteb_name or name
@@ -91,6 +86,20 @@ def read_task(
     )
     log_findings(task.name, task.findings)
     return task
+
+
+def _retrieved(
+    settings: TaskSettings, raw: RawDataset, retrieve: Retriever | None, log: FindingLog
+) -> FirstStageRun | None:
+    """Return what the models of `settings.first_stage` find in the corpus; None where none are named."""
+    if not settings.first_stages:
+        return None
+    if retrieve is None:
+        raise TypeError("task.first_stage needs somebody who retrieves")
+    found = retrieve(settings.first_stages, corpus_of(raw), settings.top_k or TOP_K)
+    for finding in found.made.get("findings", ()):
+        log.add("warning", f"first stage: {finding}", Cell(str(found.file.path)))
+    return found
 
 
 def _refuse_without_candidates(settings: TaskSettings, raw: RawDataset | None = None) -> None:
