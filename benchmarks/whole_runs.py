@@ -35,7 +35,7 @@ def measure() -> dict[str, Any]:
     usage = json.loads(next((texts.WORK / "out").rglob("t2_like.json")).read_text("utf-8"))["evalkit"]
     shutil.rmtree(texts.WORK / "first", ignore_errors=True)
     first = [first_batch(data, full) for _ in range(3)]
-    starts = [overhead(one_query(data), full, again) for _ in range(3) for again in (False, True)]
+    starts = [overhead(one_pair(), full, again) for _ in range(3) for again in (False, True)]
     quick = {name: sorted(seconds(["-m", "evalkit", name]) for _ in range(5))[2] for name in ("--help", "list")}
     padding = padded_share(texts.WORK / "padding", data, tiny)
     above = (cold["peak_bytes"] - floor["peak_bytes"]) / 2**30
@@ -52,7 +52,7 @@ def measure() -> dict[str, Any]:
             row("first batch stored after start, full-size network", f"{first[-1]:.1f} s", "20 s"),
             row("the same at the very first start, when the network is converted", f"{first[0]:.1f} s", ""),
             row(
-                "overhead before the first score, backend=auto: a model's first run",
+                "a whole run of two short pairs, backend=auto: a model's first",
                 f"{sorted(starts[::2])[1]:.1f} s",
                 "20 s",
             ),
@@ -95,6 +95,14 @@ def one_query(data: Path) -> Path:
     return path
 
 
+def one_pair() -> Path:
+    """A task that takes next to no time to score: what its run takes is what a run takes before and behind the scores."""
+    path = texts.WORK / "one_pair.jsonl"
+    row = {"query": "感冒吃什么药", "positive": ["感冒了可以多喝水。"], "negative": ["今天天气很好。"]}
+    path.write_text(json.dumps(row, ensure_ascii=False) + "\n", "utf-8")
+    return path
+
+
 def run(data: Path, model: Path, cache: Path, *more: str, backend: str = "openvino") -> dict[str, float]:
     """Run the command and give its wall seconds and peak resident memory."""
     started = time.perf_counter()
@@ -107,7 +115,7 @@ def run(data: Path, model: Path, cache: Path, *more: str, backend: str = "openvi
 
 
 def overhead(data: Path, model: Path, again: bool) -> float:
-    """Seconds of a whole run of one query: the first of its model, or `again` in a cache that has its verdict and conversion."""
+    """Seconds of a whole run of a short query: its model's first, or `again` in a cache that has its verdict and conversion."""
     cache = texts.WORK / "overhead"
     if not again:
         shutil.rmtree(cache, ignore_errors=True)
