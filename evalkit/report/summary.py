@@ -32,7 +32,7 @@ from evalkit.report.leaderboard import average_noise, average_ties
 from evalkit.report.reproduction import ReproducedFigure, claimed_model, verdict_cells
 from evalkit.results import published
 from evalkit.results.published import PublishedFigure
-from evalkit.results.result import Result, stage_of
+from evalkit.results.result import Result, safeguard_averages, stage_of
 from evalkit.results.training import training_line, training_of
 from evalkit.results.writing import result_json
 
@@ -251,7 +251,7 @@ def _result_lines(results: Sequence[Result], told: Collection[str]) -> list[str]
     remarks = dict.fromkeys((name, f"{name}: {text}") for result in results for name, text in result.remarks)
     above = Counter(name for name, line in remarks if line in told)
     lines += [f"{name}: {counted(number, 'warning')} above" for name, number in above.items()]
-    return lines + [line for _, line in remarks if line not in told]
+    return lines + [line for _, line in remarks if line not in told] + safeguard_averages(results)
 
 
 def _training_lines(results: Sequence[Result]) -> list[str]:

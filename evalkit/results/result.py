@@ -315,7 +315,29 @@ def _refined(refinement: Refinement) -> str:
 
 def remark_lines(results: Iterable[Result]) -> list[str]:
     """Say in a line each what a reader of these results' figures should know beside them; what several share once."""
-    return list(dict.fromkeys(line for result in results for line in _lines_of(result)))
+    every = list(results)
+    lines = (line for result in every for line in _lines_of(result))
+    return list(dict.fromkeys((*lines, *safeguard_averages(every))))
+
+
+def safeguard_averages(results: Iterable[Result]) -> list[str]:
+    """Give, for each model on several tasks with safeguards, the main score's average with them and without."""
+    groups: dict[tuple[object, ...], list[tuple[Result, WithoutSafeguard]]] = {}
+    for result in results:
+        if result.without_safeguard is not None:
+            key = (result.model, result.protocol, result.experiment, result.limit)
+            groups.setdefault(key, []).append((result, result.without_safeguard))
+    lines = []
+    for group in groups.values():
+        one, names = group[0][0], {result.task.name for result, _ in group}
+        if len(names) == len(group) >= 2:
+            own = math.fsum(result.scores[one.main_score] for result, _ in group) / len(group)
+            without = math.fsum(other.scores[one.main_score] for _, other in group) / len(group)
+            title = find_measure(one.main_score).title
+            lines.append(
+                f"{one.model.name}, average of {len(group)}: {title} {percent(own)} with the safeguards, {percent(without)} without"
+            )
+    return lines
 
 
 def _lines_of(result: Result) -> Iterator[str]:

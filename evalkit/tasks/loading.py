@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -120,12 +122,15 @@ def _refuse_without_candidates(settings: TaskSettings, raw: RawDataset | None = 
 def with_deviations(task: Task, deviations: Mapping[str, Any]) -> Task:
     """Return the task with the settings, by name, that its own file does not say.
 
-    A first stage's run is named by the digest of what it holds: a path says less than what lies there.
+    A first stage's run is named by the digest of what it holds: a path says less than what lies there. One that evalkit made is
+    named by the digest of who retrieved and how, which a suite's tasks share.
     """
+    first = task.first_stage
     for setting in ("candidates", "first_stage"):
-        if task.first_stage is not None and setting in deviations:
-            held = f"{task.first_stage.name}-{task.first_stage.digest[:12]}"
-            deviations = {**deviations, setting: held}
+        if first is not None and setting in deviations:
+            recipe = json.dumps(first.made.get("stages", ()), sort_keys=True, ensure_ascii=False)
+            digest = hashlib.sha256(recipe.encode()).hexdigest() if first.made else first.digest
+            deviations = {**deviations, setting: f"{first.name}-{digest[:12]}"}
     return replace(task, deviations=deviations)
 
 
