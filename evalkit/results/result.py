@@ -13,6 +13,7 @@ import numpy as np
 from evalkit.metrics.measures import PROTOCOLS, asked_measures, find_measure
 from evalkit.output.numbers import counted, listed, noisy_range, percent, percent_range
 from evalkit.records import (
+    FirstStage,
     Incomparable,
     ModelIdentity,
     NoiseBand,
@@ -217,6 +218,8 @@ class Result:
                 found.append(f"{said} and count as missed: no order can exceed {self.main_score} {percent(ceiling)}")
             else:
                 found.append(f"{said}, which {self.protocol} does not count")
+        if self.first_stage is not None and self.task.first_stage is not None:
+            found.append(self._stage_remark(self.task.first_stage, self.first_stage))
         if self.without_safeguard is not None:
             found.append(self._safeguard_remark(self.without_safeguard))
         own = [] if self.refinement is None else [_refined(self.refinement)]
@@ -225,6 +228,27 @@ class Result:
             *((f"{self.model.name} on {self.task.name}", text) for text in self._noise_remarks),
             *((self.model.name, text) for text in (*own, *self.findings)),
         )
+
+    def _stage_remark(self, first: FirstStage, stage: StageScores) -> str:
+        """Say who chose the candidates, what its own order is worth, and how much of what is relevant it found."""
+        models = "; ".join(_searched_by(model) for model in first.made.get("stages", ()))
+        depth = "all" if first.top_k is None else f"the top {first.top_k}"
+        by = f" ({models})" if models else ""
+        searched = first.made.get("corpus", {}).get("documents")
+        of = f" of {searched:,} documents" if searched else ""
+        title, value = find_measure(self.main_score).title, percent(stage.scores[self.main_score])
+        k = "" if first.top_k is None else f"@{first.top_k}"
+        return (
+            f"the candidates are {depth} of {first.name}{by}{of}, whose own order gives {title} {value} and whose recall{k} is "
+            f"{percent(self.candidate_recall)}"
+        )
+
+    @property
+    def candidate_recall(self) -> float:
+        """The mean share of a query's relevant documents that are candidates, over the queries that have any: a fraction."""
+        missed = self.queries["unretrieved_ids"].str.len() if "unretrieved_ids" in self.queries else 0
+        found = self.queries["n_positive"]
+        return float((found / (found + missed)).mean())  # 0 / 0 of a query without relevant documents is left out
 
     def _safeguard_remark(self, without: WithoutSafeguard) -> str:
         """Give the leading figures without the safeguards, beside what the result's own are with them."""
@@ -299,6 +323,13 @@ def stage_of(results: Iterable[Result]) -> str:
     """Say whose candidates several results reranked, as `Result.stage` does; `several` where it is not one first stage's."""
     stages = list(dict.fromkeys(result.stage for result in results))
     return stages[0] if len(stages) == 1 else "several"
+
+
+def _searched_by(stage: Mapping[str, Any]) -> str:
+    """Name a model of a first stage as its record says: with its revision, what ran it and in which precision."""
+    backend = stage.get("backend") or {}
+    ran = " ".join(str(backend[key]) for key in ("name", "dtype") if backend.get(key))
+    return f"{stage.get('hub_id')}@{stage.get('revision')}, {ran}"
 
 
 def _refined(refinement: Refinement) -> str:
