@@ -53,7 +53,8 @@ from evalkit.metrics import (
     with_noise,
 )
 from evalkit.metrics.lists import best_possible, candidates_cut
-from evalkit.metrics.measures import AUTO_PROTOCOL, all_measures, choose_protocol
+from evalkit.metrics.measures import AUTO_PROTOCOL, all_measures, choose_protocol, find_measure
+from evalkit.metrics.query_scores import values_by_chance
 from evalkit.models.choosing import choose_model
 from evalkit.models.findings import report_once
 from evalkit.models.folders.resolving import Recipe, StatedBy
@@ -61,14 +62,17 @@ from evalkit.models.interfaces import RunnableModel, Runtime, Scorer
 from evalkit.models.server_settings import ServerSettings
 from evalkit.models.settings import ModelSettings, Similarity, default_model, model_settings, refuse_order
 from evalkit.output.json import plain_json
+from evalkit.output.numbers import percent
 from evalkit.records import (
     IN_MEMORY,
+    SAMPLE_SEED,
     UNIDENTIFIED,
     Finding,
     PrecisionCheck,
     QueryScores,
     Refinement,
     Run,
+    SampledMean,
     StageScores,
     Task,
     Usage,
@@ -78,7 +82,7 @@ from evalkit.results.result import WITHOUT_MODEL, Result, TablesInMemory, split_
 from evalkit.results.tables import STAGE_COLUMN
 from evalkit.results.training import Card, mark_training, read_card
 from evalkit.scoring.engine import ChosenScores, score_task
-from evalkit.statistics import bootstrap_intervals
+from evalkit.statistics import bootstrap_intervals, sampled_means
 from evalkit.tasks.content import script_of
 from evalkit.tasks.loading import read_task, with_deviations
 from evalkit.tasks.settings import TaskSettings, read_settings
@@ -88,6 +92,8 @@ REFINE_LISTS = (
     "{what} has no effect on {name}, which ranks whole lists: a candidate can't be scored again without the others; "
     "name one precision, dtype=fp32 for the most digits"
 )
+FEWEST_QUERIES, CERTAIN = 20, 0.999
+"""From how many queries on an order is called worse than chance, and at which level: 10,000 resamples bear out no higher one."""
 logger = logging.getLogger("evalkit")
 
 
@@ -138,10 +144,8 @@ class Model:
         return scorer
 
     def runnable_on(self, task: Task) -> RunnableModel:
-        """The same, with whatever it does for this task alone."""
-        if self.find_object is not None:
-            return self.find_object()
-        runnable = self.runnable
+        """Return the model as it runs on one task, with whatever its backend does for that task alone."""
+        runnable = self.runnable if self.find_object is None else self.find_object()
         return runnable if runnable.for_task is None else runnable.for_task(task)
 
 
@@ -211,7 +215,7 @@ def load_first_stage(
 
 
 def _plain(value: Any) -> Any:
-    """A setting as a file holds it."""
+    """Return a setting as a file holds it."""
     return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
 
 
@@ -328,6 +332,8 @@ def load_task(
     *,
     path: Path | str | None = None,
     limit: int | None = None,
+    sample: int | None = None,
+    sample_seed: int = SAMPLE_SEED,
     offline: bool = False,
     config_dir: Path | str | None = None,
     cache_dir: Path | str | None = None,
@@ -335,11 +341,13 @@ def load_task(
 ) -> Task:
     """Load a task by name, or one of your own from a file or folder: `load_task(path="data/")`.
 
-    `config_dir` is a folder with tasks of your own, beside evalkit's. `settings` overrides fields of the task's settings:
-    `source`, `split`, `candidates` (the run of a first stage) or `first_stage` (the names of an embedder, `bm25` or several, which
-    search the task's corpus), `top_k`, … What a first stage finds is kept in `cache_dir` (None: the user's cache folder).
-    Raises EvalkitError where the data are not to be had or
-    not valid, and for a suite, whose tasks are loaded one by one.
+    `limit` keeps the first so many queries that can be scored. `sample` draws so many of them by `sample_seed`, in proportion from
+    strata by number of candidates and by characters, which a larger sample of the same seed contains; the result then says what
+    it knows of the whole task's figures. `config_dir` is a folder with tasks of your own, beside evalkit's. `settings` overrides
+    fields of the task's settings: `source`, `split`, `candidates` (the run of a first stage) or `first_stage` (the names of an
+    embedder, `bm25` or several, which search the task's corpus), `top_k`, … What a first stage finds is kept in `cache_dir` (None:
+    the user's cache folder). Raises EvalkitError where the data are not to be had or not valid, and for a suite, whose tasks are
+    loaded one by one.
     """
     folders = config_folders(config_dir)
     own = read_settings(name or "local", folders)
@@ -352,8 +360,11 @@ def load_task(
     kept_in = None if cache_dir is None else Path(cache_dir)
     runtime = Runtime(offline=offline, cache_dir=kept_in)
     stages = FirstStages(lambda stage: load_first_stage(stage, runtime, folders=folders), kept_in, "on")
-    task = read_task(chosen, limit=limit, offline=offline, retrieve=stages.retrieve)
-    said = {"task": chosen.model_dump(mode="json"), "limit": limit}
+    cut = {"limit": limit, "sample": sample, "sample_seed": sample_seed}
+    task = read_task(
+        chosen, limit=limit, sample=sample, sample_seed=sample_seed, offline=offline, retrieve=stages.retrieve
+    )
+    said = {"task": chosen.model_dump(mode="json"), **cut}
     usual = {"task": own.model_dump(mode="json"), **default_settings()}
     return with_deviations(task, find_deviations(said, usual))
 
@@ -430,6 +441,7 @@ def evaluate(
         main_score=leading.main_score,
         scores=dict(judged.means),
         intervals={name: _ends(low, high) for name, (low, high) in zip(judged.values, intervals, strict=True)},
+        estimates=_estimates(task, judged),
         ties=dict(judged.ties),
         noise=None if noise is None else noise[0],
         bands=dict(judged.bands),
@@ -445,6 +457,11 @@ def evaluate(
         findings=(
             *findings_of(model.recipe, runnable, model.backend, model.runtime, cache),
             *_order_shown(model.settings),
+            *(
+                ()
+                if runnable.identity.kind == "baseline"
+                else _worse_than_chance(lists, judged, leading.main_score, seed)
+            ),
         ),
         precision=precision,
         refinement=refinement,
@@ -452,6 +469,16 @@ def evaluate(
         without_safeguard=without,
         training=mark_training(runnable.identity, task, task.settings, _card_of(model)),
     )
+
+
+def _estimates(task: Task, judged: QueryScores) -> dict[str, SampledMean]:
+    """Return what a sampled task says of the whole one's means, by metric name; nothing where the task is whole or a head."""
+    if task.sample is None or task.sample.is_whole:
+        return {}
+    values = np.column_stack(list(judged.values.values()))
+    found = sampled_means(values, task.strata, [stratum.population for stratum in task.sample.strata])
+    rows = [[math.nan if math.isnan(number) else float(number) for number in row] for row in found.tolist()]
+    return {name: SampledMean(*row) for name, row in zip(judged.values, rows, strict=True)}
 
 
 def _order_shown(settings: ModelSettings) -> tuple[str, ...]:
@@ -467,8 +494,26 @@ def _order_shown(settings: ModelSettings) -> tuple[str, ...]:
     return (f"each query's candidates were shown {said} (model.order_seed={seed}): {more}",)
 
 
+def _worse_than_chance(lists: CandidateLists, judged: QueryScores, main_score: str, seed: int) -> tuple[str, ...]:
+    """Say where the order is surely worse than a random one, as that of negated scores is."""
+    measure = find_measure(main_score)
+    chance = values_by_chance(lists, measure)
+    differences = judged.values[measure.name] - chance
+    if np.count_nonzero(~np.isnan(differences)) < FEWEST_QUERIES:
+        return ()
+    ((low, high),) = bootstrap_intervals(differences[:, None], seed=seed, level=CERTAIN)
+    if not high < 0:
+        return ()
+    at_random = percent(float(np.nanmean(chance)))
+    return (
+        f"{measure.title} {percent(judged.means[measure.name])} is worse than chance: random orders of the candidates have "
+        f"{at_random} ({100 * CERTAIN:g} % interval of the difference: {percent(low)} to {percent(high)}); "
+        "scores may be negated, distances, or those of other texts",
+    )
+
+
 def _described(model: Model, runnable: RunnableModel) -> Mapping[str, object]:
-    """What ran the model, with why in that precision where that was chosen."""
+    """Return what ran the model, with why in that precision where that was chosen."""
     chosen = {"dtype_chosen": model.precision_chosen} if model.precision_chosen else {}
     return {**runnable.description, **chosen}
 
@@ -479,7 +524,7 @@ def _stated_noise(model: Model, runnable: RunnableModel) -> float | None:
 
 
 def _card_of(model: Model) -> Card | None:
-    """The card of a model in a folder; None for one that is known by its name."""
+    """Return the card of a model in a folder; None for one that is known by its name."""
     settings = model.settings
     if settings.kind == "run" or settings.object is not None or model.find_object is not None:
         return Card(problem="nothing is known of its training")
@@ -531,7 +576,7 @@ def _measures_without_grades(task: Task, asked: Sequence[Measure]) -> tuple[str,
 
 
 def _judge_first_stage(task: Task, measures: Sequence[Measure]) -> QueryScores | None:
-    """The measures of the first stage's own scores of the same candidates; None where none chose them."""
+    """Return the measures of the first stage's own scores of the same candidates; None where none chose them."""
     if task.first_stage is None:
         return None
     scores = np.array([score for request in task.requests for score in request.first_stage_scores], np.float64)
@@ -628,7 +673,7 @@ def _refine(model: Model, task: Task, run: Run, cache: Cache, seed: int) -> tupl
 
 
 def _in_full_precision(model: Model) -> Model:
-    """The same model in fp32, with the same backend (the one that `auto` took)."""
+    """Return the same model in fp32, with the same backend (the one that `auto` took)."""
     backend = str(model.runnable.description["name"])
     return replace(model, backend=backend, runtime=replace(model.runtime, dtype=FULL_PRECISION))
 
@@ -667,6 +712,8 @@ def _query_table(
     if texts:
         table.insert(1, "query", [" | ".join(request.query.texts) for request in task.requests])
     table = pd.concat([table, pd.DataFrame(_value_columns(measures, judged))], axis=1)
+    if task.strata:
+        table["stratum"] = np.array(task.strata, np.int64)
     if run.truncated is not None:
         sums = np.concatenate([[0], np.cumsum(run.truncated)])
         table["truncated_pairs"] = sums[lists.offsets[1:]] - sums[lists.offsets[:-1]]

@@ -70,6 +70,8 @@ class RunSettings:
     protocol: str
     measures: Sequence[Measure]
     limit: int | None
+    sample: int | None
+    sample_seed: int
     texts: bool
     reproduce: bool
     cache: Cache
@@ -167,7 +169,7 @@ def _tell_of_older(model: Model, settings: RunSettings) -> None:
 
 
 def model_of(settings: RunSettings, *, held_to_certificate: bool = False) -> Model:
-    """The model, checked but not loaded; a sweep that names the latest again finds it loaded, unless its files have changed.
+    """Return the model, checked but not loaded; a sweep that names the latest again finds it loaded, unless its files have changed.
 
     Held to its certificate, if it has one, it is compared with that when its weights load.
     """
@@ -203,11 +205,14 @@ def _compare_files_once(model: Model) -> None:
 
 
 def tasks_of(settings: RunSettings) -> list[Task]:
-    """The task, or the tasks of the suite, loaded and checked."""
+    """Return the task, or the tasks of the suite, loaded and checked."""
     runtime = replace(settings.runtime, dtype=FULL_PRECISION, server=None)
-    told = (settings.limit, runtime, settings.ray, tuple(settings.config_folders), settings.cache)
+    cut = (settings.limit, settings.sample, settings.sample_seed)
     tasks = [
-        with_deviations(_task(task, *told), settings.task_deviations)
+        with_deviations(
+            _task(task, cut, runtime, settings.ray, tuple(settings.config_folders), settings.cache),
+            settings.task_deviations,
+        )
         for task in suite_settings(settings.task, settings.config_folders)
     ]
     for task in tasks:
@@ -218,23 +223,26 @@ def tasks_of(settings: RunSettings) -> list[Task]:
 @cache
 def _task(
     settings: TaskSettings,
-    limit: int | None,
+    cut: tuple[int | None, int | None, int],
     runtime: Runtime,
     ray: RaySettings | None,
     folders: tuple[Path, ...],
     kept: Cache,
 ) -> Task:
-    """The task; a sweep over models loads it once, and its first stage searches once."""
+    """Return the task, `cut` to a limit or a sample by its seed; a sweep over models loads it and searches its corpus once."""
 
     def load(name: str) -> Model:
         return _held(load_first_stage(name, runtime, ray, folders), folders)
 
     stages = FirstStages(load, runtime.cache_dir, kept)
-    return read_task(settings, limit=limit, offline=runtime.offline, retrieve=stages.retrieve)
+    limit, sample, seed = cut
+    return read_task(
+        settings, limit=limit, sample=sample, sample_seed=seed, offline=runtime.offline, retrieve=stages.retrieve
+    )
 
 
 def _held(model: Model, folders: Sequence[Path]) -> Model:
-    """The model held to its certificate, if it has one: compared with that when its weights load."""
+    """Return the model held to its certificate, if it has one: compared with that when its weights load."""
     certificate = find_certificate(model.settings, folders)
     return model if certificate is None else replace(model, check=CertificateGuard(certificate[1]))
 

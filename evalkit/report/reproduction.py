@@ -33,8 +33,8 @@ RECIPE = ("recipe", "revision", "max_length", "truncation", "query_prompt", "doc
 class ReproducedFigure:
     """One figure of the source's table and the run's value beside it (a fraction), both of `metric`.
 
-    `why` says why the two can't be compared; `chosen` whether the user asked for that (limit=), or whether it is a failure of
-    its own (other data, other weights).
+    `why` says why the two can't be compared; `chosen` whether the user asked for that (limit=, sample=), or whether it is a failure
+    of its own (other data, other weights).
     """
 
     task: str
@@ -64,7 +64,7 @@ class ReproducedFigure:
 
 
 def verdict_cells(results: Sequence[Result], find: Find = published.preferred) -> list[ReproducedFigure]:
-    """A cell per result and metric, and the average's where one was published over precisely these tasks.
+    """Return a cell per result and metric, and the average's where one was published over precisely these tasks.
 
     `find` gives the figure published for a Hub id, task, metric, protocol and first stage. The figures are cards' MAP and MRR, or
     retrieval tasks' nDCG@10. MAP and nDCG may differ by NOISE_POINTS; MRR also by what one query makes whose first relevant
@@ -80,7 +80,7 @@ def _metrics(result: Result) -> tuple[str, ...]:
 
 
 def _protocol(result: Result) -> str:
-    """The protocol whose published figures a result is held against: that of cards, whatever leads, or of retrieval tasks."""
+    """Name the protocol whose published figures a result is held against: that of cards, whatever leads, or of retrieval tasks."""
     return result.protocol if result.protocol == RETRIEVAL_PROTOCOL else CARD_PROTOCOL
 
 
@@ -101,7 +101,7 @@ def print_reproduction(results: Sequence[Result], console: Console) -> bool:
 
 
 def verdict_sheet(hub_id: str, cells: Sequence[ReproducedFigure]) -> Sheet:
-    """The cells as a table: the published digits, the run's own to as many decimals, and the verdict."""
+    """Return the cells as a table: the published digits, the run's own to as many decimals, and the verdict."""
     rows: list[SheetRow] = []
     for cell in cells:
         verdict = f"{cell.verdict} ({cell.why})" if cell.why else cell.verdict
@@ -124,7 +124,7 @@ def verdict_sheet(hub_id: str, cells: Sequence[ReproducedFigure]) -> Sheet:
 
 
 def first_looks(results: Sequence[Result]) -> list[str]:
-    """What to look at first, the likeliest cause first: what is known to differ, then what known mistakes give."""
+    """Return what to look at first, the likeliest cause first: what is known to differ, then what known mistakes give."""
     known = list(dict.fromkeys(look for result in results for look in _looks(result)))
     general = [
         "evalkit doctor with the same settings, which examines weights, truncation and order on a sample",
@@ -143,7 +143,7 @@ def what_matches_rest_on(results: Sequence[Result], cells: Sequence[ReproducedFi
 
 
 def claimed_model(result: Result) -> str:
-    """The Hub id of the model that the run says it is, whatever folder its weights come from."""
+    """Return the Hub id of the model that the run says it is, whatever folder its weights come from."""
     model: Any = result.config.get("model") or {}
     return str(model.get("hub_id") or result.model.hub_id)
 
@@ -161,6 +161,8 @@ def _obstacle(result: Result, figure: PublishedFigure | None) -> tuple[str, bool
     """Why a result can't be compared with a figure, and whether the user asked for that; an empty reason where it can."""
     if result.incomparable == "limit":
         return f"limit={result.limit}", True
+    if result.incomparable == "sample":
+        return result.task.part, True
     if figure is None:
         return "nothing published", True
     if _other_weights(result):
@@ -208,7 +210,7 @@ def _summary_line(cells: Sequence[ReproducedFigure]) -> str:
 
 
 def _looks(result: Result) -> Iterator[str]:
-    """What is known to differ between this run and the published one."""
+    """Yield what is known to differ between this run and the published one."""
     if _other_weights(result):
         yield f"the weights: {result.model.hub_id} at {result.model.revision}, which are not known to be {claimed_model(result)}'s"
     if result.task.differences:
@@ -226,7 +228,7 @@ def _looks(result: Result) -> Iterator[str]:
 
 
 def _tie_looks(result: Result) -> Iterator[str]:
-    """What ties can make of a result, where that is more than honest runs differ by."""
+    """Yield what ties can make of a result, where that is more than honest runs differ by."""
     metric = _metrics(result)[0]
     ties = result.ties.get(metric)
     if ties is not None and (ties.high - ties.low) * 100 > NOISE_POINTS:
@@ -235,7 +237,7 @@ def _tie_looks(result: Result) -> Iterator[str]:
 
 
 def _recipe_looks(result: Result) -> Iterator[str]:
-    """What was said otherwise of the model than its file does, which is at hand only where it is one of evalkit's."""
+    """Yield what the user said of the model against its file, which is at hand only where it is one of evalkit's."""
     model: Any = result.config.get("model") or {}
     own = read_option("model", model["name"]) if model.get("name") in option_names("model") else {}
     deviations = result.deviations or {}
