@@ -379,10 +379,20 @@ class Result:
 
         It is empty where the dataset has one list of candidates alone, and for a run that was given as a file: nobody knows whose.
         """
-        first, said = self.task.first_stage, self.config.get("task")
+        first = self.task.first_stage
         if first is not None:
             return f"{first.name}@{first.top_k}" if first.made else ""
-        return str(said.get("top_ranked") or "") if isinstance(said, Mapping) else ""
+        return str(self._task_settings.get("top_ranked") or "")
+
+    @property
+    def is_retrieval(self) -> bool:
+        """Whether the task is one of retrieval, by its settings: a corpus, of which candidates are reranked."""
+        return self._task_settings.get("type") == "retrieval"
+
+    @property
+    def _task_settings(self) -> Mapping[str, Any]:
+        said = self.config.get("task")
+        return said if isinstance(said, Mapping) else {}
 
     @property
     def incomparable(self) -> Incomparable:
