@@ -171,6 +171,9 @@ def test_nano_cmteb_end_to_end(hub: FakeHub, tmp_path: Path) -> None:
     assert all(f"{100 * mean:.2f}" in both for mean in means)
     assert means[0] > means[1]
 
+    report = run_program(tmp_path, "report", "results/")
+    assert both.strip() in report.stdout + report.stderr
+
     # once fetched, the commit is what later runs take, without the Hub
     again = run_program(tmp_path, *command.split()[1:], "offline=true", HF_HOME=str(tmp_path / "hf"))
     assert again.code == 0, again.stderr
