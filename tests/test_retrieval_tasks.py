@@ -17,6 +17,8 @@ from task_files import write_jsonl
 
 import evalkit
 from evalkit.errors import EvalkitError
+from evalkit.report.exports.model_index import index_entries
+from evalkit.report.exports.mteb_results import mteb_files
 from evalkit.results.result import Result
 from evalkit.tasks.settings import TaskSettings, read_settings, suite_settings
 
@@ -265,6 +267,25 @@ def test_retrieval_leads_with_ndcg(tmp_path: Path) -> None:
     assert retrieval.scores == other.scores
     asked = evaluated(evalkit.load_task(**common, type="retrieval"), protocol="cmteb-v1")
     assert asked.main_score == "map"
+
+
+@pytest.mark.parametrize("protocol", ["auto", "cmteb-v1", "mteb-v2"])
+def test_others_read_it_as_retrieval(protocol: str, tmp_path: Path) -> None:
+    """Whichever protocol led, mteb's main score of a retrieval task is nDCG@10, and a card calls the task so."""
+    folder = beir_folder(tmp_path / "own")
+    candidates_of(folder, tmp_path / "first.trec")
+    common: dict[str, Any] = {"path": folder, "candidates": tmp_path / "first.trec"}
+    for kind, main, task_type in (
+        ("retrieval", "ndcg_at_10", "Retrieval"),
+        ("reranking", "map_at_1000", "Reranking"),
+    ):
+        result = evaluated(evalkit.load_task(**common, type=kind), protocol=protocol)
+        (content,) = [file for path, file in mteb_files([result]).items() if path.name == "own.json"]
+        (row,) = json.loads(content)["scores"]["test"]
+        assert row["main_score"] == row[main] == result.scores[main]
+        _, (entry,) = index_entries([result])
+        assert entry["task"] == {"type": task_type}
+        assert entry["dataset"]["args"]["candidates"] == "first"
 
 
 # --- judgements that are pairs of ids

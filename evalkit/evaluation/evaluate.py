@@ -591,7 +591,7 @@ def _judge_without_safeguard(
     One is the last of so many candidates, and relevant where none before it is.
     """
     rank = task.settings.get("safeguard_rank")
-    if rank is None or task.first_stage is not None:
+    if rank is None or task.first_stage is not None:  # whose candidates have none
         return None
     kept: list[bool] = []
     for request in task.requests:

@@ -374,9 +374,36 @@ class Result:
         return asked if isinstance(asked, int) else None
 
     @property
+    def stage(self) -> str:
+        """Whose candidates were reranked, as published figures name it: `Qwen3-Embedding-0.6B@100`, a config of the dataset's.
+
+        It is empty where the dataset has one list of candidates alone, and for a run that was given as a file: nobody knows whose.
+        """
+        first = self.task.first_stage
+        if first is not None:
+            return f"{first.name}@{first.top_k}" if first.made else ""
+        return str(self._task_settings.get("top_ranked") or "")
+
+    @property
+    def is_retrieval(self) -> bool:
+        """Whether the task is one of retrieval, by its settings: a corpus, of which candidates are reranked."""
+        return self._task_settings.get("type") == "retrieval"
+
+    @property
+    def _task_settings(self) -> Mapping[str, Any]:
+        said = self.config.get("task")
+        return said if isinstance(said, Mapping) else {}
+
+    @property
     def incomparable(self) -> Incomparable:
         """Why the result can't be compared with a published figure; empty where it can."""
         return self.task.incomparable if self.limit is None else "limit"
+
+
+def stage_of(results: Iterable[Result]) -> str:
+    """Say whose candidates several results reranked, as `Result.stage` does; `several` where it is not one first stage's."""
+    stages = list(dict.fromkeys(result.stage for result in results))
+    return stages[0] if len(stages) == 1 else "several"
 
 
 def _searched_by(stage: Mapping[str, Any]) -> str:
@@ -400,7 +427,29 @@ def _refined(refinement: Refinement) -> str:
 
 def remark_lines(results: Iterable[Result]) -> list[str]:
     """Say in a line each what a reader of these results' figures should know beside them; what several share once."""
-    return list(dict.fromkeys(line for result in results for line in _lines_of(result)))
+    every = list(results)
+    lines = (line for result in every for line in _lines_of(result))
+    return list(dict.fromkeys((*lines, *safeguard_averages(every))))
+
+
+def safeguard_averages(results: Iterable[Result]) -> list[str]:
+    """Give, for each model on several tasks with safeguards, the main score's average with them and without."""
+    groups: dict[tuple[object, ...], list[tuple[Result, WithoutSafeguard]]] = {}
+    for result in results:
+        if result.without_safeguard is not None:
+            key = (result.model, result.protocol, result.experiment, result.limit)
+            groups.setdefault(key, []).append((result, result.without_safeguard))
+    lines = []
+    for group in groups.values():
+        one, names = group[0][0], {result.task.name for result, _ in group}
+        if len(names) == len(group) >= 2:
+            own = math.fsum(result.scores[one.main_score] for result, _ in group) / len(group)
+            without = math.fsum(other.scores[one.main_score] for _, other in group) / len(group)
+            title = find_measure(one.main_score).title
+            lines.append(
+                f"{one.model.name}, average of {len(group)}: {title} {percent(own)} with the safeguards, {percent(without)} without"
+            )
+    return lines
 
 
 def _lines_of(result: Result) -> Iterator[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -48,11 +50,9 @@ def read_task(
     first_stage = read_first_stage(settings)
     said = settings.model_dump(mode="json")
     settings = complete_task(settings)
-    if settings.path is None and settings.bundled is None and settings.registry is None and not settings.top_ranked:
-        _refuse_without_candidates(settings, first_stage)  # before anything is fetched
+    _refuse_without_candidates(settings)
     raw, source, revision = read_source(settings, offline=offline)
-    if raw.layout == "mteb" and "top_ranked" not in raw.parts:
-        _refuse_without_candidates(settings, first_stage)
+    _refuse_without_candidates(settings, raw)
     log = FindingLog()
     first_stage = _retrieved(settings, raw, retrieve, log) or first_stage
     requests = requests_of(raw, log, first_stage, ignore_identical_ids=settings.ignore_identical_ids)
@@ -120,9 +120,15 @@ def _retrieved(
     return found
 
 
-def _refuse_without_candidates(settings: TaskSettings, first_stage: FirstStageRun | None) -> None:
-    """Raise EvalkitError where a retrieval task has nothing to rerank."""
-    if settings.type == "retrieval" and first_stage is None and not settings.first_stages:
+def _refuse_without_candidates(settings: TaskSettings, raw: RawDataset | None = None) -> None:
+    """Raise EvalkitError where a retrieval task has nothing to rerank; without `raw`, where that is known before it is read."""
+    if settings.type != "retrieval" or settings.candidates is not None or settings.first_stages:
+        return
+    is_of_hub = settings.path is None and settings.bundled is None and settings.registry is None
+    lacks = (
+        is_of_hub and not settings.top_ranked if raw is None else raw.layout == "mteb" and "top_ranked" not in raw.parts
+    )
+    if lacks:
         raise EvalkitError(
             f"{settings.name} is a retrieval task, a corpus without candidates: say who retrieves them (task.first_stage=MODEL, as "
             "task.first_stage=bm25), or give a first stage's run with task.candidates=FILE"
@@ -132,12 +138,15 @@ def _refuse_without_candidates(settings: TaskSettings, first_stage: FirstStageRu
 def with_deviations(task: Task, deviations: Mapping[str, Any]) -> Task:
     """Return the task with the settings, by name, that its own file does not say.
 
-    A first stage's run is named by the digest of what it holds: a path says less than what lies there.
+    A first stage's run is named by the digest of what it holds: a path says less than what lies there. One that evalkit made is
+    named by the digest of who retrieved and how, which a suite's tasks share.
     """
+    first = task.first_stage
     for setting in ("candidates", "first_stage"):
-        if task.first_stage is not None and setting in deviations:
-            held = f"{task.first_stage.name}-{task.first_stage.digest[:12]}"
-            deviations = {**deviations, setting: held}
+        if first is not None and setting in deviations:
+            recipe = json.dumps(first.made.get("stages", ()), sort_keys=True, ensure_ascii=False)
+            digest = hashlib.sha256(recipe.encode()).hexdigest() if first.made else first.digest
+            deviations = {**deviations, setting: f"{first.name}-{digest[:12]}"}
     if deviations.get("top_k") == TOP_K and "first_stage" in deviations:
         deviations = {name: value for name, value in deviations.items() if name != "top_k"}  # said, and so anyway
     return replace(task, deviations=deviations)

@@ -212,8 +212,7 @@ def complete_task(settings: TaskSettings) -> TaskSettings:
     """
     if settings.registry is None or settings.path is not None:
         return settings
-    task = _task(settings)
-    metadata = task.metadata
+    metadata = _task(settings).metadata
     subsets = list(metadata.hf_subsets)
     subset = settings.subset or (subsets[0] if len(subsets) == 1 else "")
     if subset not in subsets:
@@ -225,7 +224,6 @@ def complete_task(settings: TaskSettings) -> TaskSettings:
             "split": choose_split(settings.name, metadata.eval_splits, settings.split),
             "subset": subset,
             "languages": tuple(metadata.hf_subsets_to_langscripts[subset]),
-            "ignore_identical_ids": settings.ignore_identical_ids or getattr(task, "ignore_identical_ids", False),
         }
     )
 
