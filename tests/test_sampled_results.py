@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -244,3 +246,27 @@ def test_a_sample_reranks_a_first_stage_at_all_depths(folder: Path, tmp_path: Pa
         text for _, text in result.remarks
     )
     assert run_here("report", str(tmp_path), "--depth", "--slice", "candidates").code == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda own: own["estimates"]["map"].update(high=0.99), "the estimate of map is not what the sample gives"),
+        (lambda own: own["estimates"]["map"].update(value=0.5), "the estimate of map is not what the sample gives"),
+        (lambda own: own["estimates"]["mrr"].update(low=None), "the estimate of mrr is not what the sample gives"),
+        (lambda own: own["task"]["sample"].update(population=4_500), "the strata are not those of the tables"),
+        (lambda own: own["task"]["sample"]["strata"][0].update(drawn=1), "the strata are not those of the tables"),
+        (lambda own: None, ""),
+    ],
+)
+def test_an_audit_estimates_again(change: Callable[[dict[str, Any]], object], told: str, tmp_path: Path) -> None:
+    assert run_here(*SAMPLED, f"results_dir={tmp_path}").code == 0
+    (result,) = evalkit.load_results(tmp_path)
+    change_json(result.path, lambda content: change(content["evalkit"]))
+    done = run_here("audit", str(tmp_path))
+    if told:
+        assert done.code == 1
+        assert told in done.stdout
+    else:
+        assert "the estimate of" not in done.stdout
+        assert "strata" not in done.stdout
