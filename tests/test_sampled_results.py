@@ -223,6 +223,8 @@ def test_a_sample_of_a_suite_and_of_a_sweep(tmp_path: Path) -> None:
     )
     assert {result.experiment for result in results} == {"sample-40"}
     assert done.stdout.count("average of 2") == 2
+    report = run_here("report", str(tmp_path)).stdout
+    assert "average of 2 (demo-zh2en, demo-zh) (sample 40): MAP" in report
 
 
 def test_dropped_queries_are_no_part_of_a_sample_and_said_where_they_count(tmp_path: Path) -> None:
