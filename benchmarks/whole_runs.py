@@ -66,12 +66,12 @@ def measure() -> dict[str, Any]:
 
 
 def row(what: str, measured: str, target: str) -> dict[str, str]:
-    """A row of the table."""
+    """Return a row of the table."""
     return {"what": what, "measured": measured, "target": target}
 
 
 def t2_like() -> Path:
-    """A task of T2Reranking's size: 5,908 queries, 97,422 passages of 841 characters on average with a long tail."""
+    """Write a task of T2Reranking's size: 5,908 queries, 97,422 passages of 841 characters on average with a long tail."""
     path = texts.WORK / "t2_like.jsonl"
     if not path.is_file():
         documents = texts.passages(PAIRS, 841, seed=4, spread=1.0)
@@ -88,7 +88,7 @@ def t2_like() -> Path:
 
 
 def one_query(data: Path) -> Path:
-    """The first query of a task, as a task of its own."""
+    """Write the first query of a task as a task of its own."""
     path = data.with_name("one_query.jsonl")
     with data.open(encoding="utf-8") as stream:
         path.write_text(next(stream), "utf-8")
@@ -96,7 +96,7 @@ def one_query(data: Path) -> Path:
 
 
 def one_pair() -> Path:
-    """A task that takes next to no time to score: what its run takes is what a run takes before and behind the scores."""
+    """Write a task that takes next to no time to score: what its run takes is what any run takes besides scoring."""
     path = texts.WORK / "one_pair.jsonl"
     row = {"query": "感冒吃什么药", "positive": ["感冒了可以多喝水。"], "negative": ["今天天气很好。"]}
     path.write_text(json.dumps(row, ensure_ascii=False) + "\n", "utf-8")
@@ -154,7 +154,7 @@ def first_batch(data: Path, model: Path) -> float:
 
 
 def padded_share(cache: Path, data: Path, model: Path) -> float:
-    """Padding tokens over all tokens computed, for the first thousand queries."""
+    """Return the share of padding among all tokens computed, for the first thousand queries."""
     shutil.rmtree(cache, ignore_errors=True)
     run(data, model, cache, "limit=1000")
     path = max(

@@ -88,7 +88,7 @@ def settle_each(words: Words, act: Callable[[RunSettings], None]) -> None:
 
 
 def schema() -> Schema:
-    """What Hydra has to know: every setting of a task, model or backend with its default, and all that can be overridden."""
+    """Return what Hydra has to know: every setting of a task, model or backend with its default, and all that can be overridden."""
     fields = grouped_settings()
     return Schema(
         bases={

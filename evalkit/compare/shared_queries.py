@@ -61,7 +61,7 @@ class SharedQueries:
     tables: tuple[pd.DataFrame, ...]
 
     def column(self, name: str) -> pd.Series | None:
-        """What the first table that has such a column says of each query; None where none has it."""
+        """Return what the first table that has such a column says of each query; None where none has it."""
         return next((table[name] for table in self.tables if name in table), None)
 
 
@@ -251,7 +251,7 @@ def metric_title(metric: str) -> str:
 
 
 def _in_order(result: Result, query_ids: list[str], first: Result) -> pd.DataFrame:
-    """The result's table of queries in the order of the first result's."""
+    """Return the result's table of queries in the order of the first result's."""
     own = result.queries["query_id"].tolist()
     if own == query_ids:
         return result.queries
@@ -289,7 +289,7 @@ def _counted(
 
 
 def _place(result: Result) -> object:
-    """What a result counts as one by: its file, or itself where it has none."""
+    """Return what a result counts as one by: its file, or itself where it has none."""
     return id(result) if result.path is None else result.path.resolve()
 
 

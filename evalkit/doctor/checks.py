@@ -171,7 +171,7 @@ def judge_batches(evidence: Evidence) -> Opinion:
     return Opinion(
         "fault",
         f"a text scored alone gets another score than in a batch: {seen}",
-        "look for padding that the attention mask does not hide; int8 quantises a batch as a whole: dtype=fp32",
+        "look for padding that the attention mask does not hide; int8 on onnx quantises a batch as a whole: dtype=fp32",
     )
 
 

@@ -138,7 +138,7 @@ class Model:
         return scorer
 
     def runnable_on(self, task: Task) -> RunnableModel:
-        """The same, with whatever it does for this task alone."""
+        """Return the model as it runs on one task, with whatever its backend does for that task alone."""
         runnable = self.runnable if self.find_object is None else self.find_object()
         return runnable if runnable.for_task is None else runnable.for_task(task)
 
@@ -185,7 +185,7 @@ def load_model(
 
 
 def _plain(value: Any) -> Any:
-    """A setting as a file holds it."""
+    """Return a setting as a file holds it."""
     return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
 
 
@@ -429,7 +429,7 @@ def evaluate(
 
 
 def _estimates(task: Task, judged: QueryScores) -> dict[str, SampledMean]:
-    """What a sampled task says of the whole one's means, by metric name; nothing where the task is whole or a head."""
+    """Return what a sampled task says of the whole one's means, by metric name; nothing where the task is whole or a head."""
     if task.sample is None or task.sample.is_whole:
         return {}
     values = np.column_stack(list(judged.values.values()))
@@ -470,7 +470,7 @@ def _worse_than_chance(lists: CandidateLists, judged: QueryScores, main_score: s
 
 
 def _described(model: Model, runnable: RunnableModel) -> Mapping[str, object]:
-    """What ran the model, with why in that precision where that was chosen."""
+    """Return what ran the model, with why in that precision where that was chosen."""
     chosen = {"dtype_chosen": model.precision_chosen} if model.precision_chosen else {}
     return {**runnable.description, **chosen}
 
@@ -481,7 +481,7 @@ def _stated_noise(model: Model, runnable: RunnableModel) -> float | None:
 
 
 def _card_of(model: Model) -> Card | None:
-    """The card of a model in a folder; None for one that is known by its name."""
+    """Return the card of a model in a folder; None for one that is known by its name."""
     settings = model.settings
     if settings.kind == "run" or settings.object is not None or model.find_object is not None:
         return Card(problem="nothing is known of its training")
@@ -533,7 +533,7 @@ def _measures_without_grades(task: Task, asked: Sequence[Measure]) -> tuple[str,
 
 
 def _judge_first_stage(task: Task, measures: Sequence[Measure]) -> QueryScores | None:
-    """The measures of the first stage's own scores of the same candidates; None where none chose them."""
+    """Return the measures of the first stage's own scores of the same candidates; None where none chose them."""
     if task.first_stage is None:
         return None
     scores = np.array([score for request in task.requests for score in request.first_stage_scores], np.float64)
@@ -605,7 +605,7 @@ def _refine(model: Model, task: Task, run: Run, cache: Cache, seed: int) -> tupl
 
 
 def _in_full_precision(model: Model) -> Model:
-    """The same model in fp32, with the same backend (the one that `auto` took)."""
+    """Return the same model in fp32, with the same backend (the one that `auto` took)."""
     backend = str(model.runnable.description["name"])
     return replace(model, backend=backend, runtime=replace(model.runtime, dtype=FULL_PRECISION))
 

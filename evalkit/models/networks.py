@@ -257,7 +257,7 @@ def _first_line(error: BaseException) -> str:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Transformers' loading report and progress bar: what matters of them is checked and reported here."""
+    """Silence transformers' loading report and progress bar: what matters of them is checked and reported here."""
     logger = logging.getLogger("transformers")
     level, bars = logger.level, transformers.utils.logging.is_progress_bar_enabled()
     logger.setLevel(logging.ERROR)

@@ -301,7 +301,7 @@ def _state(path: Path) -> tuple[int, ...]:
 
 @lru_cache(maxsize=8)
 def _file_encoded_once(path: Path, state: tuple[int, ...], with_types: bool) -> list[Encoded]:  # noqa: ARG001
-    """Reading the file again would take half a second where its vocabulary is large."""
+    """Return what the file's tokenizer makes of the probes; reading a large vocabulary again would take half a second."""
     return _backend_encoded(_from_file(path), with_types)
 
 

@@ -115,7 +115,7 @@ def _csv_system(report: Report, row: Standing | SliceMean) -> dict[str, Any]:
 
 
 def _csv_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row without NaN, whose texts are no formulas: spreadsheets take for one what begins with certain signs."""
+    """Return a row without NaN, whose texts are no formulas: spreadsheets take for one what begins with certain signs."""
     cells = {name: value for name, value in row.items() if not (isinstance(value, float) and math.isnan(value))}
     return {name: _csv_text(value) if isinstance(value, str) else value for name, value in cells.items()}
 

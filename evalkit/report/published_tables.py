@@ -79,7 +79,7 @@ def published_sheets(results: Sequence[Result] = ()) -> list[Sheet]:
 
 
 def published_notes(results: Sequence[Result]) -> list[str]:
-    """What is to be told below the tables."""
+    """Return the lines below the tables."""
     explained = [f"{_RUN_MARK} a run, with its difference from its model's published figure"] if results else []
     return explained + left_out(results)
 

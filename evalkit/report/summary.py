@@ -220,7 +220,7 @@ def _noise_range(group: Sequence[Result], metric: str, value: float) -> str:
 
 
 def _estimate(result: Result) -> str:
-    """What a sample says of the whole task's figure."""
+    """Return what a sample says of the whole task's figure."""
     found = result.estimates.get(PROTOCOLS[result.protocol].main_score)
     return f"{percent(found.value)} ({percent_range((found.low, found.high))})" if found else ""
 

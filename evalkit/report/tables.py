@@ -38,7 +38,7 @@ def report_notes(report: Report) -> list[str]:
 
 
 def paper_sheets(report: Report) -> list[Sheet]:
-    """A table per protocol and metric, as papers print them: a row per system, a column per task and average.
+    """Return a table per protocol and metric, as papers print them: a row per system, a column per task and average.
 
     Strong is the best of a column and whatever the paired tests do not tell from it; an aside is what the order of tied
     documents can give, where that moves a printed digit. Below it stands what a reader should know of its results, and below the

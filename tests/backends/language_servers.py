@@ -129,8 +129,8 @@ class LanguageServer:
             "index": number, "text": name(sampled), "finish_reason": "length",
             "logprobs": {
                 "text_offset": [0] * (len(before) + 1), "tokens": [*before, name(sampled)],
-                "token_logprobs": [*[-1.0] * len(before), table[name(sampled)]],
-                "top_logprobs": [*[{one: -1.0} for one in before], table],
+                "token_logprobs": [*[None for _ in before[:1]], *[-1.0 for _ in before[1:]], table[name(sampled)]],
+                "top_logprobs": [*[None for _ in before[:1]], *[{one: -1.0} for one in before[1:]], table],
             },
         }  # fmt: skip
 

@@ -118,10 +118,9 @@ def test_without_its_package(monkeypatch: pytest.MonkeyPatch, tiny_bert_reranker
     assert done.stderr == says
 
 
-@pytest.mark.parametrize("dtype", ["fp16", "int8"])
-def test_precisions_that_it_lacks(dtype: str) -> None:
-    with pytest.raises(EvalkitError, match=f"dtype={dtype}: backend openvino runs fp32, bf16"):
-        check_backend("openvino", read_model("bge-reranker-base"), Runtime(dtype=dtype))
+def test_a_precision_that_it_lacks() -> None:
+    with pytest.raises(EvalkitError, match="dtype=fp16: backend openvino runs fp32, bf16, int8"):
+        check_backend("openvino", read_model("bge-reranker-base"), Runtime(dtype="fp16"))
 
 
 def converted(cache: Path) -> list[Path]:

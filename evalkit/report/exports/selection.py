@@ -85,7 +85,7 @@ def dataset_of(result: Result) -> Dataset:
 
 
 def main_figures(result: Result) -> Mapping[str, float]:
-    """The leading protocol's metrics, in percent: a fraction's own digits with the point moved."""
+    """Return the leading protocol's metrics, in percent: a fraction's own digits with the point moved."""
     return {metric: in_percent(result.scores[metric]) for metric in PROTOCOLS[result.protocol].leading_names}
 
 
@@ -115,7 +115,7 @@ def _changes(result: Result) -> dict[str, Any]:
 
 
 def _repository(result: Result) -> str:
-    """The dataset's repository on the Hub; empty for data that are not of the Hub, or are not those that it holds."""
+    """Return the dataset's repository on the Hub; empty for data that are not of the Hub, or are not those that it holds."""
     if _COMMIT.fullmatch(result.task.revision):
         return result.task.source
     if result.task.differences:
