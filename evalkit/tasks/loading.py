@@ -147,6 +147,8 @@ def with_deviations(task: Task, deviations: Mapping[str, Any]) -> Task:
             recipe = json.dumps(first.made.get("stages", ()), sort_keys=True, ensure_ascii=False)
             digest = hashlib.sha256(recipe.encode()).hexdigest() if first.made else first.digest
             deviations = {**deviations, setting: f"{first.name}-{digest[:12]}"}
+    if deviations.get("top_k") == TOP_K and "first_stage" in deviations:
+        deviations = {name: value for name, value in deviations.items() if name != "top_k"}  # said, and so anyway
     return replace(task, deviations=deviations)
 
 
