@@ -79,12 +79,17 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class FirstStage:
-    """Whose candidates a task has: the run's name and file, its SHA-256, and how many of its best were taken (None: all)."""
+    """Whose candidates a task has: the run's name and file, its SHA-256, and how many of its best were taken (None: all).
+
+    `made` says of a run that evalkit made itself how: its `stages` (each a model with revision, recipe, backend and precision), how
+    several were fused, and the corpus that was searched. It is empty for a run that was given.
+    """
 
     name: str
     source: str
     digest: str
     top_k: int | None
+    made: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,3 +402,17 @@ class StageScores:
     scores: Mapping[str, float]
     intervals: Mapping[str, tuple[float, float]]
     differences: Mapping[str, tuple[float, float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class WithoutSafeguard:
+    """What a result is worth without its safeguards: relevant documents that a dataset appends to candidates that have none.
+
+    `queries` of the candidates' lists end in one, at `rank`. `scores` and `intervals` (95 %) are fractions by metric name, of the
+    same scores of the model; there the safeguards are missed.
+    """
+
+    rank: int
+    queries: int
+    scores: Mapping[str, float]
+    intervals: Mapping[str, tuple[float, float]]
