@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_tasks import make_task
 from numpy.typing import NDArray
-from processor import HAS_BF16
+from processor import HAS_BF16, HAS_NNCF
 from scipy.special import expit
 from task_files import write_jsonl
 
@@ -308,7 +308,12 @@ def value_columns(result: Any) -> list[str]:
 
 @pytest.mark.parametrize(
     ("backend", "dtype"),
-    [("torch", "bf16"), *([("openvino", "bf16")] if HAS_BF16 else []), ("onnx", "int8")],
+    [
+        ("torch", "bf16"),
+        *([("openvino", "bf16")] if HAS_BF16 else []),
+        *([("openvino", "int8")] if HAS_NNCF else []),
+        ("onnx", "int8"),
+    ],
 )
 def test_a_refined_run_of_a_cross_encoder(backend: str, dtype: str, tiny_bert_reranker: Path, tmp_path: Path) -> None:
     folder = write_jsonl(tmp_path / "made" / "test.jsonl", made_rows()).parent
@@ -407,7 +412,7 @@ def test_what_can_not_be_refined_is_refused(words: tuple[str, ...], message: str
     ("seconds", "chosen"),
     [
         ({"fp32": 1.0, "bf16": 0.4, "int8": 0.3}, "bf16"),  # 0.55 beside 0.8
-        ({"fp32": 1.0, "bf16": 0.9, "int8": 0.9}, "fp32"),
+        ({"fp32": 1.0, "bf16": 0.9, "int8": 0.1}, "fp32"),  # int8 is not asked where there is bf16
         ({"fp32": 1.0, "int8": 0.2}, "int8"),  # where there is no other
     ],
 )
@@ -430,6 +435,7 @@ def test_the_precision_in_which_a_refined_run_is_fastest(
         model = evalkit.load_model(str(tiny_bert_reranker), dtype="auto", cache_dir=tmp_path / "cache")
         assert model.runtime.dtype == chosen
         assert timed.count("fp32") == 1, times
+    assert ("int8" in timed) == ("bf16" not in seconds)
     assert f"{chosen} " in model.precision_chosen
     if chosen == "bf16" and not HAS_BF16:
         return

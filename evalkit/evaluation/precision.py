@@ -38,7 +38,7 @@ Score = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 
 
 def sample_of(task: Task) -> Task:
-    """The task's first queries, as many as have SAMPLE_PAIRS candidates together and one that every protocol can score."""
+    """Return the task's first queries, as many as have SAMPLE_PAIRS candidates together and one that every protocol can score."""
     sizes = list(accumulate(len(request.candidates) for request in task.requests))
     scorable = (number for number, request in enumerate(task.requests, 1) if _has_both(request.candidates))
     enough = next((number for number, size in enumerate(sizes, 1) if size >= SAMPLE_PAIRS), len(sizes))
