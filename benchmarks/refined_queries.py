@@ -70,7 +70,7 @@ def tasks(queries: int = 30) -> dict[str, Task]:
 def _passages(
     queries: int, size: int, mean: int, grades: int, chance: random.Random
 ) -> Iterator[tuple[list[str], Pairs]]:
-    """Queries that begin the first of some passages, which with its neighbours is relevant."""
+    """Yield queries that begin the first of some passages, which is relevant with the next ones."""
     documents = texts.passages(queries * size, mean, seed=mean)
     for start in range(0, len(documents), size):
         own = documents[start : start + size]
@@ -85,7 +85,7 @@ def _passages(
 
 
 def _neighbours(queries: int, size: int, chance: random.Random, length: int = 100) -> Iterator[tuple[list[str], Pairs]]:
-    """What overlaps the query is relevant, among other passages of the same page."""
+    """Yield queries for which what overlaps them is relevant, among other passages of the same page."""
     text = texts.corpus()
     for _ in range(queries):
         start, relevant = chance.randrange(10_000, len(text) - 10_000), chance.choice((1, 2, 3, 5))
@@ -97,7 +97,7 @@ def _neighbours(queries: int, size: int, chance: random.Random, length: int = 10
 
 
 def _near_ties(queries: int, chance: random.Random) -> Iterator[tuple[list[str], Pairs]]:
-    """A text in several forms, relevant and not: twice, with other marks at its end, and alike as far as the model reads."""
+    """Yield texts in several forms, relevant and not: twice, with other marks at the end, alike as far as a model reads."""
     documents = texts.passages(3 * queries, 80, seed=11)
     long = "".join(texts.passages(8, 1_500, seed=12))[:4_000]
     for start in range(0, 3 * queries, 3):
