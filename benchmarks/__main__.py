@@ -19,7 +19,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 import numpy as np
 import torch
 
-from benchmarks import folders, gpu, refine, systems, texts, tokens, whole_runs
+from benchmarks import folders, gpu, refine, refined_queries, systems, texts, tokens, whole_runs
 from benchmarks.limit import has_bf16, matmul_limits, network_flop
 from benchmarks.profile import profile_openvino
 from evalkit.machine import collect
@@ -202,6 +202,11 @@ def refining(_: argparse.Namespace) -> dict[str, Any]:
     return refine.measure()
 
 
+def comparing_queries(_: argparse.Namespace) -> dict[str, Any]:
+    """Each query of such runs beside the whole run in fp32."""
+    return refined_queries.measure()
+
+
 def alternate(
     calls: Mapping[str, systems.Scores], rounds: int, once: Collection[str] = ()
 ) -> tuple[dict[str, list[float]], dict[str, np.ndarray]]:
@@ -265,6 +270,11 @@ def render(found: Mapping[str, Any]) -> str:
     if "refine" in found:
         lines += ["", "| refine=fp32 | measured | at most |", "|---|---:|---:|"]
         lines += [f"| {row['what']} | {row['measured']} | {row['target']} |" for row in found["refine"]["rows"]]
+    if "refined_queries" in found:
+        lines += ["", "| refine=fp32, each query's AP, RR and nDCG beside fp32's | measured | limit |", "|---|---|---|"]
+        lines += [
+            f"| {row['what']} | {row['measured']} | {row['target']} |" for row in found["refined_queries"]["rows"]
+        ]
     if "processes" in found:
         lines += ["", "| whole process | measured | at most |", "|---|---:|---:|"]
         lines += [f"| {row['what']} | {row['measured']} | {row['target']} |" for row in found["processes"]["rows"]]
@@ -317,6 +327,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "processes": processes,
     "tokens": tokenising,
     "refine": refining,
+    "refined_queries": comparing_queries,
 }
 
 if __name__ == "__main__":
