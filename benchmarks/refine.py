@@ -25,7 +25,7 @@ def measure() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         data = _write_task(Path(scratch) / "debian")
         for title, model, recipe in _models():
-            for backend, dtype in (("openvino", "bf16"), ("torch", "fp16"), ("onnx", "int8")):
+            for backend, dtype in (("openvino", "bf16"), ("torch", "fp16"), ("openvino", "int8"), ("onnx", "int8")):
                 if dtype == "bf16" and not has_bf16():
                     rows.append(_row(f"{title}, {dtype}", "this processor has no bf16", ""))
                     continue
