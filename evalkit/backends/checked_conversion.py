@@ -36,16 +36,16 @@ def convert_checked(
     convert: Callable[[torch.nn.Module, dict[str, torch.Tensor]], Converted],
     run_with: Callable[[Converted], Run],
 ) -> Converted:
-    """Load the folder's network, let `convert` make another system's of it, and compare the two on batches of two shapes.
+    """Load the folder's network, let `convert` make another system's of it, and compare the two on a batch of another shape.
 
     Raises EvalkitError where the system can't convert it (a converter may fail in any way at an architecture that it does not
     know), and where what it made computes something else.
     """
     network = load_network(settings, folder).float()  # a checkpoint in bf16 is fp32 from here on, as on torch
     share_padding(network, inputs.tokenizer)
-    batches = [inputs.example(), inputs.example(PROBE[:9], PROBE * 3, PROBE[:2])]
+    batch = inputs.example(PROBE[:9], PROBE * 3, PROBE[:2])
     with torch.inference_mode():
-        expected = [network(**batch).numpy() for batch in batches]
+        expected = network(**batch).numpy()
     other = "; backend=torch runs it"
     # the tracers' remarks on transformers' code; the outputs themselves are compared
     with warnings.catch_warnings(), quiet_transformers():
@@ -53,26 +53,24 @@ def convert_checked(
         try:
             # the first token that counts stands behind a prompt that is left out
             trimmed = compute_first_token_alone(network) if settings.pool_prompt else network
-            converted = convert(trimmed, batches[0])
-            run = run_with(converted)
-            found = [run({name: tensor.numpy() for name, tensor in batch.items()}) for batch in batches]
+            converted = convert(trimmed, inputs.example())
+            found = run_with(converted)({name: tensor.numpy() for name, tensor in batch.items()})
         except EvalkitError:
             raise
         except Exception as error:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise EvalkitError(f"backend={system} can't run {settings.name}: {reason}{other}") from error
-    for batch, right, ours in zip(batches, expected, found, strict=True):
-        difference = _difference(right, ours, batch["attention_mask"].numpy())
-        if not np.isfinite(difference):
-            raise EvalkitError(
-                f"backend={system} can't run {settings.name}: its output is no number where torch's is one (padding in the sliding "
-                f"windows of a network's attention is one cause){other}"
-            )
-        if not difference <= TOLERANCE:
-            raise EvalkitError(
-                f"backend={system} computes {settings.name} otherwise than torch: its output differs by {difference:.1e} of the "
-                f"largest number{other}"
-            )
+    difference = _difference(expected, found, batch["attention_mask"].numpy())
+    if not np.isfinite(difference):
+        raise EvalkitError(
+            f"backend={system} can't run {settings.name}: its output is no number where torch's is one (padding in the sliding "
+            f"windows of a network's attention is one cause){other}"
+        )
+    if not difference <= TOLERANCE:
+        raise EvalkitError(
+            f"backend={system} computes {settings.name} otherwise than torch: its output differs by {difference:.1e} of the "
+            f"largest number{other}"
+        )
     return converted
 
 

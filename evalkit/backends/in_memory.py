@@ -11,20 +11,21 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.backends.object_content import UnreadableError, content_hash, weights_hash
+from evalkit.backends.probes import influence_of_neighbours
 from evalkit.errors import EvalkitError
 from evalkit.machine import installed_version
 from evalkit.models.findings import report_once
 from evalkit.models.interfaces import LocalNetwork, RunnableModel, Scorer
 from evalkit.models.settings import POOLING_MODES, ModelSettings, Similarity, model_settings
-from evalkit.records import IN_MEMORY, ModelIdentity, Role
+from evalkit.records import IN_MEMORY, ModelIdentity, Role, Task
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +40,9 @@ PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 PADDING_TOLERANCES = {"fp32": 1e-3}
 LOOSE = 0.1
 OF_FUNCTIONS = "fp32"  # what functions give is read as float32
+COMPARED = 4  # texts of a task that a function gets together and alone
+LIST_AWARE = 0.1
+"""From which share of the largest number on an output moves by what stands beside its text, and not by padding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,7 @@ class ObjectSort:
     kind: ObjectKind
     options: frozenset[str]
     read: Callable[[Any, ObjectOptions], ObjectReading]
+    is_function: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,8 +120,15 @@ class ObjectInMemory:
         }
         if unreadable:
             unstored = partial(_open_unstored, self.name, unreadable, reading.open)
-            return RunnableModel(identity, reading.description, None, unstored)
-        return RunnableModel(identity, reading.description, None if self.identity is None else way, reading.open)
+            found = RunnableModel(identity, reading.description, None, unstored)
+        else:
+            found = RunnableModel(identity, reading.description, None if self.identity is None else way, reading.open)
+        if not _sort_of(self.target, self.options.kind).is_function:
+            return found
+        # only the task has texts that a function may be called with
+        return replace(
+            found, for_task=lambda task: replace(found, open=partial(_open_compared, self.name, task, found))
+        )
 
 
 def keep_object(target: Any, name: str, identity: str | None, revision: str, options: ObjectOptions) -> ObjectInMemory:
@@ -167,6 +179,49 @@ def _open_unstored(name: str, unreadable: str, opened: Callable[[], Scorer]) -> 
         ],
     )
     return opened()
+
+
+def _open_compared(name: str, task: Task, found: RunnableModel) -> Scorer:
+    """Open a function's scorer, and compare what it makes of the task's first texts together and alone.
+
+    Raises EvalkitError where its output for a text depends on the others: evalkit calls it with texts of several queries, and with
+    parts of a query's.
+    """
+    scorer = found.open()
+    request = next((one for one in task.requests if len(one.candidates) > 1), None)
+    if request is None:
+        return scorer
+    documents = list(dict.fromkeys(candidate.text for candidate in request.candidates))[:COMPARED]
+
+    def call(texts: list[str]) -> NDArray[np.float32]:
+        if isinstance(scorer, ObjectScorer):
+            return scorer.score([(request.query.texts[0], text) for text in texts])
+        return cast("ObjectEmbedder", scorer).embed(texts, "document")
+
+    whole = call(documents)  # what goes wrong here would go wrong in the run
+    try:
+        moved, allowed = influence_of_neighbours(call, documents)
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}".splitlines()[0]
+        report_once(
+            name, [f"whether a text's output depends on those beside it is not known: it fails for one alone ({said})"]
+        )
+        return scorer
+    repeated = float(np.abs(call(documents) - whole).max())
+    largest = float(np.abs(whole).max())
+    if repeated > allowed / 10:
+        report_once(
+            name, [f"the same call twice gives outputs {repeated:.2g} apart: a repeated run may give other figures"]
+        )
+    if moved > max(LIST_AWARE * largest, 3 * repeated):
+        raise EvalkitError(
+            f"{name} gives a text another output beside other texts than alone (by {moved:.3g}, where the largest is "
+            f"{largest:.3g}). evalkit calls a function with texts of several queries at once, and with a part of a query's: let it "
+            "score each text by itself. A model that ranks whole lists can run behind a server (backend.listwise=true)"
+        )
+    if moved > max(allowed, 3 * repeated):
+        report_once(name, [f"outputs move by up to {moved:.2g} (of {largest:.2g}) by the texts beside: is it padding?"])
+    return scorer
 
 
 class ObjectScorer:
@@ -475,8 +530,12 @@ CLASSIFIER = ObjectSort(
 ENCODER = ObjectSort(
     "a transformers encoder", "embedder", frozenset({"tokenizer", "pooling", "similarity", *_TEXTS}), _read_encoder
 )
-FUNCTION_OF_PAIRS = ObjectSort("a function of pairs", "cross-encoder", frozenset(), _read_function_of_pairs)
-FUNCTION_OF_TEXTS = ObjectSort("a function of texts", "embedder", frozenset({"similarity"}), _read_function_of_texts)
+FUNCTION_OF_PAIRS = ObjectSort(
+    "a function of pairs", "cross-encoder", frozenset(), _read_function_of_pairs, is_function=True
+)
+FUNCTION_OF_TEXTS = ObjectSort(
+    "a function of texts", "embedder", frozenset({"similarity"}), _read_function_of_texts, is_function=True
+)
 
 
 @contextmanager

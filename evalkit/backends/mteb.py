@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from evalkit.backends.libraries import as_scores, quiet, within_memory
 from evalkit.backends.mteb_loaders import LISTWISE, LOADERS, loader_name, refuse_by_standing, standing, what_is_open
+from evalkit.backends.probes import influence_of_neighbours
 from evalkit.backends.torch import choose_device, device_name
 from evalkit.errors import EvalkitError, unknown_name
 from evalkit.hub_access import reporting_hub_errors
@@ -43,7 +44,6 @@ SIMILARITIES = {None: "cosine", "cosine": "cosine", "dot": "dot"}
 PROBE_TEXTS = ("感冒了应该吃什么药？", "Boil the noodles for four minutes.")
 UNKNOWN_TASK = "EvalkitReranking"
 TOLERANCE = 1e-3
-NEIGHBOUR_TOLERANCE = 1e-2  # what padding does to the same text in low precision is less
 _UNKNOWN = ("date", "domains", "task_subtypes", "license", "annotations_creators", "dialect", "sample_creation")
 
 
@@ -305,11 +305,12 @@ def _refuse_influence_of_neighbours(model: Any, settings: ModelSettings) -> None
     scorer = MtebEmbedder(model, place) if settings.kind == "embedder" else MtebScorer(model, place)
     if isinstance(scorer, MtebScorer):
         pairs = [(query, document) for query in PROBE_TEXTS for document in PROBE_TEXTS]
-        together, alone = scorer.score(pairs), [scorer.score([pair]) for pair in pairs]
+        difference, allowed = influence_of_neighbours(scorer.score, pairs, least=1.0)
     else:
-        together, alone = scorer.embed(PROBE_TEXTS, "query"), [scorer.embed([text], "query") for text in PROBE_TEXTS]
-    difference = float(np.abs(together - np.concatenate(alone)).max())
-    if not difference <= NEIGHBOUR_TOLERANCE * max(1.0, float(np.abs(together).max())):
+        difference, allowed = influence_of_neighbours(
+            lambda texts: scorer.embed(texts, "query"), PROBE_TEXTS, least=1.0
+        )
+    if not difference <= allowed:
         raise EvalkitError(
             f"{settings.name} gives a text other scores beside other texts than alone (by {difference:.3g}): a listwise model, or "
             "one that is not deterministic; evalkit can't run it through mteb"

@@ -31,6 +31,9 @@ from evalkit.models.settings import ModelSettings
 from evalkit.models.weights import ModelFiles, find_model, opening, refuse_changed_files, way_of_scoring
 
 if TYPE_CHECKING:
+    import torch
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
     from evalkit.backends.checked_conversion import Run
     from evalkit.models.tokenization import InputBuilder
 
@@ -202,9 +205,16 @@ def _convert(settings: ModelSettings, files: ModelFiles, inputs: InputBuilder) -
         settings,
         files.folder,
         inputs,
-        lambda network, example: openvino.convert_model(network, example_input=example),
+        lambda network, example: openvino.convert_model(_traced(network, example), example_input=example),
         _run_in_fp32,
     )
+
+
+def _traced(network: torch.nn.Module, example: dict[str, torch.Tensor]) -> TorchScriptPythonDecoder:
+    """Trace a network for OpenVINO, once: torch would trace it again to compare the two, and the conversion is compared anyway."""
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    return TorchScriptPythonDecoder(network, example_input=example, trace_kwargs={"check_trace": False})
 
 
 def _run_in_fp32(network: Any) -> Run:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,8 +43,22 @@ TOLERANCES = {"fp32": 1e-3, "fp16": 0.05, "bf16": 0.25}
 """How far a logit may lie from the right one: by the rounding of some hundred operations one after the other, of logits up to 8.
 int8 rounds so coarsely that no figure could be given; its runs are checked in fp32 alone."""
 LARGEST_LOGIT = 8.0
+NEIGHBOURS_MOVE = 1e-2
+"""How far, as a share of the largest number, an output may move by what stands beside its text: by padding in low precision."""
 AGREES = "agrees with the CPU"
+Item = TypeVar("Item")
 logger = logging.getLogger("evalkit")
+
+
+def influence_of_neighbours(
+    call: Callable[[list[Item]], NDArray[np.float32]], items: Sequence[Item], least: float = 0.0
+) -> tuple[float, float]:
+    """Return by how much outputs of items together differ from those of each alone, and how far that may be.
+
+    `call` gives the outputs of some items; the largest number counts as `least` at least.
+    """
+    together, alone = call(list(items)), np.concatenate([call([item]) for item in items])
+    return float(np.abs(together - alone).max()), NEIGHBOURS_MOVE * max(least, float(np.abs(together).max()))
 
 
 def probe(scorer: Scorer, settings: ModelSettings, *, short: bool = False) -> NDArray[np.float32]:

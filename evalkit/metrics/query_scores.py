@@ -79,6 +79,13 @@ def counted_queries(lists: CandidateLists, rules: Rules) -> NDArray[np.bool_]:
     return np.ones(len(lists.query_ids), dtype=np.bool_)
 
 
+def values_by_chance(lists: CandidateLists, measure: Measure) -> Floats:
+    """Return what random orders of the candidates have on average, a fraction per query; NaN where the rules drop the query."""
+    tied = replace(lists, scores=np.zeros_like(lists.scores), noise=None)
+    expected, _, _ = score_lists(tied, [measure]).tie_values[measure.name]
+    return expected
+
+
 def counts_any(lists: CandidateLists, measure: Measure) -> bool:
     """Whether a measure's rules count any query of these lists: where not, `score_lists` refuses."""
     return bool(_view(lists, measure).counted(measure.rules).any())

@@ -43,8 +43,8 @@ class LanguageServer:
 
     `reads` is what it makes of the token ids that it gets, `most` the longest input with its answer; `folder` holds another
     tokenizer in `tokenizes` where that is the server's. /score gives `scores` of a query and a document. `top_of` says of how many
-    likely tokens it tells behind an input, whatever was asked, and `tells` what it makes of their numbers. `read` are the
-    inputs that it has got.
+    likely tokens it tells behind an input, whatever was asked, `tells` what it makes of their numbers, and `names` of their texts.
+    It heeds `echo` and `logit_bias` where it `echoes` and `biases`. `read` are the inputs that it has got.
     """
 
     folder: Path
@@ -59,6 +59,9 @@ class LanguageServer:
     scores: Callable[[str, str], float] | None = None
     top_of: Callable[[list[int]], int] | None = None
     tells: Callable[[float], float] = float
+    echoes: bool = True
+    biases: bool = True
+    names: Callable[[str], str] = str
     read: list[list[int]] = field(default_factory=list)
 
     def answer(self, fake: FakeServer, method: str, path: str, body: Any) -> tuple[int, Any]:
@@ -107,6 +110,9 @@ class LanguageServer:
             processed[[token for token in range(len(raw)) if token not in allowed]] = -torch.inf
         shown = raw if self.mode.startswith("raw") else processed
         values = shown.log_softmax(-1) if self.mode.endswith("logprobs") else shown
+        if self.biases:
+            for token, bias in (body.get("logit_bias") or {}).items():
+                processed[int(token)] += bias
         sampled = int(processed.argmax())
         asked = body.get("logprob_token_ids") if self.asks else None
         count = self.top_of(list(ids)) if self.top_of else body["logprobs"]
@@ -115,14 +121,16 @@ class LanguageServer:
         as_ids = body.get("return_tokens_as_token_ids")
 
         def name(token: int) -> str:
-            return f"token_id:{token}" if as_ids else tokenizer.decode([token])
+            return f"token_id:{token}" if as_ids else self.names(tokenizer.decode([token]))
 
         table = {name(token): self.tells(max(float(values[token]), -9999.0)) for token in dict.fromkeys(told)}
+        before = [name(token) for token in ids] if body.get("echo") and self.echoes else []
         return {
             "index": number, "text": name(sampled), "finish_reason": "length",
             "logprobs": {
-                "text_offset": [0], "token_logprobs": [table[name(sampled)]], "tokens": [name(sampled)],
-                "top_logprobs": [table],
+                "text_offset": [0] * (len(before) + 1), "tokens": [*before, name(sampled)],
+                "token_logprobs": [*[None for _ in before[:1]], *[-1.0 for _ in before[1:]], table[name(sampled)]],
+                "top_logprobs": [*[None for _ in before[:1]], *[{one: -1.0} for one in before[1:]], table],
             },
         }  # fmt: skip
 

@@ -39,6 +39,7 @@ TASK = make_task(
     (["How to treat a cold?"], [("Rest and drink water.", 1), ("Stocks rose today.", 0)]),
 )
 PAIRS = [(request.query.texts[0], candidate.text) for request in TASK.requests for candidate in request.candidates]
+COMPARED = [3, 3, 1, 1, 1, 3]  # of how many of the first query's pairs a function is called before the run
 E5 = {"query_prompt": "query: ", "document_prompt": "passage: "}
 
 
@@ -404,6 +405,70 @@ def test_options_without_effect_are_refused(options: dict[str, Any], message: st
         evalkit.wrap(cross_encoder, **options)
 
 
+def spread(pairs: Sequence[tuple[str, str]]) -> list[float]:
+    return [score + len(document) / 64 for score, (_, document) in zip(overlap(pairs), pairs, strict=True)]
+
+
+def centred(pairs: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
+    scores = np.array(spread(pairs), np.float64)
+    return scores - scores.mean()
+
+
+def ranked(pairs: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
+    scores: NDArray[np.intp] = np.argsort(np.argsort(spread(pairs)))
+    return scores.astype(np.float64)
+
+
+def softmax(pairs: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
+    weights = np.exp(np.array(spread(pairs), np.float64))
+    shares: NDArray[np.float64] = weights / weights.sum() / 1000
+    return shares
+
+
+def whitened(texts: Sequence[str]) -> NDArray[np.float64]:
+    vectors = np.array([[len(text), text.count("。"), 1] for text in texts], np.float64)
+    centre: NDArray[np.float64] = vectors - vectors.mean(0) + 0.01
+    return centre
+
+
+@pytest.mark.parametrize(
+    ("function", "options"),
+    [
+        *((one, {"kind": "cross-encoder"}) for one in (centred, ranked, softmax)),
+        (whitened, {"kind": "embedder", "similarity": "cosine"}),
+    ],
+)
+def test_a_function_that_needs_the_whole_list_is_refused(function: Any, options: Any, tmp_path: Path) -> None:
+    model = evalkit.wrap(function, **options, identity="v1", cache_dir=tmp_path)
+    with pytest.raises(
+        EvalkitError, match=rf"{function.__name__} gives a text another output beside other texts than alone"
+    ):
+        evalkit.evaluate(model, TASK)
+    assert not [store for store in tmp_path.rglob("*.sqlite3") if rows_in(store)]
+
+
+def test_what_is_not_known_of_a_function_is_said_beside_its_figure() -> None:
+    chance = np.random.default_rng(0)
+
+    def rolled(pairs: Sequence[tuple[str, str]]) -> list[float]:
+        return chance.random(len(pairs)).tolist()
+
+    def several(pairs: Sequence[tuple[str, str]]) -> list[float]:
+        return spread(pairs) if len(pairs) > 1 else [][0]
+
+    def padded(pairs: Sequence[tuple[str, str]]) -> list[float]:
+        return [score * (1 + 0.02 * len(pairs)) + 1 for score in spread(pairs)]
+
+    for function, said in (
+        (rolled, "the same call twice gives outputs"),
+        (several, "it fails for one alone (IndexError: list index out of range)"),
+        (padded, "is it padding?"),
+    ):
+        remarks = evalkit.evaluate(evalkit.wrap(function, kind="cross-encoder"), TASK).remarks
+        assert any(said in text for _, text in remarks), remarks
+    assert not evalkit.evaluate(evalkit.wrap(spread, kind="cross-encoder"), TASK).remarks
+
+
 def test_nothing_is_stored_without_an_identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platformdirs, "user_cache_dir", lambda *_, **__: str(tmp_path))
     calls: list[int] = []
@@ -417,7 +482,7 @@ def test_nothing_is_stored_without_an_identity(tmp_path: Path, monkeypatch: pyte
         result = evalkit.evaluate(model, TASK)
         assert result.timing.items_from_store == 0
         assert result.model.revision.startswith("unidentified-")
-    assert calls == [5, 5]
+    assert calls == [*COMPARED, 5] * 2
     assert list(tmp_path.iterdir()) == []
     evalkit.evaluate(evalkit.wrap(counted, kind="cross-encoder", identity="v1"), TASK)
     assert [rows_in(store) for store in tmp_path.rglob("*.sqlite3")] == [5]  # so this is where it would lie
@@ -436,12 +501,13 @@ def test_an_identity_lets_scores_be_stored(tmp_path: Path) -> None:
         return evalkit.evaluate(model, TASK)
 
     (first, second), (store,) = (evaluated("v1"), evaluated("v1")), tmp_path.rglob("*.sqlite3")
-    assert (log.read_text(), rows_in(store)) == ("5\n", 5)
+    once = [*map(str, COMPARED), "5"]
+    assert (log.read_text().split(), rows_in(store)) == (once, 5)
     assert (first.timing.items_from_store, second.timing.items_from_store) == (0, 5)
     assert second.model.revision == second.provenance["object_in_memory"]["identity"] == "v1"
     assert first.candidates.equals(second.candidates)
     assert evaluated("v2").timing.items_from_store == 0
-    assert (log.read_text(), rows_in(store)) == ("5\n5\n", 10)
+    assert (log.read_text().split(), rows_in(store)) == (once * 2, 10)
 
 
 def test_an_identity_does_not_outlive_weights_or_settings(cross_encoder: Any, tmp_path: Path) -> None:

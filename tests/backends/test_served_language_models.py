@@ -259,6 +259,44 @@ def test_a_server_without_tokenize_is_used_and_that_is_said(tiny_qwen: Path) -> 
         assert any("it has no /tokenize" in finding for finding in model.runnable.findings or ())
 
 
+@pytest.mark.parametrize("backend", ["vllm", "openai"])
+@pytest.mark.parametrize(
+    "reads",
+    [lambda ids: ids[::-1], lambda ids: [*ids[:-1], ids[0]], lambda ids: [7] * len(ids)],
+    ids=["reversed", "one other", "none of them"],
+)
+def test_a_server_that_reads_as_many_other_tokens_is_refused(
+    sure_qwen: Path, backend: str, reads: Callable[[list[int]], list[int]]
+) -> None:
+    server, _ = language_server(sure_qwen, backend, reads=reads)
+    with server:
+        says = refusal(server, QWEN, sure_qwen)
+    assert re.search(r"gives back token \d+ of an input as '.*', and '.*' was sent: it reads other tokens", says)
+
+
+NAMES = {"lower case": str.lower, "without spaces": str.strip, "both": lambda text: text.strip().lower()}
+
+
+@pytest.mark.parametrize("names", NAMES.values(), ids=NAMES)
+@pytest.mark.parametrize("echoes", [True, False], ids=["echo", "logit_bias"])
+def test_a_server_that_changes_the_texts_of_tokens_is_refused(
+    sure_qwen: Path, names: Callable[[str], str], echoes: bool
+) -> None:
+    server, _ = language_server(sure_qwen, "openai", names=names, echoes=echoes, has_tokenize=False)
+    with server:
+        says = refusal(server, QWEN, sure_qwen)
+    assert ("changes the texts that it names them by" if echoes else "names token ") in says
+
+
+def test_what_a_server_does_to_tokens_is_said_where_it_cannot_be_known(sure_qwen: Path) -> None:
+    read, named = "it has no echo", "it heeds no logit_bias"
+    for backend, biases, says in (("vllm", False, [read]), ("openai", True, [read]), ("openai", False, [read, named])):
+        server, _ = language_server(sure_qwen, backend, echoes=False, biases=biases)
+        with server:
+            found = evalkit.evaluate(behind(server, QWEN, sure_qwen), PLAIN, cache="off").remarks
+        assert [one for one in (read, named) if any(text.endswith(one) for _, text in found)] == says
+
+
 def test_a_server_that_reads_less_than_the_recipe_is_told_of(tiny_qwen: Path) -> None:
     server, _ = language_server(tiny_qwen, most=2_000)
     with server:

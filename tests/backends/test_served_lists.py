@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -215,15 +216,121 @@ def test_what_the_probe_shows_of_lists() -> None:
     with ranking("jina") as server:
         scorer: Any = served(server).runnable.scorer
         assert scorer.probe.findings == ()
-        assert len(server.probes) == scorer.probe.requests == 5
-    with ranking("jina", lambda _, documents: [1.0 - place for place, _ in enumerate(documents)]) as server:
-        scorer = served(server).runnable.scorer
-        assert scorer.probe.findings == ("a list has the same scores for another query: is the query read?",)
+        assert len(server.probes) == scorer.probe.requests == 8
+        assert max(len(asked(post.body)[1]) for post in server.probes) == 100
     with ranking("jina", lambda _, documents: [0.5] * len(documents)) as server:
         scorer = served(server).runnable.scorer
         assert scorer.probe.findings == (
             "the same score for 4 different texts: figures depend on the order of ties alone",
         )
+
+
+def relevance(query: str, documents: list[str]) -> list[float]:
+    """As a model's scores: what stands in the middle of the list counts for less, and each score is a little off."""
+    scores = listwise(query, documents)
+    place = np.linspace(-1, 1, len(documents))
+    return [float(np.float32(one * (0.7 + 0.3 * off * off))) for one, off in zip(scores, place, strict=True)]
+
+
+def cut(length: int, rest: Any) -> Any:
+    """A server that reads so many documents, and answers for the others with what `rest` makes of their places."""
+
+    def rescore(query: str, documents: list[str]) -> list[float]:
+        return relevance(query, documents[:length]) + [rest(place) for place in range(length, len(documents))]
+
+    return rescore
+
+
+def moved(order: Any) -> Any:
+    """A server that gives a document the score of another one: `order` says of which, of so many documents."""
+
+    def rescore(query: str, documents: list[str]) -> list[float]:
+        scores = relevance(query, documents)
+        return [scores[place] for place in order(len(documents))] if len(documents) > 20 else scores
+
+    return rescore
+
+
+FAULTS = {
+    "reversed": (moved(lambda count: range(count)[::-1]), "scores that do not follow the texts .* in reverse order"),
+    "rotated": (moved(lambda count: [*range(1, count), 0]), "scores that do not follow the texts .* in another order"),
+    "swapped": (moved(lambda count: [place ^ 1 for place in range(count - count % 2)]), "do not follow the texts"),
+    "sorted": (lambda query, documents: sorted(relevance(query, documents))[::-1], "do not follow the texts"),
+    "by place": (lambda _, documents: [1.0 - place for place, _ in enumerate(documents)], "do not follow the texts"),
+    "of one text": (lambda query, documents: relevance(query, documents[:20]) * 5, "follow the texts"),
+    "cut": (cut(32, lambda _: 0.0), "the last 38 of 70 different texts the same score, .* it cuts lists short"),
+    "cut late": (cut(66, lambda _: -9.0), "the last 4 of 70 different texts the same score"),
+    "cut, by place": (cut(40, lambda place: -float(place)), "do not follow the texts"),
+    "cut at the end, by place": (cut(67, lambda place: -float(place)), r"in places \d+ to 70 of 70 .* cuts or splits"),
+    "end in another order": (
+        moved(lambda count: [*range(count - 20), *np.random.default_rng(3).permutation(range(count - 20, count))]),
+        r"the texts in places \d+ to 70 of 70 scores that do not follow",
+    ),
+    "one score for long lists": (lambda q, ds: relevance(q, ds) if len(ds) < 20 else [0.5] * len(ds), "the same score"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_answers_that_are_not_those_of_a_long_lists_texts_are_refused(fault: str) -> None:
+    rescore, said = FAULTS[fault]
+
+    def padded(query: str, documents: list[str]) -> list[float]:
+        return (rescore(query, documents) + [0.0] * len(documents))[: len(documents)]
+
+    with ranking("jina", padded) as server:
+        with pytest.raises(UnfitServerError, match=said):
+            run(served(server))
+        assert not server.posts
+
+
+def in_blocks(query: str, documents: list[str]) -> list[float]:
+    starts = range(0, len(documents), 32)
+    return [score for start in starts for score in relevance(query, documents[start : start + 32])]
+
+
+@pytest.mark.parametrize(
+    ("rescore", "said"),
+    [
+        (in_blocks, "the first 64 of 70 texts keep their scores when the last 4 are left out: the server splits lists"),
+        (pointwise, "the first 66 of 70 texts keep their scores .* or scores each text alone"),
+        (
+            lambda query, documents: [-one for one in relevance(query, documents)],
+            "70 texts those that answer the query",
+        ),
+    ],
+)
+def test_what_a_long_list_shows_is_said_beside_the_figure(rescore: Any, said: str) -> None:
+    with ranking("jina", rescore) as server:
+        result = run(served(server))
+    assert any(re.search(said, text) for _, text in result.remarks), result.remarks
+
+
+def test_lists_are_probed_as_long_as_the_tasks() -> None:
+    short = make_task((["一个问题"], [(f"回答{row}" * 90, int(row < 2)) for row in range(6)]))
+    with ranking("jina", relevance) as server:
+        assert not [text for _, text in run(served(server)).remarks if "list of" in text]
+        lengths = [len(asked(post.body)[1]) for post in server.probes]
+        assert lengths.count(70) == 2
+        run(served(server), task=short)
+        longest = max((asked(post.body)[1] for post in server.probes[len(lengths) :]), key=len)
+    assert len(longest) == 24
+    assert {len(text) for text in longest} == {6 * 270 // 24}
+
+
+def test_a_long_list_that_is_refused_is_told_and_the_run_names_its_own() -> None:
+    def answer(fake: FakeServer, method: str, path: str, body: Any) -> tuple[int, Any]:
+        query, documents = asked(body)
+        if len(documents) > 50:
+            return 422, {"detail": "too many documents"}
+        return 200, {
+            "results": [{"index": at, "relevance_score": one} for at, one in enumerate(relevance(query, documents))]
+        }
+
+    with FakeServer("jina", answer) as server:
+        scorer: Any = served(server).runnable_on(TASK).scorer
+        assert any("a list of 70 texts of 40 characters" in finding for finding in scorer.probe.findings)
+        with pytest.raises(EvalkitError, match="refused is the request of query"):
+            run(served(server))
 
 
 def test_a_run_that_goes_on_asks_for_lacking_lists_whole(tmp_path: Path) -> None:

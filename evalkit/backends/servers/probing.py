@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.backends.servers.client import AnswerError, RefusedError
+from evalkit.backends.servers.list_answers import LEFT_OUT, ListAnswers, ListSize, Orders
 from evalkit.errors import EvalkitError, UnfitServerError
 from evalkit.models.interfaces import ServerProbe
 from evalkit.models.settings import ModelSettings
@@ -80,19 +81,21 @@ def probe_server(
     as_numbers: Ask | None = None,
     *,
     assembled: bool = False,
+    lists: ListSize | None = None,
 ) -> ServerProbe:
     """Ask a server a handful of questions. `outputs` is what it is meant to give: raw scores, probabilities or vectors.
 
     Texts are cut to `limit` characters before they are sent (None: not cut); `roles` says whether requests name their texts' role.
     `as_numbers` asks for vectors as lists of numbers, where `ask` has them packed. Where evalkit assembles what the model reads
-    (`assembled`), the server neither cuts texts nor puts them together.
-    Raises UnfitServerError where its answers depend on what else a request holds, are in another order than the texts, are vectors
-    of several lengths or packed as other numbers than float32, or are those of a language model without its prompt; EvalkitError
-    where it does not answer.
+    (`assembled`), the server neither cuts texts nor puts them together. `lists` is how long lists a listwise model gets.
+    Raises UnfitServerError where its answers depend on what else a request holds, are in another order than the texts, do not
+    follow the texts of a list to its end, are vectors of several lengths or packed as other numbers than float32, or are those of a
+    language model without its prompt; EvalkitError where it does not answer.
     """
     trial = _Trial(settings, ask, batch_size, outputs)
     if settings.kind == "listwise":
         trial.look_at_one_list()
+        trial.look_at_a_long_list(lists or ListSize())
         trial.look_at_blanks()
         return trial.probe
     trial.look_at_lists()
@@ -206,6 +209,36 @@ class _Trial:
             self.tell(f"the same score for {len(items)} different texts: figures depend on the order of ties alone")
         elif _apart(other, self.answers) == 0:
             self.tell("a list has the same scores for another query: is the query read?")
+
+    def look_at_a_long_list(self, size: ListSize) -> None:
+        """Ask for a list as long as the run's in two orders, and for most of it: answers must follow the texts to its end."""
+        count = min(size.documents, self.batch_size)
+        if count <= len(DOCUMENTS) + LEFT_OUT or np.ptp(self.answers) == 0:
+            return
+        texts = [
+            _about(TOPICS[1] if number % 2 else TOPICS[number % 4], size.characters, first=100 + number)
+            for number in range(count)
+        ]
+        orders = Orders.of(count)
+        asked = [orders.first, orders.second, orders.first[:-LEFT_OUT]]
+        found = []
+        for order in asked:
+            outcome = self.outcome(self.items(*(texts[number] for number in order)))
+            if isinstance(outcome, RefusedError):
+                self.tell(
+                    f"a list of {len(order)} texts of {size.characters:,} characters, as long as the task's, is refused: "
+                    f"{_short(outcome)}"
+                )
+                return
+            if isinstance(outcome, AnswerError):
+                raise outcome
+            found.append(outcome.astype(np.float64))
+        answers = ListAnswers(orders, *found)
+        if (fault := answers.fault()) is not None:
+            raise UnfitServerError(f"it {fault}")
+        self.seen.append(f"{answers.seen()}; where texts are cut within a list can't be seen")
+        for finding in answers.findings():
+            self.tell(finding)
 
     def _tell_repetition(self, outcome: Answers, again: Answers, what: str) -> None:
         repeated = _apart(outcome, again)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from evalkit.backends.parts import joined
 from evalkit.backends.servers.addresses import checked_url, is_loopback, read_key
 from evalkit.backends.servers.client import Client, Question, RefusedError, logger
 from evalkit.backends.servers.codecs import EmbeddingCodec, LateCodec, Opened, PairCodec, RerankCodec
+from evalkit.backends.servers.list_answers import ListSize
 from evalkit.backends.servers.names import answered_findings
 from evalkit.backends.servers.probing import DOCUMENTS, QUERY, Ask, Outcome, ask_again, probe_server
 from evalkit.configuration.files import option_names
@@ -74,15 +76,26 @@ class Served:
         roles: bool = False,
         as_numbers: Ask | None = None,
         opened: Opened | None = None,
+        lists: ListSize | None = None,
     ) -> ServerProbe:
         """Probe the server, and report what is found; where evalkit assembles its inputs, `opened` says what was found before.
+
+        `lists` is how long the lists are that a listwise model gets.
 
         Raises UnfitServerError, which names it, where it can't be used.
         """
         limit = self.client.settings.max_characters
         try:
             probe = probe_server(
-                self.settings, ask, self.batch_size, outputs, limit, roles, as_numbers, assembled=opened is not None
+                self.settings,
+                ask,
+                self.batch_size,
+                outputs,
+                limit,
+                roles,
+                as_numbers,
+                assembled=opened is not None,
+                lists=lists,
             )
         except UnfitServerError as error:
             raise UnfitServerError(
@@ -388,13 +401,13 @@ def served_model(
     identity, who = _who_scores(settings, name, revision, cache_dir)
     served = Served(settings, client, name, batch_size)
 
-    def open_scorer() -> Scorer:
+    def open_scorer(lists: ListSize | None = None) -> Scorer:
         doubted = doubts()
         scorer: Scorer
         if isinstance(codec, EmbeddingCodec):
             scorer = ServedEmbedder(served, codec, _probe_embedder(served, codec))
         else:
-            scorer = _reranker(served, codec, str(facts["outputs"]))
+            scorer = _reranker(served, codec, str(facts["outputs"]), lists)
         report_once(settings.name, [f"{client.backend}: {doubt}" for doubt in doubted])
         return scorer
 
@@ -404,16 +417,22 @@ def served_model(
         # the same name elsewhere may be another model, unless the server says which revision it runs
         "backend": backend if revision else {**backend, "url": client.url},
     }
-    return RunnableModel(identity, {**backend, "url": client.url}, way, open_scorer, independent=True)
+    found = RunnableModel(identity, {**backend, "url": client.url}, way, open_scorer, independent=True)
+    if settings.kind != "listwise":
+        return found
+    # only the task says how long lists are
+    return replace(found, for_task=lambda task: replace(found, open=partial(open_scorer, ListSize.of(task))))
 
 
-def _reranker(served: Served, codec: PairCodec | LateCodec, outputs: str) -> ServedReranker | ServedLists:
+def _reranker(
+    served: Served, codec: PairCodec | LateCodec, outputs: str, lists: ListSize | None
+) -> ServedReranker | ServedLists:
     if isinstance(codec, LateCodec):
         opened = codec.find()
         probe = served.probed(_ask_pairs(served, opened.codec), outputs, opened=opened)
         return ServedReranker(served, opened.codec, probe)
     kind = ServedLists if served.settings.kind == "listwise" else ServedReranker
-    return kind(served, codec, served.probed(_ask_pairs(served, codec), outputs))
+    return kind(served, codec, served.probed(_ask_pairs(served, codec), outputs, lists=lists))
 
 
 def _ask_pairs(served: Served, codec: PairCodec) -> Ask:

@@ -39,6 +39,10 @@ ROUNDING = 0.05
 """By how much log-probabilities may exceed 0, and probabilities 1 in all, before they are none."""
 NEARLY_CERTAIN = 1e-3
 """Two words can't both have a log-probability as near to 0 as this."""
+BIAS = 100
+"""What makes a token the likeliest, as OpenAI's logit_bias."""
+UNREADABLE = ("\ufffd", "bytes:")
+"""What stands in the text of a token that is a part of a character."""
 ID = "token_id:"
 BATCH_SIZE = 32  # inputs of one request
 GREEDY: Mapping[str, Any] = {"max_tokens": 1, "temperature": 0}
@@ -172,7 +176,8 @@ def open_words(client: Client, settings: ModelSettings, name: str, *, offline: b
     trial.examine(codec)
     if len(words) == 1:
         how += "; they are logits, since as probabilities they would exceed 1"
-    return Opened(codec, (seen, how), findings)
+    read, doubts = trial.compare_input(codec)
+    return Opened(codec, (seen, how, *read, *doubts), (*findings, *doubts))
 
 
 def _words(settings: ModelSettings, inputs: PromptedInputs) -> tuple[Word, ...]:
@@ -195,6 +200,13 @@ def _spelt(word: Word, tokenizer: Any, backend: str) -> Word:
             "backend=vllm tells them by their numbers"
         )
     return Word(word.text, word.token, (*word.names, text))
+
+
+def _alike(word: Word, tokenizer: Any) -> list[int]:
+    """Return tokens whose text is the word's but for case and the spaces around it: a few, the first in the vocabulary."""
+    bare = word.text.strip().lower()
+    near = sorted(token for piece, token in tokenizer.get_vocab().items() if bare in piece.lower())
+    return [token for token in near if token != word.token and tokenizer.decode([token]).strip().lower() == bare][:3]
 
 
 def _compare_tokens(
@@ -309,6 +321,75 @@ class _Trial:
                 "differ by another number for each input, which changes the order. Start vLLM with --logprobs-mode raw_logits, "
                 "or backend=torch"
             )
+
+    def compare_input(self, codec: WordCodec) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Ask for the input's own tokens (`echo`), and return what is seen, and what can't be known.
+
+        Raises UnfitServerError where they are not those that were sent, or are named by texts that are not theirs.
+        """
+        tokenizer = codec.inputs.tokenizer
+        by_number = self.client.backend == "vllm"
+        wishes = {**VLLM, "logprobs": 1} if by_number else {"logprobs": 1}
+        told = self._tokens({**wishes, "echo": True})
+        (question,) = self._with((wishes,)).questions(self.name, self._pair, 1)
+        (sent,) = question.body["prompt"]
+        if told is None or len(told) == 1:
+            doubt = "whether the server reads the tokens that it gets is known by their number alone: it has no echo"
+            return (), (doubt, *(() if by_number else self._compare_names(codec)))
+        if len(told) < len(sent):
+            raise self._unfit(f"gives back {len(told)} tokens (echo) of {len(sent)} that were sent")
+        for place, (token, name) in enumerate(zip(sent, told, strict=False), 1):
+            own = f"{ID}{token}" if by_number else tokenizer.decode([token])
+            if name != own and not any(mark in text for mark in UNREADABLE for text in (own, name)):
+                raise self._unfit(
+                    f"gives back token {place} of an input as {name!r}, and {own!r} was sent: it reads other tokens, or changes "
+                    "the texts that it names them by"
+                )
+        return ("it reads the tokens that it gets (echo)",), ()
+
+    def _compare_names(self, codec: WordCodec) -> tuple[str, ...]:
+        """Have the words, and tokens that differ from them by case or spaces, taken one by one, and return what can't be known.
+
+        Raises UnfitServerError where one is named by a text that is not its own: another's number would stand under it.
+        """
+        tokenizer = codec.inputs.tokenizer
+        tokens = {token for word in codec.words for token in (word.token, *_alike(word, tokenizer))}
+        named = {token: self._tokens({"logprobs": 1, "logit_bias": {str(token): BIAS}}) for token in sorted(tokens)}
+        names = {token: told[0] for token, told in named.items() if told}
+        if len(names) < len(tokens) or len(set(names.values())) == 1:  # whatever is asked for, the same is taken
+            return (
+                "whether the server changes the texts that it names tokens by can't be known: it heeds no logit_bias",
+            )
+        for token, name in names.items():
+            if name != tokenizer.decode([token]):
+                raise self._unfit(
+                    f"names token {token} {name!r}, whose text is {tokenizer.decode([token])!r}: it changes texts, so that one "
+                    "token's number stands under another's; backend=vllm tells tokens by their numbers"
+                )
+        return ()
+
+    @property
+    def _pair(self) -> list[tuple[str, str]]:
+        return [(QUERY, DOCUMENTS[3])]
+
+    def _tokens(self, wishes: Mapping[str, Any]) -> list[str] | None:
+        """Return the tokens that the answer to one pair tells of, by name; None where the server does not answer so."""
+        told: list[str] = []
+
+        def read(answer: Any) -> NDArray[np.float32]:
+            (said,) = by_index(member(answer, "choices"), 1, "logprobs")
+            tokens = member(said, "tokens")
+            if not isinstance(tokens, list) or not tokens:
+                raise WrongAnswerError("there is no list of tokens")
+            told.extend(map(str, tokens))
+            return numbers([0.0])
+
+        (question,) = self._with((wishes,)).questions(self.name, self._pair, 1)
+        try:
+            (outcome,) = self.client.answers([Question(question.positions, question.path, question.body, read)])
+        except EvalkitError:  # a server may well fail at what it does not know
+            return None
+        return None if isinstance(outcome, AnswerError) else told
 
     def _unfit(self, what: str) -> EvalkitError:
         return self.client.refusal(COMPLETIONS, what, UnfitServerError)
