@@ -12,7 +12,7 @@ import transformers
 from evalkit.errors import EvalkitError
 from evalkit.models.findings import report_once
 from evalkit.models.folders.files import tensor_shapes
-from evalkit.models.networks import load_config, position_limit
+from evalkit.models.networks import load_config, position_limit, report_stored_type
 from evalkit.models.settings import ModelSettings
 from evalkit.models.tokenization import InputBuilder
 from evalkit.models.tokenizers import largest_id, read_tokenizer
@@ -33,6 +33,7 @@ def load_inputs(settings: ModelSettings, folder: Path) -> InputBuilder:
     between the two texts of a pair.
     """
     loaded = read_tokenizer(settings, folder)
+    report_stored_type(settings, folder)
     # what is computed, as rotary positions are, ends nowhere
     bounded = not settings.max_length or _has_position_table(folder)
     longest = position_limit(settings, folder) if bounded else None

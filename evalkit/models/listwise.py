@@ -24,7 +24,7 @@ from evalkit.models.inputs import refuse_unknown_tokens
 from evalkit.models.interfaces import OutOfMemoryError, ScoredList
 from evalkit.models.language_models import RankingNetwork, load_ranking_network
 from evalkit.models.local import is_out_of_memory
-from evalkit.models.networks import load_config, positions_of
+from evalkit.models.networks import load_config, positions_of, report_stored_type
 from evalkit.models.settings import ModelSettings
 from evalkit.models.tokenizers import read_tokenizer
 from evalkit.models.weights import read_config
@@ -157,6 +157,7 @@ def load_ranker(settings: ModelSettings, folder: Path) -> tuple[RankingNetwork, 
         ids = tokenizer(token, add_special_tokens=False)["input_ids"]
         if len(ids) != 1 or tokenizer.convert_ids_to_tokens(ids[0]) != token:
             raise EvalkitError(f"{folder}: the tokenizer has no token {token}, at which vectors are read")
+    report_stored_type(settings, folder)
     network_config = load_config(settings, folder)
     refuse_unknown_tokens(settings, folder, network_config, tokenizer)
     context = min(tokenizer.model_max_length, positions_of(network_config) or tokenizer.model_max_length)
