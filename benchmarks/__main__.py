@@ -100,7 +100,7 @@ def cross_encoder(chosen: argparse.Namespace) -> dict[str, Any]:
 
 
 def gpu_cross_encoder(chosen: argparse.Namespace) -> dict[str, Any]:
-    """The same on an NVIDIA GPU, with T2Reranking's lengths (a mean of 841 characters, a long tail)."""
+    """Measure the cross-encoder on an NVIDIA GPU, with T2Reranking's lengths (a mean of 841 characters, a long tail)."""
     folder = folders.full_reranker()
     documents = texts.passages(gpu.PAIRS, 841, seed=4)
     pairs = [(document[:20], document[20:]) for document in documents]
@@ -198,7 +198,7 @@ def tokenising(_: argparse.Namespace) -> dict[str, Any]:
 
 
 def refining(_: argparse.Namespace) -> dict[str, Any]:
-    """Runs in low precision whose order is made fp32's."""
+    """Measure runs in low precision whose order is made fp32's."""
     return refine.measure()
 
 
@@ -245,7 +245,7 @@ def token_lengths(folder: Path, *columns: list[str]) -> np.ndarray:
 
 
 def render(found: Mapping[str, Any]) -> str:
-    """The Markdown tables of what was measured."""
+    """Return the Markdown tables of what was measured."""
     lines = [f"Processor: {found['machine']['processor']}, {found['machine']['cores']} cores.", ""]
     lines += ["| evalkit / other | times as fast (median) | least to most | at least |", "|---|---:|---:|---:|"]
     for part in RATIO_PARTS:
@@ -272,7 +272,7 @@ def render(found: Mapping[str, Any]) -> str:
 
 
 def limit_lines(part: str, measured: Mapping[str, Any]) -> list[str]:
-    """The machine's limit, and what part of it each system reached."""
+    """Return the machine's limit, and what part of it each system reached."""
     rates = ", ".join(f"{kind} {rate:,.0f} GFLOP/s" for kind, rate in measured["limit_gflops"].items())
     lines = [f"| {part.replace('_', '-')}; matrix product's best rate here: {rates} | part reached, without padding |"]
     lines.append("|---|---:|")

@@ -27,7 +27,7 @@ def full_reranker() -> Path:
 
 
 def tiny_reranker() -> Path:
-    """The same with 2 layers, 64 wide."""
+    """Return a reranker as `full_reranker`'s with 2 layers, 64 wide."""
     return shared_folder(
         "tiny-reranker", lambda folder: write_xlmr_reranker(folder, layers=2, hidden=64, heads=4, ff=128)
     )

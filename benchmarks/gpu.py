@@ -31,7 +31,7 @@ RATIOS: dict[str, tuple[str, str, float | None]] = {
 
 
 def systems_of_pairs(folder: Path) -> dict[str, Callable[[], systems.PairScores]]:
-    """What loads each system: evalkit in each precision, the others as documented and in larger batches."""
+    """Return what loads each system: evalkit in each precision, the others as documented and in larger batches."""
     theirs = partial(systems.sentence_transformers_cross_encoder, folder, device="cuda")
     found: dict[str, Callable[[], systems.PairScores]] = {}
     for name, dtype in PRECISIONS.items():

@@ -45,7 +45,7 @@ def network_flop(lengths: np.ndarray, layers: int, hidden: int, intermediate: in
 
 
 def _rate(call: Callable[[], Any]) -> float:
-    """Calls per second: the best of single calls, since what is sought is a limit."""
+    """Return calls per second: the best of single calls, since what is sought is a limit."""
     call()
     best, started = 0.0, time.perf_counter()
     while time.perf_counter() - started < SECONDS:

@@ -62,7 +62,7 @@ def package_folder(name: str) -> Path:
 
 
 def read_tensors(graph: Any) -> Tensors:
-    """The graph's weights under transformers' names, as float32."""
+    """Return the graph's weights under transformers' names, as float32."""
     from onnx import numpy_helper
 
     stored: Tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
@@ -87,7 +87,7 @@ def read_tensors(graph: Any) -> Tensors:
 
 
 def dequantised(stored: Mapping[str, np.ndarray], name: str) -> np.ndarray:
-    """An int8 weight, which has a scale and a zero point, as float32."""
+    """Return an int8 weight, which has a scale and a zero point, as float32."""
     base = name.removesuffix("_quantized")
     steps = stored[name].astype(np.float32) - stored[f"{base}_zero_point"].astype(np.float32)
     return np.asarray(steps * stored[f"{base}_scale"], np.float32)

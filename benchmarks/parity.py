@@ -170,7 +170,7 @@ def addresses(case: Case, backends: Sequence[str], folder: Path, running: ExitSt
 
 
 def write_long_task(path: Path) -> Path:
-    """Queries of the bundled Chinese task with candidates of several passages, most of them longer than a network reads."""
+    """Write queries of the bundled Chinese task with candidates of several passages, most of them longer than a network reads."""
     path.mkdir()
     source = Path(evalkit.__file__).parent / "tasks" / "demo" / "zh.jsonl"
     rows = [json.loads(line) for line in source.read_text("utf-8").splitlines()]

@@ -31,7 +31,7 @@ TEXTS = 4  # of the columns, how many hold words
 
 
 def merge(rows: Sequence[dict[str, Any]], title: str, found: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows with those that were found in the place of older ones of the same model, task, backend and reference."""
+    """Return the rows with those that were found in the place of older ones of the same model, task, backend and reference."""
     rows_found = (
         {"model": title, "reference": found["reference"], **agreement, "provenance": found["provenance"]}
         for agreement in found["agreements"]

@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def task_of(name: str, pairs: int, characters: int) -> Path:
-    """A task of that many pairs in the benchmarks' own texts, 20 candidates to a query."""
+    """Return a task of that many pairs in the benchmarks' own texts, 20 candidates to a query."""
     documents = texts.passages(pairs, characters, seed=11, spread=0.5)
     folder = WORK / name
     folder.mkdir(exist_ok=True)
@@ -142,7 +142,7 @@ def program(folder: Path, address: str) -> subprocess.Popen[bytes]:
 
 
 def run_program(folder: Path, address: str) -> None:
-    """What `program` starts: a network that takes its time, tells what it runs, and rounds by a batch's shape."""
+    """Run what `program` starts: a network that takes its time, tells what it runs, and rounds by a batch's shape."""
 
     def prepare() -> RunnableModel:
         network = SlowNetwork(BATCH_TOKENS, PARALLEL, log=folder / "log")
@@ -229,13 +229,13 @@ def efficiency(chosen: argparse.Namespace) -> dict[str, Any]:
 
 
 def scoring_seconds(results: Path, name: str) -> float:
-    """The time that a run took to score."""
+    """Return the time that a run took to score."""
     path = max(results.rglob(f"{name.replace('-', '*')}.json"), key=lambda file: file.stat().st_mtime)
     return float(json.loads(path.read_text("utf-8"))["evalkit"]["timing"]["seconds"])
 
 
 def driver(_: argparse.Namespace) -> dict[str, Any]:
-    """What one driver takes: the store alone, with scores and with vectors, and answers of actors without work."""
+    """Measure what one driver takes: the store alone, with scores and with vectors, and answers of actors without work."""
     found = {}
     for name, shape, size in (
         ("scores, 8 a batch", (), 8),

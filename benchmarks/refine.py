@@ -89,7 +89,7 @@ def _row(what: str, measured: str, target: str) -> dict[str, str]:
 
 
 def _write_task(folder: Path) -> Path:
-    """Queries that begin a passage: it, and for some its neighbours too, are relevant among others of the same texts."""
+    """Write queries that begin a passage: it, and for some its neighbours too, are relevant among others of the same texts."""
     import json
 
     chance, documents = random.Random(7), texts.passages(QUERIES * CANDIDATES, 300, seed=7)

@@ -22,7 +22,7 @@ PairScores = Callable[[Sequence[Pair]], np.ndarray]
 
 
 def task_of_pairs(pairs: Sequence[Pair]) -> Task:
-    """A task with one query per pair; only its texts matter here."""
+    """Return a task with one query per pair; only its texts matter here."""
     requests = tuple(
         Request(Query(f"q{number}", (query,)), (Candidate(f"d{number}", document, 1),))
         for number, (query, document) in enumerate(pairs)
@@ -31,7 +31,7 @@ def task_of_pairs(pairs: Sequence[Pair]) -> Task:
 
 
 def task_of(requests: tuple[Request, ...]) -> Task:
-    """A task around requests."""
+    """Return a task around requests."""
     pairs = sum(len(request.candidates) for request in requests)
     statistics = TaskStatistics(len(requests), pairs, 0, 0, 0, 0, 0, 0, 0)
     return Task("benchmark", "benchmark", "test", (), "cmteb", "", "", "", statistics, requests=requests)
@@ -252,7 +252,7 @@ def _predictions(folder: Path, task: Task) -> np.ndarray:
 
 
 def reranking_task(queries: Sequence[str], documents: Sequence[str], repeated: float, candidates: int = 10) -> Task:
-    """A task whose queries have `candidates` documents each, of which that share repeats a document of an earlier query."""
+    """Return a task whose queries have `candidates` documents each, of which that share repeats a document of an earlier query."""
     repeats = round(len(documents) * repeated / (1 - repeated))
     texts = [*documents, *documents[:repeats]]
     requests = []

@@ -35,7 +35,7 @@ def measure() -> dict[str, Any]:
     usage = json.loads(next((texts.WORK / "out").rglob("t2_like.json")).read_text("utf-8"))["evalkit"]
     shutil.rmtree(texts.WORK / "first", ignore_errors=True)
     first = [first_batch(data, full) for _ in range(3)]
-    starts = [overhead(one_query(data), full, again) for _ in range(3) for again in (False, True)]
+    starts = [overhead(one_pair(), full, again) for _ in range(3) for again in (False, True)]
     quick = {name: sorted(seconds(["-m", "evalkit", name]) for _ in range(5))[2] for name in ("--help", "list")}
     padding = padded_share(texts.WORK / "padding", data, tiny)
     above = (cold["peak_bytes"] - floor["peak_bytes"]) / 2**30
@@ -52,7 +52,7 @@ def measure() -> dict[str, Any]:
             row("first batch stored after start, full-size network", f"{first[-1]:.1f} s", "20 s"),
             row("the same at the very first start, when the network is converted", f"{first[0]:.1f} s", ""),
             row(
-                "overhead before the first score, backend=auto: a model's first run",
+                "a whole run of two short pairs, backend=auto: a model's first",
                 f"{sorted(starts[::2])[1]:.1f} s",
                 "20 s",
             ),
@@ -66,12 +66,12 @@ def measure() -> dict[str, Any]:
 
 
 def row(what: str, measured: str, target: str) -> dict[str, str]:
-    """A row of the table."""
+    """Return a row of the table."""
     return {"what": what, "measured": measured, "target": target}
 
 
 def t2_like() -> Path:
-    """A task of T2Reranking's size: 5,908 queries, 97,422 passages of 841 characters on average with a long tail."""
+    """Write a task of T2Reranking's size: 5,908 queries, 97,422 passages of 841 characters on average with a long tail."""
     path = texts.WORK / "t2_like.jsonl"
     if not path.is_file():
         documents = texts.passages(PAIRS, 841, seed=4, spread=1.0)
@@ -88,10 +88,18 @@ def t2_like() -> Path:
 
 
 def one_query(data: Path) -> Path:
-    """The first query of a task, as a task of its own."""
+    """Write the first query of a task as a task of its own."""
     path = data.with_name("one_query.jsonl")
     with data.open(encoding="utf-8") as stream:
         path.write_text(next(stream), "utf-8")
+    return path
+
+
+def one_pair() -> Path:
+    """Write a task that takes next to no time to score: what its run takes is what any run takes besides scoring."""
+    path = texts.WORK / "one_pair.jsonl"
+    row = {"query": "感冒吃什么药", "positive": ["感冒了可以多喝水。"], "negative": ["今天天气很好。"]}
+    path.write_text(json.dumps(row, ensure_ascii=False) + "\n", "utf-8")
     return path
 
 
@@ -107,7 +115,7 @@ def run(data: Path, model: Path, cache: Path, *more: str, backend: str = "openvi
 
 
 def overhead(data: Path, model: Path, again: bool) -> float:
-    """Seconds of a whole run of one query: the first of its model, or `again` in a cache that has its verdict and conversion."""
+    """Seconds of a whole run of a short query: its model's first, or `again` in a cache that has its verdict and conversion."""
     cache = texts.WORK / "overhead"
     if not again:
         shutil.rmtree(cache, ignore_errors=True)
@@ -146,7 +154,7 @@ def first_batch(data: Path, model: Path) -> float:
 
 
 def padded_share(cache: Path, data: Path, model: Path) -> float:
-    """Padding tokens over all tokens computed, for the first thousand queries."""
+    """Return the share of padding among all tokens computed, for the first thousand queries."""
     shutil.rmtree(cache, ignore_errors=True)
     run(data, model, cache, "limit=1000")
     path = max(

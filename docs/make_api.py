@@ -28,7 +28,7 @@ JUDGING = ("score_run", "RunScores")  # of evalkit.metrics
 
 
 def render() -> str:
-    """The page: the names of `evalkit.__all__`, then what judges scores made elsewhere."""
+    """Return the page: the names of `evalkit.__all__`, then what judges scores made elsewhere."""
     package = griffe.load("evalkit")
     names = [name for name in evalkit.__all__ if name != "metrics"]
     places = [f"{evalkit._PLACES[name].removeprefix('evalkit.')}.{name}" for name in names]

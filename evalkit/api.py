@@ -109,6 +109,7 @@ def _standing_row(report: content.Report, board: Board, standing: Standing) -> d
         "protocol": board.protocol,
         "metric": board.metric,
         "fingerprints": "+".join(board.fingerprints),
+        "part": board.part,
         "n_queries": board.n_queries,
     }
     system = asdict(standing.system)

@@ -12,7 +12,7 @@ from evalkit.output.files import replace_file
 
 
 def cache_folder(chosen: Path | None) -> Path:
-    """The folder that the user chose, or evalkit's own in the user's cache."""
+    """Return the folder that the user chose, or evalkit's own in the user's cache."""
     return chosen or Path(platformdirs.user_cache_dir("evalkit", appauthor=False))
 
 

@@ -71,7 +71,7 @@ def heed_signals() -> None:
 
 
 def advise(advice: str) -> None:
-    """What the message tells the user to do next."""
+    """Set what the message tells the user to do next."""
     _state.advice = advice
 
 
@@ -97,13 +97,13 @@ def tell() -> None:
 
 
 def finish() -> None:
-    """The work is done: a signal that comes now raises nothing any more."""
+    """Note that the work is done: a signal that comes now raises nothing any more."""
     _state.over = True
 
 
 @contextmanager
 def postponed() -> Iterator[None]:
-    """A signal that comes meanwhile raises at the end: for a few renames that belong together."""
+    """Put off a signal that comes meanwhile to the end: for a few renames that belong together."""
     outermost, _state.postponing = not _state.postponing, True
     try:
         yield
@@ -117,7 +117,7 @@ def postponed() -> Iterator[None]:
 
 @contextmanager
 def scratch(path: Path) -> Iterator[Path]:
-    """A file or folder to be, which is gone at the end, whatever happens; where it was renamed, nothing is left to do."""
+    """Yield the path of a file or folder to be, which is gone at the end, whatever happens, unless it was renamed."""
     _state.scratch.add(path)
     try:
         yield path

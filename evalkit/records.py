@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
 Role = Literal["query", "document"]
 Layout = Literal["cmteb", "mteb"]
-Incomparable = Literal["", "limit", "other data"]
+Incomparable = Literal["", "limit", "sample", "other data"]
 OTHER_DATA = "(other data)"
 """What is put behind a benchmark's name where data under it are not known to be the benchmark's."""
+SAMPLE_SEED = 42
+"""By which a sample is drawn where no seed is given."""
 QrelsDict = Mapping[str, Mapping[str, int]]
 RunDict = Mapping[str, Mapping[str, float]]
 _SHOWN_TEXT = 60  # characters of a text that a record's name shows
@@ -122,6 +124,53 @@ class TaskStatistics:
 
 
 @dataclass(frozen=True, slots=True)
+class Stratum:
+    """Queries that a sample takes a share of: those with so many candidates and characters, how many there are and were drawn.
+
+    Characters are Unicode code points of a query's texts and its candidates' together.
+    """
+
+    candidates: tuple[int, int]
+    characters: tuple[int, int]
+    population: int
+    drawn: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Which queries a task was cut to: `size` of the `population` that can be scored, drawn by `seed` from each of the `strata`.
+
+    Where the population is no larger than `size` the task is whole, and there are no strata. `unscorable` are the queries that
+    have no relevant or no other candidate: they are no part of the population.
+    """
+
+    size: int
+    seed: int
+    population: int
+    unscorable: int
+    strata: tuple[Stratum, ...] = ()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing was left out."""
+        return self.size >= self.population
+
+
+@dataclass(frozen=True, slots=True)
+class SampledMean:
+    """What a sample says of a mean over its whole population: fractions.
+
+    `low` and `high` are a 95 % interval for the population's own mean, NaN where there are too few queries for one. From a fixed
+    figure it is told apart (two-sided at 5 %, with a power of 80 %) where it differs by `detectable` or more.
+    """
+
+    value: float
+    low: float
+    high: float
+    detectable: float
+
+
+@dataclass(frozen=True, slots=True)
 class TaskIdentity:
     """Which data were scored: all of a `Task` but its queries and candidates."""
 
@@ -139,12 +188,24 @@ class TaskIdentity:
     differences: tuple[str, ...] = ()
     subset: str = "default"
     first_stage: FirstStage | None = None
+    sample: Sample | None = None
+
+    @property
+    def part(self) -> str:
+        """Which part of the data they are: `limit 5`, `sample 200` (`sample 200, seed 7`); empty where they are whole."""
+        if self.limit is not None:
+            return f"limit {self.limit}"
+        if self.sample is None or self.sample.is_whole:
+            return ""
+        return f"sample {self.sample.size}{'' if self.sample.seed == SAMPLE_SEED else f', seed {self.sample.seed}'}"
 
     @property
     def incomparable(self) -> Incomparable:
         """Why no published figure can be compared with a result on these data; empty where one can."""
         if self.limit is not None:
             return "limit"
+        if self.part:
+            return "sample"
         return "other data" if self.differences else ""
 
 
@@ -152,15 +213,17 @@ class TaskIdentity:
 class Task(TaskIdentity):
     """A reranking dataset, validated and in memory.
 
-    `limit` is the number of queries that it was cut to, if it was; `differences` say where its figures differ from those of
-    the published dataset of its name; `subset` is mteb's name for a part of a dataset. With a `first_stage` its candidates are
-    that one's, each with its score. `settings` are those it was loaded with, as plain values; `deviations` those of them, by
-    name, that its own file does not say.
+    `limit` is the number of queries that it was cut to, if it was; of a `sample`, `strata` has the number of each request's
+    stratum, from 0, and is empty where the task is whole; `differences` say where its figures differ from those of the published
+    dataset of its name; `subset` is mteb's name for a part of a dataset. With a `first_stage` its candidates are that one's, each
+    with its score. `settings` are those it was loaded with, as plain values; `deviations` those of them, by name, that its own file
+    does not say.
     """
 
     requests: tuple[Request, ...] = field(kw_only=True)
     settings: Mapping[str, Any] = field(default_factory=dict, compare=False)
     deviations: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    strata: tuple[int, ...] = ()
 
     def __repr__(self) -> str:
         """Name the data in one line, whatever their texts are."""

@@ -146,7 +146,7 @@ def _run_of(table: pd.DataFrame) -> RunDict:
 
 
 def _trec_table(path: Path, content: bytes) -> pd.DataFrame:
-    """The six columns; ids such as `NA` and `007` stay as they are, and a score that is no number stays text."""
+    """Return the six columns; ids such as `NA` and `007` stay as they are, and a score that is no number stays text."""
     import pandas as pd
 
     rows: list[list[object]] = []
@@ -166,7 +166,7 @@ def _trec_table(path: Path, content: bytes) -> pd.DataFrame:
 
 
 def _number(text: str) -> float | str:
-    """A finite number, or the text as it stands."""
+    """Return a finite number, or the text as it stands."""
     number = number_in(text)
     return text if number is None else number
 

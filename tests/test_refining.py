@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_tasks import make_task
 from numpy.typing import NDArray
-from processor import HAS_BF16
+from processor import HAS_BF16, HAS_NNCF
 from task_files import write_jsonl
 
 import evalkit
@@ -67,9 +67,13 @@ def random_task(generator: np.random.Generator, queries: int, most: int, grades:
 
 
 def assert_same(task: Task, scores: NDArray[np.float32], full: NDArray[np.float32]) -> None:
-    expected, found = values(task, full), values(task, scores)
-    for name, amounts in expected.items():
-        np.testing.assert_allclose(found[name], amounts, atol=1e-12, err_msg=name)
+    """Each measure of each query, and its expectation, lowest and highest value over orders of tied documents."""
+    expected, found = (score_lists(lists_of_task(task, each), MEASURES) for each in (full, scores))
+    for name, amounts in expected.values.items():
+        np.testing.assert_allclose(found.values[name], amounts, atol=1e-12, err_msg=name)
+        np.testing.assert_allclose(found.tie_values[name], expected.tie_values[name], atol=1e-12, err_msg=name)
+    for name, ties in expected.ties.items():
+        assert found.ties[name] == pytest.approx(ties, abs=1e-12), name
 
 
 @pytest.mark.parametrize("grades", [2, 4])
@@ -126,6 +130,65 @@ def test_relevant_documents_that_rounding_ties_are_scored_again() -> None:
     assert tied.any(), "low precision alone gives another figure"
 
 
+def sigmoid(logits: Any) -> NDArray[np.float32]:
+    return (1 / (1 + np.exp(-np.asarray(logits, np.float32)))).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("full", "low"),
+    [
+        # equal logits, of which the rounding of low precision moves one, or both
+        ([2.0, 1.0, 1.0], [2.0, 1.0, 1.015625]),
+        ([2.0, 1.0, 1.0], [2.0, 1.0078125, 0.9921875]),
+        # a saturated sigmoid: 0 in float32
+        ([0.5, *sigmoid([-104.5, -120])], [0.5, 0.0, 0.0009765625]),
+        # cosines of nearly the same vectors
+        ([0.96875, 0.8984375, 0.8984375], [0.97, 0.8945, 0.9023]),
+    ],
+)
+@pytest.mark.parametrize("grade", [1, 3])
+def test_relevant_documents_that_fp32_ties_and_low_precision_does_not(
+    full: list[float], low: list[float], grade: int
+) -> None:
+    """A threshold that both share is 2/3 for each; two thresholds are 1/2 and 2/3."""
+    task = make_task((["q"], [("n", 0), ("one", grade), ("other", grade), *far(120)]))
+    rest = np.linspace(-30, -10, 120)
+    scores, _ = refined(task, [*low, *(rest + 0.02)], [*full, *rest])
+    assert_same(task, scores, np.array([*full, *rest], np.float32))
+    assert values(task, scores)["map"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("step", [2**-3, 2**-10])
+def test_ties_that_are_planted_in_fp32_and_in_low_precision(step: float) -> None:
+    """Among all gains: low precision is off by one step or none, so that it makes ties, and takes others apart."""
+    generator = np.random.default_rng(int(1 / step))
+    unlike = refined_runs = 0
+    for seed in range(24):
+        task = random_task(generator, 40, 14, 2 + seed % 3)
+        pairs = task.statistics.pairs
+        full = (generator.integers(-12, 12 * (1 + seed % 4), pairs) * step).astype(np.float32)
+        low = (full + generator.integers(-1, 2, pairs) * step).astype(np.float32)
+        scores, refinement = refined(task, low, full, seed)
+        assert refinement.epsilon >= step
+        assert_same(task, scores, full)
+        refined_runs += refinement.left > 0
+        unlike += bool(np.any(values(task, low)["map"] != values(task, full)["map"]))
+    assert refined_runs > 16
+    assert unlike == 24
+
+
+def test_only_ties_that_take_effect_are_looked_for() -> None:
+    """Relevant ones near each other are not scored again above all irrelevant ones, nor where one of another gain lies between."""
+    rows = [("a", 1), ("b", 1), ("n", 0), ("c", 2), ("m", 0), ("d", 2), *((f"x{row}", 0) for row in range(6))]
+    task = make_task(*(([f"q{query}"], [(f"{name}-{query}", gain) for name, gain in rows]) for query in range(100)))
+    full = np.tile([9.0, 9.01, 5, 3, 2.95, 2.9, *np.linspace(-9, -5, 6)], 100).astype(np.float32)
+    low = full + np.random.default_rng(2).choice([-0.01, 0.01], len(full)).astype(np.float32)
+    scores, refinement = refined(task, low, full)
+    first, last = (min(bounds[1], max(bounds[0], 1_200 // 100)) for bounds in (FIRST_SAMPLE, LAST_SAMPLE))
+    assert refinement.again == first + last
+    assert_same(task, scores, full)
+
+
 @pytest.mark.parametrize("above", [2.0, 0.0])
 def test_relevant_documents_that_fp32_ties_stay_tied(above: float) -> None:
     """As texts do that differ behind what the model reads; where nothing of a lower gain is above them, it makes no difference."""
@@ -161,10 +224,7 @@ def test_relevant_documents_crowded_at_the_steps_of_float32() -> None:
         low = full + generator.integers(-1, 2, len(full)) / 512
         scores, refinement = refined(task, low, full, seed)
         if np.abs(low - full).max() <= refinement.epsilon:
-            expected, found = values(task, full), values(task, scores)
-            # fp32 ties relevant ones that low precision does not: there the threshold's average precision may differ, and no other
-            for name in (name for name in expected if name not in ("map", "main_score")):
-                np.testing.assert_allclose(found[name], expected[name], atol=1e-12, err_msg=name)
+            assert_same(task, scores, full)
 
 
 def test_equal_items_stay_equal_and_are_scored_together() -> None:
@@ -250,7 +310,12 @@ def value_columns(result: Any) -> list[str]:
 
 @pytest.mark.parametrize(
     ("backend", "dtype"),
-    [("torch", "bf16"), *([("openvino", "bf16")] if HAS_BF16 else []), ("onnx", "int8")],
+    [
+        ("torch", "bf16"),
+        *([("openvino", "bf16")] if HAS_BF16 else []),
+        *([("openvino", "int8")] if HAS_NNCF else []),
+        ("onnx", "int8"),
+    ],
 )
 def test_a_refined_run_of_a_cross_encoder(backend: str, dtype: str, tiny_bert_reranker: Path, tmp_path: Path) -> None:
     folder = write_jsonl(tmp_path / "made" / "test.jsonl", made_rows()).parent
@@ -349,7 +414,7 @@ def test_what_can_not_be_refined_is_refused(words: tuple[str, ...], message: str
     ("seconds", "chosen"),
     [
         ({"fp32": 1.0, "bf16": 0.4, "int8": 0.3}, "bf16"),  # 0.55 beside 0.8
-        ({"fp32": 1.0, "bf16": 0.9, "int8": 0.9}, "fp32"),
+        ({"fp32": 1.0, "bf16": 0.9, "int8": 0.1}, "fp32"),  # int8 is not asked where there is bf16
         ({"fp32": 1.0, "int8": 0.2}, "int8"),  # where there is no other
     ],
 )
@@ -372,6 +437,7 @@ def test_the_precision_in_which_a_refined_run_is_fastest(
         model = evalkit.load_model(str(tiny_bert_reranker), dtype="auto", cache_dir=tmp_path / "cache")
         assert model.runtime.dtype == chosen
         assert timed.count("fp32") == 1, times
+    assert ("int8" in timed) == ("bf16" not in seconds)
     assert f"{chosen} " in model.precision_chosen
     if chosen == "bf16" and not HAS_BF16:
         return

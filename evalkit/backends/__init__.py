@@ -61,7 +61,7 @@ def default_backend(*, server: bool) -> dict[str, Any]:
 
 
 def read_backend(name: str, folders: Sequence[Path] = ()) -> BackendSettings:
-    """The settings in `configs/backend/NAME.yaml`, or in the user's own `folders`, where NAME is one server of a system."""
+    """Return the settings in `configs/backend/NAME.yaml`, or in the user's own `folders`, where NAME is one server of a system."""
     return BackendSettings(**read_option("backend", name, folders))
 
 
@@ -90,7 +90,7 @@ def server_settings(name: str, overrides: ServerSettings | Mapping[str, Any]) ->
 def choose_server(
     name: str, said: ServerSettings | Mapping[str, Any], folders: Sequence[Path] = ()
 ) -> tuple[str, ServerSettings | None]:
-    """The system behind a backend's name, which a file of the user's own gives another, and how it is reached if it is a server.
+    """Return the system behind a backend's name (a file of the user's own gives it another), and how a server is reached.
 
     Raises EvalkitError as `server_settings` does.
     """
@@ -137,7 +137,7 @@ def runs(backend: BackendSettings, model: ModelSettings) -> bool:
 
 
 def backends_for(model: ModelSettings) -> tuple[str, ...]:
-    """The names of the backends that can run the model."""
+    """Return the names of the backends that can run the model."""
     return tuple(name for name in option_names("backend") if name != AUTO and runs(read_backend(name), model))
 
 
@@ -172,7 +172,7 @@ def check_backend(name: str, model: ModelSettings, runtime: Runtime) -> None:
 
 
 def how_to_install(backend: BackendSettings) -> str:
-    """The command that installs what the backend needs."""
+    """Return the command that installs what the backend needs."""
     command = install_command(backend.name)
     return f"{command}, and in an environment of its own" if backend.apart else command
 
@@ -206,7 +206,7 @@ def _refuse_ignored(able: tuple[str, ...], model: ModelSettings, runtime: Runtim
 
 
 def complete_settings(model: ModelSettings, chosen: str) -> ModelSettings:
-    """The model's settings; what they leave open (its kind) is filled in by the registry that knows the model.
+    """Return the model's settings; what they leave open (its kind) is filled in by the registry that knows the model.
 
     That is asked where the `chosen` backend, or the one that `auto` takes, goes by it. Raises EvalkitError where the registry does
     not know the model, or evalkit can't run it.

@@ -67,7 +67,8 @@ class ChosenPrecision(NamedTuple):
 def fastest_precision(settings: ModelSettings, backend: str, runtime: Runtime) -> ChosenPrecision:
     """Return the precision in which a run that is refined in fp32 takes the least time here: fp32 itself where none is faster.
 
-    The probe is timed in each precision that the backend has on this machine. Raises EvalkitError where it can't be run in fp32.
+    The probe is timed in each precision that the backend has on this machine; in int8 where it has no bf16. Raises EvalkitError
+    where it can't be run in fp32.
     """
     full = prepare_model(backend, settings, dataclasses.replace(runtime, dtype="fp32"))
     versions = {name: package_version(name) for name in PACKAGES}
@@ -79,6 +80,8 @@ def fastest_precision(settings: ModelSettings, backend: str, runtime: Runtime) -
             return ChosenPrecision(dtype, why)
     seconds = {"fp32": _probe_seconds(full, settings)}
     for dtype in AGAIN:
+        if dtype == "int8" and "bf16" in seconds:
+            continue  # it is for processors without bf16: it has to be quantised first, and more of it is scored again
         try:
             seconds[dtype] = _probe_seconds(
                 prepare_model(backend, settings, dataclasses.replace(runtime, dtype=dtype)), settings

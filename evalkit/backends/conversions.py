@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,14 +28,19 @@ CIRCUMSTANCES, IDENTITY = 12, 20
 
 
 def conversion_folder(
-    system: str, settings: ModelSettings, files: ModelFiles, runtime: Runtime, precision: str = "fp32"
+    system: str,
+    settings: ModelSettings,
+    files: ModelFiles,
+    runtime: Runtime,
+    precision: str = "fp32",
+    made_of: Sequence[str] = (),
 ) -> Path:
     """Return where the conversion of this model lies, or will: named by its identity, and all else that can change it.
 
-    One that is there counts as used now.
+    `made_of` says what that is beside the model, its recipe and the packages. One that is there counts as used now.
     """
     made_by = [f"{package} {package_version(package)}" for package in (*SYSTEMS[system], "torch", "transformers")]
-    circumstances = hashlib.sha256("\n".join([*made_by, f"evalkit {__version__}"]).encode()).hexdigest()
+    circumstances = hashlib.sha256("\n".join([*made_by, f"evalkit {__version__}", *made_of]).encode()).hexdigest()
     name = f"{circumstances[:CIRCUMSTANCES]}{files.digest[:IDENTITY]}-{graph_name(settings)}-{precision}"
     folder = cache_folder(runtime.cache_dir) / system / name
     with suppress(OSError):  # it is not there yet, or may only be read

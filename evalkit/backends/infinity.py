@@ -259,7 +259,7 @@ def _failures() -> Iterator[Sequence[BaseException]]:
 
 @contextmanager
 def _nothing_else_changed() -> Iterator[None]:
-    """Importing infinity makes a folder, takes over the root logger, and has CUDA compute fp32 in TF32: here it does not."""
+    """Undo what importing infinity changes: it makes a folder, takes over the root logger, and has CUDA compute fp32 in TF32."""
     root, cuda, cudnn = logging.getLogger(), torch.backends.cuda.matmul, torch.backends.cudnn
     handlers, level, tf32 = list(root.handlers), root.level, (cuda.allow_tf32, cudnn.allow_tf32)
     with TemporaryDirectory() as scratch:

@@ -1,14 +1,21 @@
-"""OpenVINO on the CPU: the transformers network, converted in this process and kept in the cache, in fp32 or bf16.
+"""OpenVINO on the CPU: the transformers network, converted in this process and kept in the cache, in fp32, bf16 or int8.
 
 One stream per thread: each thread runs batches of its own, which wastes less than sharing each batch's layers among threads.
+int8 means weights and the inputs of matrix products rounded to 8 bits, by NNCF, with ranges that it found once for each of them on
+the texts in `calibration/` (static quantisation); all else is computed in fp32, also where the processor has bf16.
 """
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
+import json
 import logging
 import queue
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,25 +23,35 @@ from joblib import cpu_count
 from numpy.typing import NDArray
 
 from evalkit.backends.conversions import conversion_folder, keep_conversion
-from evalkit.errors import EvalkitError
+from evalkit.errors import EvalkitError, install_command
+from evalkit.interruption import check
 from evalkit.machine import installed_version
 from evalkit.models.interfaces import LocalNetwork, RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
 from evalkit.models.weights import ModelFiles, find_model, opening, refuse_changed_files, way_of_scoring
 
 if TYPE_CHECKING:
+    import torch
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
     from evalkit.backends.checked_conversion import Run
     from evalkit.models.tokenization import InputBuilder
 
 # OpenVINO computes in bf16 by itself where the processor has it: say f32 where f32 is meant
-PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
-# few enough that a batch's activations stay in a core's cache; bf16 halves them, and its matrix units want more at a time
+PRECISIONS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
+# few enough that a batch's activations stay in a core's cache; low precision shrinks them, and its units want more at a time
 # (benchmarks/README.md)
-BATCH_TOKENS = {"fp32": 512, "bf16": 1_024}
+BATCH_TOKENS = {"fp32": 512, "bf16": 1_024, "int8": 1_024}
 CONVERTED = "model.xml"
+CALIBRATION_TEXTS = Path(__file__).with_name("calibration") / "texts.jsonl"
+CALIBRATION_STEPS = ((0, 1), (7, 3))
+"""The pairs that int8 is calibrated on: each query with so many passages in a row, which begin so many rows below its own."""
+CHECKED = 4  # of the inputs that a network was calibrated on, every so manieth is compared with fp32
+Arrays = Mapping[str, NDArray[np.int64]]
 logger = logging.getLogger("evalkit")
 
-# evalkit reports to nobody; and OpenVINO's telemetry forks while other threads compute, which can hang the process for good
+# evalkit reports to nobody; and OpenVINO's telemetry forks while other threads compute, which can hang the process for good.
+# NNCF reports through the same package
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
@@ -49,6 +66,7 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
         "device": "cpu",
         "dtype": runtime.dtype,
         "version": installed_version("openvino"),
+        **(_quantizer() if runtime.dtype == "int8" else {}),
     }
     return RunnableModel(
         identity=files.identity,
@@ -66,9 +84,21 @@ def _refuse_pretended(dtype: str) -> None:
 
     if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise EvalkitError(
-            "dtype=bf16: this processor has no bf16 arithmetic, and OpenVINO would compute in fp32; dtype=fp32, or dtype=int8 with "
-            "backend=onnx"
+            "dtype=bf16: this processor has no bf16 arithmetic, and OpenVINO would compute in fp32; dtype=fp32, or dtype=int8"
         )
+
+
+def _quantizer() -> dict[str, str]:
+    """Return what decides an int8 network beside the model: NNCF's version, and a hash of the pairs of texts for its calibration.
+
+    Raises EvalkitError where NNCF is not installed.
+    """
+    if importlib.util.find_spec("nncf") is None:
+        raise EvalkitError(
+            f"dtype=int8 on backend=openvino needs an extra: {install_command('int8')}; backend=onnx has int8 without it"
+        )
+    pairs = json.dumps(calibration_pairs(), ensure_ascii=False)
+    return {"quantizer": f"nncf {installed_version('nncf')}", "calibration": hashlib.sha256(pairs.encode()).hexdigest()}
 
 
 def open_network(settings: ModelSettings, files: ModelFiles, runtime: Runtime) -> LocalNetwork:
@@ -84,8 +114,9 @@ def open_network(settings: ModelSettings, files: ModelFiles, runtime: Runtime) -
     refuse_wrong_kind(settings, read_config(files.folder))
     inputs = load_inputs(settings, files.folder)
     threads = runtime.threads or cpu_count()
+    network = quantized_network if runtime.dtype == "int8" else converted_network
     compiled = openvino.Core().compile_model(
-        converted_network(settings, files, runtime, inputs),
+        network(settings, files, runtime, inputs),
         "CPU",
         {
             "INFERENCE_PRECISION_HINT": PRECISIONS[runtime.dtype],
@@ -114,20 +145,48 @@ def open_network(settings: ModelSettings, files: ModelFiles, runtime: Runtime) -
 
 def converted_network(settings: ModelSettings, files: ModelFiles, runtime: Runtime, inputs: InputBuilder) -> Any:
     """Return the network in OpenVINO's form: out of the cache, or converted and put there."""
+    folder = conversion_folder("openvino", settings, files, runtime)
+    return _kept(folder, files, lambda: _convert(settings, files, inputs))
+
+
+def quantized_network(settings: ModelSettings, files: ModelFiles, runtime: Runtime, inputs: InputBuilder) -> Any:
+    """Return the network in int8: out of the cache, or made of the one in fp32 and put there.
+
+    What it is calibrated on are the recipe's own inputs: other prompts, lengths or tokens make another network.
+    """
+    calibration = calibration_inputs(settings, inputs)
+    return _kept(
+        quantized_folder(settings, files, runtime, calibration),
+        files,
+        lambda: _quantize(settings, converted_network(settings, files, runtime, inputs), calibration),
+    )
+
+
+def quantized_folder(
+    settings: ModelSettings, files: ModelFiles, runtime: Runtime, calibration: Sequence[Arrays]
+) -> Path:
+    """Return where the int8 network lies, or will, that is calibrated on these inputs."""
+    digest = hashlib.sha256()
+    for arrays in calibration:
+        for name, array in sorted(arrays.items()):
+            digest.update(f"{name} {array.shape} {array.dtype}".encode() + array.tobytes())
+    made_of = [_quantizer()["quantizer"], digest.hexdigest()]
+    return conversion_folder("openvino", settings, files, runtime, "int8", made_of)
+
+
+def _kept(folder: Path, files: ModelFiles, make: Callable[[], Any]) -> Any:
+    """Return the network of this folder of the cache, made and put there if it is not."""
     import openvino
 
-    folder = conversion_folder("openvino", settings, files, runtime)
     if not folder.is_dir():
-        converted = _convert(settings, files, inputs)
+        made = make()
         refuse_changed_files(files)  # it is kept under the name of what was there before
         try:
-            keep_conversion(
-                folder, lambda empty: openvino.save_model(converted, empty / CONVERTED, compress_to_fp16=False)
-            )
+            keep_conversion(folder, lambda empty: openvino.save_model(made, empty / CONVERTED, compress_to_fp16=False))
         except (OSError, RuntimeError) as error:  # OpenVINO's own is a RuntimeError
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
             logger.warning("the converted network can't be kept in %s: %s", folder.parent, reason)
-            return converted
+            return made
     try:
         return openvino.Core().read_model(folder / CONVERTED)
     except RuntimeError as error:
@@ -141,15 +200,98 @@ def _convert(settings: ModelSettings, files: ModelFiles, inputs: InputBuilder) -
 
     from evalkit.backends.checked_conversion import convert_checked
 
-    def run_with(converted: Any) -> Run:
-        compiled = openvino.Core().compile_model(converted, "CPU", {"INFERENCE_PRECISION_HINT": PRECISIONS["fp32"]})
-        return lambda arrays: np.array(compiled(dict(arrays))[0])
-
     return convert_checked(
         "openvino",
         settings,
         files.folder,
         inputs,
-        lambda network, example: openvino.convert_model(network, example_input=example),
-        run_with,
+        lambda network, example: openvino.convert_model(_traced(network, example), example_input=example),
+        _run_in_fp32,
     )
+
+
+def _traced(network: torch.nn.Module, example: dict[str, torch.Tensor]) -> TorchScriptPythonDecoder:
+    """Trace a network for OpenVINO, once: torch would trace it again to compare the two, and the conversion is compared anyway."""
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    return TorchScriptPythonDecoder(network, example_input=example, trace_kwargs={"check_trace": False})
+
+
+def _run_in_fp32(network: Any) -> Run:
+    """Return a function that runs OpenVINO's network, in fp32 where it is not quantised."""
+    import openvino
+
+    compiled = openvino.Core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": PRECISIONS["fp32"]})
+    return lambda arrays: np.array(compiled(dict(arrays))[0])
+
+
+def calibration_pairs() -> list[tuple[str, str]]:
+    """Return the queries and documents that int8 is calibrated on: with their own passage, with others, and with long ones."""
+    rows = [json.loads(line) for line in CALIBRATION_TEXTS.read_text(encoding="utf-8").splitlines()]
+    return [
+        (row["query"], " ".join(rows[(at + below + n) % len(rows)]["passage"] for n in range(passages)))
+        for below, passages in CALIBRATION_STEPS
+        for at, row in enumerate(rows)
+    ]
+
+
+def calibration_inputs(settings: ModelSettings, inputs: InputBuilder) -> list[Arrays]:
+    """Return the network's inputs for the calibration's pairs, or for their texts in both roles: one at a time, without padding."""
+    queries, documents = zip(*calibration_pairs(), strict=True)
+    if settings.makes_vectors:
+        texts = inputs.tokenize(list(dict.fromkeys(queries)), "query") + inputs.tokenize(documents, "document")
+        encodings = [inputs.encode_text(text) for text in texts]
+    else:
+        pairs = zip(inputs.tokenize(queries, "query"), inputs.tokenize(documents, "document"), strict=True)
+        encodings = [inputs.encode_pair(query, document) for query, document in pairs]
+    return [inputs.pad([encoding]) for encoding in encodings]
+
+
+def _quantize(settings: ModelSettings, full: Any, calibration: Sequence[Arrays]) -> Any:
+    """Let NNCF quantise the network in fp32, and compare the two. Raises EvalkitError where that can't be, or goes wrong."""
+    from evalkit.backends.checked_conversion import refuse_coarse
+
+    logger.info("quantising %s to int8, on %d inputs: this is done once", settings.name, len(calibration))
+    compared = calibration[::CHECKED]
+    expected = _outputs(full, compared)
+    try:
+        with _silent_nncf() as nncf:
+            quantized = nncf.quantize(
+                full,
+                nncf.Dataset(calibration, dict),
+                model_type=nncf.ModelType.TRANSFORMER,
+                subset_size=len(calibration),
+            )
+        found = _outputs(quantized, compared)
+    except Exception as error:  # NNCF may fail in any way at an architecture that it does not know
+        check()  # an interruption says nothing of the network
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise EvalkitError(
+            f"backend=openvino can't quantise {settings.name} to int8: {reason}; dtype=fp32, or backend=onnx"
+        ) from error
+    refuse_coarse("openvino", settings, expected, found)
+    return quantized
+
+
+def _outputs(network: Any, inputs: Sequence[Arrays]) -> list[NDArray[np.float32]]:
+    run = _run_in_fp32(network)
+    return [run(arrays) for arrays in inputs]
+
+
+@contextmanager
+def _silent_nncf() -> Iterator[Any]:
+    """Import NNCF, and keep its remarks and progress off the standard output meanwhile, which is for results."""
+    import rich
+
+    logger_class, console = logging.getLoggerClass(), rich.get_console()
+    quiet, console.quiet = console.quiet, True
+    try:
+        import nncf
+
+        nncf_logger = logging.getLogger("nncf")
+        for handler in list(nncf_logger.handlers):
+            nncf_logger.removeHandler(handler)
+        yield nncf
+    finally:
+        logging.setLoggerClass(logger_class)
+        console.quiet = quiet

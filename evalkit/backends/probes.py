@@ -29,7 +29,7 @@ from evalkit.models.settings import ModelSettings
 
 VERDICTS = "verdicts.json"
 """The file of evalkit's cache that holds what comparisons have shown, by all that could change it."""
-PACKAGES = ("openvino", "onnxruntime", "torch", "transformers", "numpy")
+PACKAGES = ("openvino", "nncf", "onnxruntime", "torch", "transformers", "numpy")
 PROBE_TEXTS = (
     "感冒了应该吃什么药？",
     "How do I renew a passport that has expired?",

@@ -108,12 +108,12 @@ def _tag_counts(rows: Sequence[CheckRow], rules: CheckRules) -> dict[str, str]:
 
 
 def verdict_words(row: CheckRow, rules: CheckRules) -> str:
-    """The verdict, with the reason where it fails for strictness alone."""
+    """Return the verdict, with the reason where it fails for strictness alone."""
     return f"{row.verdict} (fails --strict)" if rules.strict and row.verdict in CHANGES else str(row.verdict)
 
 
 def note_lines(rows: Iterable[CheckRow]) -> list[str]:
-    """What there is to say beside the verdicts: a line per result and note."""
+    """Return the notes beside the verdicts: a line per result and note."""
     metrics: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         if row.note:
@@ -170,7 +170,7 @@ def check_content(rows: Sequence[CheckRow], rules: CheckRules) -> dict[str, Any]
 
 
 def change_words(change: MetricChange, rules: CheckRules) -> str:
-    """A change in one phrase."""
+    """Return a change in one phrase."""
     before, after, points, interval, p, _, changed = _figures(change, rules)
     tested = (f", {interval_name(rules.level)} {interval}" if interval else "") + (
         f", p = {p}".replace("p = <", "p < ") if p else ""

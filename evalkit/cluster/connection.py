@@ -63,14 +63,14 @@ def disconnect() -> None:
 
 
 def nodes() -> list[dict[str, float]]:
-    """The resources of each node that is alive."""
+    """Return the resources of each node that is alive."""
     import ray
 
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def lost_connection(error: Exception) -> EvalkitError:
-    """What to say where the cluster does not answer any more."""
+    """Return what to say where the cluster does not answer any more."""
     reason = next(iter(str(error).splitlines()), type(error).__name__)
     return EvalkitError(f"the connection to the Ray cluster is lost ({reason}); {FINISH}")
 
@@ -112,7 +112,7 @@ def _own_signals() -> Iterator[None]:
 
 
 def _silence() -> None:
-    """A dead node's last log lines would go to standard output, among tables and JSON; Ray has no switch for that."""
+    """Keep a dead node's last log lines out of standard output, where tables and JSON go; Ray has no switch for that."""
     from ray._private import worker
 
     worker.print_to_stdstream = lambda *_, **__: None

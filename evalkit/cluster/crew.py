@@ -146,7 +146,7 @@ class Crew:
         return [calls[call] for call in ready]
 
     def _hear(self, member: Member, work: Work) -> Generator[DoneBatch]:
-        """What a member answers, batch by batch."""
+        """Yield what a member answers, batch by batch."""
         answer = self._answer(member, work, work.job)
         if not isinstance(answer, list):
             self._welcome(member, answer, work.job)
@@ -161,7 +161,7 @@ class Crew:
                 raise error_of(message)
 
     def _answer(self, member: Member, work: Work | None, job: Job) -> Any:
-        """The answer, or None where the actor died."""
+        """Return the answer, or None where the actor died."""
         import ray
         from ray import exceptions
 
@@ -253,7 +253,7 @@ _crew: Crew | None = None  # this process's
 
 
 def crew_of(settings: RaySettings) -> Crew:
-    """The crew of this process; one of other settings is let go first."""
+    """Return the crew of this process; one of other settings is let go first."""
     global _crew
     if _crew is not None and _crew.settings != settings:
         dismiss()

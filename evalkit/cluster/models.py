@@ -61,7 +61,7 @@ def _chosen(backend: str, settings: ModelSettings) -> tuple[str, ...]:
 
 
 def _anywhere(settings: ModelSettings) -> ModelSettings:
-    """An actor's current folder is another one."""
+    """Make the model's path absolute: an actor's current folder is another one."""
     if not settings.path:
         return settings
     return settings.model_copy(update={"path": str(Path(settings.path).expanduser().absolute())})

@@ -98,7 +98,7 @@ def refuse_other_model(answer: Description, job: Job, expected: Description) -> 
 
 
 def error_of(message: EvalkitError | Failure) -> Exception:
-    """What an actor said went wrong, to be raised here."""
+    """Return what an actor said went wrong, to be raised here."""
     if isinstance(message, EvalkitError):
         return message
     return RuntimeError(f"{message.kind} in an actor: {message.text}")

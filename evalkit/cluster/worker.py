@@ -113,7 +113,7 @@ class Worker:
             self._outbox.put((share, Failure(type(error).__name__, str(error))))
 
     def take(self) -> list[Message]:
-        """What there is, as soon as there is anything."""
+        """Return what there is, as soon as there is anything."""
         messages = [self._outbox.get()]
         while not self._outbox.empty():
             messages.append(self._outbox.get())
@@ -153,7 +153,7 @@ class Worker:
 
 @cache
 def code_versions() -> dict[str, str]:
-    """The versions of what can change a digit; evalkit's own with a hash of its code."""
+    """Return the versions of what can change a digit; evalkit's own with a hash of its code."""
     versions = {"evalkit": f"{__version__} ({_code_hash()})"}
     # +cpu, +cu128: a build is the device's affair
     found = machine.package_versions(PACKAGES)
@@ -169,6 +169,6 @@ def _code_hash() -> str:
 
 
 def differences(ours: Mapping[str, object], theirs: Mapping[str, object]) -> Sequence[str]:
-    """What differs, each as `name: ours, theirs`."""
+    """Return what differs, each as `name: ours, theirs`."""
     names = [name for name in dict.fromkeys((*ours, *theirs)) if ours.get(name) != theirs.get(name)]
     return [f"{name}: {ours.get(name, 'none')}, there {theirs.get(name, 'none')}" for name in names]

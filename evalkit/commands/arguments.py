@@ -73,7 +73,7 @@ def _with_json_files(words: list[str]) -> list[str]:
 
 
 def _command_first(words: Sequence[str], commands: TyperGroup) -> list[str] | None:
-    """The words with the command in front: the first one that is neither an option nor an option's value, if it is one."""
+    """Return the words with the command in front: the first one that is neither an option nor an option's value, if it is one."""
     valued = _valued_options(commands)
     is_value = False
     for place, word in enumerate(words):
@@ -85,7 +85,7 @@ def _command_first(words: Sequence[str], commands: TyperGroup) -> list[str] | No
 
 
 def _valued_options(commands: TyperGroup) -> set[str]:
-    """The options of any command that a value follows."""
+    """Return the options of any command that a value follows."""
     found: set[str] = set()
     for command in commands.commands.values():
         if isinstance(command, TyperGroup):

@@ -75,7 +75,7 @@ def _model_entry(name: str, folders: Folders, figures: Mapping[str, int]) -> Ent
 
 
 def published_mean(hub_id: str) -> tuple[float | None, int]:
-    """A model's mean MAP in percent, and the number of tasks that it is of; None and 0 where too little is published.
+    """Return a model's mean MAP in percent, and the number of tasks that it is of; None and 0 where too little is published.
 
     It is the preferred published average of the first suite's tasks, or the next one's; else the mean of the preferred
     figures of the last one's tasks, where each has one.
@@ -91,7 +91,7 @@ def published_mean(hub_id: str) -> tuple[float | None, int]:
 
 
 def _model_row(entry: Entry) -> Cells:
-    """A model's cells; most are run by all backends of their kind, which the lines below name."""
+    """Return a model's cells; most are run by all backends of their kind, which the lines below name."""
     millions, mean, able = entry["parameters_millions"], entry["published_map"], tuple(entry["backends"])
     return (
         entry["name"],
@@ -118,7 +118,7 @@ def _able(able: tuple[str, ...], of_kind: tuple[str, ...]) -> str:
 
 @cache
 def _backends_by_kind() -> dict[str, tuple[str, ...]]:
-    """The backends that run any model of a kind, where it is not one of the kind's own name."""
+    """Return the backends that run any model of a kind, where it is not one of the kind's own name."""
     backends = [read_backend(name) for name in option_names("backend")]
     by_kind = {
         kind: tuple(backend.name for backend in backends if kind in backend.kinds)

@@ -57,6 +57,8 @@ class RunConfiguration(BaseModel):
     runner: RunnerSettings
     ray: dict[str, Any] | None = None
     limit: int | None = Field(ge=1)
+    sample: int | None = Field(ge=1)
+    sample_seed: int = Field(ge=0)
     measures: list[str]
     device: str | None
     dtype: str
@@ -86,7 +88,7 @@ def settle_each(words: Words, act: Callable[[RunSettings], None]) -> None:
 
 
 def schema() -> Schema:
-    """What Hydra has to know: every setting of a task, model or backend with its default, and all that can be overridden."""
+    """Return what Hydra has to know: every setting of a task, model or backend with its default, and all that can be overridden."""
     fields = grouped_settings()
     return Schema(
         bases={
@@ -132,7 +134,8 @@ def run_settings(composed: Composed) -> RunSettings:
     backend = backends.read_backend(values["backend"]["name"]).model_dump(mode="json")
     own = {**composed.own, "backend": backend}
     # what was deleted (~key) is left to the default, of a backend to its own
-    task = {"task": {**TaskSettings.defaults(), **values["task"]}, "limit": values["limit"]}
+    cut = {name: values[name] for name in ("limit", "sample", "sample_seed")}
+    task = {"task": {**TaskSettings.defaults(), **values["task"]}, **cut}
     model = {
         "model": {**models.default_model(), **values["model"]},
         "backend": {**backend, **values["backend"]},
@@ -146,7 +149,7 @@ def run_settings(composed: Composed) -> RunSettings:
         runtime=_runtime(values, backend),
         protocol=values["protocol"]["name"],
         measures=read_measures(values["measures"]),
-        limit=values["limit"],
+        **cut,
         texts=values["texts"],
         reproduce=values["reproduce"],
         cache=values["cache"],

@@ -68,7 +68,7 @@ def grouped_settings() -> dict[str, dict[str, Any]]:
 
 
 def _setting_lines() -> list[str]:
-    """What `config.yaml` says of the settings that belong to no group, and the settings of each group."""
+    """Return what `config.yaml` says of the settings that belong to no group, and the settings of each group."""
     from evalkit.configuration.files import configs_dir
 
     text = (configs_dir() / "config.yaml").read_text(encoding="utf-8")
@@ -147,13 +147,13 @@ def model_words(overrides: Sequence[str], folders: Sequence[Path], *, multirun: 
 
 
 def command_names(ctx: typer.Context) -> list[str]:
-    """The names of all commands."""
+    """Return the names of all commands."""
     root: Any = ctx.find_root().command
     return list(root.commands)
 
 
 def run_here(settings: RunSettings) -> RunSettings:
-    """The settings, of a command that measures a model in this process."""
+    """Return the settings, of a command that measures a model in this process."""
     if settings.ray is not None:
         raise EvalkitError(
             "runner=ray is for evalkit run; doctor and parity measure a model in this process: leave it out"

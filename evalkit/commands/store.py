@@ -87,7 +87,7 @@ def _described(folder: Path) -> list[tuple[WayInfo, dict[str, Any]]]:
 
 
 def _said(info: WayInfo, known: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """What a way of scoring says of itself; empty where it says nothing."""
+    """Return what a way of scoring says of itself; empty where it says nothing."""
     said = info.description
     backend = said.get("backend")
     system = backend if isinstance(backend, dict) else said
@@ -263,7 +263,7 @@ def _models(info: WayInfo, known: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def _set_aside_files(folder: Path) -> list[Path]:
-    """The files that runs set aside, and the store's own where it is as broken."""
+    """Return the files that runs set aside, and the store's own where it is as broken."""
     path = folder / FILE_NAME
     try:
         if path.is_file():
@@ -283,7 +283,7 @@ def _ways(folder: Path) -> list[WayInfo]:
 
 
 def _told(folder: Path, error: sqlite3.DatabaseError) -> EvalkitError:
-    """The damage as one line; raises EvalkitError where the file is whole and circumstances are against it."""
+    """Return the damage as one line; raises EvalkitError where the file is whole and circumstances are against it."""
     path = folder / FILE_NAME
     if not is_damage(error, path):
         raise refusal(path, error) from error

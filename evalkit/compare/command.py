@@ -199,6 +199,7 @@ def _task_content(comparison: TaskComparison, alpha: float) -> dict[str, Any]:
         "metric": shared.metric,
         "fingerprint": shared.of.fingerprint,
         "limit": shared.of.limit,
+        "part": shared.of.part,
         "n_queries": len(shared.query_ids),
         "systems": systems,
         "pairs": [asdict(pair) for pair in comparison.pairs],

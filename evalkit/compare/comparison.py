@@ -101,7 +101,7 @@ def tie_notes(comparison: TaskComparison, alpha: float) -> list[str]:
 
 def _data_of(group: TaskResults, compared: Sequence[TaskResults]) -> str:
     same = {one.fingerprint for one in compared if (one.task, one.protocol) == (group.task, group.protocol)}
-    return data_note(group.limit, group.fingerprint if len(same) > 1 else "")
+    return data_note(group.part, group.fingerprint if len(same) > 1 else "")
 
 
 def _compare_task(shared: SharedQueries, choices: CompareChoices, data: str) -> TaskComparison:
@@ -141,8 +141,8 @@ def _why_alone(group: TaskResults, compared: Sequence[TaskResults]) -> str:
         why = f"{path}: no other result of {group.task} follows {group.protocol}"
         same_data = group.fingerprint == other.fingerprint
         return LEFT_OUT.format(f"{why}; {in_one_table((other.protocol, group.protocol))}" if same_data else why)
-    limit = f"limit {group.limit}" if group.limit is not None else f"fingerprint {group.fingerprint[:12]}"
-    return LEFT_OUT.format(f"{path}: no other result of {group.task} is on its data ({limit})")
+    part = group.part or f"fingerprint {group.fingerprint[:12]}"
+    return LEFT_OUT.format(f"{path}: no other result of {group.task} is on its data ({part})")
 
 
 def _why_nothing(groups: Sequence[TaskResults]) -> str:
@@ -163,10 +163,10 @@ def _why_apart(first: TaskResults, second: TaskResults) -> str:
             f"{one.path} and {other.path} follow different protocols of {second.task} ({first.protocol} and "
             f"{second.protocol}); {in_one_table((first.protocol, second.protocol))}"
         )
-    limits = ""
-    if first.limit != second.limit:
-        limits = " and limits " + " and ".join(str(part.limit or "none") for part in (first, second))
+    parts = ""
+    if first.part != second.part:
+        parts = "; " + " and ".join(one.part or "the whole task" for one in (first, second))
     return (
         f"{one.path} and {other.path} are of different data of {second.task} (fingerprints {first.fingerprint[:12]} and "
-        f"{second.fingerprint[:12]}{limits}); compare runs on the same data"
+        f"{second.fingerprint[:12]}{parts}); compare runs on the same data"
     )

@@ -32,12 +32,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TaskResults:
-    """The results on one task's data under one protocol, each with its system; in the order given."""
+    """The results on one task's data under one protocol, each with its system; in the order given.
+
+    `part` says which part of the task they are of, as `limit 5`; empty where it is whole.
+    """
 
     task: str
     protocol: str
     fingerprint: str
     limit: int | None
+    part: str
     results: tuple[Result, ...]
     systems: tuple[System, ...]
 
@@ -57,7 +61,7 @@ class SharedQueries:
     tables: tuple[pd.DataFrame, ...]
 
     def column(self, name: str) -> pd.Series | None:
-        """What the first table that has such a column says of each query; None where none has it."""
+        """Return what the first table that has such a column says of each query; None where none has it."""
         return next((table[name] for table in self.tables if name in table), None)
 
 
@@ -71,10 +75,12 @@ def group_by_task(results: Sequence[Result], metric: str | None = None) -> list[
     groups: dict[tuple[str, str, str], dict[System, Result]] = {}
     for result, system in zip(distinct, systems_of(distinct, asked), strict=True):
         groups.setdefault((result.task.name, asked or result.protocol, result.task.fingerprint), {})[system] = result
-    return [
-        TaskResults(*key, next(iter(members.values())).task.limit, tuple(members.values()), tuple(members))
-        for key, members in groups.items()
-    ]
+    return [_task_results(key, members) for key, members in groups.items()]
+
+
+def _task_results(key: tuple[str, str, str], members: Mapping[System, Result]) -> TaskResults:
+    of = next(iter(members.values())).task
+    return TaskResults(*key, of.limit, of.part, tuple(members.values()), tuple(members))
 
 
 def protocol_notes(groups: Sequence[TaskResults]) -> list[str]:
@@ -232,9 +238,9 @@ def shared_queries(group: TaskResults, metric: str | None = None) -> SharedQueri
     )
 
 
-def data_note(limit: int | None, fingerprint: str) -> str:
+def data_note(part: str, fingerprint: str) -> str:
     """Say which data of a task a table is of: ` (limit 5, data 1e85fb49f372)`; no fingerprint where it need not be told."""
-    said = [f"limit {limit}"] if limit is not None else []
+    said = [part] if part else []
     said += [f"data {fingerprint[:12]}"] if fingerprint else []
     return f" ({', '.join(said)})" if said else ""
 
@@ -245,7 +251,7 @@ def metric_title(metric: str) -> str:
 
 
 def _in_order(result: Result, query_ids: list[str], first: Result) -> pd.DataFrame:
-    """The result's table of queries in the order of the first result's."""
+    """Return the result's table of queries in the order of the first result's."""
     own = result.queries["query_id"].tolist()
     if own == query_ids:
         return result.queries
@@ -283,7 +289,7 @@ def _counted(
 
 
 def _place(result: Result) -> object:
-    """What a result counts as one by: its file, or itself where it has none."""
+    """Return what a result counts as one by: its file, or itself where it has none."""
     return id(result) if result.path is None else result.path.resolve()
 
 

@@ -35,14 +35,14 @@ SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C, where PyYAM
 
 @cache
 def configs_dir() -> Path:
-    """The packaged `configs/` of an installed wheel, else the repository's."""
+    """Return the packaged `configs/` of an installed wheel, else the repository's."""
     package = Path(__file__).parents[1]
     packaged = package / "configs"
     return packaged if packaged.is_dir() else package.parent / "configs"
 
 
 def config_folders(config_dir: Path | str | None) -> tuple[Path, ...]:
-    """The user's own configs folders, absolute, to be read after evalkit's: none, or the one that is named.
+    """Return the user's own configs folders, absolute, to be read after evalkit's: none, or the one that is named.
 
     Raises EvalkitError where it is no folder, or holds a file that is not YAML, is its own default or would never be read.
     """
@@ -64,14 +64,14 @@ def config_folders(config_dir: Path | str | None) -> tuple[Path, ...]:
 
 
 def default_settings() -> dict[str, Any]:
-    """The settings in `configs/config.yaml` that belong to no group, with their values there."""
+    """Return the settings in `configs/config.yaml` that belong to no group, with their values there."""
     return {
         key: value for key, value in _parse(configs_dir() / "config.yaml").items() if key not in ("defaults", "hydra")
     }
 
 
 def default_options() -> dict[str, str | None]:
-    """The groups, each with the option that is taken where the user names none."""
+    """Return the groups, each with the option that is taken where the user names none."""
     defaults = _parse(configs_dir() / "config.yaml")["defaults"]
     return {
         group: option
@@ -83,14 +83,14 @@ def default_options() -> dict[str, str | None]:
 
 
 def option_names(group: str, folders: Sequence[Path] = ()) -> tuple[str, ...]:
-    """The options of a configuration group, by file name, sorted; `folders` are the user's own configs folders."""
+    """Return the options of a configuration group, by file name, sorted; `folders` are the user's own configs folders."""
     return tuple(
         sorted({path.stem for folder in (configs_dir(), *folders) for path in (folder / group).glob("*.yaml")})
     )
 
 
 def read_option(group: str, name: object, folders: Sequence[Path] = ()) -> dict[str, Any]:
-    """The mapping in `GROUP/NAME.yaml`, merged over those that its `defaults` list names.
+    """Return the mapping in `GROUP/NAME.yaml`, merged over those that its `defaults` list names.
 
     Raises EvalkitError, naming the nearest options, where there is no such file in evalkit's folder or the user's `folders`, and
     where it can't be read.
@@ -120,7 +120,7 @@ def _merged(group: str, name: object, places: Sequence[Path], above: tuple[objec
 
 
 def _option_of(default: object, group: str) -> object:
-    """The option that an entry of a `defaults` list names, which may be written `/GROUP/NAME@_here_`."""
+    """Return the option that an entry of a `defaults` list names, which may be written `/GROUP/NAME@_here_`."""
     return default.partition("@")[0].removeprefix(f"/{group}/") if isinstance(default, str) else default
 
 
@@ -134,7 +134,7 @@ def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def option_file(folder: Path, name: object) -> Path | None:
-    """The file of an option in its group's folder, and nowhere else; None where there is none of that name."""
+    """Return the file of an option in its group's folder, and nowhere else; None where there is none of that name."""
     path = folder / f"{name}.yaml"
     is_name = isinstance(name, str) and path.parent == folder and "\\" not in name and len(name) < _LONGEST_NAME
     return path if is_name and path.is_file() else None
@@ -166,12 +166,12 @@ _OwnLoader.add_implicit_resolver(
 
 
 def read_yaml(path: Path) -> Any:
-    """The content of a YAML file. Raises yaml.YAMLError and UnicodeDecodeError."""
+    """Return the content of a YAML file. Raises yaml.YAMLError and UnicodeDecodeError."""
     return yaml.load(path.read_text(encoding="utf-8"), Loader=SAFE_LOADER)  # noqa: S506 it is a safe loader
 
 
 def parse_yaml(text: str, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:
-    """The content of YAML of other people's making, of plain values alone.
+    """Return the content of YAML of other people's making, of plain values alone.
 
     Raises ValueError, with the reason in one line, where it is broken, or where its anchors stand for more than it could say.
     """
@@ -219,7 +219,7 @@ def _refuse_endless_defaults(folder: Path) -> None:
 
 
 def _default_names(file: Path) -> list[str]:
-    """The options of its own group that a file is merged over. Raises EvalkitError where it can't be read."""
+    """Return the options of its own group that a file is merged over. Raises EvalkitError where it can't be read."""
     try:
         content = parse_yaml(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -251,7 +251,7 @@ class GroupSettings(BaseModel):
 
 
 def settings_error(what: str, error: ValidationError) -> EvalkitError:
-    """A pydantic error as one line: the field (of `what`), what it holds, what it should hold."""
+    """Return a pydantic error as one line: the field (of `what`), what it holds, what it should hold."""
     return EvalkitError("; ".join(_problem(what, problem) for problem in error.errors()))
 
 

@@ -155,7 +155,7 @@ def _flags(words: Words) -> list[str]:
 
 
 def _checked(words: Words, schema: Schema) -> list[str]:
-    """The overrides as Hydra reads them. Raises EvalkitError for the first that is wrong by itself."""
+    """Return the overrides as Hydra reads them. Raises EvalkitError for the first that is wrong by itself."""
     quoted = quote_free_text(words.overrides, multirun=words.multirun)
     sweeps = words.multirun or any(_key(word) == "hydra.mode" for word in words.overrides)
     for word, override in zip(words.overrides, quoted, strict=True):
@@ -243,7 +243,7 @@ def _composed(config: DictConfig, schema: Schema) -> Composed:
 
 
 def _of_group(group: str, content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What an option's file says of its own group, also where it says it as `# @package _global_`."""
+    """Return what an option's file says of its own group, also where it says it as `# @package _global_`."""
     inner = content.get(group)
     return inner if isinstance(inner, Mapping) else content
 
@@ -276,7 +276,7 @@ def _origins(
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The values that are no mappings, by dotted name; an empty mapping is a value."""
+    """Return the values that are no mappings, by dotted name; an empty mapping is a value."""
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
             yield from _leaves(value, f"{prefix}{key}.")

@@ -171,7 +171,7 @@ def judge_batches(evidence: Evidence) -> Opinion:
     return Opinion(
         "fault",
         f"a text scored alone gets another score than in a batch: {seen}",
-        "look for padding that the attention mask does not hide; int8 quantises a batch as a whole: dtype=fp32",
+        "look for padding that the attention mask does not hide; int8 on onnx quantises a batch as a whole: dtype=fp32",
     )
 
 
@@ -290,7 +290,7 @@ def _with_interval(values: np.ndarray, level: float) -> str:
 def _other_queries(task: Task, *, whole: bool) -> str:
     if task.incomparable == "limit":
         return "the task is cut by limit=, which takes its first queries, not any"
-    if task.incomparable:
+    if task.incomparable == "other data":
         return f"the data are other ones ({', '.join(task.differences)})"
     return "" if whole else "the sample has parts of long lists, whose MAP is another one"
 

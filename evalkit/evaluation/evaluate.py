@@ -57,12 +57,14 @@ from evalkit.output.json import plain_json
 from evalkit.output.numbers import percent
 from evalkit.records import (
     IN_MEMORY,
+    SAMPLE_SEED,
     UNIDENTIFIED,
     Finding,
     PrecisionCheck,
     QueryScores,
     Refinement,
     Run,
+    SampledMean,
     StageScores,
     Task,
     Usage,
@@ -73,7 +75,7 @@ from evalkit.results.training import Card, mark_training, read_card
 from evalkit.scoring.engine import ChosenScores, ScoreMemory, score_task
 from evalkit.scoring.plan import WINDOW_ITEMS
 from evalkit.scoring.store import open_store
-from evalkit.statistics import bootstrap_intervals
+from evalkit.statistics import bootstrap_intervals, sampled_means
 from evalkit.tasks.content import script_of
 from evalkit.tasks.loading import read_task, with_deviations
 from evalkit.tasks.settings import TaskSettings, read_settings
@@ -136,7 +138,7 @@ class Model:
         return scorer
 
     def runnable_on(self, task: Task) -> RunnableModel:
-        """The same, with whatever it does for this task alone."""
+        """Return the model as it runs on one task, with whatever its backend does for that task alone."""
         runnable = self.runnable if self.find_object is None else self.find_object()
         return runnable if runnable.for_task is None else runnable.for_task(task)
 
@@ -183,7 +185,7 @@ def load_model(
 
 
 def _plain(value: Any) -> Any:
-    """A setting as a file holds it."""
+    """Return a setting as a file holds it."""
     return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
 
 
@@ -300,15 +302,19 @@ def load_task(
     *,
     path: Path | str | None = None,
     limit: int | None = None,
+    sample: int | None = None,
+    sample_seed: int = SAMPLE_SEED,
     offline: bool = False,
     config_dir: Path | str | None = None,
     **settings: Any,
 ) -> Task:
     """Load a task by name, or one of your own from a file or folder: `load_task(path="data/")`.
 
-    `config_dir` is a folder with tasks of your own, beside evalkit's. `settings` overrides fields of the task's settings:
-    `source`, `split`, `candidates` (the run of a first stage), `top_k`, … Raises EvalkitError where the data are not to be had or
-    not valid, and for a suite, whose tasks are loaded one by one.
+    `limit` keeps the first so many queries that can be scored. `sample` draws so many of them by `sample_seed`, in proportion from
+    strata by number of candidates and by characters, which a larger sample of the same seed contains; the result then says what
+    it knows of the whole task's figures. `config_dir` is a folder with tasks of your own, beside evalkit's. `settings` overrides
+    fields of the task's settings: `source`, `split`, `candidates` (the run of a first stage), `top_k`, … Raises EvalkitError where
+    the data are not to be had or not valid, and for a suite, whose tasks are loaded one by one.
     """
     own = read_settings(name or "local", config_folders(config_dir))
     if own.suite:
@@ -317,8 +323,9 @@ def load_task(
         settings["path"] = path
     given = {key: _plain(value) for key, value in settings.items()}
     chosen = TaskSettings.from_mapping({**own.model_dump(), **given})
-    task = read_task(chosen, limit=limit, offline=offline)
-    said = {"task": chosen.model_dump(mode="json"), "limit": limit}
+    task = read_task(chosen, limit=limit, sample=sample, sample_seed=sample_seed, offline=offline)
+    cut = {"limit": limit, "sample": sample, "sample_seed": sample_seed}
+    said = {"task": chosen.model_dump(mode="json"), **cut}
     usual = {"task": own.model_dump(mode="json"), **default_settings()}
     return with_deviations(task, find_deviations(said, usual))
 
@@ -392,6 +399,7 @@ def evaluate(
         main_score=leading.main_score,
         scores=dict(judged.means),
         intervals={name: _ends(low, high) for name, (low, high) in zip(judged.values, intervals, strict=True)},
+        estimates=_estimates(task, judged),
         ties=dict(judged.ties),
         noise=None if noise is None else noise[0],
         bands=dict(judged.bands),
@@ -418,6 +426,16 @@ def evaluate(
         first_stage=None if stage is None else _stage_scores(judged, stage, seed),
         training=mark_training(runnable.identity, task, task.settings, _card_of(model)),
     )
+
+
+def _estimates(task: Task, judged: QueryScores) -> dict[str, SampledMean]:
+    """Return what a sampled task says of the whole one's means, by metric name; nothing where the task is whole or a head."""
+    if task.sample is None or task.sample.is_whole:
+        return {}
+    values = np.column_stack(list(judged.values.values()))
+    found = sampled_means(values, task.strata, [stratum.population for stratum in task.sample.strata])
+    rows = [[math.nan if math.isnan(number) else float(number) for number in row] for row in found.tolist()]
+    return {name: SampledMean(*row) for name, row in zip(judged.values, rows, strict=True)}
 
 
 def _order_shown(settings: ModelSettings) -> tuple[str, ...]:
@@ -452,7 +470,7 @@ def _worse_than_chance(lists: CandidateLists, judged: QueryScores, main_score: s
 
 
 def _described(model: Model, runnable: RunnableModel) -> Mapping[str, object]:
-    """What ran the model, with why in that precision where that was chosen."""
+    """Return what ran the model, with why in that precision where that was chosen."""
     chosen = {"dtype_chosen": model.precision_chosen} if model.precision_chosen else {}
     return {**runnable.description, **chosen}
 
@@ -463,7 +481,7 @@ def _stated_noise(model: Model, runnable: RunnableModel) -> float | None:
 
 
 def _card_of(model: Model) -> Card | None:
-    """The card of a model in a folder; None for one that is known by its name."""
+    """Return the card of a model in a folder; None for one that is known by its name."""
     settings = model.settings
     if settings.kind == "run" or settings.object is not None or model.find_object is not None:
         return Card(problem="nothing is known of its training")
@@ -515,7 +533,7 @@ def _measures_without_grades(task: Task, asked: Sequence[Measure]) -> tuple[str,
 
 
 def _judge_first_stage(task: Task, measures: Sequence[Measure]) -> QueryScores | None:
-    """The measures of the first stage's own scores of the same candidates; None where none chose them."""
+    """Return the measures of the first stage's own scores of the same candidates; None where none chose them."""
     if task.first_stage is None:
         return None
     scores = np.array([score for request in task.requests for score in request.first_stage_scores], np.float64)
@@ -587,7 +605,7 @@ def _refine(model: Model, task: Task, run: Run, cache: Cache, seed: int) -> tupl
 
 
 def _in_full_precision(model: Model) -> Model:
-    """The same model in fp32, with the same backend (the one that `auto` took)."""
+    """Return the same model in fp32, with the same backend (the one that `auto` took)."""
     backend = str(model.runnable.description["name"])
     return replace(model, backend=backend, runtime=replace(model.runtime, dtype=FULL_PRECISION))
 
@@ -653,6 +671,8 @@ def _query_table(
     if texts:
         table.insert(1, "query", [" | ".join(request.query.texts) for request in task.requests])
     table = pd.concat([table, pd.DataFrame(_value_columns(measures, judged))], axis=1)
+    if task.strata:
+        table["stratum"] = np.array(task.strata, np.int64)
     if run.truncated is not None:
         sums = np.concatenate([[0], np.cumsum(run.truncated)])
         table["truncated_pairs"] = sums[lists.offsets[1:]] - sums[lists.offsets[:-1]]

@@ -95,7 +95,7 @@ def refuse_other_weights(checks: Sequence[GoldenCheck], settings: ModelSettings)
 
 
 def describe(check: GoldenCheck) -> str:
-    """The check in one line: the scores beside what they should be."""
+    """Return a check in one line: the scores beside what they should be."""
     pairs = ", ".join(
         f"{found:.4f} for {expected:.4f}" for found, expected in zip(check.found, check.expected, strict=True)
     )

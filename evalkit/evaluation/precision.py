@@ -4,8 +4,9 @@ What low precision costs is measured on a sample of a task's pairs, scored in fp
 as far as it is known. To refine a run, what could stand in another order in fp32 is scored again in it, and no more: a figure
 needs the order between candidates of different gain, and nothing else of the scores. A candidate that was scored again has its
 fp32 score; of any other, that score is within epsilon of the one in low precision. Two candidates of different gain whose
-intervals meet are open, and are scored again until none is. Epsilon is the largest difference seen: it starts from a sample of
-the whole task, grows with whatever is scored again, and at the end a fresh sample of what was not has to stay within it.
+intervals meet are open, and are scored again until none is, as are relevant ones of one gain where it takes effect whether fp32
+ties them. Epsilon is the largest difference seen: it starts from a sample of the whole task, grows with whatever is scored again,
+and at the end a fresh sample of what was not has to stay within it.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ Score = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 
 
 def sample_of(task: Task) -> Task:
-    """The task's first queries, as many as have SAMPLE_PAIRS candidates together and one that every protocol can score."""
+    """Return the task's first queries, as many as have SAMPLE_PAIRS candidates together and one that every protocol can score."""
     sizes = list(accumulate(len(request.candidates) for request in task.requests))
     scorable = (number for number, request in enumerate(task.requests, 1) if _has_both(request.candidates))
     enough = next((number for number, size in enumerate(sizes, 1) if size >= SAMPLE_PAIRS), len(sizes))
@@ -159,8 +160,8 @@ def refine_scores(
     """Return scores whose order between candidates of different gain is fp32's, as far as epsilon holds.
 
     A score is fp32's where the candidate was scored again, which the second array says, and else that in low precision. Relevant
-    candidates of one gain are tied only where they are one item, where fp32 ties them, or where a tie has no effect: above all of
-    a lower gain. The record says what it took.
+    candidates of one gain are tied where fp32 ties them, and nowhere else, unless a tie has no effect: above all that are
+    irrelevant. The record says what it took.
     """
     work = _Work(candidates, score, np.random.default_rng([seed, len(candidates.low)]))
     work.score_again(work.sample(FIRST_SAMPLE, by_length=True))
@@ -172,7 +173,7 @@ def refine_scores(
             rounds += 1
         fresh, before = work.sample(LAST_SAMPLE), work.epsilon
         work.score_again(fresh)
-        if work.epsilon == before and not len(work.tied()):
+        if work.epsilon == before:
             break
     again = int(work.known.sum())
     return work.scores(), work.known, Refinement(dtype, len(work.known), again, rounds, work.epsilon, len(fresh))
@@ -246,22 +247,36 @@ class _Work:
         return np.where(self.known, full, middle - width), np.where(self.known, full, middle + width)
 
     def tied(self) -> NDArray[np.int64]:
-        """Return relevant candidates whose score is that of others of their gain, below one of a lower gain.
+        """Return relevant candidates to be scored, so that no two of one gain are left of which it is open whether fp32 ties them.
 
-        Rounding may have made the tie, or fp32 has it too; average precision by thresholds, which C-MTEB takes, tells them apart.
+        A tie of them takes effect below an irrelevant one: there average precision by thresholds, which C-MTEB takes, has them
+        share a threshold. Those between which one of another gain lies are not tied: that order is settled.
         """
-        scores, found = self.scores(), np.zeros(len(self.known), np.bool_)
+        low, high = self._intervals()
+        scores, chosen = self.scores(), []
         for query in self.candidates.queries():
-            gains, known, items = self.candidates.gains[query], self.known[query], self.candidates.items[query]
-            for grade in np.unique(gains[(gains > 0) & ~known]):
-                highest = scores[query][gains < grade].max(initial=-np.inf)
-                ours = np.flatnonzero((gains == grade) & (scores[query] <= highest))
-                for value in np.unique(scores[query][ours[~known[ours]]]):
-                    same = ours[scores[query][ours] == value]
-                    if len(np.unique(items[same])) > 1:
-                        found[query][same] = True
-        return np.flatnonzero(found & ~self.known)
+            gains, known, own = self.candidates.gains[query], self.known[query], scores[query]
+            highest = own[gains <= 0].max(initial=-np.inf)
+            for grade in np.unique(gains[(gains > 0) & (own <= highest) & ~known]):
+                ours = np.flatnonzero((gains == grade) & (own <= highest))
+                places = np.searchsorted(np.sort(own[gains != grade]), own[ours])
+                for place in np.unique(places[~known[ours]]):
+                    near = ours[places == place]
+                    may = _meets_another(low[query][near], high[query][near], self.candidates.items[query][near])
+                    left = near[may & ~known[near]]
+                    # by score every second one, whose fp32 score may settle its neighbours' ties too
+                    chosen.append(query.start + left[np.argsort(own[left], kind="stable")][::2])
+        return np.concatenate(chosen) if chosen else np.empty(0, np.int64)
 
     def scores(self) -> NDArray[np.float32]:
         """Return the scores as they are known."""
         return np.where(self.known, self.full, self.candidates.low.astype(np.float32)).astype(np.float32)
+
+
+def _meets_another(low: NDArray[np.float64], high: NDArray[np.float64], items: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which closed intervals meet one of another item; those of one item are the same."""
+    begun = np.searchsorted(np.sort(low), high, side="right")
+    ended = np.searchsorted(np.sort(high), low, side="left")
+    _, places, counts = np.unique(items, return_inverse=True, return_counts=True)
+    meets: NDArray[np.bool_] = begun - ended > counts[places]
+    return meets

@@ -68,6 +68,8 @@ class RunSettings:
     protocol: str
     measures: Sequence[Measure]
     limit: int | None
+    sample: int | None
+    sample_seed: int
     texts: bool
     reproduce: bool
     cache: Cache
@@ -165,7 +167,7 @@ def _tell_of_older(model: Model, settings: RunSettings) -> None:
 
 
 def model_of(settings: RunSettings, *, held_to_certificate: bool = False) -> Model:
-    """The model, checked but not loaded; a sweep that names the latest again finds it loaded, unless its files have changed.
+    """Return the model, checked but not loaded; a sweep that names the latest again finds it loaded, unless its files have changed.
 
     Held to its certificate, if it has one, it is compared with that when its weights load.
     """
@@ -202,9 +204,12 @@ def _compare_files_once(model: Model) -> None:
 
 
 def tasks_of(settings: RunSettings) -> list[Task]:
-    """The task, or the tasks of the suite, loaded and checked."""
+    """Return the task, or the tasks of the suite, loaded and checked."""
     tasks = [
-        with_deviations(_task(task, settings.limit, settings.runtime.offline), settings.task_deviations)
+        with_deviations(
+            _task(task, settings.limit, settings.sample, settings.sample_seed, settings.runtime.offline),
+            settings.task_deviations,
+        )
         for task in suite_settings(settings.task, settings.config_folders)
     ]
     for task in tasks:
@@ -213,9 +218,9 @@ def tasks_of(settings: RunSettings) -> list[Task]:
 
 
 @cache
-def _task(settings: TaskSettings, limit: int | None, offline: bool) -> Task:
-    """The task; a sweep over models loads it once."""
-    return read_task(settings, limit=limit, offline=offline)
+def _task(settings: TaskSettings, limit: int | None, sample: int | None, sample_seed: int, offline: bool) -> Task:
+    """Return the task; a sweep over models loads it once."""
+    return read_task(settings, limit=limit, sample=sample, sample_seed=sample_seed, offline=offline)
 
 
 def _refuse_unwritable(folder: Path) -> None:

@@ -43,7 +43,8 @@ def recorded_settings(
 
     `model` and `task` hold every setting of the model, with its recipe's, and of the one task; `backend` its name, and where it
     is a server how it was reached; `runner` is local or ray, then with `ray`. `protocol`, `measures`, `limit`, `device`,
-    `dtype`, `refine` (where it was asked for) and `seed` are as on the command line, which alone says `reproduce`. What the
+    `dtype`, `refine`, `sample` and `sample_seed` (where they were asked for) and `seed` are as on the command line, which alone
+    says `reproduce`. What the
     backend found on the machine stands in the result's own `backend`; where files lie, and what is kept in which cache, stands
     nowhere.
     """
@@ -58,6 +59,7 @@ def recorded_settings(
         "runner": {"name": "local" if ray is None else "ray", "threads": runtime.threads},
         **({} if ray is None else {"ray": ray.model_dump(mode="json")}),
         "limit": task.limit,
+        **({} if task.sample is None else {"sample": task.sample.size, "sample_seed": task.sample.seed}),
         "device": runtime.device,
         "dtype": runtime.dtype,
         **({} if refine is None else {"refine": refine}),

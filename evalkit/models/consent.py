@@ -213,7 +213,7 @@ def _check_code(code: Any, *_: Any) -> None:
 
 
 def _check_import(_: str, file: Any, *__: Any) -> None:
-    """An extension module; those of Python have no file here, and are seen when their code runs."""
+    """Refuse an extension module; modules in Python have no file here, and are seen when their code runs."""
     if isinstance(file, str):
         _refuse_code(file)
 

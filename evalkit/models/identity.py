@@ -379,12 +379,11 @@ _PROBED: dict[str, str | None] = {}  # in this process, by the content of the fi
 
 
 def _probe(settings: ModelSettings, folder: Path) -> str | None:
-    from evalkit.models.tokenizers import load_tokenizer, probe_ids
+    from evalkit.models.tokenizers import read_probe_ids
 
-    # as the files have it: small letters are the recipe's, by which scores are kept besides
-    as_filed = settings.model_copy(update={"lower_case": False})
     try:
-        return _hash_json(probe_ids(load_tokenizer(as_filed, folder)))
+        # as the files have it: small letters are the recipe's, by which scores are kept besides
+        return _hash_json(read_probe_ids(settings, folder))
     except Exception:  # whichever backend needs the tokenizer says what is wrong with it
         check()  # an interruption says nothing of the tokenizer
         return None

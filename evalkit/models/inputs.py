@@ -6,6 +6,7 @@ import inspect
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import transformers
 
@@ -15,7 +16,7 @@ from evalkit.models.folders.files import tensor_shapes
 from evalkit.models.networks import load_config, position_limit, report_stored_type
 from evalkit.models.settings import ModelSettings
 from evalkit.models.tokenization import InputBuilder
-from evalkit.models.tokenizers import largest_id, read_tokenizer
+from evalkit.models.tokenizers import largest_id, read_from, read_tokenizer
 
 # how networks name the table of their positions' vectors
 POSITION_TABLES = ("position_embeddings.weight", "embed_positions.weight", "wpe.weight")
@@ -32,14 +33,24 @@ def load_inputs(settings: ModelSettings, folder: Path) -> InputBuilder:
     Raises EvalkitError where the tokenizer makes tokens or segments that the network has no vectors for, and where nothing stands
     between the two texts of a pair.
     """
-    loaded = read_tokenizer(settings, folder)
     report_stored_type(settings, folder)
-    # what is computed, as rotary positions are, ends nowhere
-    bounded = not settings.max_length or _has_position_table(folder)
-    longest = position_limit(settings, folder) if bounded else None
-    config = load_config(settings, folder)
-    inputs = checked_inputs(loaded.tokenizer, settings, config, longest=longest, rows=_rows(folder, config))
-    return replace(inputs, findings=loaded.findings + inputs.findings)
+    key = settings.model_dump_json(), read_from(folder)
+    inputs = _IN_USE.get(key)
+    if inputs is None:
+        loaded = read_tokenizer(settings, folder)
+        # what is computed, as rotary positions are, ends nowhere
+        bounded = not settings.max_length or _has_position_table(folder)
+        longest = position_limit(settings, folder) if bounded else None
+        config = load_config(settings, folder)
+        inputs = checked_inputs(loaded.tokenizer, settings, config, longest=longest, rows=_rows(folder, config))
+        inputs = _IN_USE[key] = replace(inputs, findings=loaded.findings + inputs.findings)
+    else:
+        report_once(settings.name, inputs.findings)
+    return inputs
+
+
+# a network that is compared with the same weights in another system has its inputs, which take seconds to load
+_IN_USE: WeakValueDictionary[object, InputBuilder] = WeakValueDictionary()
 
 
 def checked_inputs(

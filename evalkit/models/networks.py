@@ -12,14 +12,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForSequenceClassification,
-    MT5EncoderModel,
-    T5EncoderModel,
-    UMT5EncoderModel,
-)
+from transformers import AutoConfig
 
 from evalkit.errors import EvalkitError, WrongWeightsError
 from evalkit.models.consent import guarded_by
@@ -131,11 +124,14 @@ def load_network(settings: ModelSettings, folder: Path) -> CrossEncoderNetwork |
 
 
 def _auto_class(settings: ModelSettings, config: dict[str, Any]) -> Any:
-    """Return transformers' class for the network: of T5 and its kin the encoder alone makes vectors."""
+    """Return transformers' class for the network: of T5 and its kin the encoder alone makes vectors.
+
+    transformers imports a network's code with its class, which takes seconds that a converted network need not wait for.
+    """
     if settings.kind == "cross-encoder" and not settings.modules:
-        return AutoModelForSequenceClassification
-    encoders = {"t5": T5EncoderModel, "mt5": MT5EncoderModel, "umt5": UMT5EncoderModel}
-    return encoders.get(str(config.get("model_type")), AutoModel)
+        return transformers.AutoModelForSequenceClassification
+    encoders = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
+    return getattr(transformers, encoders.get(str(config.get("model_type")), "AutoModel"))
 
 
 def refuse_wrong_kind(settings: ModelSettings, config: dict[str, Any]) -> None:
@@ -308,7 +304,7 @@ def _first_line(error: BaseException) -> str:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Transformers' loading report and progress bar: what matters of them is checked and reported here."""
+    """Silence transformers' loading report and progress bar: what matters of them is checked and reported here."""
     logger = logging.getLogger("transformers")
     level, bars = logger.level, transformers.utils.logging.is_progress_bar_enabled()
     logger.setLevel(logging.ERROR)

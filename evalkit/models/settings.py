@@ -195,7 +195,7 @@ _READ_BY_NAMED = {
 
 
 def model_settings(fields: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> ModelSettings:
-    """A model's own fields, then those of the chosen recipe, then what the user says.
+    """Return a model's own fields, then those of the chosen recipe, then what the user says.
 
     Raises EvalkitError for an unknown field, a wrong type, a recipe that the model does not have, and an override that
     would be ignored.
@@ -238,5 +238,5 @@ def refuse_order(settings: ModelSettings) -> None:
 
 
 def read_model(name: str, folders: Sequence[Path] = ()) -> ModelSettings:
-    """The settings in `configs/model/NAME.yaml`, or in the user's own `folders`."""
+    """Return the settings in `configs/model/NAME.yaml`, or in the user's own `folders`."""
     return model_settings(read_option("model", name, folders))

@@ -64,13 +64,7 @@ def read_tokenizer(settings: ModelSettings, folder: Path) -> LoadedTokenizer:
     followed.
     """
     read_config(folder)  # which says what is wrong with a folder that is no model at all
-    with (
-        guarded_by(settings, folder),
-        quiet_transformers(),
-        reporting_load_errors(f"{folder}: the tokenizer can't be loaded"),
-    ):
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
-    loaded = _as_the_file_says(tokenizer, folder)
+    loaded = _SPARE.pop(_place(settings, folder), None) or _load(settings, folder)
     tokenizer = loaded.tokenizer
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         what = "has no tokenizer (tokenizer.json or a vocabulary)"
@@ -85,6 +79,43 @@ def read_tokenizer(settings: ModelSettings, folder: Path) -> LoadedTokenizer:
         _read_small(tokenizer, folder)
     report_once(settings.name, loaded.findings)
     return loaded
+
+
+def read_probe_ids(settings: ModelSettings, folder: Path) -> list[list[int]]:
+    """Return what the model's own tokenizer makes of the probes (see `probe_ids`), its letters as the files have them.
+
+    The tokenizer is kept for the one who reads it next from these very files, since reading it takes seconds. Raises EvalkitError
+    as `read_tokenizer`.
+    """
+    as_filed = settings.model_copy(update={"lower_case": False})
+    place = _place(as_filed, folder)
+    loaded = read_tokenizer(as_filed, folder)
+    ids = probe_ids(loaded.tokenizer)
+    _SPARE.clear()
+    _SPARE[place] = loaded
+    return ids
+
+
+_SPARE: dict[object, LoadedTokenizer] = {}  # at most one; whoever takes it has it alone, since a tokenizer has a state
+
+
+def _place(settings: ModelSettings, folder: Path) -> tuple[object, ...]:
+    return settings.trust_remote_code, *read_from(folder)
+
+
+def read_from(folder: Path) -> tuple[object, ...]:
+    """Return what tells whether the files of a folder are those that something was read from. Raises OSError."""
+    return folder, *sorted((path.name, _state(path)) for path in folder.iterdir() if path.is_file())
+
+
+def _load(settings: ModelSettings, folder: Path) -> LoadedTokenizer:
+    with (
+        guarded_by(settings, folder),
+        quiet_transformers(),
+        reporting_load_errors(f"{folder}: the tokenizer can't be loaded"),
+    ):
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
+    return _as_the_file_says(tokenizer, folder)
 
 
 def _read_small(tokenizer: Any, folder: Path) -> None:
@@ -260,14 +291,17 @@ def _from_file(path: Path) -> Tokenizer:
 
 
 def _file_encoded(path: Path, with_types: bool) -> list[Encoded]:
+    return _file_encoded_once(path, _state(path), with_types)
+
+
+def _state(path: Path) -> tuple[int, ...]:
     status = path.stat()
-    state = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
-    return _file_encoded_once(path, state, with_types)
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 @lru_cache(maxsize=8)
 def _file_encoded_once(path: Path, state: tuple[int, ...], with_types: bool) -> list[Encoded]:  # noqa: ARG001
-    """Reading the file again would take half a second where its vocabulary is large."""
+    """Return what the file's tokenizer makes of the probes; reading a large vocabulary again would take half a second."""
     return _backend_encoded(_from_file(path), with_types)
 
 

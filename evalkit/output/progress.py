@@ -56,7 +56,7 @@ class _Tally:
 
 @contextmanager
 def progress(what: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
-    """Yields a function that is told how much more is done; `done` items are from the store, before the start."""
+    """Yield a function that is told how much more is done; `done` items are from the store, before the start."""
     tally = _Tally(what, unit, total, done, time.monotonic(), done)
     if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
         with _bar(tally) as advance:
@@ -88,7 +88,7 @@ def _bar(tally: _Tally) -> Iterator[Advance]:
 
 
 def _bar_facts(tally: _Tally, now: float) -> list[str]:
-    """What stands beside the bar, the most telling first."""
+    """Return what stands beside the bar, the most telling first."""
     (rate, tokens), left = tally.rates(now), tally.seconds_left(now)
     resident = resident_bytes()
     facts = [

@@ -176,7 +176,7 @@ def _total(widths: Sequence[int]) -> int:
 
 
 def _lines(sheet: Sheet, place: int) -> list[str]:
-    """The lines of a column's cells, its title the first."""
+    """Return the lines of a column's cells, its title the first."""
     cells = [sheet.columns[place][0], *(str(row[place]) for row in sheet.rows)]
     return [line for cell in cells for line in cell.split("\n")]
 

@@ -116,7 +116,7 @@ def refuse_no_probabilities(name: str, task: Task, scores: NDArray[np.floating])
 
 
 def _metric_changes(task: Task, reference: NDArray[np.float64], other: NDArray[np.float64]) -> dict[str, float | None]:
-    """The other's MAP and MRR less the reference's, by name; None where no query can be scored."""
+    """Return the other's MAP and MRR less the reference's, by name; None where no query can be scored."""
     measures = PROTOCOLS[CARD_PROTOCOL].measures
     try:
         before, after = (score_lists(lists_of_task(task, scores), measures).means for scores in (reference, other))

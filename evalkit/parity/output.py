@@ -34,7 +34,7 @@ LEGEND = (
 
 
 def parity_sheets(parity: Parity) -> list[Sheet]:
-    """A table per task, one row per backend."""
+    """Return a table per task, one row per backend."""
     reference = parity.reference
     sheets = []
     for task in dict.fromkeys(agreement.task for agreement in parity.agreements):
@@ -51,7 +51,7 @@ def parity_sheets(parity: Parity) -> list[Sheet]:
 
 
 def parity_notes(parity: Parity) -> list[str]:
-    """What there is to say of single backends, then what the columns are."""
+    """Return the notes on single backends, then what the columns are."""
     notes = []
     for agreement in parity.agreements:
         where = f"{agreement.participant.name} on {agreement.task}"
@@ -76,7 +76,7 @@ def parity_notes(parity: Parity) -> list[str]:
 
 
 def cause_in_words(diagnosis: Diagnosis) -> str:
-    """What explains a difference, and how much of it is left; or that nothing does."""
+    """Return what explains a difference, and how much of it is left; or that nothing does."""
     found, before = diagnosis.found, f"{diagnosis.before:.2g}"
     if found is None:
         tried = sum(trial.remaining is not None for trial in diagnosis.trials)
@@ -100,7 +100,7 @@ def parity_content(parity: Parity) -> dict[str, Any]:
 
 
 def label(participant: Participant) -> str:
-    """A backend's name with its version, and its precision where that is a low one."""
+    """Return a backend's name with its version, and its precision where that is a low one."""
     dtype = "" if participant.dtype == "fp32" else participant.dtype
     return " ".join(part for part in (participant.name, participant.version, dtype) if part)
 
@@ -134,7 +134,7 @@ def _row(agreement: Agreement) -> tuple[str, ...]:
 
 
 def measured_cells(comparison: Comparison) -> tuple[str, ...]:
-    """The figures of a comparison, in the order of the columns between version and verdict."""
+    """Return the figures of a comparison, in the order of the columns between version and verdict."""
     flips: Flips = comparison.flips
     return (
         f"{comparison.pairs:,}",

@@ -29,7 +29,7 @@ class ParityWords:
     own: Mapping[str, tuple[str, ...]]
 
     def overrides(self, backend: str) -> list[str]:
-        """The overrides of a backend's run: the common ones, then its own.
+        """Return the overrides of a backend's run: the common ones, then its own.
 
         Where a backend is told of another option of a group (`mteb.model=mteb`), what all are told of that group is meant for
         the others; and what a server decides for itself is meant for those that are none.

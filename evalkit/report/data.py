@@ -25,6 +25,7 @@ _CSV_COLUMNS = (
         "protocol",
         "metric",
         "fingerprints",
+        "part",
         "slice_by",
         "slice",
         "n_queries",
@@ -103,7 +104,7 @@ def _with_label(report: Report, row: Standing | SliceMean) -> dict[str, Any]:
 
 
 def _common(board: Board | SliceBoard) -> dict[str, Any]:
-    return {"limit": board.limit, "protocol": board.protocol, "metric": board.metric}
+    return {"limit": board.limit, "part": board.part, "protocol": board.protocol, "metric": board.metric}
 
 
 def _csv_system(report: Report, row: Standing | SliceMean) -> dict[str, Any]:
@@ -114,7 +115,7 @@ def _csv_system(report: Report, row: Standing | SliceMean) -> dict[str, Any]:
 
 
 def _csv_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row without NaN, whose texts are no formulas: spreadsheets take for one what begins with certain signs."""
+    """Return a row without NaN, whose texts are no formulas: spreadsheets take for one what begins with certain signs."""
     cells = {name: value for name, value in row.items() if not (isinstance(value, float) and math.isnan(value))}
     return {name: _csv_text(value) if isinstance(value, str) else value for name, value in cells.items()}
 

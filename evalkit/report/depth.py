@@ -105,7 +105,7 @@ def unknown_lists(result: Result) -> str:
 
 
 def depth_sheet(table: DepthTable) -> Sheet:
-    """A row per measure and depth, in percent."""
+    """Return a row per measure and depth, in percent."""
     return Sheet(
         title=f"{table.label} on {table.task}, by how many candidates of {table.first_stage} are reranked",
         columns=(

@@ -38,7 +38,7 @@ def print_first_stages(results: Sequence[Result], console: Console) -> None:
 
 
 def stage_sheet(result: Result, label: str) -> Sheet:
-    """A row per metric: the first stage, the reranked order, and the difference with its 95 % interval, in percent."""
+    """Return a row per metric: the first stage, the reranked order, and the difference with its 95 % interval, in percent."""
     first, stage = result.task.first_stage, result.first_stage
     if first is None or stage is None:
         raise ValueError(f"{result.task.name} has no first stage")

@@ -48,13 +48,14 @@ class Standing:
 
 @dataclass(frozen=True)
 class Board:
-    """Systems on one task's data, or on average over the same tasks' data, the best first; `limit` is that of a task."""
+    """Systems on one task's data, or on average over the same tasks' data, the best first; `limit` and `part` are a task's."""
 
     tasks: tuple[str, ...]
     protocol: str
     metric: str
     fingerprints: tuple[str, ...]
     limit: int | None
+    part: str
     n_queries: int
     standings: tuple[Standing, ...]
 
@@ -79,6 +80,7 @@ class SliceBoard:
     metric: str
     fingerprint: str
     limit: int | None
+    part: str
     by: str
     means: tuple[SliceMean, ...]
 
@@ -111,7 +113,7 @@ def slice_board(shared: SharedQueries, by: str, *, seed: int) -> SliceBoard:
     """Give each system's mean over each part of the queries; without parts where no result has the column that is needed."""
     means = [mean for part in slice_queries(shared, by) for mean in _slice_means(shared, part, seed)]
     of = shared.of
-    return SliceBoard(of.task, of.protocol, shared.metric, of.fingerprint, of.limit, by, tuple(means))
+    return SliceBoard(of.task, of.protocol, shared.metric, of.fingerprint, of.limit, of.part, by, tuple(means))
 
 
 def _slice_means(shared: SharedQueries, part: Slice, seed: int) -> list[SliceMean]:
@@ -165,6 +167,7 @@ def _board(
         metric=metric,
         fingerprints=tuple(shared.of.fingerprint for shared in tasks),
         limit=tasks[0].of.limit if len(tasks) == 1 else None,
+        part=tasks[0].of.part if len(tasks) == 1 else "",
         n_queries=sum(len(shared.values) for shared in tasks),
         standings=tuple(sorted(standings, key=lambda standing: -standing.value)),
     )

@@ -79,7 +79,7 @@ def published_sheets(results: Sequence[Result] = ()) -> list[Sheet]:
 
 
 def published_notes(results: Sequence[Result]) -> list[str]:
-    """What is to be told below the tables."""
+    """Return the lines below the tables."""
     explained = [f"{_RUN_MARK} a run, with its difference from its model's published figure"] if results else []
     return explained + left_out(results)
 
@@ -157,6 +157,8 @@ def _why_left_out(result: Result) -> str:
         return "neither table has this task"
     if result.incomparable == "limit":
         return f"it is of {counted(result.limit or 0, 'query')} only"
+    if result.incomparable == "sample":
+        return f"it is of a sample of {counted(result.task.statistics.queries, 'query')} only"
     if result.incomparable:
         return f"its data differ from the published: {result.task.differences[0]}"
     return "" if math.isfinite(result.scores.get(_METRIC, math.nan)) else f"it has no {_METRIC}"

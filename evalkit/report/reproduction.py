@@ -31,8 +31,8 @@ RECIPE = ("recipe", "revision", "max_length", "truncation", "query_prompt", "doc
 class ReproducedFigure:
     """One figure of the source's table and the run's value beside it (a fraction), both of `metric`.
 
-    `why` says why the two can't be compared; `chosen` whether the user asked for that (limit=), or whether it is a failure of
-    its own (other data, other weights).
+    `why` says why the two can't be compared; `chosen` whether the user asked for that (limit=, sample=), or whether it is a failure
+    of its own (other data, other weights).
     """
 
     task: str
@@ -62,12 +62,12 @@ class ReproducedFigure:
 
 
 def preferred_figure(hub_id: str, task: str, metric: str) -> PublishedFigure | None:
-    """The figure that the model's card, or else the best source, gives for a task under cmteb-v1."""
+    """Return the figure that the model's card, or else the best source, gives for a task under cmteb-v1."""
     return published.preferred(hub_id, task, metric, CARD_PROTOCOL)
 
 
 def verdict_cells(results: Sequence[Result], find: Find = preferred_figure) -> list[ReproducedFigure]:
-    """A cell per result and metric, and the average's where one was published over precisely these tasks.
+    """Return a cell per result and metric, and the average's where one was published over precisely these tasks.
 
     `find` gives the figure published for a Hub id, task and metric. MAP may differ by NOISE_POINTS; MRR also by what one
     query makes whose first relevant document moves between ranks 1 and 2.
@@ -94,7 +94,7 @@ def print_reproduction(results: Sequence[Result], console: Console) -> bool:
 
 
 def verdict_sheet(hub_id: str, cells: Sequence[ReproducedFigure]) -> Sheet:
-    """The cells as a table: the published digits, the run's own to as many decimals, and the verdict."""
+    """Return the cells as a table: the published digits, the run's own to as many decimals, and the verdict."""
     rows: list[SheetRow] = []
     for cell in cells:
         verdict = f"{cell.verdict} ({cell.why})" if cell.why else cell.verdict
@@ -117,7 +117,7 @@ def verdict_sheet(hub_id: str, cells: Sequence[ReproducedFigure]) -> Sheet:
 
 
 def first_looks(results: Sequence[Result]) -> list[str]:
-    """What to look at first, the likeliest cause first: what is known to differ, then what known mistakes give."""
+    """Return what to look at first, the likeliest cause first: what is known to differ, then what known mistakes give."""
     known = list(dict.fromkeys(look for result in results for look in _looks(result)))
     general = [
         "evalkit doctor with the same settings, which examines weights, truncation and order on a sample",
@@ -136,7 +136,7 @@ def what_matches_rest_on(results: Sequence[Result], cells: Sequence[ReproducedFi
 
 
 def claimed_model(result: Result) -> str:
-    """The Hub id of the model that the run says it is, whatever folder its weights come from."""
+    """Return the Hub id of the model that the run says it is, whatever folder its weights come from."""
     model: Any = result.config.get("model") or {}
     return str(model.get("hub_id") or result.model.hub_id)
 
@@ -153,6 +153,8 @@ def _obstacle(result: Result, figure: PublishedFigure | None) -> tuple[str, bool
     """Why a result can't be compared with a figure, and whether the user asked for that; an empty reason where it can."""
     if result.incomparable == "limit":
         return f"limit={result.limit}", True
+    if result.incomparable == "sample":
+        return result.task.part, True
     if figure is None:
         return "nothing published", True
     if _other_weights(result):
@@ -194,7 +196,7 @@ def _summary_line(cells: Sequence[ReproducedFigure]) -> str:
 
 
 def _looks(result: Result) -> Iterator[str]:
-    """What is known to differ between this run and the published one."""
+    """Yield what is known to differ between this run and the published one."""
     if _other_weights(result):
         yield f"the weights: {result.model.hub_id} at {result.model.revision}, which are not known to be {claimed_model(result)}'s"
     if result.task.differences:
@@ -212,14 +214,14 @@ def _looks(result: Result) -> Iterator[str]:
 
 
 def _tie_looks(result: Result) -> Iterator[str]:
-    """What ties can make of a result, where that is more than honest runs differ by."""
+    """Yield what ties can make of a result, where that is more than honest runs differ by."""
     ties = result.ties.get(MAP)
     if ties is not None and (ties.high - ties.low) * 100 > NOISE_POINTS:
         yield f"ties: their order alone can make {result.task.name} MAP {percent(ties.low)} to {percent(ties.high)}"
 
 
 def _recipe_looks(result: Result) -> Iterator[str]:
-    """What was said otherwise of the model than its file does, which is at hand only where it is one of evalkit's."""
+    """Yield what the user said of the model against its file, which is at hand only where it is one of evalkit's."""
     model: Any = result.config.get("model") or {}
     own = read_option("model", model["name"]) if model.get("name") in option_names("model") else {}
     deviations = result.deviations or {}

@@ -43,10 +43,10 @@ _SHOWN_DISAGREEMENTS = 3
 def summary_sheet(results: Sequence[Result]) -> Sheet:
     """One row per result, in percent, and an average per model that ran two tasks or more.
 
-    A tie range stands where the order of tied documents can move a printed digit, a noise band where the noise of the scores can
-    move one further, a ceiling (the main score of a perfect order
-    of the candidates) where relevant documents are missing among them, and a published MAP, with its origin, where there is
-    one. Measures that were asked for have columns of their own. Columns that would be empty throughout are left out.
+    A sampled task's row has the estimate of the whole task's figure, with its interval. A tie range stands where the order of tied
+    documents can move a printed digit, a noise band where the noise of the scores can move one further, a ceiling (the main score
+    of a perfect order of the candidates) where relevant documents are missing among them, and a published MAP, with its origin,
+    where there is one. Measures that were asked for have columns of their own. Columns that would be empty throughout are left out.
     """
     groups = _by_model(results)
     names = _names(results)
@@ -54,7 +54,7 @@ def summary_sheet(results: Sequence[Result]) -> Sheet:
     one_protocol = len(protocols) == 1
     asked = _asked(results)
     titles = (*_titles(protocols), *(measure.title for measure in asked))
-    numbers = (*titles, "95 % interval", "ties", "noise", "ceiling", "published")
+    numbers = (*titles, "95 % interval", "whole task (95 %)", "ties", "noise", "ceiling", "published")
     columns: list[tuple[str, ColumnKind]] = [("model", "name"), ("task", "name"), ("protocol", "text")]
     columns += [*((title, "number") for title in numbers), ("difference", "text")]
     rows: list[SheetRow] = []
@@ -66,11 +66,16 @@ def summary_sheet(results: Sequence[Result]) -> Sheet:
             rows.append(_average_row(group, names[id(group[0])], asked, named=not one_protocol))
     within_noise = any(str(row[-1]).endswith(_WITHIN_NOISE) for row in rows)
     bound = f"at most {published.NOISE_POINTS} points from the published figure"
+    below = [f"{_WITHIN_NOISE} within noise: {bound}"] if within_noise else []
+    if any(result.estimates for result in results):
+        below.append(
+            "whole task: what the sample says of the mean over the task's queries; 95 % interval: of the mean over all like them"
+        )
     sheet = Sheet(
         title="",
         columns=tuple(columns),
         rows=tuple(rows),
-        below=(f"{_WITHIN_NOISE} within noise: {bound}",) if within_noise else (),
+        below=tuple(below),
         tones=dict.fromkeys(averages, "strong"),
         keys=("model", "task"),
     )
@@ -147,6 +152,7 @@ def _result_row(result: Result, name: str, asked: Sequence[Measure], *, named: b
         percent(result.scores[second.name]),
         *(percent(result.scores[measure.name]) if measure.name in result.scores else "" for measure in asked),
         percent_range(result.intervals[first.name]) if first.name in result.intervals else "",
+        _estimate(result),
         _moved([result], (first, second, *asked), _tie_range),
         _moved([result], (first, second, *asked), _noise_range),
         _ceiling(result),
@@ -169,6 +175,7 @@ def _average_row(group: Sequence[Result], name: str, asked: Sequence[Measure], *
             percent(_mean(group, measure)) if all(measure.name in result.scores for result in group) else ""
             for measure in asked
         ),
+        "",
         "",
         _moved(group, (first, second, *asked), _tie_range),
         _moved(group, (first, second, *asked), _noise_range),
@@ -210,6 +217,12 @@ def _tie_range(group: Sequence[Result], metric: str, value: float) -> str:
 
 def _noise_range(group: Sequence[Result], metric: str, value: float) -> str:
     return noisy_range(average_noise(group, metric), value, average_ties(group, metric))
+
+
+def _estimate(result: Result) -> str:
+    """Return what a sample says of the whole task's figure."""
+    found = result.estimates.get(PROTOCOLS[result.protocol].main_score)
+    return f"{percent(found.value)} ({percent_range((found.low, found.high))})" if found else ""
 
 
 def _ceiling(result: Result) -> str:

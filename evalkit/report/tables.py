@@ -38,7 +38,7 @@ def report_notes(report: Report) -> list[str]:
 
 
 def paper_sheets(report: Report) -> list[Sheet]:
-    """A table per protocol and metric, as papers print them: a row per system, a column per task and average.
+    """Return a table per protocol and metric, as papers print them: a row per system, a column per task and average.
 
     Strong is the best of a column and whatever the paired tests do not tell from it; an aside is what the order of tied
     documents can give, where that moves a printed digit. Below it stands what a reader should know of its results, and below the
@@ -60,7 +60,7 @@ def board_name(report: Report, board: Board) -> str:
     """Name a leaderboard by its task, or by the tasks that it is the average of."""
     if len(board.tasks) > 1:
         return f"average of {len(board.tasks)} ({', '.join(board.tasks)})"
-    return board.tasks[0] + board_data_note(report, board.tasks[0], board.protocol, board.fingerprints[0], board.limit)
+    return board.tasks[0] + board_data_note(report, board.tasks[0], board.protocol, board.fingerprints[0], board.part)
 
 
 def measured(board: Board) -> str:
@@ -68,10 +68,10 @@ def measured(board: Board) -> str:
     return f"{metric_title(board.metric)} of {board.protocol} on {counted(board.n_queries, 'query')}"
 
 
-def board_data_note(report: Report, task: str, protocol: str, fingerprint: str, limit: int | None) -> str:
+def board_data_note(report: Report, task: str, protocol: str, fingerprint: str, part: str) -> str:
     """Say which data of a task a table is of, where it is a part of them or the report has several; else nothing."""
     versions = {board.fingerprints for board in report.boards if board.tasks == (task,) and board.protocol == protocol}
-    return shared_queries.data_note(limit, fingerprint if len(versions) > 1 else "")
+    return shared_queries.data_note(part, fingerprint if len(versions) > 1 else "")
 
 
 def _board_sheet(report: Report, board: Board) -> Sheet:
@@ -123,7 +123,7 @@ def _slice_sheet(report: Report, board: SliceBoard) -> Sheet:
         for mean in board.means
     ]
     title = metric_title(board.metric)
-    data = board_data_note(report, board.task, board.protocol, board.fingerprint, board.limit)
+    data = board_data_note(report, board.task, board.protocol, board.fingerprint, board.part)
     return Sheet(
         title=f"{board.task}{data}: {title} of {board.protocol}, by {board.by}",
         columns=(

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from evalkit.metrics.measures import PROTOCOLS, asked_measures, find_measure
-from evalkit.output.numbers import counted, listed, noisy_range, percent
+from evalkit.metrics.measures import PROTOCOLS, Measure, asked_measures, find_measure
+from evalkit.output.numbers import counted, listed, noisy_range, percent, percent_range
 from evalkit.records import (
     Incomparable,
     ModelIdentity,
@@ -19,6 +19,7 @@ from evalkit.records import (
     PrecisionCheck,
     RecipeField,
     Refinement,
+    SampledMean,
     ScoreNoise,
     StageScores,
     TaskIdentity,
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 WITHOUT_MODEL = ("baseline", "run")
 """Kinds that only read labels, dice or a file: their speed says nothing."""
+_FEWEST_ON_A_SIDE = 10
+"""Whole queries' worth between a sampled mean and the end of the scale: with fewer, intervals cover too little or too much."""
 TEXT_COLUMNS = ("query", "text")
 """What of the tables of queries and candidates holds texts."""
 
@@ -108,14 +111,15 @@ class Result:
     `scores`, `intervals` (95 %) and `ties` are fractions by metric name, NaN where a metric has no value, and an interval also
     where no query's value differs from another's; `bands` (fractions too) are what the `noise` of the scores can do to them, empty
     and None where the scores are exact, where nothing says how they were computed, and in older files; `queries` has one row per
-    query, `candidates` one per candidate (columns as in the result files). `config` is the configuration that was run,
-    `deviations` the settings in it that differ from the model's and task's own (None: an older file, which does not say);
-    `experiment` names them, `limit` is the number of queries asked for, and `incomparable` why no published figure can be
-    compared. `recipe` says how the model was run, each field with who states it, and `findings` what a reader of the scores
-    should know of the model and of how it was judged (both empty in older files). `training` says whether the model was trained
-    on the task's data (None for data that are no benchmark's, and in older files). Where relevant documents are no candidates,
-    `ceilings` are the scores of a perfect order of the candidates. `path` is the JSON file, None until it is written. Results
-    are equal where all but tables and path are.
+    query, `candidates` one per candidate (columns as in the result files). Of a sampled task, `estimates` are what the sample says
+    of the whole task's means (else empty); `intervals` are always those of the mean over all queries like these. `config` is the
+    configuration that was run, `deviations` the settings in it that differ from the model's and task's own (None: an older file,
+    which does not say); `experiment` names them, `limit` is the number of first queries asked for, and `incomparable` why no
+    published figure can be compared. `recipe` says how the model was run, each field with who states it, and `findings` what a
+    reader of the scores should know of the model and of how it was judged (both empty in older files). `training` says whether the
+    model was trained on the task's data (None for data that are no benchmark's, and in older files). Where relevant
+    documents are no candidates, `ceilings` are the scores of a perfect order of the candidates. `path` is the JSON file, None until
+    it is written. Results are equal where all but tables and path are.
     """
 
     model: ModelIdentity
@@ -126,6 +130,7 @@ class Result:
     tables: Tables = field(repr=False, compare=False)
     config: Mapping[str, Any]
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    estimates: Mapping[str, SampledMean] = field(default_factory=dict)
     ties: Mapping[str, TieRange] = field(default_factory=dict)
     noise: ScoreNoise | None = None
     bands: Mapping[str, NoiseBand] = field(default_factory=dict)
@@ -195,14 +200,77 @@ class Result:
         return len(self.queries) - self.scored_queries
 
     @property
+    def _part_remarks(self) -> Iterator[str]:
+        """Say which part of the task the figures are of, and what it is worth."""
+        sample, queries = self.task.sample, self.task.statistics.queries
+        if self.limit is not None and queries >= self.limit:
+            yield (
+                f"the first {counted(queries, 'query')} that can be scored, which are no random sample: nothing says how far "
+                "off the whole task's figures are (sample=N draws queries, and gives an interval)"
+            )
+        if sample is None:
+            return
+        population = f"{counted(sample.population, 'query')} that can be scored"
+        if sample.is_whole:
+            yield f"sample={sample.size} takes all {population}: the task is whole"
+            return
+        strata = f"{len(sample.strata)} strata of candidates and characters" if len(sample.strata) > 1 else "all alike"
+        yield f"a sample of {sample.size:,} of the {population}, drawn by sample_seed={sample.seed} from {strata}"
+        if sample.unscorable and PROTOCOLS[self.protocol].counts_missed:
+            more = counted(sample.unscorable, "further query")
+            yield (
+                f"{self.protocol} counts {more} of the whole task, without relevant or without other candidates: estimates of its "
+                "figures are for the others alone"
+            )
+
+    @property
+    def _estimate_remarks(self) -> Iterator[str]:
+        """Say what a sample says of the whole task's figures."""
+        measures = [
+            measure
+            for measure in (*PROTOCOLS[self.protocol].leading, *asked_measures(self.scores))
+            if measure.name in self.estimates
+        ]
+        if not measures:
+            return
+        known = [
+            f"{measure.title} {percent_range((one.low, one.high))} (estimate {percent(one.value)}, smallest detectable difference "
+            f"{percent(one.detectable)})"
+            for measure in measures
+            if math.isfinite((one := self.estimates[measure.name]).low)
+        ]
+        if not known:
+            yield (
+                "so few sampled queries give no interval for the whole task's figures; the estimates are "
+                + ", ".join(f"{measure.title} {percent(self.estimates[measure.name].value)}" for measure in measures)
+            )
+            return
+        yield (
+            f"95 % interval for the whole task's figure: {', '.join(known)}; detectable is what differs from a fixed figure at "
+            "5 %, with a power of 80 %, and any other interval shown is for the mean over all queries like these"
+        )
+        few = [measure.title for measure in measures if self._rests_on_few(measure)]
+        if few:
+            yield (
+                f"{listed(few)} of the whole task: less than {_FEWEST_ON_A_SIDE} whole queries lie between the sample's figure and "
+                "0 or 100 %, so few queries decide the interval, which may miss its level: take a larger sample"
+            )
+
+    def _rests_on_few(self, measure: Measure) -> bool:
+        """Tell whether the sum of a sample's values is within a few whole queries of the lowest or the highest there is."""
+        value = self.estimates[measure.name].value
+        return self.queries[measure.column].notna().sum() * min(value, 1 - value) < _FEWEST_ON_A_SIDE
+
+    @property
     def remarks(self) -> tuple[tuple[str, str], ...]:
         """What a reader of the figures should know beside them, each with what it is about: the task's or the model's name.
 
-        First what was found in the data that changes the figures, then how they were judged, then what noise can do to them, then
-        what is said of the model.
+        First what was found in the data that changes the figures, and which part of them was taken, then how they were judged, then
+        what a sample and noise leave open, then what is said of the model.
         How many queries are left out is `dropped_queries`. What noise can do to the figures of a model on a task has both names.
         """
         found = [finding_text(finding) for finding in self.task.findings if finding.severity == "warning"]
+        found += self._part_remarks
         if (ceiling := self.ceilings.get(self.main_score)) is not None:
             missed, reachable = self.missed_documents, PROTOCOLS[self.protocol].counts_missed
             said = f"{counted(missed, 'relevant document')} of {missed + self.task.statistics.positives:,} are no candidates"
@@ -217,7 +285,10 @@ class Result:
         own = [] if self.refinement is None else [_refined(self.refinement)]
         return (
             *((self.task.name, text) for text in found),
-            *((f"{self.model.name} on {self.task.name}", text) for text in self._noise_remarks),
+            *(
+                (f"{self.model.name} on {self.task.name}", text)
+                for text in (*self._estimate_remarks, *self._noise_remarks)
+            ),
             *((self.model.name, text) for text in (*own, *self.findings)),
         )
 

@@ -37,7 +37,7 @@ _SPARE_CELLS = 1_000_000
 _LARGEST_RATIO = 200  # of compression
 _MEND = "run the evaluation again"
 
-_WHOLE = {"n_candidates", "n_positive", "label", "query_characters"}
+_WHOLE = {"n_candidates", "n_positive", "label", "query_characters", "stratum"}
 _TEXTS = {"query_id", "doc_id", "query_script", "query", "text"}
 _NUMBERS = {"score", STAGE_COLUMN, "tokens", "truncated_pairs", *(measure.column for measure in all_measures())}
 

@@ -170,7 +170,7 @@ def _is_compared(task: TaskIdentity, settings: Mapping[str, Any], benchmark: str
         repository = _repositories(settings).get(task.layout)
         if repository is None or not _kin(benchmark).isdisjoint(_tasks_named(repository)):
             return True
-    return task.limit is None and task.first_stage is None and task.mteb_name in published_statistics()
+    return not task.part and task.first_stage is None and task.mteb_name in published_statistics()
 
 
 def _repositories(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -288,7 +288,7 @@ def _known() -> Mapping[str, Any]:
 
 @cache
 def _model_names() -> Mapping[str, str]:
-    """The registry's models by their names in small letters."""
+    """Return the registry's models by their names in small letters."""
     return {name.casefold(): name for name in _snapshot()["models"]}
 
 
@@ -306,5 +306,5 @@ def _task_names() -> Mapping[str, frozenset[str]]:
 
 @cache
 def _groups() -> Mapping[str, frozenset[str]]:
-    """The tasks on the same data, by each of them."""
+    """Return the tasks on the same data, by each of them."""
     return {task: frozenset(group) for group in _snapshot()["related"] for task in group}

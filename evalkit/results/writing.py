@@ -337,8 +337,11 @@ def _own_block(result: Result) -> dict[str, Any]:
     block["task"] = {one.name: getattr(result.task, one.name) for one in fields(TaskIdentity)}
     if block["noise"] is None:
         del block["bands"]
+    if not block["estimates"]:
+        del block["estimates"]
     for holder, name in (
         *((block, "noise"), (block, "first_stage"), (block["task"], "first_stage")),
+        (block["task"], "sample"),
         (block, "training"),
     ):
         if holder[name] is None:

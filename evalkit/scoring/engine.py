@@ -126,7 +126,7 @@ def _same_model(before: NDArray[np.float32], now: NDArray[np.float32]) -> bool:
 
 
 def score_task(model: RunnableModel, settings: ModelSettings, task: Task, kept: ScoreMemory = NOWHERE) -> Run:
-    """The model's score for every candidate of the task. Its weights are loaded only if a score is missing.
+    """Return the model's score for every candidate of the task. Its weights are loaded only if a score is missing.
 
     Raises NonFiniteError, naming the texts, where a score or vector is not finite, and EvalkitError, with its ids, for a text
     that a server refuses, or that fails a tokenizer since it holds half a character.
@@ -269,7 +269,7 @@ class ChosenScores:
         return best_of_variants(values, firsts)
 
     def usage(self) -> Usage:
-        """What it has cost so far."""
+        """Return what scoring has cost so far."""
         return _usage(self.tables, ())
 
     def _pairs(self, numbers: NDArray[np.int64]) -> Items:

@@ -31,7 +31,7 @@ class TaskTexts:
 
 
 def task_texts(task: Task) -> TaskTexts:
-    """Number the task's texts."""
+    """Give each of the task's texts a number."""
     queries: dict[str, int] = {}
     documents: dict[str, int] = {}
     meetings: list[tuple[int, int]] = []
@@ -48,7 +48,7 @@ def task_texts(task: Task) -> TaskTexts:
 
 
 def unique_pairs(texts: TaskTexts) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The distinct pairs, shape (pairs, 2), and for each meeting the number of its pair."""
+    """Return the distinct pairs, shape (pairs, 2), and for each meeting the number of its pair."""
     keys = texts.meetings[:, 0] * len(texts.documents) + texts.meetings[:, 1]
     distinct, meeting_pairs = np.unique(keys, return_inverse=True)
     return np.stack([distinct // len(texts.documents), distinct % len(texts.documents)], axis=1), meeting_pairs

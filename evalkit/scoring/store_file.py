@@ -134,7 +134,7 @@ def is_damage(error: sqlite3.DatabaseError, path: Path) -> bool:
 
 
 def refusal(path: Path, error: Exception) -> EvalkitError:
-    """What to tell where a store can't be used, though it is whole."""
+    """Return what to tell where a store can't be used, though it is whole."""
     return EvalkitError(
         f"{path} can't be used: {error}; the scores that it holds are kept. Mend that (room on the disk, permission to write), or "
         "choose another place with cache_dir=FOLDER, or cache=off"
@@ -289,7 +289,7 @@ def _tables(connection: sqlite3.Connection) -> list[tuple[Any, ...]]:
 
 
 def _refuse_damaged_tables(connection: sqlite3.Connection) -> None:
-    """The tables must be those of a new store, and each way must be the one that its hash says."""
+    """Refuse a store whose tables are not those of a new one, or a way of which is not the one that its hash says."""
     with closing(sqlite3.connect(":memory:")) as new:
         _make_tables(new)
         if _tables(connection) != _tables(new):

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from evalkit.statistics.intervals import average_intervals, bootstrap_intervals, level_beside_test, resampled_deviations
+from evalkit.statistics.intervals import (
+    FEWEST_SAMPLED,
+    average_intervals,
+    bootstrap_intervals,
+    level_beside_test,
+    resampled_deviations,
+    sampled_means,
+)
 from evalkit.statistics.paired import (
     average_differences,
     effect_size_intervals,
@@ -18,6 +25,7 @@ from evalkit.statistics.paired import (
 )
 
 __all__ = [
+    "FEWEST_SAMPLED",
     "average_differences",
     "average_intervals",
     "bootstrap_intervals",
@@ -32,5 +40,6 @@ __all__ = [
     "rank_ranges",
     "resampled_deviations",
     "resamples_needed",
+    "sampled_means",
     "smallest_detectable_difference",
 ]

@@ -1,16 +1,21 @@
-"""How sure a mean over queries is: bootstrap intervals."""
+"""How sure a mean over queries is: bootstrap intervals, and what a sample says of the mean of all that it was drawn from."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr, ndtri, stdtrit
 
 Floats = NDArray[np.float64]
 Seed = int | tuple[int, ...]
 
+FEWEST_SAMPLED = 30
+"""Queries that an interval of `sampled_means` takes: with fewer it does not keep its level in simulation."""
+_FEWEST_OF_STRATUM = 2  # a variance takes as many
+_SAME_VALUE = 9  # decimals: a perfect order's nDCG may miss 1 by rounding
 _CELLS_AT_ONCE = 2_000_000  # resample × query; some 50 MB in all
 
 
@@ -62,6 +67,30 @@ def average_intervals(tasks: Sequence[Floats], *, seed: int, n_resamples: int = 
     return intervals
 
 
+def sampled_means(
+    values: Floats, strata: Sequence[int], populations: Sequence[int], *, level: float = 0.95, power: float = 0.8
+) -> Floats:
+    """Estimate the mean over a whole population from a stratified random sample: float64[n_metrics, 4].
+
+    `values` is float64[n_queries, n_metrics] of fractions, NaN where a metric does not have the query; `strata` says of each query
+    which stratum it was drawn from, and `populations` how many queries each stratum has. Gives the estimate, weighted by
+    strata, low and high of an interval for the population's own mean, and the smallest difference from a fixed figure that a
+    two-sided test at 1 - `level` finds with probability `power`.
+
+    The variance is that of stratified sampling with its finite population correction (Cochran 1977, section 5.5; of a part of the
+    queries by linearisation, section 5A.14); strata with fewer than two drawn are joined with their neighbours. The interval is
+    Wilson's score interval for as many queries as a binary variable of that variance would need (Franco et al. 2019, the
+    interval for a proportion in complex surveys): it stays between 0 and 1, and is as skew as means near an end are. No mean m
+    of fractions varies more than a binary variable's, m (1 - m); where few values differ from the commonest one, their variance
+    says little, and is drawn towards that bound by 1 / (1 + d^2) for d such values.
+
+    All but the estimate are NaN below `FEWEST_SAMPLED` values.
+    """
+    groups, sizes = _joined_strata(np.asarray(strata, np.intp), np.asarray(populations, np.float64))
+    found = [_sampled_mean(column, groups, sizes, level, power) for column in values.T]
+    return np.array(found, np.float64).reshape(-1, 4)
+
+
 def resampled_deviations(values: Floats, seed: Seed, n_resamples: int) -> Floats:
     """Return means of resamples less the mean: float64[n_resamples, n_metrics], of values float64[n_queries, n_metrics].
 
@@ -83,6 +112,55 @@ def to_fixed_point(values: Floats) -> tuple[Floats, Floats]:
     _, exponents = np.frexp(np.abs(values).max(axis=0, initial=0.0))
     units: Floats = np.ldexp(1.0, exponents - _exact_bits(len(values)))
     return np.rint(values / units), units
+
+
+def _joined_strata(strata: NDArray[np.intp], populations: Floats) -> tuple[NDArray[np.int_], Floats]:
+    """Join neighbouring strata until each has two queries: each query's number anew, and the sizes of what they are now."""
+    drawn = np.bincount(strata, minlength=len(populations))
+    numbers, number, so_far = np.zeros(len(drawn), np.intp), 0, 0
+    for stratum, count in enumerate(drawn):
+        if so_far >= _FEWEST_OF_STRATUM:
+            number, so_far = number + 1, 0
+        numbers[stratum], so_far = number, so_far + count
+    if so_far < _FEWEST_OF_STRATUM:  # the last one has nothing behind it
+        numbers[numbers == number] = max(number - 1, 0)
+    sizes: Floats = np.bincount(numbers, weights=populations).astype(np.float64)
+    return numbers[strata], sizes
+
+
+def _sampled_mean(
+    values: Floats, groups: NDArray[np.intp], sizes: Floats, level: float, power: float
+) -> tuple[float, float, float, float]:
+    nothing = (math.nan, math.nan, math.nan)
+    has_value = ~np.isnan(values)
+    n = int(has_value.sum())
+    if n == 0:
+        return (math.nan, *nothing)
+    drawn = np.bincount(groups).astype(np.float64)
+    shares = sizes / sizes.sum()
+    weights = (shares / drawn)[groups]
+    weight = math.fsum(weights[has_value])
+    mean = min(max(math.fsum((weights * values)[has_value]) / weight, 0.0), 1.0)
+    if n < FEWEST_SAMPLED:
+        return (mean, *nothing)
+    # what each query adds to the estimate's error; 0 for one that the metric does not have
+    errors = np.where(has_value, values - mean, 0.0) / weight
+    centred = errors - (np.bincount(groups, weights=errors) / drawn)[groups]
+    spreads = np.bincount(groups, weights=centred**2) / np.maximum(drawn - 1, 1)
+    variance = float(np.sum(shares**2 * (1 - drawn / sizes) * spreads / drawn))
+    most = (1 - drawn.sum() / sizes.sum()) / n  # of the variance, with mean (1 - mean) beside it
+    _, repeats = np.unique(np.round(values[has_value], _SAME_VALUE), return_counts=True)
+    doubt = 1 / (1 + (n - int(repeats.max())) ** 2)
+    bound = mean * (1 - mean) * most
+    share = variance / bound if bound > 0 else 1.0
+    scale = most * (share + doubt * (1 - share))
+    freedom = max(n - len(sizes), 1)
+    quantile = stdtrit(freedom, (1 + level) / 2)
+    k = quantile**2 * scale
+    middle, half = 2 * mean + k, math.sqrt(k * (k + 4 * mean * (1 - mean)))
+    detectable = float((quantile + stdtrit(freedom, power)) * math.sqrt(scale * mean * (1 - mean)))
+    ends = (middle - half) / (2 * (1 + k)), (middle + half) / (2 * (1 + k))
+    return mean, max(float(ends[0]), 0.0), min(float(ends[1]), 1.0), detectable if detectable > 0 else math.nan
 
 
 def _resample_counts(n: int, seed: Seed, n_resamples: int) -> Iterator[Floats]:

@@ -94,7 +94,8 @@ def warn_of_changed_data(task: Task, folder: Path) -> None:
     """
     if not re.fullmatch("[0-9a-f]{40}", task.revision) or task.first_stage is not None:
         return
-    part = f"{task.layout} {task.subset} {task.split}{'' if task.limit is None else f' limit={task.limit}'}"
+    cut = task.part if task.limit is None else f"limit={task.limit}"
+    part = " ".join(filter(None, (task.layout, task.subset, task.split, cut)))
     key, path = f"{task.source}@{task.revision} {part}", folder / FINGERPRINTS
     before = read_entries(path).get(key)
     if before is None:

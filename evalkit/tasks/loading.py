@@ -10,11 +10,12 @@ from typing import Any
 
 from evalkit.errors import EvalkitError
 from evalkit.published_statistics import mteb_task_names, published_statistics
-from evalkit.records import OTHER_DATA, Finding, Request, Task
+from evalkit.records import OTHER_DATA, SAMPLE_SEED, Finding, Request, Sample, Task
 from evalkit.tasks.content import compare_with_published, fingerprint, has_both, task_statistics
 from evalkit.tasks.findings import FindingLog, log_findings
 from evalkit.tasks.first_stage import FirstStageRun, read_first_stage
 from evalkit.tasks.layouts import requests_of
+from evalkit.tasks.sampling import draw_sample
 from evalkit.tasks.settings import TaskSettings, read_settings, task_names
 from evalkit.tasks.sources import complete_task, read_source
 from evalkit.tasks.tables import data_stem
@@ -22,19 +23,26 @@ from evalkit.tasks.tables import data_stem
 UNNAMED = ("", "local")  # such a task is named after its folder or file
 
 
-def read_task(settings: TaskSettings, *, limit: int | None = None, offline: bool = False) -> Task:
+def read_task(
+    settings: TaskSettings,
+    *,
+    limit: int | None = None,
+    sample: int | None = None,
+    sample_seed: int = SAMPLE_SEED,
+    offline: bool = False,
+) -> Task:
     """Load and check one task.
 
-    `limit` keeps the first so many queries that can be scored; statistics and fingerprint are those
-    of what is kept. Findings go to the logger `evalkit`, a line per kind. A benchmark's data whose sizes differ from the
-    published ones are reported, not refused; data under a benchmark's name that are not known to be its own get another name.
+    `limit` keeps the first so many queries that can be scored, `sample` draws so many of them by `sample_seed`, or leaves the task
+    whole where there are no more; statistics and fingerprint are those of what is kept. Findings go to the logger `evalkit`, a line
+    per kind. A benchmark's data whose sizes differ from the published ones are reported, not refused; data under a benchmark's name
+    that are not known to be its own get another name.
 
     Raises EvalkitError where the dataset cannot be had, breaks its layout, or has no query that can be scored.
     """
     if settings.suite:
         raise EvalkitError(f"{settings.name} is a suite; load one of its tasks: {', '.join(settings.suite)}")
-    if limit is not None and limit < 1:
-        raise EvalkitError(f"limit={limit}: the number of queries to keep must be at least 1")
+    _refuse_cut(limit, sample, sample_seed)
     first_stage = read_first_stage(settings)
     said = settings.model_dump(mode="json")
     settings = complete_task(settings)
@@ -59,7 +67,14 @@ def read_task(settings: TaskSettings, *, limit: int | None = None, offline: bool
         findings += (Finding("warning", f"differs from the published dataset: {', '.join(differences)}", source),)
     if first_stage is not None:
         differences += (f"the candidates of {first_stage.file.path.stem}",)
-    requests = _scorable(requests, limit, source, first_stage)
+    scorable = _scorable(requests, source, first_stage)
+    drawn: Sample | None = None
+    strata: tuple[int, ...] = ()
+    if limit is not None:
+        requests = scorable[:limit]
+    elif sample is not None:
+        drawn, kept, strata = draw_sample(scorable, sample, sample_seed, len(requests) - len(scorable))
+        requests = requests if drawn.is_whole else kept
     task = Task(
         name=name,
         mteb_name=mteb_name,
@@ -76,6 +91,8 @@ def read_task(settings: TaskSettings, *, limit: int | None = None, offline: bool
         subset=settings.subset or "default",
         first_stage=None if first_stage is None else first_stage.describe(),
         differences=differences,
+        sample=drawn,
+        strata=strata,
         settings=said,
     )
     log_findings(task.name, task.findings)
@@ -126,10 +143,23 @@ def benchmarks() -> Mapping[str, TaskSettings]:
     return {name.casefold(): one for one in known.values() for name in (one.name, one.mteb_name)}
 
 
-def _scorable(
-    requests: tuple[Request, ...], limit: int | None, source: str, first_stage: FirstStageRun | None
-) -> tuple[Request, ...]:
-    """Return the queries, the first `limit` of those that can be scored where there is one.
+def _refuse_cut(limit: int | None, sample: int | None, sample_seed: int) -> None:
+    """Raise EvalkitError where it can't be told which queries to keep."""
+    for name, number in (("limit", limit), ("sample", sample)):
+        if number is not None and number < 1:
+            raise EvalkitError(f"{name}={number}: the number of queries to keep must be at least 1")
+    if limit is not None and sample is not None:
+        raise EvalkitError(
+            f"limit={limit} takes the first queries and sample={sample} draws any: leave one of them out"
+        )
+    if sample_seed < 0:
+        raise EvalkitError(f"sample_seed={sample_seed}: a whole number, 0 or more")
+    if sample is None and sample_seed != SAMPLE_SEED:
+        raise EvalkitError(f"sample_seed={sample_seed} has no effect without sample=N")
+
+
+def _scorable(requests: tuple[Request, ...], source: str, first_stage: FirstStageRun | None) -> tuple[Request, ...]:
+    """Return the queries that can be scored. Raises EvalkitError where there is none.
 
     A query whose relevant documents a first stage missed counts among these: leaving it out would flatter every figure.
     """
@@ -144,9 +174,7 @@ def _scorable(
             f"{source}: none of its {len(requests)} queries has both a positive and a negative candidate, "
             "so nothing can be scored; add the documents that are missing (through top_ranked or task.candidates)"
         )
-    if limit is None:
-        return requests
-    return tuple([one for one in requests if has_both(one) or any(one.unretrieved_gains)][:limit])
+    return tuple(one for one in requests if has_both(one) or any(one.unretrieved_gains))
 
 
 def _name_of(path: str | None) -> str:

@@ -78,7 +78,7 @@ def task_names(folders: Sequence[Path] = ()) -> tuple[str, ...]:
 
 
 def read_settings(name: str, folders: Sequence[Path] = ()) -> TaskSettings:
-    """The settings in `task/NAME.yaml` of evalkit's configs folder, or of the user's own `folders`.
+    """Return the settings in `task/NAME.yaml` of evalkit's configs folder, or of the user's own `folders`.
 
     Raises EvalkitError, naming the nearest tasks, where there is no such file.
     """
@@ -86,7 +86,7 @@ def read_settings(name: str, folders: Sequence[Path] = ()) -> TaskSettings:
 
 
 def suite_settings(suite: TaskSettings, folders: Sequence[Path] = ()) -> tuple[TaskSettings, ...]:
-    """The tasks of a suite in its order, taken from the suite's `source`; a single task stands for itself.
+    """Return the tasks of a suite in its order, taken from the suite's `source`; a single task stands for itself.
 
     `folders` are the user's own configs folders. Raises EvalkitError for settings that only a single task has.
     """

@@ -14,7 +14,7 @@ import pytest
 from agreement import prepared
 from command import run_here
 from model_folders import copied, edit_weights
-from processor import HAS_BF16
+from processor import HAS_BF16, HAS_NNCF
 
 from evalkit.backends import auto, prepare_model
 from evalkit.backends.auto import ChosenBackend, choose, prepare
@@ -136,12 +136,22 @@ def test_last_is_torch(tiny_bert_reranker: Path, tmp_path: Path, without_any: No
 
 
 @pytest.mark.parametrize(
-    ("dtype", "backend"), [("bf16", "openvino" if HAS_BF16 else "torch"), ("int8", "onnx"), ("fp16", "torch")]
+    ("dtype", "backend"),
+    [
+        ("bf16", "openvino" if HAS_BF16 else "torch"),
+        ("int8", "openvino" if HAS_NNCF else "onnx"),
+        ("fp16", "torch"),
+    ],
 )
 def test_low_precision_is_the_first_that_has_it(
     dtype: str, backend: str, tiny_bert_reranker: Path, tmp_path: Path
 ) -> None:
     assert chosen(tiny_bert_reranker, tmp_path, dtype) == (backend, f"the first one here that runs {dtype}", None)
+
+
+def test_int8_is_onnx_s_without_nncf(tiny_bert_reranker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    assert chosen(tiny_bert_reranker, tmp_path, "int8").backend == "onnx"
 
 
 def test_a_precision_that_nobody_here_has(tiny_bert_reranker: Path, tmp_path: Path, without_any: None) -> None:

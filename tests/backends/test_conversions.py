@@ -14,9 +14,10 @@ import pytest
 from agreement import prepared, write_embedder
 from command import files_below
 from model_folders import edit_json
+from processor import HAS_NNCF
 from transformers import BertForSequenceClassification
 
-from evalkit.backends import conversions, prepare_model
+from evalkit.backends import conversions, openvino, prepare_model
 from evalkit.backends.conversions import UNFINISHED, conversion_folder, keep_conversion, kept_conversions
 from evalkit.models.inputs import load_inputs
 from evalkit.models.interfaces import LocalNetwork, Runtime
@@ -198,6 +199,33 @@ def test_what_is_not_in_the_graph_shares_the_conversion(field: str, folders: dic
         files = find_model(recipes[0], offline=True, cache_dir=tmp_path)
         names = {conversion_folder("onnx", one, files, Runtime(cache_dir=tmp_path)).name for one in recipes}
         assert len(names) == 1
+
+
+# of what is not in the graph, what changes the inputs that int8 is calibrated on, by kind
+IN_CALIBRATION = {
+    "embedder": {"max_length", "query_prompt", "document_prompt"},
+    "cross-encoder": {"max_length", "query_prompt", "document_prompt"},
+}
+
+
+@pytest.mark.skipif(not HAS_NNCF, reason="nncf is not installed")
+@pytest.mark.parametrize("kind", IN_CALIBRATION)
+def test_an_int8_network_is_of_the_inputs_that_it_was_calibrated_on(
+    kind: str, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """Else the first recipe of a graph would decide the others' scores."""
+    own = {"name": "made", "kind": kind, "path": str(folders[kind]), "label": 1 if kind == "cross-encoder" else None}
+    files = find_model(ModelSettings(**own), offline=True, cache_dir=tmp_path)
+
+    def of(settings: ModelSettings) -> tuple[str, str]:
+        calibration = openvino.calibration_inputs(settings, load_inputs(settings, files.folder))
+        fed = repr([{name: array.tolist() for name, array in arrays.items()} for arrays in calibration])
+        return openvino.quantized_folder(settings, files, Runtime(cache_dir=tmp_path), calibration).name, fed
+
+    for field, values in OUTSIDE.items():
+        found = {of(ModelSettings(**{**own, field: value})) for value in values}
+        assert len(found) == len({name for name, _ in found}) == len({fed for _, fed in found})
+        assert (len(found) == 2) == (field in IN_CALIBRATION[kind]), field
 
 
 def test_a_conversion_is_of_its_files_precision_and_versions(

@@ -118,10 +118,9 @@ def test_without_its_package(monkeypatch: pytest.MonkeyPatch, tiny_bert_reranker
     assert done.stderr == says
 
 
-@pytest.mark.parametrize("dtype", ["fp16", "int8"])
-def test_precisions_that_it_lacks(dtype: str) -> None:
-    with pytest.raises(EvalkitError, match=f"dtype={dtype}: backend openvino runs fp32, bf16"):
-        check_backend("openvino", read_model("bge-reranker-base"), Runtime(dtype=dtype))
+def test_a_precision_that_it_lacks() -> None:
+    with pytest.raises(EvalkitError, match="dtype=fp16: backend openvino runs fp32, bf16, int8"):
+        check_backend("openvino", read_model("bge-reranker-base"), Runtime(dtype="fp16"))
 
 
 def converted(cache: Path) -> list[Path]:
@@ -189,3 +188,23 @@ def test_openvino_s_telemetry_is_off() -> None:
     program = "import evalkit.backends.openvino; from openvino.tools.ovc import telemetry_utils; print(telemetry_utils.tm.__name__)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip().endswith("telemetry_stub"), done.stdout + done.stderr
+
+
+def test_a_network_that_is_converted_already_starts_without_transformers_own(
+    tiny_reranker: Path, tmp_path: Path
+) -> None:
+    """Importing the code of transformers' networks takes seconds, which no run spends that needs none of them."""
+    program = f"""
+import sys
+from pathlib import Path
+from evalkit.backends import prepare_model
+from evalkit.models.interfaces import Runtime
+from evalkit.models.settings import model_settings
+settings = model_settings({{"name": "made", "path": {str(tiny_reranker)!r}, "max_length": 64}})
+prepare_model("openvino", settings, Runtime(dtype="fp32", cache_dir=Path({str(tmp_path)!r}))).scorer
+print("transformers.modeling_utils" in sys.modules)
+"""
+    said = [
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300) for _ in range(2)
+    ]
+    assert [done.stdout.strip() for done in said] == ["True", "False"], said[1].stderr

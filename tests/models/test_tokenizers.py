@@ -28,7 +28,14 @@ from evalkit.models.interfaces import LocalNetwork
 from evalkit.models.local import TokenizedNetwork
 from evalkit.models.recipes import load_recipe
 from evalkit.models.settings import ModelSettings, model_settings
-from evalkit.models.tokenizers import follow_file, load_tokenizer, probe_ids, read_tokenizer, tokens_besides_file
+from evalkit.models.tokenizers import (
+    follow_file,
+    load_tokenizer,
+    probe_ids,
+    read_probe_ids,
+    read_tokenizer,
+    tokens_besides_file,
+)
 
 MADE = model_settings({"name": "made"})
 PIECES = [
@@ -237,6 +244,36 @@ def test_a_tokenizer_that_cannot_be_set_is_refused_where_it_differs(tiny_bert_re
     assert finding is not None
     assert "Spelling makes other tokens than tokenizer.json" in finding
     assert tokens_besides_file(AutoTokenizer.from_pretrained(tiny_bert_reranker), tiny_bert_reranker) is None
+
+
+def test_a_tokenizer_that_was_probed_is_read_once_and_given_away_once(
+    bert_by_class: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has findings as if it were read anew, serves another recipe too, and is another one where a file changed since."""
+    folder = without_weights(bert_by_class, tmp_path)
+    vocab = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab()
+    read: list[Path] = []
+    real = AutoTokenizer.from_pretrained
+
+    def counted(path: Path, **options: Any) -> Any:
+        read.append(path)
+        return real(path, **options)
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", counted)
+    made = read_probe_ids(MADE.model_copy(update={"lower_case": True}), folder)
+    small = read_tokenizer(MADE.model_copy(update={"lower_case": True}), folder)
+    assert len(read) == 1
+    assert ids(small.tokenizer, "UPPER") == by_file(folder, "upper")
+    plain = read_tokenizer(MADE, folder)
+    assert len(read) == 2
+    assert plain.tokenizer is not small.tokenizer
+    assert plain.findings == small.findings != ()
+    assert probe_ids(plain.tokenizer) == made
+    read_probe_ids(MADE, folder)
+    edit_json(folder / "tokenizer.json", lambda file: file["model"]["vocab"].update(u=vocab["p"], p=vocab["u"]))
+    changed = read_tokenizer(MADE, folder)
+    assert len(read) == 4
+    assert ids(changed.tokenizer, "upper") != ids(plain.tokenizer, "upper")
 
 
 def test_small_letters_that_a_library_asked_for_stay(bert_by_class: Path, tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def updated_text(text: str, name: str, owner: str, entries: Sequence[dict[str, A
 
 
 def _tell_of_others(index: Sequence[Any], change: IndexChange, path: Path) -> None:
-    """A model that is new in the card may be one that stands there under another name."""
+    """Warn where a model that is new in the card may be one that it has under another name."""
     if change.place is None and index:
         others = ", ".join(str(model.get("name")) for model in index if isinstance(model, dict))
         logger.warning("%s: %s stands beside %s, whose figures stay; is it the same model?", path, change.name, others)
@@ -260,14 +260,14 @@ def _other_metrics(old: Entry, new: Entry) -> list[Any]:
 
 
 def _merged(old: Entry, new: Entry) -> Entry:
-    """The old entry with the new figures, in its own order; what the old one says beside stays."""
+    """Return the old entry with the new figures, in its own order; what the old one says beside stays."""
     ours = {metric["type"]: metric for metric in new["metrics"]}
     metrics = [_with_value(metric, ours.pop(_get(metric, "type"), None)) for metric in old["metrics"]]
     return {**old, "dataset": {**old["dataset"], **new["dataset"]}, "metrics": [*metrics, *ours.values()]}
 
 
 def _with_value(old: Any, new: Entry | None) -> Any:
-    """A metric with another value; the Hub's mark that it verified the old one goes."""
+    """Return a metric with another value; the Hub's mark that it verified the old one goes."""
     if new is None:
         return old
     return {**{key: value for key, value in old.items() if key not in ("verified", "verifyToken")}, **new}

@@ -85,7 +85,7 @@ def dataset_of(result: Result) -> Dataset:
 
 
 def main_figures(result: Result) -> Mapping[str, float]:
-    """The leading protocol's metrics, in percent: a fraction's own digits with the point moved."""
+    """Return the leading protocol's metrics, in percent: a fraction's own digits with the point moved."""
     return {metric: in_percent(result.scores[metric]) for metric in PROTOCOLS[result.protocol].leading_names}
 
 
@@ -100,11 +100,14 @@ def _is_same_file(one: Result, other: Result) -> bool:
 
 def _changes(result: Result) -> dict[str, Any]:
     task, first = result.task, result.task.first_stage
-    of_data = {"limit", "candidates", "top_k"}
+    of_data = {"limit", "sample", "sample_seed", "candidates", "top_k"}
+    sample = None if task.sample is None or task.sample.is_whole else task.sample
     settings = {"experiment": result.experiment or None} if result.deviations is None else result.deviations
     said = {
         **{name: value for name, value in settings.items() if name not in of_data},
         "limit": task.limit,
+        "sample": sample and sample.size,
+        "sample_seed": sample and sample.seed,
         "candidates": first and first.name,
         "top_k": first and first.top_k,
     }
@@ -112,7 +115,7 @@ def _changes(result: Result) -> dict[str, Any]:
 
 
 def _repository(result: Result) -> str:
-    """The dataset's repository on the Hub; empty for data that are not of the Hub, or are not those that it holds."""
+    """Return the dataset's repository on the Hub; empty for data that are not of the Hub, or are not those that it holds."""
     if _COMMIT.fullmatch(result.task.revision):
         return result.task.source
     if result.task.differences:

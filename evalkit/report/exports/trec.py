@@ -66,7 +66,7 @@ def is_trec_file(content: bytes) -> bool:
 
 
 def _task_name(group: TaskResults, groups: Sequence[TaskResults]) -> str:
-    """The file's name of a task; where there are several, with what tells its data apart."""
+    """Return the file's name of a task; where there are several, with what tells its data apart."""
     name = file_name(group.results[0].task.mteb_name)
     namesakes = [one for one in groups if one.task == group.task]
     if len({one.fingerprint for one in namesakes}) > 1:

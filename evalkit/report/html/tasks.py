@@ -84,7 +84,7 @@ def task_data(report: Report, shared: SharedQueries, numbers: Mapping[System, in
     details = query_details(shared, most, choices.texts)
     queries = shared.column("query") if choices.texts else None
     return {
-        "name": of.task + board_data_note(report, of.task, of.protocol, of.fingerprint, of.limit),
+        "name": of.task + board_data_note(report, of.task, of.protocol, of.fingerprint, of.part),
         "protocol": of.protocol,
         "metric": metric_title(shared.metric),
         "lang": _language(shared),
