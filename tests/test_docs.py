@@ -17,6 +17,7 @@ from command import run_here
 from docs.make_api import render
 from evalkit.commands.arguments import arranged
 from evalkit.commands.main import RUN, app
+from evalkit.results.published import all_figures
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "benchmarks" / "README.md"]
@@ -170,3 +171,8 @@ def test_the_readme_is_read_in_five_minutes() -> None:
     for page in ("README.md", "README.zh-CN.md"):
         lines = (ROOT / page).read_text("utf-8").splitlines()
         assert lines.index("```python") + 2 < 80, page
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/commands.md", "docs/how-to/doubt-a-figure.md"])
+def test_pages_say_how_many_figures_are_published(page: str) -> None:
+    assert f"{len(all_figures()):,}" in (ROOT / page).read_text("utf-8")
