@@ -27,7 +27,7 @@ from evalkit.scoring.outputs import NOT_COUNTED, OutputTable
 from evalkit.scoring.plan import whole_lists, window_keys
 from evalkit.scoring.store import ScoreStore, StoredOutput, item_key
 
-SIMILARITY_ROWS = 8_192
+SIMILARITY_ROWS = 256  # whose vectors fit into a processor's cache
 PROBE = item_key("probe", "of", "a server")
 """The key of a server's answers to its probe: no item's, since those are of two texts."""
 UNCHECKED = item_key("scores", "of", "a server", "not compared")
@@ -219,11 +219,7 @@ def _score_lists(model: RunnableModel, settings: ModelSettings, task: Task, text
 def _score_vectors(
     model: RunnableModel, settings: ModelSettings, task: Task, texts: TaskTexts, kept: ScoreMemory
 ) -> Run:
-    query_items, document_items = text_items("query", texts.queries), text_items("document", texts.documents)
-    query_keys, document_keys = _keys(query_items, model.independent), _keys(document_items, model.independent)
-    kept.begin([*query_keys, *document_keys])
-    queries = _outputs(model, query_items, OutputTable(query_keys, kept.store), kept)
-    documents = _outputs(model, document_items, OutputTable(document_keys, kept.store, queries.width), kept)
+    queries, documents = embed(model, texts.queries, texts.documents, kept)
     query_vectors, document_vectors = (table.values.reshape(len(table.values), -1) for table in (queries, documents))
     scores = similarities(query_vectors, document_vectors, texts.meetings, settings.similarity)
     if not np.isfinite(scores).all():
@@ -240,6 +236,20 @@ def _score_vectors(
         tokens=tokens,
         truncated=truncated,
     )
+
+
+def embed(
+    model: RunnableModel, queries: Sequence[str], documents: Sequence[str], kept: ScoreMemory = NOWHERE
+) -> tuple[OutputTable, OutputTable]:
+    """Return the vectors of distinct queries and of distinct documents, in the order given.
+
+    Raises NonFiniteError, naming the text, where a vector is not finite.
+    """
+    items = text_items("query", queries), text_items("document", documents)
+    query_keys, document_keys = (_keys(one, model.independent) for one in items)
+    kept.begin([*query_keys, *document_keys])
+    of_queries = _outputs(model, items[0], OutputTable(query_keys, kept.store), kept)
+    return of_queries, _outputs(model, items[1], OutputTable(document_keys, kept.store, of_queries.width), kept)
 
 
 class ChosenScores:
