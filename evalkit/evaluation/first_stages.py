@@ -34,7 +34,7 @@ from evalkit.results.folders import file_name
 from evalkit.run_files import RunFile
 from evalkit.scoring.engine import embed
 from evalkit.scoring.outputs import NOT_COUNTED, OutputTable
-from evalkit.scoring.search import nearest
+from evalkit.scoring.search import nearest_documents
 from evalkit.tasks.first_stage import Corpus, FirstStageRun, best_first
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class FirstStages:
             if model.settings.similarity == "cosine":
                 _refuse_empty_vectors(vectors[0], "query", queries)
                 _refuse_empty_vectors(vectors[1], "document", documents)
-            found = nearest(vectors[0], vectors[1], model.settings.similarity, top_k)
+            found = nearest_documents(vectors[0], vectors[1], model.settings.similarity, top_k)
             truncated = _truncated(*tables)
         by_text = dict(zip(queries, _with_progress(found, len(queries)), strict=True))
         ids = list(texts.values())
