@@ -97,7 +97,8 @@ class FirstStages:
             queries, documents = counted(len(corpus.queries), "query"), counted(len(corpus.documents), "document")
             logger.info("first stage %s: %s searched %s in %.0f s", name, queries, documents, seconds)
             return run, {
-                "stages": [{**_described(model, runnable), **truncated}],
+                "stages": [_described(model, runnable)],
+                "truncated": {name: truncated} if truncated else {},
                 "findings": findings_of(model.recipe, runnable, model.backend, model.runtime, self.cache),
             }
 
@@ -144,6 +145,7 @@ class FirstStages:
                 fused[query_id] = _cut({doc_id: math.fsum(own) for doc_id, own in parts.items()}, top_k)
             return fused, {
                 "stages": [stage for run in runs for stage in run.made["stages"]],
+                "truncated": {name: cut for run in runs for name, cut in run.made["truncated"].items()},
                 "findings": list(dict.fromkeys(found for run in runs for found in run.made["findings"])),
                 "fusion": fusion,
             }
@@ -239,7 +241,7 @@ def _truncated(queries: OutputTable, documents: OutputTable) -> dict[str, Any]:
     tables = {"queries": queries, "documents": documents}
     if any((table.tokens == NOT_COUNTED).any() for table in tables.values()):
         return {}
-    return {"truncated": {name: int(table.truncated.sum()) for name, table in tables.items()}}
+    return {name: int(table.truncated.sum()) for name, table in tables.items()}
 
 
 def _described(model: Model, runnable: RunnableModel) -> dict[str, Any]:
