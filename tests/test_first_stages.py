@@ -426,3 +426,21 @@ def test_the_digest_of_a_corpus_tells_texts_ids_and_parts_apart() -> None:
     ]
     assert len({corpus.digest for corpus in same}) == len(same)
     assert Corpus({"a": ("b",)}, {"c": "d"}).digest == same[0].digest
+
+
+def test_top_k_of_its_own_default_is_no_deviation(tmp_path: Path) -> None:
+    task = write_parts(tmp_path / "task", corpus_parts(queries=2), "qrels.jsonl")
+    chosen: dict[str, Any] = {"path": task, "first_stage": "bm25", "cache_dir": tmp_path / "cache"}
+    unsaid, said = evalkit.load_task(**chosen), evalkit.load_task(**chosen, top_k=100)
+    assert unsaid.deviations == said.deviations
+    assert "top_k" in evalkit.load_task(**chosen, top_k=99).deviations
+
+
+def test_texts_that_the_model_cut_are_counted(tmp_path: Path, e5_small: Path) -> None:
+    parts = corpus_parts(queries=2)
+    parts["corpus"][0]["text"] = "天" * 3_000
+    chosen = own_configs(tmp_path / "configs", e5_small)
+    folder = write_parts(tmp_path / "task", parts, "qrels.jsonl")
+    task = evalkit.load_task(path=folder, first_stage="e5-here", config_dir=chosen, cache_dir=tmp_path / "cache")
+    assert task.first_stage is not None
+    assert task.first_stage.made["truncated"] == {"e5-here": {"queries": 0, "documents": 1}}
