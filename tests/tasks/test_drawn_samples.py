@@ -14,7 +14,7 @@ from task_files import write_jsonl
 from evalkit.errors import EvalkitError
 from evalkit.evaluation.evaluate import load_task
 from evalkit.records import Candidate, Query, Request
-from evalkit.tasks.sampling import cut_strata, draw_sample, share_seats
+from evalkit.tasks.sampling import cut_strata, draw_queries, share_seats
 
 
 def request(number: int, candidates: int = 4, characters: int = 50, text: str = "") -> Request:
@@ -36,7 +36,7 @@ def names(drawn: tuple[Request, ...]) -> list[str]:
 
 def test_each_stratum_has_its_share() -> None:
     requests = varied(1_000)
-    sample, kept, strata = draw_sample(requests, 100, 42, 3)
+    sample, kept, strata = draw_queries(requests, 100, 42, 3)
     assert (len(kept), len(strata), sample.size, sample.population, sample.unscorable) == (100, 100, 100, 1_000, 3)
     assert len(sample.strata) == 12
     assert sum(stratum.population for stratum in sample.strata) == 1_000
@@ -69,7 +69,7 @@ def test_equal_queries_stay_together() -> None:
 def test_a_larger_sample_has_a_smaller_one_in_it() -> None:
     requests, before = varied(500), set()
     for size in range(1, 500, 7):
-        _, kept, _ = draw_sample(requests, size, 42, 0)
+        _, kept, _ = draw_queries(requests, size, 42, 0)
         assert len(kept) == size
         assert before <= set(names(kept))
         before = set(names(kept))
@@ -89,9 +89,9 @@ def test_no_stratum_loses_a_seat_to_a_larger_sample() -> None:
 
 def test_another_seed_draws_others_as_often_as_chance() -> None:
     requests = varied(400)
-    first, second = (set(names(draw_sample(requests, 100, seed, 0)[1])) for seed in (1, 2))
+    first, second = (set(names(draw_queries(requests, 100, seed, 0)[1])) for seed in (1, 2))
     assert 10 < len(first & second) < 42  # 25 are expected
-    drawn = Counter(name for seed in range(200) for name in names(draw_sample(requests, 100, seed, 0)[1]))
+    drawn = Counter(name for seed in range(200) for name in names(draw_queries(requests, 100, seed, 0)[1]))
     assert len(drawn) == 400
     assert min(drawn.values()) > 20
     assert max(drawn.values()) < 85  # 50 are expected, with a deviation of 6
@@ -99,16 +99,16 @@ def test_another_seed_draws_others_as_often_as_chance() -> None:
 
 def test_neither_order_nor_ids_of_the_data_have_a_part() -> None:
     requests = varied(200)
-    drawn = {one.query.texts for one in draw_sample(requests, 50, 42, 0)[1]}
+    drawn = {one.query.texts for one in draw_queries(requests, 50, 42, 0)[1]}
     renamed = [
         Request(Query(f"other{place}", one.query.texts), one.candidates) for place, one in enumerate(requests[::-1])
     ]
-    assert {one.query.texts for one in draw_sample(renamed, 50, 42, 0)[1]} == drawn
+    assert {one.query.texts for one in draw_queries(renamed, 50, 42, 0)[1]} == drawn
 
 
 def test_queries_of_one_text_are_drawn_by_themselves() -> None:
     requests = [request(number, text="the same") for number in range(100)]
-    once, again = (names(draw_sample(requests, 30, 42, 0)[1]) for _ in range(2))
+    once, again = (names(draw_queries(requests, 30, 42, 0)[1]) for _ in range(2))
     assert once == again
     assert len(set(once)) == 30
     assert once != names(tuple(requests[:30]))
@@ -116,7 +116,7 @@ def test_queries_of_one_text_are_drawn_by_themselves() -> None:
 
 def test_a_sample_stays_what_it_was() -> None:
     """Of every version, machine and library: these were drawn when samples were first made."""
-    _, kept, _ = draw_sample([request(k, 2 + k % 5, 100 + 37 * k % 400) for k in range(40)], 8, 42, 0)
+    _, kept, _ = draw_queries([request(k, 2 + k % 5, 100 + 37 * k % 400) for k in range(40)], 8, 42, 0)
     assert names(kept) == PINNED
 
 
