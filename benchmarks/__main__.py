@@ -41,7 +41,11 @@ CROSS_ENCODER_RATIOS: dict[str, tuple[str, str, float | None]] = {
     "fp32 / plain OpenVINO fp32": ("evalkit fp32", "plain OpenVINO fp32", 1.0),
     "bf16 / sentence-transformers fp32": ("evalkit bf16", "sentence-transformers fp32", 5.5),
     "bf16 / sentence-transformers bf16": ("evalkit bf16", "sentence-transformers bf16", 2.0),
-    "int8 / sentence-transformers fp32": ("evalkit int8", "sentence-transformers fp32", None),
+    "int8 (openvino) / int8 (onnx)": ("evalkit int8 (openvino)", "evalkit int8 (onnx)", 1.2),
+    "int8 (openvino) / fp32": ("evalkit int8 (openvino)", "evalkit fp32", None),
+    "int8 (onnx) / fp32": ("evalkit int8 (onnx)", "evalkit fp32", None),
+    "int8 (openvino) / sentence-transformers fp32": ("evalkit int8 (openvino)", "sentence-transformers fp32", None),
+    "int8 (onnx) / sentence-transformers fp32": ("evalkit int8 (onnx)", "sentence-transformers fp32", None),
 }
 EMBEDDER_RATIOS: dict[str, tuple[str, str, float | None]] = {
     "embedder / mteb, no duplicates": ("evalkit, no duplicates", "mteb, no duplicates", 2.9),
@@ -80,7 +84,8 @@ def cross_encoder(chosen: argparse.Namespace) -> dict[str, Any]:
     theirs, flag = systems.sentence_transformers_cross_encoder, systems.FlagRerankerCall
     loaders: dict[str, Callable[[], systems.PairScores]] = {
         "evalkit fp32": partial(systems.evalkit_cross_encoder, folder, "openvino", "fp32"),
-        "evalkit int8": partial(systems.evalkit_cross_encoder, folder, "onnx", "int8"),
+        "evalkit int8 (openvino)": partial(systems.evalkit_cross_encoder, folder, "openvino", "int8"),
+        "evalkit int8 (onnx)": partial(systems.evalkit_cross_encoder, folder, "onnx", "int8"),
         "sentence-transformers fp32": partial(theirs, folder, torch.float32),
         "sentence-transformers fp32, batches of 8": partial(theirs, folder, torch.float32, 8),
         "plain OpenVINO fp32": partial(systems.plain_openvino, folder),

@@ -36,7 +36,8 @@ def measure() -> dict[str, Any]:
 
 def precisions() -> list[tuple[str, str]]:
     """Name each low precision that can be had here, with a backend that has it."""
-    return [*([("openvino", "bf16")] if has_bf16() else []), ("torch", "fp16"), ("onnx", "int8")]
+    bf16 = [("openvino", "bf16")] if has_bf16() else []
+    return [*bf16, ("torch", "fp16"), ("openvino", "int8"), ("onnx", "int8")]
 
 
 def models() -> list[tuple[str, Path, dict[str, Any]]]:

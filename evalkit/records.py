@@ -79,12 +79,17 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class FirstStage:
-    """Whose candidates a task has: the run's name and file, its SHA-256, and how many of its best were taken (None: all)."""
+    """Whose candidates a task has: the run's name and file, its SHA-256, and how many of its best were taken (None: all).
+
+    `made` says of a run that evalkit made itself how: its `stages` (each a model with revision, recipe, backend and precision), how
+    several were fused, and the corpus that was searched. It is empty for a run that was given.
+    """
 
     name: str
     source: str
     digest: str
     top_k: int | None
+    made: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +142,7 @@ class Stratum:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class TaskSample:
     """Which queries a task was cut to: `size` of the `population` that can be scored, drawn by `seed` from each of the `strata`.
 
     Where the population is no larger than `size` the task is whole, and there are no strata. `unscorable` are the queries that
@@ -188,7 +193,7 @@ class TaskIdentity:
     differences: tuple[str, ...] = ()
     subset: str = "default"
     first_stage: FirstStage | None = None
-    sample: Sample | None = None
+    sample: TaskSample | None = None
 
     @property
     def part(self) -> str:
@@ -397,3 +402,17 @@ class StageScores:
     scores: Mapping[str, float]
     intervals: Mapping[str, tuple[float, float]]
     differences: Mapping[str, tuple[float, float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class WithoutSafeguard:
+    """What a result is worth without its safeguards: relevant documents that a dataset appends to candidates that have none.
+
+    `queries` of the candidates' lists end in one, at `rank`. `scores` and `intervals` (95 %) are fractions by metric name, of the
+    same scores of the model; there the safeguards are missed.
+    """
+
+    rank: int
+    queries: int
+    scores: Mapping[str, float]
+    intervals: Mapping[str, tuple[float, float]]

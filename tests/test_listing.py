@@ -13,9 +13,9 @@ from command import run_here
 from evalkit.configuration.files import option_names
 from evalkit.models.settings import read_model
 
-FIGURES = Path(__file__).parent.parent / "evalkit/results/data/cmteb-reranking.csv"
+FIGURES = sorted((Path(__file__).parent.parent / "evalkit/results/data").glob("cmteb-*.csv"))
 COLUMNS = ("model", "kind", "size", "Hub id", "verified", "published MAP", "figures", "recipes", "backends")
-WIDTH = 210
+WIDTH = 217  # the longest names are the Hub's
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +40,11 @@ def rows(lines: list[str]) -> dict[str, dict[str, str]]:
 
 
 def published_rows(hub_id: str) -> list[dict[str, str]]:
-    with FIGURES.open(encoding="utf-8", newline="") as file:
-        return [row for row in csv.DictReader(file) if row["model"] == hub_id]
+    found = []
+    for figures in FIGURES:
+        with figures.open(encoding="utf-8", newline="") as file:
+            found += [row for row in csv.DictReader(file) if row["model"] == hub_id]
+    return found
 
 
 def test_the_list_is_whole_within_its_width(lines: list[str], rows: dict[str, dict[str, str]]) -> None:
@@ -122,3 +125,18 @@ def test_a_recipe_begins_with_hub_id_pinned_revision_and_size(name: str) -> None
 def test_what_runs_behind_a_pooling_is_shown_of_embedders_alone(name: str, pools: bool) -> None:
     fields = {line.split()[0] for line in run_here("list", "models", name).stdout.splitlines()[4:] if line.strip()}
     assert ("modules" in fields, "pooling" in fields) == (pools, pools)
+
+
+@pytest.mark.parametrize(
+    ("task", "place"),
+    [
+        ("T2Retrieval", "mteb/T2Retrieval"),
+        ("NanoCMTEB-t2", "hakari-bench/NanoCMTEB"),
+        ("T2Reranking", "C-MTEB/T2Reranking"),
+        ("local", "task.path=PATH"),
+    ],
+)
+def test_the_list_of_tasks_says_where_each_comes_from(task: str, place: str) -> None:
+    listed = run_here("list", "tasks").stdout.splitlines()
+    (row,) = [line for line in listed if line.split()[:1] == [task]]
+    assert row.rstrip().endswith(place)

@@ -14,13 +14,16 @@ BASE, LARGE, SMALL = "BAAI/bge-reranker-base", "BAAI/bge-reranker-large", "intfl
 
 
 def rows() -> list[dict[str, str]]:
-    with (REPOSITORY / "evalkit/results/data/cmteb-reranking.csv").open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    found = []
+    for name in ("cmteb-reranking.csv", "cmteb-retrieval.csv"):
+        with (REPOSITORY / "evalkit/results/data" / name).open(encoding="utf-8", newline="") as file:
+            found += list(csv.DictReader(file))
+    return found
 
 
 def test_every_row_becomes_a_figure_with_its_own_digits() -> None:
     figures = published.all_figures()
-    assert len(figures) == len(rows()) == 1564
+    assert len(figures) == len(rows()) == 1564 + 31
     for row, figure in zip(rows(), figures, strict=True):
         assert figure.printed == row["value"]
         assert len(row["value"].split(".")[1]) == figure.decimals
@@ -29,7 +32,10 @@ def test_every_row_becomes_a_figure_with_its_own_digits() -> None:
 
 
 def test_every_figure_is_found_under_its_own_name_and_none_is_lost() -> None:
-    keys = {(figure.model, figure.task, figure.metric, figure.protocol) for figure in published.all_figures()}
+    keys = {
+        (figure.model, figure.task, figure.metric, figure.protocol, figure.first_stage)
+        for figure in published.all_figures()
+    }
     found = [figure for key in keys for figure in published.find(*key)]
     assert sorted(map(repr, found)) == sorted(map(repr, published.all_figures()))
 
@@ -138,12 +144,13 @@ def test_the_file_beside_the_code_is_read_and_a_missing_one_is_one_clear_error(t
     for name in ("errors.py", "results/__init__.py", "results/published.py"):
         shutil.copy(REPOSITORY / "evalkit" / name, package / name)
     (package / "__init__.py").write_text("", encoding="utf-8")
+    shutil.copy(REPOSITORY / "evalkit/results/data/cmteb-retrieval.csv", package / "results/data")
     copy = package / "results/data/cmteb-reranking.csv"
     lines = (REPOSITORY / "evalkit/results/data/cmteb-reranking.csv").read_text(encoding="utf-8").splitlines()
     copy.write_text("\n".join(lines[:3]), encoding="utf-8")
     code = "from evalkit.results import published; print(len(published.all_figures()))"
     command = [sys.executable, "-c", code]
-    assert subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout == "2\n"
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout == "33\n"
     copy.unlink()
     failed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert failed.stderr.splitlines()[-1].startswith(f"{EvalkitError.__module__}.EvalkitError: cannot read published")

@@ -8,10 +8,18 @@ from functools import cache
 from pathlib import Path
 
 from evalkit.metrics.formulas import WHOLE_LIST
-from evalkit.metrics.measures import all_measures, find_measure, is_measure
+from evalkit.metrics.measures import (
+    CARD_PROTOCOL,
+    PROTOCOLS,
+    RETRIEVAL_PROTOCOL,
+    all_measures,
+    find_measure,
+    is_measure,
+    protocol_of,
+)
 from evalkit.published_statistics import published_statistics
 from evalkit.results import published
-from evalkit.results.published import AVERAGE_TASK
+from evalkit.results.published import AVERAGE_TASK, SUITES
 
 _TASKS = {
     "t2reranking": "T2Reranking",
@@ -23,6 +31,7 @@ _TASKS = {
     "cmedqav1reranking": "CMedQAv1",
     "cmedqav2": "CMedQAv2",
     "cmedqav2reranking": "CMedQAv2",
+    "cmtebr": "CMTEB-R",
 }
 _REPORTED = frozenset(measure.name for measure in all_measures())
 _AVERAGES = {"avg", "average", "mean", "平均"}
@@ -43,6 +52,16 @@ def task_name(text: str) -> str:
     plain = text.strip().rpartition("/")[2].removeprefix("MTEB ")
     letters = re.sub(r"[\s_*\-]", "", plain).casefold()
     return AVERAGE_TASK if letters in _AVERAGES else _TASKS.get(letters, "")
+
+
+def usual_metric(task: str) -> str:
+    """Name the metric of a task's figures where a table does not say: MAP, or nDCG@10 of a mean over retrieval tasks."""
+    return PROTOCOLS[RETRIEVAL_PROTOCOL if task in SUITES else CARD_PROTOCOL].main_score
+
+
+def usual_protocol(task: str, metric: str) -> str:
+    """Name the protocol that a task's figure of a metric is of, as far as its name says."""
+    return RETRIEVAL_PROTOCOL if task in SUITES else protocol_of(metric)
 
 
 def is_metric(name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -32,11 +33,9 @@ class BM25:
         for request in task.requests:
             for candidate in request.candidates:
                 documents.setdefault(candidate.text, len(documents))
-        corpus = [words(text) for text in documents]
-        if not any(corpus):  # nothing but punctuation: nothing to index
+        index = self._index(list(documents))
+        if index is None:
             return np.zeros(task.statistics.pairs, np.float32)
-        index = bm25s.BM25(k1=self.k1, b=self.b, method="lucene")
-        index.index(corpus, show_progress=False)
         scores = []
         for request in task.requests:
             rows = [documents[candidate.text] for candidate in request.candidates]
@@ -44,6 +43,31 @@ class BM25:
                 np.max([_all_scores(index, text, len(documents))[rows] for text in request.query.texts], axis=0)
             )
         return np.concatenate(scores).astype(np.float32)
+
+    def search(
+        self, queries: Sequence[str], documents: Sequence[str], k: int
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Give for each query the numbers of its k best of all distinct documents, those tied with the k-th too, and their scores.
+
+        Documents that have no word of the query's are not found.
+        """
+        index = self._index(documents)
+        for query in queries:
+            scores = (
+                np.zeros(len(documents), np.float32) if index is None else _all_scores(index, query, len(documents))
+            )
+            least = np.partition(scores, -k)[-k] if k < len(scores) else 0
+            found = np.flatnonzero((scores >= least) & (scores > 0))
+            yield found, scores[found].astype(np.float32)
+
+    def _index(self, documents: Sequence[str]) -> bm25s.BM25 | None:
+        """Index the documents; None where they hold no words, nothing but punctuation."""
+        corpus = [words(text) for text in documents]
+        if not any(corpus):
+            return None
+        index = bm25s.BM25(k1=self.k1, b=self.b, method="lucene")
+        index.index(corpus, show_progress=False)
+        return index
 
 
 @cache

@@ -144,7 +144,8 @@ def task_entries(folders: Folders) -> list[Entry]:
 
 def _task_row(entry: Entry) -> Cells:
     same = f"the same as {entry['task']}" if entry["task"] != entry["name"] else entry["description"]
-    repository = entry["cmteb"] and entry["cmteb"]["repo"]
+    location = entry["cmteb"] or entry["mteb"]
+    repository = location and location["repo"]
     place = repository or (entry["bundled"] and "bundled") or ", ".join(entry["suite"]) or entry["path"]
     return entry["name"], same, place or ("task.name=NAME" if entry["registry"] else "task.path=PATH")
 

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 from evalkit.errors import EvalkitError
 
-FREE_TEXT = re.compile(r"^(\+{0,2}[\w./@-]*(?:path|prompt|_dir|url|candidates|name|revision|_file))=(.*)$", re.DOTALL)
+FREE_TEXT = re.compile(
+    r"^(\+{0,2}[\w./@-]*(?:path|prompt|_dir|url|candidates|first_stage|name|revision|_file))=(.*)$", re.DOTALL
+)
 MEASURES = re.compile(r"^(\+{0,2}measures)=(.*)$", re.DOTALL)
 QUOTED = r"""(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")"""
 # one of a list of measures, whose own commas and brackets separate nothing: nDCG@20, AP(rel=2), 'RR@10'

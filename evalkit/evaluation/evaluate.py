@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 from uuid import uuid4
 
 import numpy as np
@@ -17,13 +16,22 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from evalkit import machine
-from evalkit.backends import as_served, check_backend, choose_server, complete_settings, prepare_model, read_backend
+from evalkit.backends import (
+    AUTO,
+    as_served,
+    backends_for,
+    check_backend,
+    choose_server,
+    complete_settings,
+    prepare_model,
+    read_backend,
+)
 from evalkit.backends.in_memory import ObjectKind, ObjectOptions, keep_object
-from evalkit.cache import cache_folder
 from evalkit.cluster.models import check_on_ray, model_on_ray, runs_here
 from evalkit.cluster.settings import RaySettings, ray_settings
 from evalkit.configuration.files import config_folders, default_settings, read_option
 from evalkit.errors import EvalkitError
+from evalkit.evaluation.first_stages import FirstStages
 from evalkit.evaluation.model_recipes import (
     complete_recipe,
     findings_of,
@@ -33,6 +41,7 @@ from evalkit.evaluation.model_recipes import (
     with_recipe,
 )
 from evalkit.evaluation.precision import GradedCandidates, compare_precisions, noise_of, refine_scores, sample_of
+from evalkit.evaluation.score_memory import Cache, score_memory
 from evalkit.evaluation.settings import backend_settings, find_deviations, recorded_settings
 from evalkit.metrics import (
     CandidateLists,
@@ -43,13 +52,12 @@ from evalkit.metrics import (
     score_lists,
     with_noise,
 )
-from evalkit.metrics.lists import best_possible
+from evalkit.metrics.lists import best_possible, candidates_cut
 from evalkit.metrics.measures import AUTO_PROTOCOL, all_measures, choose_protocol, find_measure
 from evalkit.metrics.query_scores import values_by_chance
 from evalkit.models.choosing import choose_model
 from evalkit.models.findings import report_once
 from evalkit.models.folders.resolving import Recipe, StatedBy
-from evalkit.models.identity import remember_name
 from evalkit.models.interfaces import RunnableModel, Runtime, Scorer
 from evalkit.models.server_settings import ServerSettings
 from evalkit.models.settings import ModelSettings, Similarity, default_model, model_settings, refuse_order
@@ -68,13 +76,12 @@ from evalkit.records import (
     StageScores,
     Task,
     Usage,
+    WithoutSafeguard,
 )
 from evalkit.results.result import WITHOUT_MODEL, Result, TablesInMemory, split_usage
 from evalkit.results.tables import STAGE_COLUMN
 from evalkit.results.training import Card, mark_training, read_card
-from evalkit.scoring.engine import ChosenScores, ScoreMemory, score_task
-from evalkit.scoring.plan import WINDOW_ITEMS
-from evalkit.scoring.store import open_store
+from evalkit.scoring.engine import ChosenScores, score_task
 from evalkit.statistics import bootstrap_intervals, sampled_means
 from evalkit.tasks.content import script_of
 from evalkit.tasks.loading import read_task, with_deviations
@@ -88,7 +95,6 @@ REFINE_LISTS = (
 FEWEST_QUERIES, CERTAIN = 20, 0.999
 """From how many queries on an order is called worse than chance, and at which level: 10,000 resamples bear out no higher one."""
 logger = logging.getLogger("evalkit")
-Cache = Literal["on", "off", "refresh"]
 
 
 @dataclass(frozen=True)
@@ -182,6 +188,30 @@ def load_model(
     deviations = find_deviations(said, usual)
     stated = stated_fields(own, settings, read_option("model", choice.option, folders), overrides)
     return build_model(settings, system, runtime, None if ray is None else ray_settings(ray), deviations, stated)
+
+
+def load_first_stage(
+    name: str, runtime: Runtime, ray: RaySettings | None = None, folders: Sequence[Path] = ()
+) -> Model:
+    """Choose a model that searches a corpus, as `load_model` does: by its own recipe, with backend `auto`, in fp32.
+
+    Of the run's `runtime` it heeds the device and threads where its backends have a choice, seed, offline and the cache folder.
+    Raises EvalkitError as `load_model` does.
+    """
+    choice = choose_model(name, folders)
+    content = read_option("model", choice.option, folders)
+    own = default_model() | content
+    settings = model_settings(own, choice.settings)
+    able = [read_backend(backend) for backend in backends_for(settings)]
+    runtime = replace(
+        runtime,
+        device=runtime.device if not able or any(backend.devices for backend in able) else None,
+        threads=runtime.threads if not able or any(backend.threads for backend in able) else None,
+        dtype=FULL_PRECISION,
+        server=None,
+    )
+    stated = stated_fields(own, settings, content, choice.settings)
+    return build_model(settings, AUTO, runtime, ray, {}, stated)
 
 
 def _plain(value: Any) -> Any:
@@ -306,6 +336,7 @@ def load_task(
     sample_seed: int = SAMPLE_SEED,
     offline: bool = False,
     config_dir: Path | str | None = None,
+    cache_dir: Path | str | None = None,
     **settings: Any,
 ) -> Task:
     """Load a task by name, or one of your own from a file or folder: `load_task(path="data/")`.
@@ -313,18 +344,26 @@ def load_task(
     `limit` keeps the first so many queries that can be scored. `sample` draws so many of them by `sample_seed`, in proportion from
     strata by number of candidates and by characters, which a larger sample of the same seed contains; the result then says what
     it knows of the whole task's figures. `config_dir` is a folder with tasks of your own, beside evalkit's. `settings` overrides
-    fields of the task's settings: `source`, `split`, `candidates` (the run of a first stage), `top_k`, … Raises EvalkitError where
-    the data are not to be had or not valid, and for a suite, whose tasks are loaded one by one.
+    fields of the task's settings: `source`, `split`, `candidates` (the run of a first stage) or `first_stage` (the names of an
+    embedder, `bm25` or several, which search the task's corpus), `top_k`, … What a first stage finds is kept in `cache_dir` (None:
+    the user's cache folder). Raises EvalkitError where the data are not to be had or not valid, and for a suite, whose tasks are
+    loaded one by one.
     """
-    own = read_settings(name or "local", config_folders(config_dir))
+    folders = config_folders(config_dir)
+    own = read_settings(name or "local", folders)
     if own.suite:
         raise EvalkitError(f"{name} is a suite; load one of its tasks: {', '.join(own.suite)}")
     if path is not None:  # else the place that the task's own file names
         settings["path"] = path
     given = {key: _plain(value) for key, value in settings.items()}
     chosen = TaskSettings.from_mapping({**own.model_dump(), **given})
-    task = read_task(chosen, limit=limit, sample=sample, sample_seed=sample_seed, offline=offline)
+    kept_in = None if cache_dir is None else Path(cache_dir)
+    runtime = Runtime(offline=offline, cache_dir=kept_in)
+    stages = FirstStages(lambda stage: load_first_stage(stage, runtime, folders=folders), kept_in, "on")
     cut = {"limit": limit, "sample": sample, "sample_seed": sample_seed}
+    task = read_task(
+        chosen, limit=limit, sample=sample, sample_seed=sample_seed, offline=offline, retrieve=stages.retrieve
+    )
     said = {"task": chosen.model_dump(mode="json"), **cut}
     usual = {"task": own.model_dump(mode="json"), **default_settings()}
     return with_deviations(task, find_deviations(said, usual))
@@ -345,7 +384,7 @@ def evaluate(
     """Score a task with a model and judge the scores by every protocol; `protocol` says which one leads.
 
     `auto` leads with cmteb-v1, or, where candidates are a first stage's or relevant documents are missing among them, with
-    mteb-v2, which counts those as missed.
+    mteb-v2, which counts those as missed; of a retrieval task with mteb-retrieval, whose main score is nDCG@10.
 
     A name stands for `load_model(name)` or `load_task(name)`; an object in memory needs `wrap`.
 
@@ -369,10 +408,12 @@ def evaluate(
     model = _loaded_model(model)
     refine = checked_refinement(refine, model)
     misses = any(request.unretrieved_gains for request in task.requests)
-    leading = choose_protocol(protocol, misses or task.first_stage is not None)
+    leading = choose_protocol(
+        protocol, misses or task.first_stage is not None, task.settings.get("type") == "retrieval"
+    )
     some_are_zero = leading.counts_missed and task.statistics.queries_without_positives > 0
     runnable = model.runnable_on(task)
-    with _score_memory(model, runnable, cache) as kept:
+    with score_memory(model.runtime.cache_dir, runnable, cache) as kept:
         run = score_task(runnable, model.settings, task, kept)
     # an object in memory has the one precision that it has
     comparable = model.runtime.dtype != FULL_PRECISION and model.find_object is None and refine is None
@@ -386,6 +427,7 @@ def evaluate(
     noise = noise_of(lists, runnable.description, precision, _stated_noise(model, runnable), again)
     judged = score_lists(lists if noise is None else with_noise(lists, noise[1]), reported)
     stage = _judge_first_stage(task, reported)
+    without = _judge_without_safeguard(task, lists, reported, seed)
     intervals = bootstrap_intervals(np.column_stack(list(judged.values.values())), seed=seed)
     queries = _query_table(task, run, lists, reported, judged, stage, texts)
     candidates = _candidate_table(task, run, texts)
@@ -424,6 +466,7 @@ def evaluate(
         precision=precision,
         refinement=refinement,
         first_stage=None if stage is None else _stage_scores(judged, stage, seed),
+        without_safeguard=without,
         training=mark_training(runnable.identity, task, task.settings, _card_of(model)),
     )
 
@@ -540,6 +583,31 @@ def _judge_first_stage(task: Task, measures: Sequence[Measure]) -> QueryScores |
     return score_lists(lists_of_task(task, scores), measures)
 
 
+def _judge_without_safeguard(
+    task: Task, lists: CandidateLists, measures: Sequence[Measure], seed: int
+) -> WithoutSafeguard | None:
+    """Judge the run without the relevant documents that the dataset appended at `safeguard_rank`; None where it appends none.
+
+    One is the last of so many candidates, and relevant where none before it is.
+    """
+    rank = task.settings.get("safeguard_rank")
+    if rank is None or task.first_stage is not None:  # whose candidates have none
+        return None
+    kept: list[bool] = []
+    for request in task.requests:
+        gains = [candidate.gain for candidate in request.candidates]
+        is_safeguarded = len(gains) == rank and gains[-1] > 0 and not any(gain > 0 for gain in gains[:-1])
+        kept += [True] * (len(gains) - is_safeguarded) + [False] * is_safeguarded
+    judged = score_lists(candidates_cut(lists, np.array(kept, np.bool_)), measures)
+    intervals = bootstrap_intervals(np.column_stack(list(judged.values.values())), seed=seed)
+    return WithoutSafeguard(
+        rank=rank,
+        queries=kept.count(False),
+        scores=dict(judged.means),
+        intervals={name: _ends(low, high) for name, (low, high) in zip(judged.values, intervals, strict=True)},
+    )
+
+
 def _stage_scores(judged: QueryScores, stage: QueryScores, seed: int) -> StageScores:
     names = list(judged.values)
     own = np.column_stack([stage.values[name] for name in names])
@@ -588,7 +656,7 @@ def _refine(model: Model, task: Task, run: Run, cache: Cache, seed: int) -> tupl
     """Score again in fp32 what could stand in another order in it. Those scores are stored apart from a whole run's in fp32."""
     full = _in_full_precision(model)
     runnable = full.runnable_on(task)
-    with _score_memory(full, runnable, cache, {"refines": True}) as kept:
+    with score_memory(full.runtime.cache_dir, runnable, cache, {"refines": True}) as kept:
         chosen = ChosenScores(runnable, full.settings, task, kept)
         scores, refined, refinement = refine_scores(
             GradedCandidates.of(task, run.scores), chosen.score, model.runtime.dtype, seed
@@ -618,36 +686,9 @@ def _check_precision(model: Model, task: Task, run: Run, cache: Cache) -> Precis
     sample = sample_of(task)
     full = _in_full_precision(model)
     runnable = full.runnable_on(sample)
-    with _score_memory(full, runnable, "off" if cache == "refresh" else cache) as kept:
+    with score_memory(full.runtime.cache_dir, runnable, "off" if cache == "refresh" else cache) as kept:
         expected = score_task(runnable, full.settings, sample, kept).scores
     return compare_precisions(sample, run.scores[: len(expected)], expected, model.runtime.dtype)
-
-
-def stored_under(runnable: RunnableModel) -> Mapping[str, object] | None:
-    """Return what a model's scores are stored under: its way of scoring, and how long the windows are that decide its batches.
-
-    An earlier evalkit did not tell windows apart, so its scores of a local model are another way's.
-    """
-    if runnable.way is None or runnable.independent:
-        return runnable.way
-    return {**runnable.way, "window": WINDOW_ITEMS}
-
-
-@contextmanager
-def _score_memory(
-    model: Model, runnable: RunnableModel, cache: Cache, purpose: Mapping[str, object] | None = None
-) -> Iterator[ScoreMemory]:
-    way = stored_under(runnable)
-    if cache == "off" or way is None:
-        yield ScoreMemory()
-        return
-    way = {**way, **(purpose or {})}
-    cache_dir = model.runtime.cache_dir
-    with closing(open_store(cache_folder(cache_dir), way)) as store:
-        if "identity" in way and "model" not in way:
-            with suppress(OSError):  # the store says what is wrong with the folder
-                remember_name(cache_dir, str(way["identity"]), runnable.identity.hub_id)
-        yield ScoreMemory(store, refresh=cache == "refresh")
 
 
 def _query_table(

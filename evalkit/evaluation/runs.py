@@ -17,16 +17,18 @@ from evalkit.errors import EvalkitError
 from evalkit.evaluation.certificates import find_certificate
 from evalkit.evaluation.certifying import CertificateGuard
 from evalkit.evaluation.evaluate import (
-    Cache,
+    FULL_PRECISION,
     Model,
     build_model,
     checked_refinement,
     deviations_of,
     evaluate,
-    stored_under,
+    load_first_stage,
 )
+from evalkit.evaluation.first_stages import FirstStages
 from evalkit.evaluation.goldens import check_golden_scores, refuse_other_weights
 from evalkit.evaluation.model_recipes import recipe_fields, recipe_line
+from evalkit.evaluation.score_memory import Cache, stored_under
 from evalkit.metrics import Measure
 from evalkit.metrics.measures import choose_protocol
 from evalkit.models.folders.resolving import RECIPE, StatedBy
@@ -179,9 +181,8 @@ def model_of(settings: RunSettings, *, held_to_certificate: bool = False) -> Mod
         dict(settings.model_deviations),
         settings.stated,
     )
-    certificate = find_certificate(model.settings, settings.config_folders) if held_to_certificate else None
-    if certificate is not None:
-        model = replace(model, check=CertificateGuard(certificate[1]))
+    if held_to_certificate:
+        model = _held(model, settings.config_folders)
     if [model] != _latest or not _is_as_found(_latest[0], model):
         _latest[:] = [model]
         if model.recipe is not None and model.settings.kind in RECIPE:
@@ -205,11 +206,11 @@ def _compare_files_once(model: Model) -> None:
 
 def tasks_of(settings: RunSettings) -> list[Task]:
     """Return the task, or the tasks of the suite, loaded and checked."""
+    runtime = replace(settings.runtime, dtype=FULL_PRECISION, server=None)
+    cut = (settings.limit, settings.sample, settings.sample_seed)
+    told = (cut, runtime, settings.ray, tuple(settings.config_folders), settings.cache)
     tasks = [
-        with_deviations(
-            _task(task, settings.limit, settings.sample, settings.sample_seed, settings.runtime.offline),
-            settings.task_deviations,
-        )
+        with_deviations(_task(task, *told), settings.task_deviations)
         for task in suite_settings(settings.task, settings.config_folders)
     ]
     for task in tasks:
@@ -218,9 +219,30 @@ def tasks_of(settings: RunSettings) -> list[Task]:
 
 
 @cache
-def _task(settings: TaskSettings, limit: int | None, sample: int | None, sample_seed: int, offline: bool) -> Task:
-    """Return the task; a sweep over models loads it once."""
-    return read_task(settings, limit=limit, sample=sample, sample_seed=sample_seed, offline=offline)
+def _task(
+    settings: TaskSettings,
+    cut: tuple[int | None, int | None, int],
+    runtime: Runtime,
+    ray: RaySettings | None,
+    folders: tuple[Path, ...],
+    kept: Cache,
+) -> Task:
+    """Return the task, cut (limit, sample, its seed); a sweep over models loads it once, and its first stage searches once."""
+
+    def load(name: str) -> Model:
+        return _held(load_first_stage(name, runtime, ray, folders), folders)
+
+    stages = FirstStages(load, runtime.cache_dir, kept)
+    limit, sample, seed = cut
+    return read_task(
+        settings, limit=limit, sample=sample, sample_seed=seed, offline=runtime.offline, retrieve=stages.retrieve
+    )
+
+
+def _held(model: Model, folders: Sequence[Path]) -> Model:
+    """Return the model held to its certificate, if it has one: compared with that when its weights load."""
+    certificate = find_certificate(model.settings, folders)
+    return model if certificate is None else replace(model, check=CertificateGuard(certificate[1]))
 
 
 def _refuse_unwritable(folder: Path) -> None:

@@ -173,3 +173,13 @@ def candidates_kept(lists: CandidateLists, kept: NDArray[np.bool_]) -> Candidate
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         noise=None if lists.noise is None else lists.noise[kept],
     )
+
+
+def candidates_cut(lists: CandidateLists, kept: NDArray[np.bool_]) -> CandidateLists:
+    """Leave some candidates out, bool[n_candidates] says which stay; the relevant ones among the others are missed."""
+    missed: list[list[int]] = [[] for _ in lists.query_ids]
+    lost = ~kept & (lists.gains > 0)
+    for query, gain in zip(lists.owners[lost].tolist(), lists.gains[lost].tolist(), strict=True):
+        missed[query].append(gain)
+    unretrieved = tuple((*gains, *more) for gains, more in zip(lists.unretrieved_gains, missed, strict=True))
+    return replace(candidates_kept(lists, kept), unretrieved_gains=unretrieved)

@@ -173,6 +173,15 @@ _MTEB_V2 = Rules(
 )
 _MTEB_V2_MRR = Rules(doc_id_descending, needs_both_kinds=False, counts_unretrieved=True, unique_documents=True)
 
+RETRIEVAL_PROTOCOL = "mteb-retrieval"
+"""The protocol that leads a retrieval task: mteb 2's measures, of which its retrieval tasks report nDCG@10 first."""
+
+_MTEB_MEASURES = tuple(
+    Measure(f"{name}_at_{cutoff}", METRICS[name], _MTEB_V2_MRR if name == "mrr" else _MTEB_V2, cutoff)
+    for name in ("map", "ndcg", "recall", "precision", "hit_rate", "mrr")
+    for cutoff in CUTOFFS
+)
+
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
@@ -188,13 +197,15 @@ PROTOCOLS = {
         ),
         Protocol(
             name="mteb-v2",
-            measures=tuple(
-                Measure(f"{name}_at_{cutoff}", METRICS[name], _MTEB_V2_MRR if name == "mrr" else _MTEB_V2, cutoff)
-                for name in ("map", "ndcg", "recall", "precision", "hit_rate", "mrr")
-                for cutoff in CUTOFFS
-            ),
+            measures=_MTEB_MEASURES,
             leading_names=("map_at_1000", "mrr_at_10"),
             of_first_stage=("ndcg_at_10", "recall_at_10", "recall_at_100"),
+        ),
+        Protocol(
+            name=RETRIEVAL_PROTOCOL,
+            measures=_MTEB_MEASURES,
+            leading_names=("ndcg_at_10", "recall_at_100"),
+            of_first_stage=("recall_at_10",),
         ),
     )
 }
@@ -204,13 +215,14 @@ _MTEB_NAME = re.compile(r"(?P<metric>[a-z_]+?)_at_(?P<cutoff>[1-9][0-9]{0,3})")
 _HIGHEST = 10**6
 
 
-def choose_protocol(name: str, misses: bool) -> Protocol:
+def choose_protocol(name: str, misses: bool, is_retrieval: bool = False) -> Protocol:
     """Look up the protocol that leads a result. Raises `EvalkitError`, with the nearest right name, where there is none.
 
-    `auto` is cmteb-v1, or mteb-v2 where relevant documents may be missing among the candidates (`misses`): it counts them.
+    `auto` is cmteb-v1, or mteb-v2 where relevant documents may be missing among the candidates (`misses`): it counts them; of a
+    retrieval task it is mteb-retrieval.
     """
     if name == AUTO_PROTOCOL:
-        return PROTOCOLS["mteb-v2" if misses else CARD_PROTOCOL]
+        return PROTOCOLS[RETRIEVAL_PROTOCOL if is_retrieval else "mteb-v2" if misses else CARD_PROTOCOL]
     if name in PROTOCOLS:
         return PROTOCOLS[name]
     raise unknown_name("protocol", name, (AUTO_PROTOCOL, *PROTOCOLS))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from evalkit.compare.shared_queries import metric_title
 from evalkit.errors import EvalkitError
-from evalkit.metrics.lists import CandidateLists, best_possible, candidates_kept
+from evalkit.metrics.lists import CandidateLists, best_possible, candidates_cut
 from evalkit.metrics.measures import Measure, find_measure, protocol_of
 from evalkit.metrics.query_scores import counts_any, score_lists
 from evalkit.output.numbers import percent, percent_range
@@ -75,7 +75,7 @@ def depth_table(result: Result, label: str, metric: str | None, seed: int) -> De
     values = [
         value
         for depth in (*(depth for depth in DEPTHS if depth < longest), longest)
-        for value in _values(_cut(lists, ranks < depth), measures, depth, longest, seed)
+        for value in _values(candidates_cut(lists, ranks < depth), measures, depth, longest, seed)
     ]
     places = {measure.name: place for place, measure in enumerate(measures)}
     values.sort(key=lambda one: (places[one.metric], one.depth))
@@ -87,11 +87,21 @@ def no_depths(result: Result) -> str:
     name = f"{result.model.name} on {result.task.name}"
     if result.task.first_stage is None:
         return f"{name} has no depths: its candidates are not a first stage's (task.candidates=RUN)"
-    if result.model.kind == "listwise":
+    if "listwise" in (result.model.kind, result.backend.get("scored_by")):
         return (
             f"{name} has its own depth alone: a listwise model scores other lists otherwise; run it with task.top_k=K"
         )
     return ""
+
+
+def unknown_lists(result: Result) -> str:
+    """Say of scores that were made elsewhere that depths are only right where lists had no part in them; empty for others."""
+    if result.model.kind != "run" or no_depths(result):
+        return ""
+    return (
+        f"{result.model.name} on {result.task.name}: what made the run is not known; of a model that ranks whole lists its depths "
+        "are not those of shorter lists"
+    )
 
 
 def depth_sheet(table: DepthTable) -> Sheet:
@@ -147,13 +157,3 @@ def _ranks(stage: CandidateLists) -> NDArray[np.int64]:
     ranks = np.empty(len(order), np.int64)
     ranks[order] = np.arange(len(order)) - np.repeat(stage.offsets[:-1], stage.lengths)
     return ranks
-
-
-def _cut(lists: CandidateLists, kept: NDArray[np.bool_]) -> CandidateLists:
-    """Leave some candidates out; the relevant ones among them are missed."""
-    missed: list[list[int]] = [[] for _ in lists.query_ids]
-    lost = ~kept & (lists.gains > 0)
-    for query, gain in zip(lists.owners[lost].tolist(), lists.gains[lost].tolist(), strict=True):
-        missed[query].append(gain)
-    unretrieved = tuple((*gains, *more) for gains, more in zip(lists.unretrieved_gains, missed, strict=True))
-    return replace(candidates_kept(lists, kept), unretrieved_gains=unretrieved)

@@ -38,10 +38,15 @@ def print_first_stages(results: Sequence[Result], console: Console) -> None:
 
 
 def stage_sheet(result: Result, label: str) -> Sheet:
-    """Return a row per metric: the first stage, the reranked order, and the difference with its 95 % interval, in percent."""
+    """Return a row per metric: the first stage, the reranked order, the difference with its 95 % interval, and the ceiling.
+
+    All are in percent. The ceiling is what a perfect order of the candidates gives by measures that count what the first stage
+    missed.
+    """
     first, stage = result.task.first_stage, result.first_stage
     if first is None or stage is None:
         raise ValueError(f"{result.task.name} has no first stage")
+    counting = [name for name, protocol in PROTOCOLS.items() if protocol.counts_missed]
     rows = []
     for name in shown_measures(result):
         difference, low, high = stage.differences[name]
@@ -53,13 +58,14 @@ def stage_sheet(result: Result, label: str) -> Sheet:
                 percent(result.scores[name]),
                 points(difference),
                 points_range((low, high)),
+                percent(result.ceilings.get(name, 1.0)) if protocol_of(name) in counting else "",
             )
         )
     return Sheet(
         title=f"{label} on {result.task.name}: reranks {_depth(first)} of {first.name}",
         columns=(
             *(("metric", "text"), ("protocol", "text"), (first.name, "number"), ("reranked", "number")),
-            *(("difference", "number"), ("95 % interval", "number")),
+            *(("difference", "number"), ("95 % interval", "number"), ("ceiling", "number")),
         ),
         rows=tuple(rows),
         above=(_found(result),),
@@ -83,6 +89,7 @@ def _found(result: Result) -> str:
     both = int(result.queries[PROTOCOLS[CARD_PROTOCOL].leading[0].column].notna().sum())
     missed = sum(map(len, unretrieved_documents(result.queries)))
     return (
-        f"{found:,} of {counted(found + missed, 'relevant document')} are among the candidates; "
+        f"{found:,} of {counted(found + missed, 'relevant document')} are among the candidates (mean recall of a query "
+        f"{percent(result.candidate_recall)}); "
         f"cmteb-v1 judges {both:,} of {counted(len(result.queries), 'query')}"
     )

@@ -9,18 +9,20 @@ from typing import Any, Literal
 
 from rich.console import Console
 
+from evalkit.compare.shared_queries import metric_title
 from evalkit.configuration.files import option_names, read_option
-from evalkit.metrics.measures import CARD_PROTOCOL, PROTOCOLS
+from evalkit.metrics.measures import CARD_PROTOCOL, PROTOCOLS, RETRIEVAL_PROTOCOL
 from evalkit.output.console import Tone, print_lines
-from evalkit.output.numbers import percent, points, signed
+from evalkit.output.numbers import listed, percent, points, signed
 from evalkit.output.sheets import Sheet, SheetCell, SheetRow, print_sheets
 from evalkit.results import published
-from evalkit.results.published import AVERAGE_TASK, HEADLESS, NOISE_POINTS, RANDOM_HEAD, KnownMistake, PublishedFigure
-from evalkit.results.result import Result
+from evalkit.results.published import HEADLESS, NOISE_POINTS, RANDOM_HEAD, KnownMistake, PublishedFigure
+from evalkit.results.result import Result, stage_of
 
 MAP, MRR = METRICS = PROTOCOLS[CARD_PROTOCOL].leading_names
+NDCG = PROTOCOLS[RETRIEVAL_PROTOCOL].main_score
 ReproductionVerdict = Literal["match", "mismatch", "not comparable"]
-Find = Callable[[str, str, str], PublishedFigure | None]
+Find = Callable[[str, str, str, str, str], PublishedFigure | None]
 TONES: Mapping[ReproductionVerdict, Tone] = {"match": "good", "mismatch": "bad", "not comparable": "warning"}
 
 FINGERPRINT_WIDTH = 0.002
@@ -61,20 +63,25 @@ class ReproducedFigure:
         return self.verdict == "mismatch" or (self.verdict == "not comparable" and not self.chosen)
 
 
-def preferred_figure(hub_id: str, task: str, metric: str) -> PublishedFigure | None:
-    """Return the figure that the model's card, or else the best source, gives for a task under cmteb-v1."""
-    return published.preferred(hub_id, task, metric, CARD_PROTOCOL)
-
-
-def verdict_cells(results: Sequence[Result], find: Find = preferred_figure) -> list[ReproducedFigure]:
+def verdict_cells(results: Sequence[Result], find: Find = published.preferred) -> list[ReproducedFigure]:
     """Return a cell per result and metric, and the average's where one was published over precisely these tasks.
 
-    `find` gives the figure published for a Hub id, task and metric. MAP may differ by NOISE_POINTS; MRR also by what one
-    query makes whose first relevant document moves between ranks 1 and 2.
+    `find` gives the figure published for a Hub id, task, metric, protocol and first stage. The figures are cards' MAP and MRR, or
+    retrieval tasks' nDCG@10. MAP and nDCG may differ by NOISE_POINTS; MRR also by what one query makes whose first relevant
+    document moves between ranks 1 and 2.
     """
-    cells = [_cell(result, metric, find) for result in results for metric in METRICS]
-    average = _average_cell(results, [cell for cell in cells if cell.metric == MAP])
+    cells = [_cell(result, metric, find) for result in results for metric in _metrics(result)]
+    average = _average_cell(results, [cell for cell in cells if cell.metric in (MAP, NDCG)])
     return cells + ([average] if average else [])
+
+
+def _metrics(result: Result) -> tuple[str, ...]:
+    return (NDCG,) if _protocol(result) == RETRIEVAL_PROTOCOL else METRICS
+
+
+def _protocol(result: Result) -> str:
+    """Name the protocol whose published figures a result is held against: that of cards, whatever leads, or of retrieval tasks."""
+    return result.protocol if result.protocol == RETRIEVAL_PROTOCOL else CARD_PROTOCOL
 
 
 def print_reproduction(results: Sequence[Result], console: Console) -> bool:
@@ -99,8 +106,11 @@ def verdict_sheet(hub_id: str, cells: Sequence[ReproducedFigure]) -> Sheet:
     for cell in cells:
         verdict = f"{cell.verdict} ({cell.why})" if cell.why else cell.verdict
         rows.append(
-            (cell.task, cell.metric.upper(), *_figure_texts(cell), SheetCell(verdict, TONES[cell.verdict])),
+            (cell.task, _title(cell.metric), *_figure_texts(cell), SheetCell(verdict, TONES[cell.verdict])),
         )
+    titles = [one for one in ("MAP", "nDCG@10") if one in {_title(cell.metric) for cell in cells}]
+    of_mrr = "; MRR also within what one query makes whose first relevant document moves between ranks 1 and 2"
+    of_mrr = of_mrr if any(cell.metric == MRR for cell in cells) else ""
     return Sheet(
         title=f"{hub_id}: published and reproduced",
         columns=(
@@ -108,10 +118,7 @@ def verdict_sheet(hub_id: str, cells: Sequence[ReproducedFigure]) -> Sheet:
             *(("this run", "number"), ("difference", "number"), ("verdict", "text")),
         ),
         rows=tuple(rows),
-        below=(
-            f"match: MAP within {NOISE_POINTS} points, the noise between honest runs; MRR also within what one query makes whose "
-            "first relevant document moves between ranks 1 and 2",
-        ),
+        below=(f"match: {listed(titles)} within {NOISE_POINTS} points, the noise between honest runs{of_mrr}",),
         keys=("task", "metric"),
     )
 
@@ -142,10 +149,11 @@ def claimed_model(result: Result) -> str:
 
 
 def _cell(result: Result, metric: str, find: Find) -> ReproducedFigure:
-    figure = find(claimed_model(result), result.task.name, metric)
+    protocol = _protocol(result)
+    figure = find(claimed_model(result), result.task.name, metric, protocol, result.stage)
     why, chosen = _obstacle(result, figure)
-    scored = int(result.queries[PROTOCOLS[CARD_PROTOCOL].leading[0].column].notna().sum())
-    bound = NOISE_POINTS if metric == MAP else max(NOISE_POINTS, 50 / max(scored, 1))
+    scored = int(result.queries[PROTOCOLS[protocol].leading[0].column].notna().sum())
+    bound = max(NOISE_POINTS, 50 / max(scored, 1)) if metric == MRR else NOISE_POINTS
     return ReproducedFigure(result.task.name, metric, result.scores[metric], figure, bound, why, chosen)
 
 
@@ -172,13 +180,19 @@ def _average_cell(results: Sequence[Result], cells: Sequence[ReproducedFigure]) 
     tasks = [result.task.name for result in results]
     if len(set(tasks)) < max(len(tasks), 2):
         return None
-    figure = published.find_average(claimed_model(results[0]), tasks, MAP, CARD_PROTOCOL)
+    protocol, metric = _protocol(results[0]), cells[0].metric
+    figure = published.find_average(claimed_model(results[0]), tasks, metric, protocol, stage_of(results))
     if figure is None:
         return None
-    reasons = [cell for cell in cells if cell.why]
+    obstacles = [_obstacle(result, figure) for result in results]
+    reasons = [obstacle for obstacle in obstacles if obstacle[0]]
     value = math.fsum(cell.value for cell in cells) / len(cells)
-    why, chosen = (reasons[0].why, reasons[0].chosen) if reasons else ("", True)
-    return ReproducedFigure(AVERAGE_TASK, MAP, value, figure, NOISE_POINTS, why, chosen)
+    why, chosen = reasons[0] if reasons else ("", True)
+    return ReproducedFigure(figure.task, metric, value, figure, NOISE_POINTS, why, chosen)
+
+
+def _title(metric: str) -> str:
+    return metric_title(metric) if metric == NDCG else metric.upper()
 
 
 def _figure_texts(cell: ReproducedFigure) -> list[str]:
@@ -215,9 +229,11 @@ def _looks(result: Result) -> Iterator[str]:
 
 def _tie_looks(result: Result) -> Iterator[str]:
     """Yield what ties can make of a result, where that is more than honest runs differ by."""
-    ties = result.ties.get(MAP)
+    metric = _metrics(result)[0]
+    ties = result.ties.get(metric)
     if ties is not None and (ties.high - ties.low) * 100 > NOISE_POINTS:
-        yield f"ties: their order alone can make {result.task.name} MAP {percent(ties.low)} to {percent(ties.high)}"
+        made = f"{_title(metric)} {percent(ties.low)} to {percent(ties.high)}"
+        yield f"ties: their order alone can make {result.task.name} {made}"
 
 
 def _recipe_looks(result: Result) -> Iterator[str]:
@@ -232,7 +248,7 @@ def _recipe_looks(result: Result) -> Iterator[str]:
             )
             yield f"the recipe: model.{name} is {deviations[name]!r}, {says}"
     source: Any = result.config.get("task") or {}
-    if source.get("source", "cmteb") != "cmteb":
+    if _protocol(result) == CARD_PROTOCOL and source.get("source", "cmteb") != "cmteb":
         yield f"the layout: task.source={source['source']}, cards were made with task.source=cmteb"
 
 

@@ -32,7 +32,7 @@ from evalkit.report.leaderboard import average_noise, average_ties
 from evalkit.report.reproduction import ReproducedFigure, claimed_model, verdict_cells
 from evalkit.results import published
 from evalkit.results.published import PublishedFigure
-from evalkit.results.result import Result
+from evalkit.results.result import Result, safeguard_averages, stage_of
 from evalkit.results.training import training_line, training_of
 from evalkit.results.writing import result_json
 
@@ -143,7 +143,7 @@ def _by_model(results: Iterable[Result]) -> list[list[Result]]:
 def _result_row(result: Result, name: str, asked: Sequence[Measure], *, named: bool) -> SheetRow:
     """Write a result's cells, with its protocol where that is to be `named`; empty where there is nothing to say."""
     first, second = PROTOCOLS[result.protocol].leading
-    figure = published.preferred(result.model.hub_id, result.task.name, first.name, result.protocol)
+    figure = published.preferred(result.model.hub_id, result.task.name, first.name, result.protocol, result.stage)
     return (
         name,
         result.task.name,
@@ -164,7 +164,8 @@ def _result_row(result: Result, name: str, asked: Sequence[Measure], *, named: b
 def _average_row(group: Sequence[Result], name: str, asked: Sequence[Measure], *, named: bool) -> SheetRow:
     one = group[0]
     first, second = PROTOCOLS[one.protocol].leading
-    figure = published.find_average(one.model.hub_id, [result.task.name for result in group], first.name, one.protocol)
+    tasks, stage = [result.task.name for result in group], stage_of(group)
+    figure = published.find_average(one.model.hub_id, tasks, first.name, one.protocol, stage)
     return (
         name,
         f"average of {len(group)}",
@@ -263,7 +264,7 @@ def _result_lines(results: Sequence[Result], told: Collection[str]) -> list[str]
     remarks = dict.fromkeys((name, f"{name}: {text}") for result in results for name, text in result.remarks)
     above = Counter(name for name, line in remarks if line in told)
     lines += [f"{name}: {counted(number, 'warning')} above" for name, number in above.items()]
-    return lines + [line for _, line in remarks if line not in told]
+    return lines + [line for _, line in remarks if line not in told] + safeguard_averages(results)
 
 
 def _training_lines(results: Sequence[Result]) -> list[str]:
@@ -314,7 +315,7 @@ def _disagreement_lines(results: Sequence[Result]) -> list[str]:
     lines: dict[str, None] = {}
     for result in results:
         metric = PROTOCOLS[result.protocol].main_score
-        figures = published.find(result.model.hub_id, result.task.name, metric, result.protocol)
+        figures = published.find(result.model.hub_id, result.task.name, metric, result.protocol, result.stage)
         others = published.disagreeing(figures)
         if others:
             named = [f"{percent(figure.value)} ({published.origin(figure)})" for figure in others]

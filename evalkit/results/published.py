@@ -1,7 +1,7 @@
 """The figures that others claim, and which of them a result is held against.
 
-They are in `data/cmteb-reranking.csv` as they were printed. Of several figures for one model and task
-the model's own card comes first: it is the claim. A copy of a card on someone else's page comes after the published
+They are in `data/cmteb-reranking.csv` and `data/cmteb-retrieval.csv` as they were printed. Of several figures for one model and
+task the model's own card comes first: it is the claim. A copy of a card on someone else's page comes after the published
 tables: the one at hand stands in for bge-reranker-large's card, which today repeats another model's figures.
 """
 
@@ -22,6 +22,16 @@ NOISE_POINTS = 0.03
 """How far honest runs of one model lie apart, in percentage points of MAP: fp16, padding and hardware."""
 
 AVERAGE_TASK = "Avg"
+
+SUITES = {
+    "CMTEB-R": frozenset(
+        {
+            *("T2Retrieval", "MMarcoRetrieval", "DuRetrieval", "CovidRetrieval"),
+            *("CmedqaRetrieval", "EcomRetrieval", "MedicalRetrieval", "VideoRetrieval"),
+        }
+    )
+}
+"""Suites whose means are published by their name, without the tasks' own figures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +54,8 @@ RANDOM_HEAD = KnownMistake(
     "MMarcoReranking", 0.006, None, "an embedder loaded as a cross-encoder, which gets a new, random head"
 )
 
-_FILE = Path(__file__).parent / "data" / "cmteb-reranking.csv"
+_DATA = Path(__file__).parent / "data"
+_FILES = (_DATA / "cmteb-reranking.csv", _DATA / "cmteb-retrieval.csv")
 _CARD, _CARD_TABLE, _CMTEB_TABLE, _CARD_COPY, _REPOSITORY = range(5)
 _ORIGINS = ("card", "table", "C-MTEB", "card copy", "MTEB")
 
@@ -54,7 +65,8 @@ class PublishedFigure:
     """One figure as published.
 
     `value` is a fraction, `printed` the figure's own digits in `unit` (`percent` or `fraction`) and `decimals` how many
-    of them follow the point; `metric` is named as in results; `model_revision` is empty where nobody says.
+    of them follow the point; `metric` is named as in results; `model_revision` is empty where nobody says. `first_stage` says whose
+    candidates were reranked, as `Result.stage` does; it is empty where they are the dataset's, and where nothing was reranked.
     """
 
     model: str
@@ -69,34 +81,42 @@ class PublishedFigure:
     source: str
     reference: str
     note: str
+    first_stage: str = ""
 
     def points(self, value: float) -> float:
         """Return how far a value (a fraction) lies above the figure, in percentage points; below it, less than zero."""
         return (value - self.value) * 100
 
 
-def find(model_hub_id: str, task_name: str, metric: str, protocol: str) -> tuple[PublishedFigure, ...]:
-    """List every figure published for a model, task, metric and protocol, the preferred one first.
+def find(
+    model_hub_id: str, task_name: str, metric: str, protocol: str, first_stage: str = ""
+) -> tuple[PublishedFigure, ...]:
+    """List every figure published for a model, task, metric, protocol and first stage, the preferred one first.
 
     The order: the model's own card, the reranking table of a card, C-MTEB's table, a copy of a card, the MTEB results
     repository (the author's own claim before others' runs, those by the newest mteb first). Figures that disagree are
     kept. Metrics are `map` and `mrr`, under mteb-v2 `map_at_1000` and `mrr_at_10`; the task may have mteb's name.
     """
-    return _by_key().get((model_hub_id, task_name.removesuffix("-reranking"), metric, protocol), ())
+    return _by_key().get((model_hub_id, task_name.removesuffix("-reranking"), metric, protocol, first_stage), ())
 
 
-def preferred(model_hub_id: str, task_name: str, metric: str, protocol: str) -> PublishedFigure | None:
+def preferred(
+    model_hub_id: str, task_name: str, metric: str, protocol: str, first_stage: str = ""
+) -> PublishedFigure | None:
     """Find the figure that a result is held against, or None where nothing was published."""
-    return next(iter(find(model_hub_id, task_name, metric, protocol)), None)
+    return next(iter(find(model_hub_id, task_name, metric, protocol, first_stage)), None)
 
 
-def find_average(model_hub_id: str, task_names: Collection[str], metric: str, protocol: str) -> PublishedFigure | None:
+def find_average(
+    model_hub_id: str, task_names: Collection[str], metric: str, protocol: str, first_stage: str = ""
+) -> PublishedFigure | None:
     """Find the preferred published mean over precisely these tasks: a mean of six says nothing of a mean of four."""
     wanted = {name.removesuffix("-reranking") for name in task_names}
-    for figure in find(model_hub_id, AVERAGE_TASK, metric, protocol):
+    for figure in find(model_hub_id, AVERAGE_TASK, metric, protocol, first_stage):
         if _averaged_tasks(figure) == wanted:
             return figure
-    return None
+    suite = next((name for name, tasks in SUITES.items() if tasks == wanted), "")
+    return preferred(model_hub_id, suite, metric, protocol, first_stage)
 
 
 def disagreeing(figures: tuple[PublishedFigure, ...]) -> tuple[PublishedFigure, ...]:
@@ -111,24 +131,26 @@ def origin(figure: PublishedFigure) -> str:
 
 @cache
 def all_figures() -> tuple[PublishedFigure, ...]:
-    """Load every figure, in the file's order.
+    """Load every figure, in the files' order.
 
-    Raises EvalkitError where the file is missing from the installation.
+    Raises EvalkitError where a file is missing from the installation.
     """
+    return tuple(figure for file in _FILES for figure in _read(file))
+
+
+def _read(file: Path) -> list[PublishedFigure]:
     try:
-        with _FILE.open(encoding="utf-8", newline="") as rows:
-            return tuple(_figure(row) for row in csv.DictReader(rows))
+        with file.open(encoding="utf-8", newline="") as rows:
+            return [_figure(row) for row in csv.DictReader(rows)]
     except OSError as error:
-        raise EvalkitError(
-            f"cannot read published figures {_FILE} ({error.strerror}); install evalkit again"
-        ) from error
+        raise EvalkitError(f"cannot read published figures {file} ({error.strerror}); install evalkit again") from error
 
 
 @cache
-def _by_key() -> Mapping[tuple[str, str, str, str], tuple[PublishedFigure, ...]]:
-    groups: dict[tuple[str, str, str, str], list[PublishedFigure]] = defaultdict(list)
+def _by_key() -> Mapping[tuple[str, ...], tuple[PublishedFigure, ...]]:
+    groups: dict[tuple[str, ...], list[PublishedFigure]] = defaultdict(list)
     for figure in all_figures():
-        groups[figure.model, figure.task, figure.metric, figure.protocol].append(figure)
+        groups[figure.model, figure.task, figure.metric, figure.protocol, figure.first_stage].append(figure)
     return {key: tuple(sorted(group, key=_preference)) for key, group in groups.items()}
 
 
@@ -147,6 +169,7 @@ def _figure(row: Mapping[str, str]) -> PublishedFigure:
         source=row["source"],
         reference=row["reference"],
         note=row["note"],
+        first_stage=row.get("first_stage") or "",
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from evalkit.metrics.measures import PROTOCOLS, Measure, asked_measures, find_measure
 from evalkit.output.numbers import counted, listed, noisy_range, percent, percent_range
 from evalkit.records import (
+    FirstStage,
     Incomparable,
     ModelIdentity,
     NoiseBand,
@@ -26,6 +27,7 @@ from evalkit.records import (
     TieRange,
     TrainingMark,
     Usage,
+    WithoutSafeguard,
     finding_text,
 )
 from evalkit.results.folders import experiment_of, experiment_slug
@@ -118,8 +120,9 @@ class Result:
     published figure can be compared. `recipe` says how the model was run, each field with who states it, and `findings` what a
     reader of the scores should know of the model and of how it was judged (both empty in older files). `training` says whether the
     model was trained on the task's data (None for data that are no benchmark's, and in older files). Where relevant
-    documents are no candidates, `ceilings` are the scores of a perfect order of the candidates. `path` is the JSON file, None until
-    it is written. Results are equal where all but tables and path are.
+    documents are no candidates, `ceilings` are the scores of a perfect order of the candidates. `without_safeguard` is what the run
+    is worth without relevant documents that the dataset appends to candidates that have none (None for other data). `path` is the
+    JSON file, None until it is written. Results are equal where all but tables and path are.
     """
 
     model: ModelIdentity
@@ -145,6 +148,7 @@ class Result:
     precision: PrecisionCheck | None = None
     refinement: Refinement | None = None
     first_stage: StageScores | None = None
+    without_safeguard: WithoutSafeguard | None = None
     training: TrainingMark | None = None
     path: Path | None = field(default=None, compare=False)
 
@@ -282,6 +286,10 @@ class Result:
                 found.append(f"{said} and count as missed: no order can exceed {self.main_score} {percent(ceiling)}")
             else:
                 found.append(f"{said}, which {self.protocol} does not count")
+        if self.first_stage is not None and self.task.first_stage is not None:
+            found.append(self._stage_remark(self.task.first_stage, self.first_stage))
+        if self.without_safeguard is not None:
+            found.append(self._safeguard_remark(self.without_safeguard))
         own = [] if self.refinement is None else [_refined(self.refinement)]
         return (
             *((self.task.name, text) for text in found),
@@ -290,6 +298,42 @@ class Result:
                 for text in (*self._estimate_remarks, *self._noise_remarks)
             ),
             *((self.model.name, text) for text in (*own, *self.findings)),
+        )
+
+    def _stage_remark(self, first: FirstStage, stage: StageScores) -> str:
+        """Say who chose the candidates, what its own order is worth, and how much of what is relevant it found."""
+        models = "; ".join(_searched_by(model) for model in first.made.get("stages", ()))
+        depth = "all" if first.top_k is None else f"the top {first.top_k}"
+        by = f" ({models})" if models else ""
+        searched = first.made.get("corpus", {}).get("documents")
+        of = f" of {searched:,} documents" if searched else ""
+        title, value = find_measure(self.main_score).title, percent(stage.scores[self.main_score])
+        k = "" if first.top_k is None else f"@{first.top_k}"
+        return (
+            f"the candidates are {depth} of {first.name}{by}{of}, whose own order gives {title} {value} and whose recall{k} is "
+            f"{percent(self.candidate_recall)}"
+        )
+
+    @property
+    def candidate_recall(self) -> float:
+        """The mean share of a query's relevant documents that are candidates, over the queries that have any: a fraction."""
+        missed = self.queries["unretrieved_ids"].str.len() if "unretrieved_ids" in self.queries else 0
+        found = self.queries["n_positive"]
+        return float((found / (found + missed)).mean())  # 0 / 0 of a query without relevant documents is left out
+
+    def _safeguard_remark(self, without: WithoutSafeguard) -> str:
+        """Give the leading figures without the safeguards, beside what the result's own are with them."""
+        lists = f"{counted(without.queries, 'query')} of {self.task.statistics.queries:,}"
+        if not without.queries:
+            return f"no candidates have the safeguard, a relevant document at rank {without.rank}: the figures are without it"
+        figures = [
+            f"{measure.title} {percent(self.scores[measure.name])} with it, {percent(without.scores[measure.name])} "
+            f"({percent_range(without.intervals[measure.name])}) without"
+            for measure in PROTOCOLS[self.protocol].leading
+        ]
+        return (
+            f"the candidates of {lists} held nothing relevant, and the dataset appends a relevant document at rank {without.rank} "
+            f"(the safeguard): {'; '.join(figures)}"
         )
 
     @property
@@ -330,9 +374,43 @@ class Result:
         return asked if isinstance(asked, int) else None
 
     @property
+    def stage(self) -> str:
+        """Whose candidates were reranked, as published figures name it: `Qwen3-Embedding-0.6B@100`, a config of the dataset's.
+
+        It is empty where the dataset has one list of candidates alone, and for a run that was given as a file: nobody knows whose.
+        """
+        first = self.task.first_stage
+        if first is not None:
+            return f"{first.name}@{first.top_k}" if first.made else ""
+        return str(self._task_settings.get("top_ranked") or "")
+
+    @property
+    def is_retrieval(self) -> bool:
+        """Whether the task is one of retrieval, by its settings: a corpus, of which candidates are reranked."""
+        return self._task_settings.get("type") == "retrieval"
+
+    @property
+    def _task_settings(self) -> Mapping[str, Any]:
+        said = self.config.get("task")
+        return said if isinstance(said, Mapping) else {}
+
+    @property
     def incomparable(self) -> Incomparable:
         """Why the result can't be compared with a published figure; empty where it can."""
         return self.task.incomparable if self.limit is None else "limit"
+
+
+def stage_of(results: Iterable[Result]) -> str:
+    """Say whose candidates several results reranked, as `Result.stage` does; `several` where it is not one first stage's."""
+    stages = list(dict.fromkeys(result.stage for result in results))
+    return stages[0] if len(stages) == 1 else "several"
+
+
+def _searched_by(stage: Mapping[str, Any]) -> str:
+    """Name a model of a first stage as its record says: with its revision, what ran it and in which precision."""
+    backend = stage.get("backend") or {}
+    ran = " ".join(str(backend[key]) for key in ("name", "dtype") if backend.get(key))
+    return f"{stage.get('hub_id')}@{stage.get('revision')}, {ran}"
 
 
 def _refined(refinement: Refinement) -> str:
@@ -349,7 +427,29 @@ def _refined(refinement: Refinement) -> str:
 
 def remark_lines(results: Iterable[Result]) -> list[str]:
     """Say in a line each what a reader of these results' figures should know beside them; what several share once."""
-    return list(dict.fromkeys(line for result in results for line in _lines_of(result)))
+    every = list(results)
+    lines = (line for result in every for line in _lines_of(result))
+    return list(dict.fromkeys((*lines, *safeguard_averages(every))))
+
+
+def safeguard_averages(results: Iterable[Result]) -> list[str]:
+    """Give, for each model on several tasks with safeguards, the main score's average with them and without."""
+    groups: dict[tuple[object, ...], list[tuple[Result, WithoutSafeguard]]] = {}
+    for result in results:
+        if result.without_safeguard is not None:
+            key = (result.model, result.protocol, result.experiment, result.limit)
+            groups.setdefault(key, []).append((result, result.without_safeguard))
+    lines = []
+    for group in groups.values():
+        one, names = group[0][0], {result.task.name for result, _ in group}
+        if len(names) == len(group) >= 2:
+            own = math.fsum(result.scores[one.main_score] for result, _ in group) / len(group)
+            without = math.fsum(other.scores[one.main_score] for _, other in group) / len(group)
+            title = find_measure(one.main_score).title
+            lines.append(
+                f"{one.model.name}, average of {len(group)}: {title} {percent(own)} with the safeguards, {percent(without)} without"
+            )
+    return lines
 
 
 def _lines_of(result: Result) -> Iterator[str]:

@@ -342,7 +342,7 @@ def _own_block(result: Result) -> dict[str, Any]:
     for holder, name in (
         *((block, "noise"), (block, "first_stage"), (block["task"], "first_stage")),
         (block["task"], "sample"),
-        (block, "training"),
+        *((block, "training"), (block, "without_safeguard")),
     ):
         if holder[name] is None:
             del holder[name]

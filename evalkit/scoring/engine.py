@@ -27,7 +27,7 @@ from evalkit.scoring.outputs import NOT_COUNTED, OutputTable
 from evalkit.scoring.plan import whole_lists, window_keys
 from evalkit.scoring.store import ScoreStore, StoredOutput, item_key
 
-SIMILARITY_ROWS = 8_192
+SIMILARITY_ROWS = 256  # whose vectors fit into a processor's cache
 PROBE = item_key("probe", "of", "a server")
 """The key of a server's answers to its probe: no item's, since those are of two texts."""
 UNCHECKED = item_key("scores", "of", "a server", "not compared")
@@ -129,12 +129,31 @@ def score_task(model: RunnableModel, settings: ModelSettings, task: Task, kept: 
     """Return the model's score for every candidate of the task. Its weights are loaded only if a score is missing.
 
     Raises NonFiniteError, naming the texts, where a score or vector is not finite, and EvalkitError, with its ids, for a text
-    that a server refuses.
+    that a server refuses, or that fails a tokenizer since it holds half a character.
     """
     try:
         return _score(model, settings, task, kept)
     except RefusedTextError as error:
         raise EvalkitError(f"{error}{_places(task, error)}") from error
+    except (TypeError, UnicodeEncodeError) as error:  # as tokenizers and libraries raise them
+        if (place := _half_character(task)) is None:
+            raise
+        raise EvalkitError(
+            f"{place} of {task.name} holds half a surrogate pair, which is no character: {settings.name} can't read it; take it out"
+        ) from error
+
+
+def _half_character(task: Task) -> str | None:
+    """Return which text of the task can't be encoded, the first if there are several; None where all can."""
+    for request in task.requests:
+        named = [(f"query {request.query.query_id}", text) for text in request.query.texts]
+        named += [(f"document {candidate.doc_id}", candidate.text) for candidate in request.candidates]
+        for place, text in named:
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                return place
+    return None
 
 
 def _places(task: Task, refused: RefusedTextError) -> str:
@@ -200,11 +219,7 @@ def _score_lists(model: RunnableModel, settings: ModelSettings, task: Task, text
 def _score_vectors(
     model: RunnableModel, settings: ModelSettings, task: Task, texts: TaskTexts, kept: ScoreMemory
 ) -> Run:
-    query_items, document_items = text_items("query", texts.queries), text_items("document", texts.documents)
-    query_keys, document_keys = _keys(query_items, model.independent), _keys(document_items, model.independent)
-    kept.begin([*query_keys, *document_keys])
-    queries = _outputs(model, query_items, OutputTable(query_keys, kept.store), kept)
-    documents = _outputs(model, document_items, OutputTable(document_keys, kept.store, queries.width), kept)
+    queries, documents = embed(model, texts.queries, texts.documents, kept)
     query_vectors, document_vectors = (table.values.reshape(len(table.values), -1) for table in (queries, documents))
     scores = similarities(query_vectors, document_vectors, texts.meetings, settings.similarity)
     if not np.isfinite(scores).all():
@@ -221,6 +236,20 @@ def _score_vectors(
         tokens=tokens,
         truncated=truncated,
     )
+
+
+def embed(
+    model: RunnableModel, queries: Sequence[str], documents: Sequence[str], kept: ScoreMemory = NOWHERE
+) -> tuple[OutputTable, OutputTable]:
+    """Return the vectors of distinct queries and of distinct documents, in the order given.
+
+    Raises NonFiniteError, naming the text, where a vector is not finite.
+    """
+    items = text_items("query", queries), text_items("document", documents)
+    query_keys, document_keys = (_keys(one, model.independent) for one in items)
+    kept.begin([*query_keys, *document_keys])
+    of_queries = _outputs(model, items[0], OutputTable(query_keys, kept.store), kept)
+    return of_queries, _outputs(model, items[1], OutputTable(document_keys, kept.store, of_queries.width), kept)
 
 
 class ChosenScores:

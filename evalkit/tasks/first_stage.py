@@ -1,11 +1,13 @@
-"""Retrieve, then rerank: a task's candidates taken from the run of a first stage over the task's corpus."""
+"""Retrieve, then rerank: the corpus that a first stage searches, and a task's candidates taken from its run."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable, Mapping
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,11 +22,39 @@ _SETTING = "task.candidates"
 
 
 @dataclass(frozen=True, eq=False)
+class Corpus:
+    """What a first stage searches: the texts of each query that is judged, and each document's text, by id, in the task's order.
+
+    `own_ids` say, by query, how that query calls documents that others call otherwise.
+    """
+
+    queries: Mapping[str, tuple[str, ...]]
+    documents: Mapping[str, str]
+    own_ids: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    @cached_property
+    def digest(self) -> str:
+        """The SHA-256, in hex, of all ids and texts in their order."""
+        digest = hashlib.sha256()
+        for part in (self.queries.items(), self.documents.items(), self.own_ids.items()):
+            for entry in part:
+                written = repr(entry).encode("utf-8", "surrogatepass")
+                digest.update(b"%d:%b" % (len(written), written))
+            digest.update(b";")
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
 class FirstStageRun:
-    """A first stage's run, and how many of its best documents per query are handed on (None: all)."""
+    """A first stage's run, and how many of its best documents per query are handed on (None: all).
+
+    Of a run that evalkit made itself, `name` says which models retrieved, and `made` how (see `records.FirstStage`).
+    """
 
     file: RunFile
     top_k: int | None
+    name: str = ""
+    made: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def ranked(self) -> Mapping[str, list[str]]:
@@ -37,7 +67,7 @@ class FirstStageRun:
 
     @cached_property
     def _ordered(self) -> Mapping[str, list[tuple[float, str]]]:
-        return {query_id: _best_first(scores) for query_id, scores in self.file.run.items()}
+        return {query_id: best_first(scores) for query_id, scores in self.file.run.items()}
 
     def scores(self, query_id: str, doc_ids: list[str]) -> tuple[float, ...]:
         """Return the first stage's scores of documents of a query."""
@@ -91,22 +121,33 @@ class FirstStageRun:
 
     def describe(self) -> FirstStage:
         """Return what the task says of the first stage."""
-        return FirstStage(self.file.path.stem, str(self.file.path), self.file.digest, self.top_k)
+        name = self.name or self.file.path.stem
+        return FirstStage(name, str(self.file.path), self.file.digest, self.top_k, self.made)
+
+
+Retriever = Callable[[tuple[str, ...], Corpus, int], FirstStageRun]
+"""Lets the models of these names search the corpus for so many documents per query."""
 
 
 def read_first_stage(settings: TaskSettings) -> FirstStageRun | None:
     """Read the run that the settings name, if they name one. Raises EvalkitError where it can't be read."""
+    if settings.first_stages and settings.candidates is not None:
+        raise EvalkitError(
+            f"task.first_stage={settings.first_stage} retrieves candidates, and {_SETTING}={settings.candidates} names those of a "
+            "run; give one of the two"
+        )
     if settings.candidates is None:
-        if settings.top_k is not None:
+        if settings.top_k is not None and not settings.first_stages:
             raise EvalkitError(
                 f"task.top_k={settings.top_k} says how much of a first stage's run is reranked; name the run with "
-                f"{_SETTING}=FILE"
+                f"{_SETTING}=FILE, or who retrieves with task.first_stage=MODEL"
             )
         return None
     return FirstStageRun(read_run(Path(settings.candidates).expanduser(), _SETTING), settings.top_k)
 
 
-def _best_first(scores: Mapping[str, float]) -> list[tuple[float, str]]:
+def best_first(scores: Mapping[str, float]) -> list[tuple[float, str]]:
+    """Return (score in float32, id) in trec_eval's order."""
     with np.errstate(over="ignore"):
         as_compared = np.array(list(scores.values()), np.float64).astype(np.float32)
     pairs = zip(as_compared.tolist(), scores, strict=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -10,13 +12,14 @@ from typing import Any
 
 from evalkit.errors import EvalkitError
 from evalkit.published_statistics import mteb_task_names, published_statistics
-from evalkit.records import OTHER_DATA, SAMPLE_SEED, Finding, Request, Sample, Task
+from evalkit.records import OTHER_DATA, SAMPLE_SEED, Finding, Request, Task, TaskSample
 from evalkit.tasks.content import compare_with_published, fingerprint, has_both, task_statistics
-from evalkit.tasks.findings import FindingLog, log_findings
-from evalkit.tasks.first_stage import FirstStageRun, read_first_stage
-from evalkit.tasks.layouts import requests_of
-from evalkit.tasks.sampling import draw_sample
-from evalkit.tasks.settings import TaskSettings, read_settings, task_names
+from evalkit.tasks.findings import Cell, FindingLog, log_findings
+from evalkit.tasks.first_stage import FirstStageRun, Retriever, read_first_stage
+from evalkit.tasks.layouts import corpus_of, requests_of
+from evalkit.tasks.layouts.reading import RawDataset
+from evalkit.tasks.sampling import draw_queries
+from evalkit.tasks.settings import TOP_K, TaskSettings, read_settings, task_names
 from evalkit.tasks.sources import complete_task, read_source
 from evalkit.tasks.tables import data_stem
 
@@ -30,8 +33,9 @@ def read_task(
     sample: int | None = None,
     sample_seed: int = SAMPLE_SEED,
     offline: bool = False,
+    retrieve: Retriever | None = None,
 ) -> Task:
-    """Load and check one task.
+    """Load and check one task. `retrieve` lets the models of `settings.first_stage` search its corpus, where some are named.
 
     `limit` keeps the first so many queries that can be scored, `sample` draws so many of them by `sample_seed`, or leaves the task
     whole where there are no more; statistics and fingerprint are those of what is kept. Findings go to the logger `evalkit`, a line
@@ -46,9 +50,12 @@ def read_task(
     first_stage = read_first_stage(settings)
     said = settings.model_dump(mode="json")
     settings = complete_task(settings)
+    _refuse_without_candidates(settings)
     raw, source, revision = read_source(settings, offline=offline)
+    _refuse_without_candidates(settings, raw)
     log = FindingLog()
-    requests = requests_of(raw, log, first_stage)
+    first_stage = _retrieved(settings, raw, retrieve, log) or first_stage
+    requests = requests_of(raw, log, first_stage, ignore_identical_ids=settings.ignore_identical_ids)
     name = settings.name if settings.mteb_name or settings.name not in UNNAMED else _name_of(settings.path)
     mteb_name = settings.mteb_name or name
     # a first stage's candidates are not the benchmark's: its data are compared without them
@@ -65,15 +72,15 @@ def read_task(
         findings += (Finding("warning", f"{why} {name!r}, and compared with none of the benchmark's", source),)
     elif differences:
         findings += (Finding("warning", f"differs from the published dataset: {', '.join(differences)}", source),)
-    if first_stage is not None:
-        differences += (f"the candidates of {first_stage.file.path.stem}",)
+    if first_stage is not None and settings.type != "retrieval":  # whose candidates always are a first stage's
+        differences += (f"the candidates of {first_stage.describe().name}",)
     scorable = _scorable(requests, source, first_stage)
-    drawn: Sample | None = None
+    drawn: TaskSample | None = None
     strata: tuple[int, ...] = ()
     if limit is not None:
         requests = scorable[:limit]
     elif sample is not None:
-        drawn, kept, strata = draw_sample(scorable, sample, sample_seed, len(requests) - len(scorable))
+        drawn, kept, strata = draw_queries(scorable, sample, sample_seed, len(requests) - len(scorable))
         requests = requests if drawn.is_whole else kept
     task = Task(
         name=name,
@@ -99,14 +106,49 @@ def read_task(
     return task
 
 
+def _retrieved(
+    settings: TaskSettings, raw: RawDataset, retrieve: Retriever | None, log: FindingLog
+) -> FirstStageRun | None:
+    """Return what the models of `settings.first_stage` find in the corpus; None where none are named."""
+    if not settings.first_stages:
+        return None
+    if retrieve is None:
+        raise TypeError("task.first_stage needs somebody who retrieves")
+    found = retrieve(settings.first_stages, corpus_of(raw), settings.top_k or TOP_K)
+    for finding in found.made.get("findings", ()):
+        log.add("warning", f"first stage: {finding}", Cell(str(found.file.path)))
+    return found
+
+
+def _refuse_without_candidates(settings: TaskSettings, raw: RawDataset | None = None) -> None:
+    """Raise EvalkitError where a retrieval task has nothing to rerank; without `raw`, where that is known before it is read."""
+    if settings.type != "retrieval" or settings.candidates is not None or settings.first_stages:
+        return
+    is_of_hub = settings.path is None and settings.bundled is None and settings.registry is None
+    lacks = (
+        is_of_hub and not settings.top_ranked if raw is None else raw.layout == "mteb" and "top_ranked" not in raw.parts
+    )
+    if lacks:
+        raise EvalkitError(
+            f"{settings.name} is a retrieval task, a corpus without candidates: say who retrieves them (task.first_stage=MODEL, as "
+            "task.first_stage=bm25), or give a first stage's run with task.candidates=FILE"
+        )
+
+
 def with_deviations(task: Task, deviations: Mapping[str, Any]) -> Task:
     """Return the task with the settings, by name, that its own file does not say.
 
-    A first stage's run is named by the digest of what it holds: a path says less than what lies there.
+    A first stage's run is named by the digest of what it holds: a path says less than what lies there. One that evalkit made is
+    named by the digest of who retrieved and how, which a suite's tasks share.
     """
-    if task.first_stage is not None and "candidates" in deviations:
-        held = f"{task.first_stage.name}-{task.first_stage.digest[:12]}"
-        deviations = {**deviations, "candidates": held}
+    first = task.first_stage
+    for setting in ("candidates", "first_stage"):
+        if first is not None and setting in deviations:
+            recipe = json.dumps(first.made.get("stages", ()), sort_keys=True, ensure_ascii=False)
+            digest = hashlib.sha256(recipe.encode()).hexdigest() if first.made else first.digest
+            deviations = {**deviations, setting: f"{first.name}-{digest[:12]}"}
+    if deviations.get("top_k") == TOP_K and "first_stage" in deviations:
+        deviations = {name: value for name, value in deviations.items() if name != "top_k"}  # said, and so anyway
     return replace(task, deviations=deviations)
 
 

@@ -49,7 +49,7 @@ def read_source(settings: TaskSettings, *, offline: bool) -> tuple[RawDataset, s
     location = settings.cmteb if settings.source == "cmteb" else settings.mteb
     if location is None:
         raise EvalkitError(_no_source(settings))
-    return read_hub(location, settings.source, settings.split, offline=offline)
+    return read_hub(location, settings.source, settings.split, settings.top_ranked, offline=offline)
 
 
 def _read_local(path: Path, split: str) -> RawDataset:
@@ -66,11 +66,14 @@ def _no_source(settings: TaskSettings) -> str:
     return f"task={settings.name} has no copy in the layout task.source={settings.source}; use task.source={other}"
 
 
-def read_hub(location: HubLocation, layout: Layout, split: str, *, offline: bool) -> tuple[RawDataset, str, str]:
+def read_hub(
+    location: HubLocation, layout: Layout, split: str, top_ranked: str | None = None, *, offline: bool
+) -> tuple[RawDataset, str, str]:
     """Return a dataset of the Hub, its repository, and the commit that it is of (`unpinned` where that is unknown).
 
     HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE and the cache's variables work as everywhere. With `offline`, or where the Hub
-    cannot be reached, the Hub cache alone is read. Raises EvalkitError that says what to do.
+    cannot be reached, the Hub cache alone is read. `top_ranked` names the config of the candidates where it has another name.
+    Raises EvalkitError that says what to do.
 
     The files are fetched first and then loaded as a folder, because `load_dataset` of a repository takes any cached
     revision when it is offline, not the pinned one.
@@ -86,7 +89,13 @@ def read_hub(location: HubLocation, layout: Layout, split: str, *, offline: bool
     if qrels is None or not {"corpus", "queries"} <= set(configs):
         found_names = ", ".join(configs)
         raise EvalkitError(f"{location.repo} has the configs {found_names}; mteb 2's corpus, queries and qrels are due")
+    if top_ranked is not None and top_ranked not in configs:
+        found_names = ", ".join(configs)
+        raise EvalkitError(
+            f"{location.repo} has no config {top_ranked} of candidates but {found_names}; check task.top_ranked"
+        )
     names = {part: part for part in ("corpus", "queries", "top_ranked", "instruction")} | {"qrels": qrels}
+    names["top_ranked"] = top_ranked or "top_ranked"
     tables = {part: _load(location, folder, name, split) for part, name in names.items() if name in configs}
     parts = {part: (table,) for part, (table, _) in tables.items()}
     return RawDataset(layout, tables["qrels"][1], parts), location.repo, revision

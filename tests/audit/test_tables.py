@@ -39,8 +39,57 @@ def test_both_published_tables_are_read_and_clean(tmp_path: Path) -> None:
     (report,) = audit_files([path])
     assert report.findings == ()
     assert [figure.printed for figure in report.figures] == [
-        cell for table in tables for row in table.rows for cell in row.cells
+        cell for table in tables[:3] for row in table.rows for cell in row.cells
     ]
+    retrieval = [figure for figure in report.figures if figure.task == "CMTEB-R"]
+    assert {(figure.metric, figure.protocol) for figure in retrieval} == {("ndcg_at_10", "mteb-retrieval")}
+
+
+QWEN = """
+| Model | Param | MTEB-R | CMTEB-R | MMTEB-R | MLDR |
+|---|---|---|---|---|---|
+| **Qwen3-Embedding-0.6B** | 0.6B | 61.82 | 71.02 | 64.64 | 50.26 |
+| gte-multilingual-reranker-base | 0.3B | 59.51 | 74.08 | 59.44 | 66.33 |
+| BGE-reranker-v2-m3 | 0.6B | 57.03 | 72.16 | 58.36 | 59.51 |
+| **Qwen3-Reranker-0.6B** | 0.6B | 65.80 | 71.31 | 66.36 | 67.28 |
+| **Qwen3-Reranker-8B** | 8B | 69.02 | **77.45** | **72.94** | **70.19** |
+"""
+
+
+def test_cmteb_r_is_no_reranking_of_c_mteb(tmp_path: Path) -> None:
+    """Of Qwen's table the mean over retrieval tasks alone is read, as nDCG@10; no rule holds it against MAP."""
+    assert findings(tmp_path, QWEN) == []
+    assert cells(read(QWEN)) == [
+        (model, "CMTEB-R", "ndcg_at_10", printed)
+        for model, printed in (
+            ("Qwen/Qwen3-Embedding-0.6B", "71.02"),
+            ("Alibaba-NLP/gte-multilingual-reranker-base", "74.08"),
+            ("BAAI/bge-reranker-v2-m3", "72.16"),
+            ("Qwen/Qwen3-Reranker-0.6B", "71.31"),
+            ("Qwen/Qwen3-Reranker-8B", "77.45"),
+        )
+    ]
+    assert {figure.protocol for figure in read(QWEN)} == {"mteb-retrieval"}
+    both = QWEN.replace("MTEB-R | CMTEB-R", "T2Reranking | CMTEB-R").replace("61.82", "67.28")
+    by_task = {(figure.task, figure.metric, figure.protocol) for figure in read(both)}
+    assert by_task == {("T2Reranking", "map", "cmteb-v1"), ("CMTEB-R", "ndcg_at_10", "mteb-retrieval")}
+
+
+@pytest.mark.parametrize(("printed", "changed"), [("72.16", "72.61"), ("71.31", "73.11"), ("77.45", "74.75")])
+def test_a_changed_mean_of_retrieval_tasks_is_found(printed: str, changed: str, tmp_path: Path) -> None:
+    (finding,) = findings(tmp_path, QWEN.replace(printed, changed))
+    assert (finding.rule, finding.severity) == ("changed", "warning")
+    assert "ndcg_at_10 of CMTEB-R" in finding.what
+    assert f"{changed} here; the nearest published is {printed}" in finding.evidence
+    assert "4 others of this table agree" in finding.evidence
+
+
+@pytest.mark.parametrize("measure", ["map", "MRR@10"])
+def test_a_mean_of_retrieval_tasks_under_another_measure_is_its_own(measure: str, tmp_path: Path) -> None:
+    """A card that states MAP of the same tasks is not held against nDCG@10."""
+    text = QWEN.replace("CMTEB-R", f"CMTEB-R ({measure})")
+    assert {figure.metric for figure in read(text)} == {"map" if measure == "map" else "mrr"}
+    assert not [one for one in findings(tmp_path, text) if one.rule == "changed"]
 
 
 def test_a_row_as_cards_write_it() -> None:

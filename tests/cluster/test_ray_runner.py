@@ -343,6 +343,19 @@ def test_no_room(cluster: Any) -> None:
         assert not ray.is_initialized()
 
 
+def test_a_first_stage_finds_the_same_bytes(cluster: Any, tmp_path: Path) -> None:
+    """Actors embed the corpus; the run that is kept is that of a local run, to the byte."""
+    runs = []
+    for name, more in (("local", ()), ("ray", on(cluster))):
+        chosen = ("task=demo-zh2en", "model=bm25", "task.first_stage=multilingual-e5-small-q4", "task.top_k=20", *more)
+        place = tmp_path / name
+        done = run_here(*chosen, f"cache_dir={place / 'cache'}", f"results_dir={place / 'results'}")
+        assert done.code == 0, done.stderr
+        (run,) = (place / "cache" / "first_stages").glob("*.trec")
+        runs.append((run.name, run.read_bytes()))
+    assert runs[0] == runs[1]
+
+
 def test_a_cluster_of_its_own_gets_no_more_nodes(tmp_path: Path) -> None:
     chosen = ("task=demo-zh2en", "limit=2", "model=multilingual-e5-small-q4", "runner=ray", "ray.address=local")
     done = run_program(tmp_path, *chosen, "ray.actors=2", "ray.gpus_per_actor=9")

@@ -99,8 +99,9 @@ def test_revisions_are_each_of_one_repository() -> None:
 
 
 def test_every_model_of_the_card_and_of_c_mteb_has_a_file() -> None:
-    told = {figure.model for figure in published.all_figures() if figure.source in ("model-index", "table")}
-    assert len(told) == 18
+    figures = [figure for figure in published.all_figures() if not figure.task.startswith("NanoCMTEB")]
+    told = {figure.model for figure in figures if figure.source in ("model-index", "table")}
+    assert len(told) == 18 + 7
     assert told <= {model.hub_id for model in ON_THE_HUB.values()}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,15 @@ from rich.console import Console
 
 from evalkit.output.json import json_bytes
 from evalkit.output.sheets import print_notes, print_sheets, sheets_as_markdown
-from evalkit.records import ModelIdentity, TaskIdentity, TaskStatistics
+from evalkit.records import FirstStage, ModelIdentity, TaskIdentity, TaskStatistics
 from evalkit.report.published_tables import PublishedRow, left_out, published_notes, published_sheets, published_tables
+from evalkit.report.reproduction import verdict_cells
+from evalkit.results import published
+from evalkit.results.published import SUITES
 from evalkit.results.result import Result, TablesInMemory
 from evalkit.results.writing import result_json
 
+QWEN_STAGE = "Qwen3-Embedding-0.6B@100"
 ROOT = Path(__file__).parent.parent.parent
 GOLDEN = ROOT / "tests/golden"
 SIX = ("T2Reranking", "T2RerankingZh2En", "T2RerankingEn2Zh", "MMarcoReranking", "CMedQAv1", "CMedQAv2")
@@ -42,7 +47,7 @@ def stored(
         protocol="cmteb-v1",
         main_score="map",
         scores={"map": value, "mrr": 0.5},
-        tables=TablesInMemory(pd.DataFrame({"ap": [value]}), pd.DataFrame()),
+        tables=TablesInMemory(pd.DataFrame({"ap": [value], "ndcg_at_10": [value]}), pd.DataFrame()),
         config={},
         backend={"name": "torch"},
         deviations=deviations or {},
@@ -71,23 +76,30 @@ def test_both_tables_are_the_printed_ones() -> None:
 
 
 def test_every_printed_cell_of_the_source_is_there_once_and_in_order() -> None:
-    with (ROOT / "evalkit/results/data/cmteb-reranking.csv").open(encoding="utf-8", newline="") as file:
-        printed = [row for row in csv.DictReader(file) if row["source"] == "table"]
-    card, cmteb = published_tables()
+    printed = []
+    for name in ("cmteb-reranking.csv", "cmteb-retrieval.csv"):
+        with (ROOT / "evalkit/results/data" / name).open(encoding="utf-8", newline="") as file:
+            printed += [row for row in csv.DictReader(file) if row["source"] == "table"]
+    tables = card, cmteb, qwen, nano = published_tables()
     assert card.columns == (*SIX, "Avg")
     assert cmteb.columns == (*FOUR, "Avg")
+    assert qwen.columns == ("CMTEB-R",)
+    assert len(nano.columns) == 8
     cells = [
         (row.model, task, cell, table.reference)
-        for table in (card, cmteb)
+        for table in tables
         for row in table.rows
         for task, cell in zip(table.columns, row.cells, strict=True)
     ]
     assert cells == [(row["model"], row["task"], row["value"], row["reference"]) for row in printed]
-    assert len(cells) == 135
+    assert len(cells) == 135 + 7 + 24
 
 
 def test_the_rows_that_everyone_knows() -> None:
-    card, cmteb = published_tables()
+    card, cmteb, qwen, _ = published_tables()
+    assert [row.cells for row in qwen.rows] == [
+        *(("71.02",), ("63.37",), ("74.08",), ("72.16",), ("71.31",), ("75.94",), ("77.45",))
+    ]
     assert dict(zip(card.columns, card.rows[-1].cells, strict=True)) == {
         "T2Reranking": "67.6",
         "T2RerankingZh2En": "64.03",
@@ -139,8 +151,69 @@ def test_parts_of_tasks_other_data_and_other_tasks_stay_out_and_it_is_said() -> 
     assert left_out(results) == [
         "bge-reranker-base on CMedQAv1 is left out: it is of 5 queries only",
         "bge-reranker-base on CMedQAv2 is left out: its data differ from the published: 999 queries, published are 1000",
-        "bge-reranker-base on demo-zh is left out: neither table has this task",
+        "bge-reranker-base on demo-zh is left out: no table has this task",
     ]
+
+
+QWEN = FirstStage("Qwen3-Embedding-0.6B", "cache/run.trec", "d" * 64, 100, {"stages": []})
+
+
+def retrieved(first: FirstStage | None, value: float = 0.7, model: str = "me/mine") -> list[Result]:
+    """Results on the eight retrieval tasks, on the candidates of a first stage."""
+    return [
+        replace(
+            stored(task, 0.1, model=model, first_stage=first),
+            protocol="mteb-retrieval",
+            main_score="ndcg_at_10",
+            scores={"map": 0.1, "mrr": 0.2, "ndcg_at_10": value},
+        )
+        for task in sorted(SUITES["CMTEB-R"])
+    ]
+
+
+def test_a_mean_of_retrieval_tasks_stands_among_qwens_rows() -> None:
+    found = rows(retrieved(QWEN, 0.7216), table=2)
+    assert (found[0].model, found[0].cells) == ("Qwen/Qwen3-Embedding-0.6B", ("71.02",))
+    (place,) = [number for number, row in enumerate(found) if row.is_run]
+    assert (found[place].cells, found[place].differences, found[place + 1].cells) == (("72.16",), ("",), ("74.08",))
+    (run,) = [row for row in rows(retrieved(QWEN, 0.7, "BAAI/bge-reranker-v2-m3"), table=2) if row.is_run]
+    assert (run.cells, run.differences) == (("70.00",), ("-2.16",))
+    assert not any(row.is_run for row in rows(retrieved(QWEN)[1:], table=2))  # the mean of seven is another
+    assert not any(row.is_run for table in (0, 1, 3) for row in rows(retrieved(QWEN), table=table))
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        replace(QWEN, name="bm25"),
+        replace(QWEN, top_k=50),
+        replace(QWEN, made={}),  # a file that is called so
+        None,
+    ],
+)
+def test_other_first_stages_are_not_compared(first: FirstStage | None) -> None:
+    results = retrieved(first, model="BAAI/bge-reranker-v2-m3")
+    assert not any(row.is_run for row in rows(results, table=2))
+    tasks = [result.task.name for result in results]
+    wanted = published.find_average("BAAI/bge-reranker-v2-m3", tasks, "ndcg_at_10", "mteb-retrieval", QWEN_STAGE)
+    assert wanted is not None
+    assert wanted.printed == "72.16"
+    assert not [cell for cell in verdict_cells(results) if cell.figure]
+    (mean,) = [cell for cell in verdict_cells(retrieved(QWEN, 0.7216, "BAAI/bge-reranker-v2-m3")) if cell.figure]
+    assert (mean.task, mean.metric, mean.verdict) == ("CMTEB-R", "ndcg_at_10", "match")
+    (off,) = [cell for cell in verdict_cells(retrieved(QWEN, 0.72, "BAAI/bge-reranker-v2-m3")) if cell.figure]
+    assert (off.verdict, off.fails) == ("mismatch", True)
+    assert f"{off.points:.2f}" == "-0.16"
+
+
+def test_the_first_stage_alone_is_no_figure_of_a_reranked_run() -> None:
+    """Qwen3-Embedding-0.6B as a reranker of its own candidates has another figure than as a retriever."""
+    tasks = sorted(SUITES["CMTEB-R"])
+    model = "Qwen/Qwen3-Embedding-0.6B"
+    assert published.find_average(model, tasks, "ndcg_at_10", "mteb-retrieval", QWEN_STAGE) is None
+    alone = published.find_average(model, tasks, "ndcg_at_10", "mteb-retrieval")
+    assert alone is not None
+    assert alone.printed == "71.02"
 
 
 def test_runs_with_other_settings_are_rows_of_their_own() -> None:
@@ -179,7 +252,7 @@ def test_the_command_shows_the_tables_and_a_result_among_them(tmp_path: Path) ->
     assert done.stdout.count("\n") > 25
     for line in (GOLDEN / "published-tables.md").read_text(encoding="utf-8").splitlines():
         if line.startswith("| ") and not line.startswith(("| model", "| ---")):
-            assert [cell.strip() for cell in line.strip("| ").split("|")] in [
+            assert [cell.strip().replace("\\", "") for cell in line.strip("| ").split("|")] in [
                 row.split() for row in done.stdout.splitlines()
             ]
     assert run_here("report", "--published", str(tmp_path)).code == 2

@@ -127,7 +127,7 @@ def test_figures_may_be_given() -> None:
     figure = published.PublishedFigure(
         CARD, "", "T2Reranking", "map", 0.5, "50.0", "percent", 1, "cmteb-v1", "table", "here", ""
     )
-    (of_map, of_mrr) = verdict_cells([result()], lambda hub_id, task, metric: figure if metric == "map" else None)
+    (of_map, of_mrr) = verdict_cells([result()], lambda hub_id, task, metric, *_: figure if metric == "map" else None)
     assert of_map.points == pytest.approx(17.27728847727172)
     assert (of_map.verdict, of_mrr.verdict, of_mrr.why) == ("mismatch", "not comparable", "nothing published")
 

@@ -13,7 +13,15 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from evalkit.audit.figures import Figure, Unit, decimals_of, parse_number, value_of
-from evalkit.audit.names import full_model_name, is_metric, model_of_path, query_count, task_name
+from evalkit.audit.names import (
+    full_model_name,
+    is_metric,
+    model_of_path,
+    query_count,
+    task_name,
+    usual_metric,
+    usual_protocol,
+)
 from evalkit.configuration.files import is_nested_deep, parse_yaml
 from evalkit.errors import EvalkitError
 from evalkit.metrics.measures import protocol_of
@@ -298,12 +306,13 @@ def _tasks_by_columns(table: MarkdownTable, owner: str) -> Iterator[_Entry]:
 
 
 def _task_and_metric(title: str) -> tuple[str, str]:
-    """Tell what a title like `CMedQAv1`, `T2RerankingZh2En*` or `CMedQAv1 (mrr)` stands for; the metric is MAP unless said."""
+    """Tell what a title like `CMedQAv1`, `T2RerankingZh2En*` or `CMedQAv1 (mrr)` stands for; unless said, the usual metric."""
     plain = title.strip().rstrip("*†‡ ").strip()
     match = _METRIC_WORD.search(plain)
     if match and (task := task_name(plain[: match.start()])):
         return task, _metric_of(match[0].strip(" (),_-"))
-    return task_name(plain), "map"
+    task = task_name(plain)
+    return task, usual_metric(task)
 
 
 def _metric_of(title: str) -> str:
@@ -341,7 +350,7 @@ def _table_figure(entry: _Entry, unit: Unit, table: str, path: Path, unread: tup
         printed=printed,
         decimals=decimals_of(printed),
         unit=unit,
-        protocol=protocol_of(entry.metric),
+        protocol=usual_protocol(entry.task, entry.metric),
         file=str(path),
         place=f"{table}, {entry.row}, {entry.column}",
         row=f"{table}, {entry.row}",

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from evalkit.audit.figures import AuditedFigures, AuditFinding, Figure, fraction_decimals, is_equal, is_sound, shown
 from evalkit.audit.names import task_size
 from evalkit.metrics.measures import PROTOCOLS, leading_like, leading_with, protocol_of
-from evalkit.results.published import HEADLESS, NOISE_POINTS, RANDOM_HEAD
+from evalkit.results.published import HEADLESS, NOISE_POINTS, RANDOM_HEAD, SUITES
 
 _TELLING_DECIMALS = 5
 _FEWEST_AGREEING = 3
@@ -30,13 +30,15 @@ def is_published(figure: Figure, evidence: AuditedFigures) -> bool:
 def changed_figures(evidence: AuditedFigures) -> Iterator[AuditFinding]:
     """Find figures that differ from what is published where their neighbours are the published ones.
 
-    A new measurement changes them all; one that differs alone was misprinted or changed. In a card, which states all its
+    Of a suite's mean, which is one figure of each model, the neighbours are those of the table's other models. A new measurement
+    changes them all; one that differs alone was misprinted or changed. In a card, which states all its
     digits, that is an error; elsewhere a warning, in a table that is no further off than runs of one model are apart a note.
     """
     groups: dict[tuple[str, str, str], list[Figure]] = defaultdict(list)
     for figure in evidence.figures:
         if is_sound(figure) and published_beside(figure, evidence):
-            groups[figure.file, figure.model, figure.kind].append(figure)
+            own = figure.task if figure.task in SUITES else figure.model
+            groups[figure.file, own, figure.kind].append(figure)
     for group in groups.values():
         changed = [figure for figure in group if not is_published(figure, evidence)]
         agreeing = len(group) - len(changed)
@@ -55,7 +57,7 @@ def _changed(figure: Figure, agreeing: int, evidence: AuditedFigures) -> AuditFi
         figure.place,
         "one figure that differs among published ones was misprinted or changed, or its source was not named",
         f"{figure.printed} here; the nearest published is {nearest.printed} ({nearest.place}); {agreeing} others of this "
-        "model agree",
+        f"{'table' if figure.task in SUITES else 'model'} agree",
     )
 
 

@@ -13,7 +13,7 @@ from evalkit.results.result import Result, remark_lines
 from evalkit.results.training import training_of, training_phrase
 
 KEY = "model-index"
-TASK_TYPE = "Reranking"
+TASK_TYPE, RETRIEVAL_TYPE = "Reranking", "Retrieval"
 Entry = dict[str, Any]
 
 
@@ -59,4 +59,8 @@ def _entry(result: Result) -> Entry:
     if args:
         described["args"] = args
     metrics = [{"type": metric, "value": value} for metric, value in main_figures(result).items()]
-    return {"task": {"type": TASK_TYPE}, "dataset": described, "metrics": metrics}
+    return {
+        "task": {"type": RETRIEVAL_TYPE if result.is_retrieval else TASK_TYPE},
+        "dataset": described,
+        "metrics": metrics,
+    }

@@ -1,7 +1,7 @@
 """A results folder as mteb 2 would have written it: `results/<org>__<model>/<revision>/<Task>.json`, `model_meta.json`.
 
-The main score is mteb 2's own (`map_at_1000`), whichever protocol led the run: in mteb's tables figures of cmteb-v1 would
-stand among others. `map` and `mrr` stay in the file under these names, as in the results of mteb 1.
+The main score is mteb 2's own (`map_at_1000`, of retrieval tasks `ndcg_at_10`), whichever protocol led the run: in mteb's tables
+figures of cmteb-v1 would stand among others. `map` and `mrr` stay in the file under these names, as in the results of mteb 1.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from evalkit.errors import EvalkitError
-from evalkit.metrics.measures import PROTOCOLS
+from evalkit.metrics.measures import PROTOCOLS, RETRIEVAL_PROTOCOL
 from evalkit.output.json import json_bytes
 from evalkit.results.folders import MODEL_FILE, file_name, result_folder
 from evalkit.results.result import Result
 from evalkit.results.writing import model_meta, mteb_json
 
 FOLDER = "results"
-_MAIN_SCORE = PROTOCOLS["mteb-v2"].main_score
+_MAIN_SCORES = {False: PROTOCOLS["mteb-v2"].main_score, True: PROTOCOLS[RETRIEVAL_PROTOCOL].main_score}
 
 
 def mteb_files(results: Sequence[Result]) -> dict[PurePosixPath, bytes]:
@@ -61,10 +61,9 @@ def _folder(result: Result) -> PurePosixPath:
 def _task_result(result: Result) -> dict[str, Any]:
     content = mteb_json(result)
     ((split, (row,)),) = content["scores"].items()
-    if row.get(_MAIN_SCORE) is None:
-        raise EvalkitError(
-            f"{result.path}: scores.{_MAIN_SCORE} is missing, which mteb needs; run the evaluation again"
-        )
+    main = _MAIN_SCORES[result.is_retrieval]
+    if row.get(main) is None:
+        raise EvalkitError(f"{result.path}: scores.{main} is missing, which mteb needs; run the evaluation again")
     # mteb sets no value where it has none; a null would be no number to it
     scores = {key: value for key, value in row.items() if value is not None}
-    return {**content, "scores": {split: [{**scores, "main_score": row[_MAIN_SCORE]}]}}
+    return {**content, "scores": {split: [{**scores, "main_score": row[main]}]}}

@@ -100,7 +100,7 @@ def _is_same_file(one: Result, other: Result) -> bool:
 
 def _changes(result: Result) -> dict[str, Any]:
     task, first = result.task, result.task.first_stage
-    of_data = {"limit", "sample", "sample_seed", "candidates", "top_k"}
+    of_data = {"limit", "sample", "sample_seed", "candidates", "first_stage", "top_k"}
     sample = None if task.sample is None or task.sample.is_whole else task.sample
     settings = {"experiment": result.experiment or None} if result.deviations is None else result.deviations
     said = {

@@ -16,7 +16,7 @@ from evalkit.report.leaderboard import Board, Standing, average_noise, average_t
 from evalkit.report.tables import board_name, measured
 from evalkit.results import published
 from evalkit.results.published import PublishedFigure
-from evalkit.results.result import Result
+from evalkit.results.result import Result, stage_of
 from evalkit.results.training import training_phrase
 
 PLOT_WIDTH, _PLOT_MARGIN = 150, 7
@@ -81,7 +81,7 @@ def _rows(
     numbers: Mapping[System, int],
 ) -> BoardRows:
     behind = results_of_board(board, groups)
-    figures = [_figure(board, standing.system) for standing in board.standings]
+    figures = [_figure(board, one.system, [of[one.system] for of in behind]) for one in board.standings]
     scale = _scale(board, figures)
     second = second_metric(board)
     rows = []
@@ -155,10 +155,11 @@ def _mean_of(results: Sequence[Result], metric: str) -> float | None:
     return math.fsum(values) / len(values) if len(values) == len(results) else None
 
 
-def _figure(board: Board, system: System) -> PublishedFigure | None:
+def _figure(board: Board, system: System, results: Sequence[Result]) -> PublishedFigure | None:
+    stage = stage_of(results)
     if len(board.tasks) > 1:
-        return published.find_average(system.hub_id, board.tasks, board.metric, board.protocol)
-    return published.preferred(system.hub_id, board.tasks[0], board.metric, board.protocol)
+        return published.find_average(system.hub_id, board.tasks, board.metric, board.protocol, stage)
+    return published.preferred(system.hub_id, board.tasks[0], board.metric, board.protocol, stage)
 
 
 def _from_figure(

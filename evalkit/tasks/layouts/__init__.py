@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from evalkit.errors import EvalkitError
 from evalkit.output.numbers import counted
 from evalkit.records import Request
 from evalkit.tasks.findings import Cell, FindingLog
-from evalkit.tasks.first_stage import FirstStageRun
+from evalkit.tasks.first_stage import Corpus, FirstStageRun
 from evalkit.tasks.layouts.cmteb import requests_from_rows
-from evalkit.tasks.layouts.mteb import requests_from_parts, rerank_rows
+from evalkit.tasks.layouts.mteb import corpus_from_parts, requests_from_parts, rerank_rows
 from evalkit.tasks.layouts.reading import RawDataset
 
 
-def requests_of(raw: RawDataset, log: FindingLog, first_stage: FirstStageRun | None) -> tuple[Request, ...]:
+def requests_of(
+    raw: RawDataset, log: FindingLog, first_stage: FirstStageRun | None, *, ignore_identical_ids: bool = False
+) -> tuple[Request, ...]:
     """Return the requests of a dataset in its layout; a first stage's candidates take the place of their own.
 
-    What is odd goes to `log`. Raises EvalkitError for whatever breaks the layout.
+    With `ignore_identical_ids` a document with its query's id is no candidate. What is odd goes to `log`. Raises EvalkitError for
+    whatever breaks the layout.
     """
     for finding in raw.findings:
         log.add(finding.severity, finding.message, Cell(finding.file))
@@ -26,14 +30,45 @@ def requests_of(raw: RawDataset, log: FindingLog, first_stage: FirstStageRun | N
             for remark in table.remarks:
                 log.add("warning", remark, Cell(table.file))
     if raw.layout == "cmteb":
+        if ignore_identical_ids:
+            raise EvalkitError(
+                "task.ignore_identical_ids=true has no effect on rows of queries and their documents, which have no ids in common: "
+                "leave it out, or give corpus, queries and qrels"
+            )
         requests = requests_from_rows(raw.parts["rows"], raw.split, log)
         log.raise_errors()
         requests = requests if first_stage is None else rerank_rows(requests, first_stage, log)
     else:
-        requests = requests_from_parts(raw.parts, log, first_stage)
+        requests = requests_from_parts(raw.parts, log, first_stage, ignore_identical_ids=ignore_identical_ids)
     log.raise_errors()
     _report_contents(requests, Cell(next(iter(raw.parts.values()))[0].file), log)
     return requests
+
+
+def corpus_of(raw: RawDataset) -> Corpus:
+    """Return what a first stage searches: of parts their corpus, of rows the distinct texts of all their documents.
+
+    Raises EvalkitError for whatever breaks the layout.
+    """
+    log = FindingLog()
+    if raw.layout == "mteb":
+        corpus = corpus_from_parts(raw.parts, log)
+        log.raise_errors()
+        return corpus
+    requests = requests_from_rows(raw.parts["rows"], raw.split, log)
+    log.raise_errors()
+    ids: dict[str, str] = {}  # one for each text, which several rows may have
+    own_ids: dict[str, dict[str, str]] = {}
+    for request in requests:
+        own: dict[str, str] = {}
+        for candidate in request.candidates:
+            shared = ids.setdefault(candidate.text, candidate.doc_id)
+            own.setdefault(shared, candidate.doc_id)
+        own_ids[request.query.query_id] = {shared: doc_id for shared, doc_id in own.items() if shared != doc_id}
+    queries = {request.query.query_id: request.query.texts for request in requests}
+    return Corpus(
+        queries, {doc_id: text for text, doc_id in ids.items()}, {key: own for key, own in own_ids.items() if own}
+    )
 
 
 def _report_contents(requests: Sequence[Request], place: Cell, log: FindingLog) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from evalkit.output.numbers import counted
 from evalkit.records import Candidate, Query, Request
 from evalkit.tasks.findings import Cell, FindingLog, described
-from evalkit.tasks.first_stage import FirstStageRun
+from evalkit.tasks.first_stage import Corpus, FirstStageRun
 from evalkit.tasks.layouts.texts import TextReader, gain_of, identifier, require_columns, require_rows
 from evalkit.tasks.tables import Row, Table, data_suffix
 
@@ -35,7 +35,11 @@ _INSTRUCTION = re.compile("instruct|prompt", re.IGNORECASE)
 
 
 def requests_from_parts(
-    parts: Mapping[str, tuple[Table, ...]], log: FindingLog, first_stage: FirstStageRun | None = None
+    parts: Mapping[str, tuple[Table, ...]],
+    log: FindingLog,
+    first_stage: FirstStageRun | None = None,
+    *,
+    ignore_identical_ids: bool = False,
 ) -> tuple[Request, ...]:
     """Return the requests of a dataset in mteb 2's layout, in the order of `queries` and `top_ranked`.
 
@@ -44,6 +48,8 @@ def requests_from_parts(
     not among the candidates goes to `unretrieved_gains`. A document that top_ranked lists twice for a query is one
     candidate. With a `first_stage` its run takes the place of `top_ranked`. Where `top_ranked` gives the texts too, as
     MS MARCO's top1000 does, the qrels may name documents that it missed, and queries that it lacks, which are left out.
+    With `ignore_identical_ids` a document that has its query's id is taken from the query's candidates after they were chosen, as
+    mteb takes it from the results; where the qrels call it relevant it is missed.
     """
     _require(parts, log)
     reader = TextReader(log)
@@ -59,6 +65,8 @@ def requests_from_parts(
         ranked = _judged(parts, gains, log)
     log.raise_errors()
     _report_names_as_rows(parts, gains, ranked, log)
+    if ignore_identical_ids:
+        ranked = _without_identical(ranked, Cell(parts["queries"][0].file), log)
     requests = []
     for query_id, texts in queries.items():
         if query_id not in gains:
@@ -69,6 +77,17 @@ def requests_from_parts(
         )
         _note_oddities(requests[-1], query_places[query_id], log)
     return tuple(requests)
+
+
+def corpus_from_parts(parts: Mapping[str, tuple[Table, ...]], log: FindingLog) -> Corpus:
+    """Return the documents of a dataset in mteb 2's layout, and those of its queries that the qrels name."""
+    _require(parts, log)
+    reader = TextReader(log)
+    corpus, _ = _read_texts(parts["corpus"], _document_reader(reader), log)
+    queries, _ = _read_texts(parts["queries"], _query_reader(reader), log)
+    gains = _read_gains(parts, queries, corpus, log)
+    judged = {query_id: texts for query_id, texts in queries.items() if query_id in gains}
+    return Corpus(judged, {doc_id: text for doc_id, (text,) in corpus.items()})
 
 
 def rerank_rows(requests: Sequence[Request], first_stage: FirstStageRun, log: FindingLog) -> tuple[Request, ...]:
@@ -97,7 +116,12 @@ def _require(parts: Mapping[str, tuple[Table, ...]], log: FindingLog) -> None:
     }
     for name, tables in parts.items():
         for table in tables:
-            require_columns(table, columns[name], log)
+            only_relevant = name == "qrels" and _names_relevant_alone(table)
+            require_columns(table, columns[name][:2] if only_relevant else columns[name], log)
+            if only_relevant and table.rows:
+                log.add(
+                    "note", "there is no column score: every document that is named is relevant (1)", Cell(table.file)
+                )
         require_rows(tables, log)
     for table in (*parts["queries"], *parts.get("instruction", ())):
         for column in table.columns:
@@ -106,6 +130,11 @@ def _require(parts: Mapping[str, tuple[Table, ...]], log: FindingLog) -> None:
                 message = f"instructions are not read: {filled} of {len(table.rows)} queries go without them"
                 log.add("warning", message, Cell(table.file, None, column))
     log.raise_errors()
+
+
+def _names_relevant_alone(table: Table) -> bool:
+    """Tell whether judgements are pairs of ids and nothing else, which a grade could be read from."""
+    return set(table.columns) == {"query-id", "corpus-id"}
 
 
 def _rows(tables: tuple[Table, ...]) -> Iterator[tuple[Row, Cell]]:
@@ -158,6 +187,7 @@ def _read_gains(parts: Mapping[str, tuple[Table, ...]], queries: Texts, corpus: 
         for name in ("queries", "corpus")
         if parts[name][0].file in {one.file for one in parts.get("top_ranked", ())}
     }
+    of_pairs = {table.file for table in parts["qrels"] if _names_relevant_alone(table)}
     gains: Gains = {}
     for row, cell in _rows(parts["qrels"]):
         found = []
@@ -171,7 +201,9 @@ def _read_gains(parts: Mapping[str, tuple[Table, ...]], queries: Texts, corpus: 
         judged = gains.setdefault(query_id, {})
         if doc_id in judged:
             log.add("warning", "judgement given twice for a query and document: the last one counts", cell)
-        judged[doc_id] = gain_of(row.get("score"), cell._replace(column="score"), log, in_qrels=True)
+        # a table of pairs alone names what is relevant; a row without the score that the others have is an error
+        score = row.get("score") if cell.file not in of_pairs else 1
+        judged[doc_id] = gain_of(score, cell._replace(column="score"), log, in_qrels=True)
     if of_candidates:
         gains = _report_not_offered(parts, gains, queries, corpus, log)
     return gains
@@ -243,6 +275,18 @@ def _report_names_as_rows(
             if text.lower() in _USUAL_NAMES or all(re.search(r"\d", one) for one in found[1:]):
                 message = f"{first!r} and {text!r} seem to name columns, but are read as one of the {part}; nothing refers to it"
                 log.add("warning", message, Cell(table.file, table.numbers[0]))
+
+
+def _without_identical(ranked: Ranked, place: Cell, log: FindingLog) -> Ranked:
+    """Take from each query's candidates the document that has its id."""
+    found = [query_id for query_id, doc_ids in ranked.items() if query_id in doc_ids]
+    if found:
+        message = (
+            f"{counted(len(found), 'query')} of {len(ranked):,} had a document of their own id among their candidates, first "
+            f"{found[0]!r}: left out (task.ignore_identical_ids=true, as mteb's task says)"
+        )
+        log.add("warning", message, place)
+    return {query_id: [one for one in doc_ids if one != query_id] for query_id, doc_ids in ranked.items()}
 
 
 def _judged(parts: Mapping[str, tuple[Table, ...]], gains: Gains, log: FindingLog) -> Ranked:
