@@ -94,7 +94,7 @@ structure: .venv/.installed-dev
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[openvino]"
 	touch $@
 
 .venv/.installed-dev: pyproject.toml constraints.txt

@@ -19,7 +19,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 import numpy as np
 import torch
 
-from benchmarks import folders, gpu, refine, systems, texts, tokens, whole_runs
+from benchmarks import folders, gpu, refine, refined_queries, systems, texts, tokens, whole_runs
 from benchmarks.limit import has_bf16, matmul_limits, network_flop
 from benchmarks.profile import profile_openvino
 from evalkit.machine import collect
@@ -41,7 +41,11 @@ CROSS_ENCODER_RATIOS: dict[str, tuple[str, str, float | None]] = {
     "fp32 / plain OpenVINO fp32": ("evalkit fp32", "plain OpenVINO fp32", 1.0),
     "bf16 / sentence-transformers fp32": ("evalkit bf16", "sentence-transformers fp32", 5.5),
     "bf16 / sentence-transformers bf16": ("evalkit bf16", "sentence-transformers bf16", 2.0),
-    "int8 / sentence-transformers fp32": ("evalkit int8", "sentence-transformers fp32", None),
+    "int8 (openvino) / int8 (onnx)": ("evalkit int8 (openvino)", "evalkit int8 (onnx)", 1.2),
+    "int8 (openvino) / fp32": ("evalkit int8 (openvino)", "evalkit fp32", None),
+    "int8 (onnx) / fp32": ("evalkit int8 (onnx)", "evalkit fp32", None),
+    "int8 (openvino) / sentence-transformers fp32": ("evalkit int8 (openvino)", "sentence-transformers fp32", None),
+    "int8 (onnx) / sentence-transformers fp32": ("evalkit int8 (onnx)", "sentence-transformers fp32", None),
 }
 EMBEDDER_RATIOS: dict[str, tuple[str, str, float | None]] = {
     "embedder / mteb, no duplicates": ("evalkit, no duplicates", "mteb, no duplicates", 2.9),
@@ -80,7 +84,8 @@ def cross_encoder(chosen: argparse.Namespace) -> dict[str, Any]:
     theirs, flag = systems.sentence_transformers_cross_encoder, systems.FlagRerankerCall
     loaders: dict[str, Callable[[], systems.PairScores]] = {
         "evalkit fp32": partial(systems.evalkit_cross_encoder, folder, "openvino", "fp32"),
-        "evalkit int8": partial(systems.evalkit_cross_encoder, folder, "onnx", "int8"),
+        "evalkit int8 (openvino)": partial(systems.evalkit_cross_encoder, folder, "openvino", "int8"),
+        "evalkit int8 (onnx)": partial(systems.evalkit_cross_encoder, folder, "onnx", "int8"),
         "sentence-transformers fp32": partial(theirs, folder, torch.float32),
         "sentence-transformers fp32, batches of 8": partial(theirs, folder, torch.float32, 8),
         "plain OpenVINO fp32": partial(systems.plain_openvino, folder),
@@ -202,6 +207,11 @@ def refining(_: argparse.Namespace) -> dict[str, Any]:
     return refine.measure()
 
 
+def comparing_queries(_: argparse.Namespace) -> dict[str, Any]:
+    """Each query of such runs beside the whole run in fp32."""
+    return refined_queries.measure()
+
+
 def alternate(
     calls: Mapping[str, systems.Scores], rounds: int, once: Collection[str] = ()
 ) -> tuple[dict[str, list[float]], dict[str, np.ndarray]]:
@@ -265,6 +275,11 @@ def render(found: Mapping[str, Any]) -> str:
     if "refine" in found:
         lines += ["", "| refine=fp32 | measured | at most |", "|---|---:|---:|"]
         lines += [f"| {row['what']} | {row['measured']} | {row['target']} |" for row in found["refine"]["rows"]]
+    if "refined_queries" in found:
+        lines += ["", "| refine=fp32, each query's AP, RR and nDCG beside fp32's | measured | limit |", "|---|---|---|"]
+        lines += [
+            f"| {row['what']} | {row['measured']} | {row['target']} |" for row in found["refined_queries"]["rows"]
+        ]
     if "processes" in found:
         lines += ["", "| whole process | measured | at most |", "|---|---:|---:|"]
         lines += [f"| {row['what']} | {row['measured']} | {row['target']} |" for row in found["processes"]["rows"]]
@@ -317,6 +332,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "processes": processes,
     "tokens": tokenising,
     "refine": refining,
+    "refined_queries": comparing_queries,
 }
 
 if __name__ == "__main__":

@@ -245,11 +245,11 @@ def mteb_search(task: Path, vectors: dict[str, Vectors]) -> float:
 
 def search(task: Path, model: Path) -> Facts:
     """Time both searches of the same vectors, and compare evalkit's with brute force."""
-    from evalkit.scoring.search import nearest
+    from evalkit.scoring.search import nearest_documents
 
     query_texts, document_texts, queries, documents = own_vectors(task, model)
     started = time.process_time()
-    found = list(nearest(queries, documents, "cosine", TOP_K))
+    found = list(nearest_documents(queries, documents, "cosine", TOP_K))
     yield "seconds of processors", time.process_time() - started
     vectors = dict(zip([*query_texts, *document_texts], [*queries, *documents], strict=True))
     yield "mteb's, without handing over texts", mteb_search(task, vectors)
@@ -276,14 +276,14 @@ def compare_with_float64(queries: Vectors, documents: Vectors, found: list[Any])
 
 def random_search(documents: int, queries: int, dimensions: int) -> Facts:
     """Search random vectors in this process; memory is what it took beyond the vectors."""
-    from evalkit.scoring.search import nearest
+    from evalkit.scoring.search import nearest_documents
 
     draw = np.random.default_rng(0)
     right = draw.standard_normal((documents, dimensions), np.float32)
     left = draw.standard_normal((queries, dimensions), np.float32)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started, processor = time.monotonic(), time.process_time()
-    pairs = sum(len(numbers) for numbers, _ in nearest(left, right, "cosine", TOP_K))
+    pairs = sum(len(numbers) for numbers, _ in nearest_documents(left, right, "cosine", TOP_K))
     more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
     yield f"{pairs:,} pairs found", Cost(time.monotonic() - started, time.process_time() - processor, more)
 

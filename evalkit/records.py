@@ -142,7 +142,7 @@ class Stratum:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class TaskSample:
     """Which queries a task was cut to: `size` of the `population` that can be scored, drawn by `seed` from each of the `strata`.
 
     Where the population is no larger than `size` the task is whole, and there are no strata. `unscorable` are the queries that
@@ -193,7 +193,7 @@ class TaskIdentity:
     differences: tuple[str, ...] = ()
     subset: str = "default"
     first_stage: FirstStage | None = None
-    sample: Sample | None = None
+    sample: TaskSample | None = None
 
     @property
     def part(self) -> str:

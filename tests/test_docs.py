@@ -5,7 +5,9 @@ from __future__ import annotations
 import doctest
 import re
 import shlex
+from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -15,9 +17,24 @@ from command import run_here
 from docs.make_api import render
 from evalkit.commands.arguments import arranged
 from evalkit.commands.main import RUN, app
+from evalkit.results.published import all_figures
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "benchmarks" / "README.md"]
+# by the English page's path: the Chinese pages
+TWINS = {
+    Path("README.md"): Path("README.zh-CN.md"),
+    **{
+        next(
+            found.relative_to(ROOT)
+            for folder in ("docs/how-to", "docs")
+            if (found := ROOT / folder / page.name).exists()
+        ): page.relative_to(ROOT)
+        for page in sorted((ROOT / "docs" / "zh").glob("*.md"))
+    },
+}
+ENGLISH_OF = {chinese: english for english, chinese in TWINS.items()}
+COMMENT = re.compile(r"(?:^|\s+)# .*")
 CONFIGURED = ("run", "doctor", "parity")
 ROOT_COMMAND = typer.main.get_command(app)
 NOT_OF_RUNS = ("backends=", "tolerance=", "--json", "vllm.")
@@ -84,3 +101,78 @@ def test_examples_print_what_the_page_says(page: Path) -> None:
     failed, tried = doctest.testfile(str(page), module_relative=False, encoding="utf-8")
     assert tried
     assert not failed
+
+
+def block_lines(text: str) -> list[str]:
+    return list(chain.from_iterable(map(str.splitlines, re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S))))
+
+
+def blocks(text: str) -> list[str]:
+    """List the lines of a page's blocks, of commands, code and output, without comments, which are translated."""
+    bare = [COMMENT.sub("", line) for line in block_lines(text)]
+    return [line for line in bare if line.strip()]
+
+
+def prose(text: str) -> str:
+    """Return a page without its blocks and the targets of its links."""
+    return re.sub(r"\]\([^)]*\)", "]", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
+
+
+def figures(text: str) -> Counter[str]:
+    """Count the numbers in a page's prose, tables and comments, but for those of names (`T2Reranking`), code and months (9 月)."""
+    comments = [found[0] for line in block_lines(text) if (found := COMMENT.search(line))]
+    text = re.sub(r"\d+ ?月", "", re.sub(r"`[^`]*`", "", "\n".join([prose(text), *comments])))
+    found = re.findall(r"(?<![A-Za-z\d.,\-])-?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?(?![\d.]*[A-Za-z])", text)
+    return Counter(number.rstrip(",").replace(",", "") for number in found)
+
+
+def linked(page: Path) -> list[str]:
+    """List what a page links to, from the root, and with a page in Chinese under the name of its English twin."""
+    targets = []
+    for target, anchor in re.findall(r"\]\(([^)#]+)([^)]*)\)", (ROOT / page).read_text("utf-8")):
+        if target.startswith("https://"):
+            targets.append(target + anchor)
+        else:
+            path = (ROOT / page.parent / target).resolve().relative_to(ROOT.resolve())
+            targets.append(f"{ENGLISH_OF.get(path, path)}{anchor}")
+    return sorted(targets)
+
+
+@pytest.mark.parametrize("english", TWINS, ids=str)
+def test_both_languages_say_the_same(english: Path) -> None:
+    """What can be compared: commands and outputs in their order, names in code, figures, and links."""
+    own, other = (ROOT / english).read_text("utf-8"), (ROOT / TWINS[english]).read_text("utf-8")
+    assert blocks(own) == blocks(other)
+    assert figures(own) == figures(other)
+    names = [set(re.findall(r"`[^`]+`", prose(text))) for text in (own, other)]
+    assert names[0] == names[1]
+    assert linked(english) == linked(TWINS[english])
+    headings = [re.findall(r"^#+ ", text, re.M) for text in (own, other)]
+    assert headings[0] == headings[1]
+
+
+@pytest.mark.parametrize("page", [*TWINS, *ENGLISH_OF], ids=str)
+def test_pages_link_to_pages_of_their_language(page: Path) -> None:
+    """One link leads to the twin; all others lead to the page's own language where it has the page."""
+    others = TWINS if page in ENGLISH_OF else ENGLISH_OF
+    targets = re.findall(r"\]\((?!https://)([^)#]+)", (ROOT / page).read_text("utf-8"))
+    paths = [(ROOT / page.parent / target).resolve().relative_to(ROOT.resolve()) for target in targets]
+    assert [path for path in paths if path in others] == [TWINS.get(page) or ENGLISH_OF[page]]
+
+
+def test_every_how_to_page_is_there_in_both_languages() -> None:
+    pages = {page.relative_to(ROOT) for page in (ROOT / "docs" / "how-to").glob("*.md")}
+    assert pages <= TWINS.keys()
+
+
+def test_the_readme_is_read_in_five_minutes() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert len(text.split()) <= 1000
+    for page in ("README.md", "README.zh-CN.md"):
+        lines = (ROOT / page).read_text("utf-8").splitlines()
+        assert lines.index("```python") + 2 < 80, page
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/commands.md", "docs/how-to/doubt-a-figure.md"])
+def test_pages_say_how_many_figures_are_published(page: str) -> None:
+    assert f"{len(all_figures()):,}" in (ROOT / page).read_text("utf-8")

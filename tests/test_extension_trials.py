@@ -369,7 +369,7 @@ def test_protocol_is_an_entry_and_a_file(copy: Copy) -> None:
     )
     assert ["model", "task", "nDCG@10", "MRR"] == ran.stdout.splitlines()[0].split()[:4]
     assert "nDCG@10, then MRR" in listed.stdout
-    assert "cmteb-v1, mteb-v2, ndcg-first " in unwrapped(helped.stdout)
+    assert "cmteb-v1, mteb-retrieval, mteb-v2, ndcg-first " in unwrapped(helped.stdout)
     for result in copy.results():
         (scores,) = result["scores"]["test"]
         assert scores["main_score"] == scores["ndcg_at_10"]

@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from made_tasks import make_task
 from numpy.typing import NDArray
 from processor import HAS_BF16, HAS_NNCF
+from scipy.special import expit
 from task_files import write_jsonl
 
 import evalkit
+from benchmarks.refined_queries import judge
 from evalkit.backends import auto
 from evalkit.errors import EvalkitError
 from evalkit.evaluation.precision import FIRST_SAMPLE, LAST_SAMPLE, GradedCandidates, refine_scores
@@ -130,10 +132,6 @@ def test_relevant_documents_that_rounding_ties_are_scored_again() -> None:
     assert tied.any(), "low precision alone gives another figure"
 
 
-def sigmoid(logits: Any) -> NDArray[np.float32]:
-    return (1 / (1 + np.exp(-np.asarray(logits, np.float32)))).astype(np.float32)
-
-
 @pytest.mark.parametrize(
     ("full", "low"),
     [
@@ -141,7 +139,7 @@ def sigmoid(logits: Any) -> NDArray[np.float32]:
         ([2.0, 1.0, 1.0], [2.0, 1.0, 1.015625]),
         ([2.0, 1.0, 1.0], [2.0, 1.0078125, 0.9921875]),
         # a saturated sigmoid: 0 in float32
-        ([0.5, *sigmoid([-104.5, -120])], [0.5, 0.0, 0.0009765625]),
+        ([0.5, *expit(np.array([-104.5, -120], np.float32))], [0.5, 0.0, 0.0009765625]),
         # cosines of nearly the same vectors
         ([0.96875, 0.8984375, 0.8984375], [0.97, 0.8945, 0.9023]),
     ],
@@ -471,3 +469,22 @@ def test_an_object_in_memory_is_not_refined() -> None:
     model = evalkit.wrap(lambda pairs: [0.0] * len(pairs), kind="cross-encoder", name="mine")
     with pytest.raises(EvalkitError, match="refine=fp32 has no effect on an object in memory"):
         evalkit.evaluate(model, make_task((["q"], [("a", 1), ("b", 0)])), refine="fp32")
+
+
+@pytest.mark.parametrize(
+    ("found", "own", "expected"),
+    [
+        ([3.0, 2.0, 1.0, 0.5], 0.0, (1, 0, 0)),
+        # other scores in fp32's order, and the two that are irrelevant in another
+        ([30.0, 20.0, 0.1, 0.2], 0.0, (1, 0, 0)),
+        # the relevant one and the next in another order, where fp32's own noise of 0.6 can put them, and where it can't
+        ([3.0, 1.0, 2.0, 0.5], 0.6, (0, 1, 0)),
+        ([3.0, 1.0, 2.0, 0.5], 0.4, (0, 0, 1)),
+        # further down than that noise can put it, though the band has room
+        ([3.0, 0.1, 2.0, 0.5], 0.6, (0, 0, 1)),
+    ],
+)
+def test_how_the_benchmark_judges_a_query(found: list[float], own: float, expected: tuple[int, int, int]) -> None:
+    task = make_task((["q"], [("n", 0), ("p", 1), ("m", 0), ("o", 0)]))
+    full = np.array([3.0, 2.0, 1.0, 0.5], np.float32)
+    assert judge(task, full, np.array(found, np.float32), own) == expected

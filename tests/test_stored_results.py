@@ -193,6 +193,25 @@ def test_results_are_found_in_files_and_folders_once_each(tmp_path: Path) -> Non
     assert find_results([experiment.parent]) == [experiment]
 
 
+def test_models_of_several_names_never_share_a_folder(tmp_path: Path) -> None:
+    names = [
+        "a/b",
+        "a__b",
+        "a/b__c",
+        "a__b/c",
+        "a/b/c",
+        "a_/b",
+        "a/_b",
+        "a___b",
+        "local/a/b",
+        "local/a__b",
+        "local__a/b",
+    ]
+    folders = [result_folder(tmp_path, replace(IDENTITY, hub_id=name), "") for name in names]
+    assert len(set(folders)) == len(names)
+    assert [folder.parent.name for folder in folders[:3:2]] == ["a__b", "a__b__c"]  # as mteb names them
+
+
 def test_nothing_to_find_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(EvalkitError, match="no results in"):
         find_results([tmp_path])

@@ -100,4 +100,4 @@ def refuse_coarse(
         raise EvalkitError(
             f"backend={system} can't run {settings.name} in int8: rounded to 8 bits it {said}; dtype=fp32, or backend=onnx"
         )
-    logger.info("in int8 %s loses %.1g %% of the variance of its outputs", settings.name, 100 * lost)
+    logger.info("in int8 %s loses %.2g %% of the variance of its outputs", settings.name, 100 * lost)

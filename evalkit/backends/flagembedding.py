@@ -29,6 +29,7 @@ from evalkit.backends.libraries import (
 )
 from evalkit.errors import EvalkitError
 from evalkit.machine import installed_version
+from evalkit.models.findings import report_once
 from evalkit.models.interfaces import PairScorer, RunnableModel, Runtime, TextEmbedder, TokenizedText
 from evalkit.models.local import Inputs
 from evalkit.models.settings import ModelSettings
@@ -245,6 +246,8 @@ def _load(class_name: str, model: CheckedModel, **arguments: Any) -> Any:
     with _naming_versions(), quiet(PACKAGE):
         import FlagEmbedding
 
+        from evalkit.models.networks import stored_wider
+
         loaded = getattr(FlagEmbedding, class_name)(
             str(model.folder),
             use_fp16=str(model.dtype) == "torch.float16",
@@ -253,6 +256,9 @@ def _load(class_name: str, model: CheckedModel, **arguments: Any) -> Any:
             **arguments,
         )
     follow_files(model, loaded)
+    if (wider := stored_wider(model.folder)) is not None and loaded.model.dtype != wider[0]:
+        rounded = str(loaded.model.dtype).removeprefix("torch.")
+        report_once(model.settings.name, [f"{PACKAGE} is no exception: it has rounded its weights to {rounded}"])
     loaded.model.to(model.dtype)  # a checkpoint may be of another precision than was asked for
     return loaded
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from evalkit.models.interfaces import RunnableModel, Runtime
 from evalkit.models.settings import ModelSettings
 from evalkit.records import ModelIdentity, RunDict, Task
 from evalkit.run_files import read_run
+
+RUN_SUFFIX, LISTWISE = ".run.parquet", "listwise"
 
 
 @dataclass(frozen=True)
@@ -44,4 +47,17 @@ def prepare(settings: ModelSettings, runtime: Runtime) -> RunnableModel:
     path = Path(settings.path).expanduser()
     file = read_run(path)
     identity = ModelIdentity(path.stem, f"local/{path.stem}", file.digest[:12], settings.kind, file.digest)
-    return RunnableModel(identity, {"name": "run"}, None, lambda: StoredRun(path, file.run))
+    return RunnableModel(identity, {"name": "run", **_scored_by(path)}, None, lambda: StoredRun(path, file.run))
+
+
+def _scored_by(path: Path) -> dict[str, object]:
+    """Return that the run is of a model that ranks whole lists, where the result of evalkit's that it belongs to says so."""
+    result = path.with_name(path.name.removesuffix(RUN_SUFFIX) + ".json")
+    if not path.name.endswith(RUN_SUFFIX) or not result.is_file():
+        return {}
+    try:
+        block = json.loads(result.read_text(encoding="utf-8"))["evalkit"]
+        listwise = block["model"]["kind"] == LISTWISE or block.get("backend", {}).get("scored_by") == LISTWISE
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # another file of that name, or a damaged one
+        return {}
+    return {"scored_by": LISTWISE} if listwise else {}

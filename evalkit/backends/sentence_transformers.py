@@ -228,7 +228,9 @@ def open_multi_vector(model: CheckedModel) -> MultiVectorScorer:
                 f"model.{name}={getattr(settings, name)}: {settings.name} can read {model.inputs.max_length} tokens"
             )
     given = {"trust_remote_code": settings.trust_remote_code, "local_files_only": True}
-    with quiet("sentence_transformers"):
+    from evalkit.models.networks import reporting_load_errors
+
+    with quiet("sentence_transformers"), reporting_load_errors(f"{model.folder}: sentence-transformers can't load it"):
         loaded = MultiVectorEncoder(
             str(model.folder),
             device=str(model.device),

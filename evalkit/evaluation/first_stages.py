@@ -35,7 +35,7 @@ from evalkit.results.folders import file_name
 from evalkit.run_files import RunFile
 from evalkit.scoring.engine import embed
 from evalkit.scoring.outputs import NOT_COUNTED, OutputTable
-from evalkit.scoring.search import nearest
+from evalkit.scoring.search import nearest_documents
 from evalkit.tasks.first_stage import Corpus, FirstStageRun, best_first
 
 if TYPE_CHECKING:
@@ -98,8 +98,7 @@ class FirstStages:
             queries, documents = counted(len(corpus.queries), "query"), counted(len(corpus.documents), "document")
             logger.info("first stage %s: %s searched %s in %.0f s", name, queries, documents, seconds)
             return run, {
-                "stages": [_described(model, runnable)],
-                "truncated": {name: truncated} if truncated else {},
+                "stages": [{**_described(model, runnable), **truncated}],
                 "findings": findings_of(model.recipe, runnable, model.backend, model.runtime, self.cache),
             }
 
@@ -125,7 +124,7 @@ class FirstStages:
             if model.settings.similarity == "cosine":
                 _refuse_empty_vectors(vectors[0], "query", queries)
                 _refuse_empty_vectors(vectors[1], "document", documents)
-            found = nearest(vectors[0], vectors[1], model.settings.similarity, top_k)
+            found = nearest_documents(vectors[0], vectors[1], model.settings.similarity, top_k)
             truncated = _truncated(*tables)
         by_text = dict(zip(queries, _with_progress(found, len(queries)), strict=True))
         ids = list(texts.values())
@@ -146,7 +145,6 @@ class FirstStages:
                 fused[query_id] = _cut({doc_id: math.fsum(own) for doc_id, own in parts.items()}, top_k)
             return fused, {
                 "stages": [stage for run in runs for stage in run.made["stages"]],
-                "truncated": {name: cut for run in runs for name, cut in run.made["truncated"].items()},
                 "findings": list(dict.fromkeys(found for run in runs for found in run.made["findings"])),
                 "fusion": fusion,
             }
@@ -243,7 +241,7 @@ def _truncated(queries: OutputTable, documents: OutputTable) -> dict[str, Any]:
     tables = {"queries": queries, "documents": documents}
     if any((table.tokens == NOT_COUNTED).any() for table in tables.values()):
         return {}
-    return {name: int(table.truncated.sum()) for name, table in tables.items()}
+    return {"truncated": {name: int(table.truncated.sum()) for name, table in tables.items()}}
 
 
 def _described(model: Model, runnable: RunnableModel) -> dict[str, Any]:

@@ -208,11 +208,9 @@ def tasks_of(settings: RunSettings) -> list[Task]:
     """Return the task, or the tasks of the suite, loaded and checked."""
     runtime = replace(settings.runtime, dtype=FULL_PRECISION, server=None)
     cut = (settings.limit, settings.sample, settings.sample_seed)
+    told = (cut, runtime, settings.ray, tuple(settings.config_folders), settings.cache)
     tasks = [
-        with_deviations(
-            _task(task, cut, runtime, settings.ray, tuple(settings.config_folders), settings.cache),
-            settings.task_deviations,
-        )
+        with_deviations(_task(task, *told), settings.task_deviations)
         for task in suite_settings(settings.task, settings.config_folders)
     ]
     for task in tasks:
@@ -229,7 +227,7 @@ def _task(
     folders: tuple[Path, ...],
     kept: Cache,
 ) -> Task:
-    """Return the task, `cut` to a limit or a sample by its seed; a sweep over models loads it and searches its corpus once."""
+    """Return the task, cut (limit, sample, its seed); a sweep over models loads it once, and its first stage searches once."""
 
     def load(name: str) -> Model:
         return _held(load_first_stage(name, runtime, ray, folders), folders)

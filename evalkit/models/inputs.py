@@ -13,7 +13,7 @@ import transformers
 from evalkit.errors import EvalkitError
 from evalkit.models.findings import report_once
 from evalkit.models.folders.files import tensor_shapes
-from evalkit.models.networks import load_config, position_limit
+from evalkit.models.networks import load_config, position_limit, report_stored_type
 from evalkit.models.settings import ModelSettings
 from evalkit.models.tokenization import InputBuilder
 from evalkit.models.tokenizers import largest_id, read_from, read_tokenizer
@@ -33,6 +33,7 @@ def load_inputs(settings: ModelSettings, folder: Path) -> InputBuilder:
     Raises EvalkitError where the tokenizer makes tokens or segments that the network has no vectors for, and where nothing stands
     between the two texts of a pair.
     """
+    report_stored_type(settings, folder)
     key = settings.model_dump_json(), read_from(folder)
     inputs = _IN_USE.get(key)
     if inputs is None:

@@ -25,6 +25,7 @@ from transformers.models.granite.modeling_granite import GranitePreTrainedModel
 from transformers.models.qwen3.modeling_qwen3 import Qwen3PreTrainedModel
 
 from evalkit.errors import EvalkitError, WrongWeightsError
+from evalkit.models.findings import report_once
 from evalkit.models.networks import load_weights, refuse_incomplete, reporting_load_errors
 from evalkit.models.prompted import DOCUMENT, PROMPT, QUERY
 from evalkit.models.settings import ModelSettings
@@ -98,7 +99,8 @@ def _refuse_unknown_kinds(settings: ModelSettings, config: dict[str, Any]) -> No
 def word_tokens(settings: ModelSettings, tokenizer: Any) -> dict[str, int]:
     """Return the first token of each word of a recipe, as FlagEmbedding takes it: of the one that counts, then of the other.
 
-    Raises EvalkitError where a word has no token, and where both begin with one, so that every score would be 0.
+    A word of several tokens is reported. Raises EvalkitError where a word has no token, and where both begin with one, so that
+    every score would be 0.
     """
     words = [settings.positive_word, *([] if settings.negative_word is None else [settings.negative_word])]
     tokens = {word: _token_of(settings, tokenizer, word) for word in words}
@@ -111,6 +113,14 @@ def _token_of(settings: ModelSettings, tokenizer: Any, word: str) -> int:
     ids: list[int] = tokenizer(word, add_special_tokens=False)["input_ids"]
     if not ids or ids[0] == tokenizer.unk_token_id:
         raise EvalkitError(f"{settings.name}: its tokenizer has no token for the word {word!r}")
+    if len(ids) > 1:
+        pieces = tokenizer.convert_ids_to_tokens(ids)
+        report_once(
+            settings.name,
+            [
+                f"the word {word!r} is {len(ids)} tokens to its tokenizer ({' '.join(pieces)}): only {pieces[0]!r} counts"
+            ],
+        )
     return ids[0]
 
 

@@ -24,7 +24,7 @@ from evalkit.models.inputs import refuse_unknown_tokens
 from evalkit.models.interfaces import OutOfMemoryError, ScoredList
 from evalkit.models.language_models import RankingNetwork, load_ranking_network
 from evalkit.models.local import is_out_of_memory
-from evalkit.models.networks import load_config, positions_of
+from evalkit.models.networks import load_config, positions_of, report_stored_type
 from evalkit.models.settings import ModelSettings
 from evalkit.models.tokenizers import read_tokenizer
 from evalkit.models.weights import read_config
@@ -124,6 +124,11 @@ class ListRanker:
     def _read(self, query: str, documents: Sequence[str]) -> tuple[Vectors, Vectors]:
         """Return the vectors of a block's documents, and its query's."""
         ids = np.array(self.tokenizer(list_prompt(query, documents), verbose=False)["input_ids"], np.int64)
+        if len(ids) > self.context:
+            raise EvalkitError(
+                f"a block of {len(documents)} documents has {len(ids):,} tokens with its query and prompt, and the model reads "
+                f"{self.context:,}: model.block_size=N puts fewer together, model.max_length and model.max_query_length cut texts"
+            )
         ends = [np.flatnonzero(ids == self.tokenizer.convert_tokens_to_ids(one)) for one in (DOCUMENT_END, QUERY_END)]
         if [len(places) for places in ends] != [len(documents), 1]:
             raise EvalkitError(
@@ -142,7 +147,8 @@ class ListRanker:
 def load_ranker(settings: ModelSettings, folder: Path) -> tuple[RankingNetwork, Callable[[torch.device], ListRanker]]:
     """Load the network, in its own precision, and return with it what makes a scorer of it on the device that it is on.
 
-    Raises EvalkitError, before weights load, for another architecture and for a tokenizer that lacks the two tokens.
+    Raises EvalkitError, before weights load, for another architecture, for a tokenizer that lacks the two tokens, and where
+    documents are cut at a length of which the context can't hold two.
     """
     settings = settings.model_copy(update={"trust_remote_code": False})  # its code is not needed, and does not run
     config: dict[str, Any] = read_config(folder)
@@ -157,16 +163,24 @@ def load_ranker(settings: ModelSettings, folder: Path) -> tuple[RankingNetwork, 
         ids = tokenizer(token, add_special_tokens=False)["input_ids"]
         if len(ids) != 1 or tokenizer.convert_ids_to_tokens(ids[0]) != token:
             raise EvalkitError(f"{folder}: the tokenizer has no token {token}, at which vectors are read")
+    report_stored_type(settings, folder)
     network_config = load_config(settings, folder)
     refuse_unknown_tokens(settings, folder, network_config, tokenizer)
     context = min(tokenizer.model_max_length, positions_of(network_config) or tokenizer.model_max_length)
+    longest = settings.max_length or LIST_RECIPE["max_length"]
+    around = len(tokenizer(list_prompt("", [""]), verbose=False)["input_ids"])
+    if longest + around >= context:
+        raise EvalkitError(
+            f"model.max_length={longest}: {settings.name} reads {context:,} tokens, and the prompt around a list takes {around}, "
+            f"so that each document would be read without the others; take a max_length far below {context - around:,}"
+        )
     network = load_ranking_network(settings, folder)
 
     def ranker(device: torch.device) -> ListRanker:
         return ListRanker(
             tokenizer,
             _forward(network, device),
-            settings.max_length or LIST_RECIPE["max_length"],
+            longest,
             settings.max_query_length or LIST_RECIPE["max_query_length"],
             settings.block_size or LIST_RECIPE["block_size"],
             context,

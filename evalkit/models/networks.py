@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from transformers import AutoConfig
 
 from evalkit.errors import EvalkitError, WrongWeightsError
 from evalkit.models.consent import guarded_by
+from evalkit.models.findings import report_once
+from evalkit.models.folders.files import tensor_types
 from evalkit.models.folders.kinds import T5_ENCODERS
 from evalkit.models.parts import network_output, parts_within
 from evalkit.models.pooling import pool
@@ -28,6 +31,7 @@ LEFTOVER = re.compile(
     r"|discriminator_predictions|predictions|mask_predictions|seq_relationship|sop_classifier|mlm_head)(\.|$)"
     r"|^(head\.(dense|norm)|decoder)\.(weight|bias)$|(position_ids|inv_freq|masked_bias|\.attn\.bias)$"
 )
+STORED = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 PROJECTION = "linear.weight"  # Stanford's ColBERT has it beside the network's own
 logger = logging.getLogger("evalkit")
 
@@ -179,8 +183,51 @@ def load_config(settings: ModelSettings, folder: Path) -> Any:
         return AutoConfig.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
 
 
+def stored_wider(folder: Path) -> tuple[torch.dtype, torch.dtype | None] | None:
+    """Return the type that the folder's safetensors hold weights in, and config.json's, where transformers would round to another.
+
+    None for the latter says that config.json has none, so that the first weight's decides. None where nothing is rounded, or is
+    known: of pickles, and of weights that are quantised.
+    """
+    kinds = {kind for kind in tensor_types(folder) if kind.startswith(("F", "BF"))}
+    if not kinds or kinds - STORED.keys():
+        return None
+    config = read_config(folder)
+    named = str(config.get("dtype") or config.get("torch_dtype") or "").removeprefix("torch.")
+    said = getattr(torch, named, None) if named else None
+    if named and not isinstance(said, torch.dtype):
+        return None
+    own = reduce(torch.promote_types, [STORED[kind] for kind in sorted(kinds)])
+    rounded = len(kinds) > 1 if said is None else torch.promote_types(own, said) != said
+    return (own, said) if rounded else None
+
+
+def report_stored_type(settings: ModelSettings, folder: Path) -> None:
+    """Report weights that are stored in another type than config.json says, to which libraries round them."""
+    found = stored_wider(folder)
+    if found is None:
+        return
+    own, said = (str(one).removeprefix("torch.") for one in found)
+    named = f"config.json says {said}" if found[1] else "its first weight is of another type"
+    report_once(
+        settings.name,
+        [
+            f"its weights are stored in {own} and {named}, to which transformers rounds them unless told otherwise, so that "
+            "published figures may be those of rounded weights; evalkit's own backends and sentence-transformers' run the stored"
+        ],
+    )
+
+
 def load_weights(auto: Any, settings: ModelSettings, folder: Path, **options: Any) -> tuple[Any, dict[str, Any]]:
-    """Return a network of transformers' class `auto` with the folder's weights, and transformers' report on them."""
+    """Return a network of transformers' class `auto` with the folder's weights, and transformers' report on them.
+
+    Weights are loaded in the type that they are stored in, whatever config.json says; pickled ones in fp32, which holds any.
+    """
+    wider = stored_wider(folder)
+    if wider is not None:
+        options = {"dtype": wider[0], **options}
+    elif not tensor_types(folder):
+        options = {"dtype": torch.float32, **options}
     with (
         guarded_by(settings, folder),
         quiet_transformers(),

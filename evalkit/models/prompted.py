@@ -21,6 +21,12 @@ Two more differ in what counts towards max_length. `end_before_prompt` (Qwen3-Re
 at its end to max_length, the document's ending first, and puts the prompt behind it: an input may have as many tokens more.
 `texts_only_second` (mxbai-rerank-v2) is `only_second` where the two texts and the separator between them keep to max_length, and
 what stands around them does not count.
+
+With `document_first` (ctxl-rerank-v2) the document stands before the query, each with its ending tokenised with it:
+
+    [bos] system_prompt document document_ending query separator prompt
+
+The query keeps 3/4 of max_length, and the document gives way, so that the whole keeps to max_length and no ending is lost.
 """
 
 from __future__ import annotations
@@ -45,6 +51,7 @@ QUERY, DOCUMENT, PROMPT = 0, 1, 2
 """The parts of an input, as its type_ids name them: all up to the document, the document, all behind it."""
 JOINED = ("end", "end_before_prompt")
 """The truncations of query, separator and document as one text."""
+DOCUMENT_FIRST = "document_first"
 ALIGNMENT = 8  # tokens; FlagEmbedding pads to a multiple of it
 
 
@@ -78,13 +85,13 @@ class PromptedInputs:
         `longest` is the most tokens that the network has positions for. Raises EvalkitError where the prompts leave the texts
         no room, or the recipe can't be built of pieces.
         """
-        joined = settings.truncation in JOINED
+        joined, document_first = settings.truncation in JOINED, settings.truncation == DOCUMENT_FIRST
         if settings.truncation == "longest_first" or tokenizer.truncation_side != "right":
             raise EvalkitError(
                 f"{settings.name} is a {settings.kind}: its texts are cut on their right, by model.truncation="
                 f"{', '.join(PROMPTED_TRUNCATIONS)}"
             )
-        if settings.document_ending and not joined:
+        if settings.document_ending and not (joined or document_first):
             raise EvalkitError(
                 f"model.document_ending says nothing with model.truncation={settings.truncation}: put it into model.separator"
             )
@@ -97,11 +104,11 @@ class PromptedInputs:
             tokenizer=tokenizer,
             text_tokenizer=TextTokenizer(tokenizer, max_length),
             settings=settings,
-            query_ending=settings.separator if joined else "",
+            query_ending=settings.separator if joined or document_first else "",
             max_length=max_length,
             head=(*([bos] if _starts_with_bos(tokenizer, settings) else []), *_ids(tokenizer, settings.system_prompt)),
-            between=() if joined else separator,
-            tail=prompt if joined else (*separator, *prompt),
+            between=() if joined or document_first else separator,
+            tail=prompt if joined or document_first else (*separator, *prompt),
             ending=_ids(tokenizer, settings.document_ending),
             around=(settings.system_prompt, settings.prompt) if joined and settings.bos is False else None,
             prompt_tokens=len(prompt),
@@ -125,6 +132,8 @@ class PromptedInputs:
     def encode_pair(self, query: TokenizedText, document: TokenizedText) -> Encoding:
         """Return a pair within its prompt, cut to length; its type ids tell QUERY, DOCUMENT and PROMPT apart."""
         lengths = self._lengths(query.length, document.length)
+        if self.settings.truncation == DOCUMENT_FIRST:
+            return self._document_first(query, document, lengths)
         texts = [text.token_ids[:length] for text, length in zip((query, document), lengths, strict=True)]
         cut = lengths != (query.length, document.length)
         kept = texts[1]
@@ -139,6 +148,20 @@ class PromptedInputs:
             cut,
         )
 
+    def _document_first(self, query: TokenizedText, document: TokenizedText, lengths: tuple[int, int]) -> Encoding:
+        """Return a pair whose texts keep so many tokens before their endings, which a text that is cut gets back."""
+        ending = _ids(self.tokenizer, self.query_ending)
+        one, two = (
+            text.token_ids if length == text.length else np.array([*text.token_ids[:length], *last])
+            for text, length, last in zip((query, document), lengths, (ending, self.ending), strict=True)
+        )
+        parts = [np.array(self.head), two, one, np.array(self.tail)]
+        return Encoding(
+            np.concatenate(parts).astype(np.int32),
+            np.repeat(np.array([QUERY, DOCUMENT, QUERY, PROMPT], np.int32), [len(part) for part in parts]),
+            lengths != (query.length, document.length),
+        )
+
     def pad(self, batch: Sequence[Encoding]) -> dict[str, NDArray[np.int64]]:
         """Return the arrays of a batch; where the network's answer is the next token, the inputs end together."""
         return pad_batch(batch, self.tokenizer.pad_token_id, left=self.pad_left, multiple=ALIGNMENT)
@@ -151,6 +174,11 @@ class PromptedInputs:
                 room -= len(self.tail)
                 room -= len(self.ending) if query + document > room else 0
             return min(query, room), max(min(document, room - query), 0)
+        if truncation == DOCUMENT_FIRST:
+            room, last = room - len(self.tail), len(_ids(self.tokenizer, self.query_ending))
+            most = min(self.max_length * 3, 4 * room) // 4
+            query, kept = (query, query) if query <= most else (most - last, most)
+            return query, document if document <= room - kept else max(room - kept - len(self.ending), 0)
         query = min(query, self.max_length * 3 // 4)
         if truncation == "texts_only_second":
             return query, min(document, self.max_length - len(self.between) - query)
@@ -158,7 +186,9 @@ class PromptedInputs:
 
     def _check_room(self, settings: ModelSettings, longest: int | None) -> None:
         around = len(self.head) + len(self.between) + len(self.ending) + len(self.tail)
-        if settings.truncation == "end":
+        if settings.truncation == DOCUMENT_FIRST:
+            least, most = 4 * (around + len(_ids(self.tokenizer, self.query_ending)) + 16), self.max_length
+        elif settings.truncation == "end":
             least, most = around + 16, self.max_length
         elif settings.truncation == "end_before_prompt":
             least, most = len(self.head) + 16, self.max_length + len(self.tail)
@@ -199,6 +229,8 @@ class PromptedInputs:
 
         first, second = self._prompted(query, "query"), self._prompted(document, "document")
         truncation, system_prompt = self.settings.truncation, self.settings.system_prompt
+        if truncation == DOCUMENT_FIRST:
+            return self._reference_of_document_first(first, second)
         if truncation == "end_before_prompt":
             bos = self.head[: len(self.head) - len(_ids(self.tokenizer, system_prompt))]
             before = cut(system_prompt + first + second, self.max_length - len(bos), add_special_tokens=False)
@@ -220,6 +252,21 @@ class PromptedInputs:
             counted = self.max_length + len(self.head)
         excess = len(opening) + len(rest) - counted
         return [*opening, *rest[: len(rest) - max(excess, 0)], *self.tail]
+
+    def _reference_of_document_first(self, query: str, document: str) -> list[int]:
+        """Return the ids of the whole text, or, where it is too long, of texts that are cut before their endings."""
+        bos = self.head[: len(self.head) - len(_ids(self.tokenizer, self.settings.system_prompt))]
+        whole = _ids(self.tokenizer, f"{self.settings.system_prompt}{document}{query}{self.settings.prompt}")
+        if len(bos) + len(whole) <= self.max_length and len(_ids(self.tokenizer, query)) <= self.max_length * 3 // 4:
+            return [*bos, *whole]
+        asked, ending = _ids(self.tokenizer, query), _ids(self.tokenizer, self.query_ending)
+        if len(asked) > self.max_length * 3 // 4:
+            asked = (*asked[: self.max_length * 3 // 4 - len(ending)], *ending)
+        room = self.max_length - len(self.head) - len(asked) - len(self.tail)
+        read = _ids(self.tokenizer, document)
+        if len(read) > room:
+            read = (*read[: max(room - len(self.ending), 0)], *self.ending)
+        return [*self.head, *read, *asked, *self.tail]
 
 
 def _ids(tokenizer: Any, text: str) -> tuple[int, ...]:

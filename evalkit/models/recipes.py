@@ -12,7 +12,14 @@ from evalkit.models.bge_m3 import TextPairInputs, load_m3
 from evalkit.models.inputs import load_inputs, refuse_unknown_tokens
 from evalkit.models.language_models import load_language_model, load_layerwise, read_layerwise_config
 from evalkit.models.local import Inputs
-from evalkit.models.networks import WholeNetwork, load_config, load_network, position_limit, refuse_wrong_kind
+from evalkit.models.networks import (
+    WholeNetwork,
+    load_config,
+    load_network,
+    position_limit,
+    refuse_wrong_kind,
+    report_stored_type,
+)
 from evalkit.models.prompted import PromptedInputs
 from evalkit.models.settings import ModelSettings
 from evalkit.models.tails import load_tail
@@ -71,6 +78,7 @@ def recipe_network(settings: ModelSettings, folder: Path, inputs: Inputs) -> tor
 
 def _prompted_inputs(settings: ModelSettings, folder: Path, config: Any, longest: int | None) -> PromptedInputs:
     loaded = read_tokenizer(settings, folder)
+    report_stored_type(settings, folder)
     inputs = PromptedInputs.create(loaded.tokenizer, settings, longest)
     refuse_unknown_tokens(settings, folder, config, loaded.tokenizer)
     return replace(inputs, findings=loaded.findings)

@@ -35,8 +35,8 @@ Kind = Literal[
 ]
 POOLING_MODES = ("cls", "mean", "max", "mean_sqrt_len", "weightedmean", "last")
 _MODES_ELSEWHERE = {"lasttoken": "last", "mean_sqrt_len_tokens": "mean_sqrt_len"}  # sentence-transformers' names
-Truncation = Literal["longest_first", "only_second", "end", "end_before_prompt", "texts_only_second"]
-PROMPTED_TRUNCATIONS = ("only_second", "end", "end_before_prompt", "texts_only_second")
+Truncation = Literal["longest_first", "only_second", "end", "end_before_prompt", "texts_only_second", "document_first"]
+PROMPTED_TRUNCATIONS = ("only_second", "end", "end_before_prompt", "texts_only_second", "document_first")
 """Those of rerankers that are language models, see models/prompted.py."""
 Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
 Interaction = Literal["maxsim", "meanmaxsim"]

@@ -20,7 +20,7 @@ from evalkit.compare.shared_queries import (
 from evalkit.compare.slices import missing_slices
 from evalkit.compare.systems import System, result_labels, system_labels
 from evalkit.errors import EvalkitError
-from evalkit.report.depth import DepthTable, depth_table, no_depths
+from evalkit.report.depth import DepthTable, depth_table, no_depths, unknown_lists
 from evalkit.report.leaderboard import Board, SliceBoard, average_boards, slice_board, task_board
 from evalkit.results.reading import read_readable
 from evalkit.results.result import Result, remark_lines
@@ -141,7 +141,8 @@ class Report:
     def notes(self) -> tuple[str, ...]:
         """Which results are left out or on tables of their own, what a reader should know, and which slices can't be made."""
         missing = [note for shared in self.tasks for note in missing_slices(shared, self.choices.slices)]
-        without = [no_depths(result) for result in self.results] if self.choices.depth else []
+        shown = self.results if self.choices.depth else ()
+        without = [said(result) for result in shown for said in (no_depths, unknown_lists)]
         return (*self.aside, *remark_lines(self.results), *missing, *filter(None, without))
 
     @property

@@ -87,11 +87,21 @@ def no_depths(result: Result) -> str:
     name = f"{result.model.name} on {result.task.name}"
     if result.task.first_stage is None:
         return f"{name} has no depths: its candidates are not a first stage's (task.candidates=RUN)"
-    if result.model.kind == "listwise":
+    if "listwise" in (result.model.kind, result.backend.get("scored_by")):
         return (
             f"{name} has its own depth alone: a listwise model scores other lists otherwise; run it with task.top_k=K"
         )
     return ""
+
+
+def unknown_lists(result: Result) -> str:
+    """Say of scores that were made elsewhere that depths are only right where lists had no part in them; empty for others."""
+    if result.model.kind != "run" or no_depths(result):
+        return ""
+    return (
+        f"{result.model.name} on {result.task.name}: what made the run is not known; of a model that ranks whole lists its depths "
+        "are not those of shorter lists"
+    )
 
 
 def depth_sheet(table: DepthTable) -> Sheet:

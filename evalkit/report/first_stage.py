@@ -38,9 +38,10 @@ def print_first_stages(results: Sequence[Result], console: Console) -> None:
 
 
 def stage_sheet(result: Result, label: str) -> Sheet:
-    """Return a row per metric: first stage, reranked order, the difference with its 95 % interval, and the ceiling, in percent.
+    """Return a row per metric: the first stage, the reranked order, the difference with its 95 % interval, and the ceiling.
 
-    The ceiling is what a perfect order of the candidates gives by measures that count what the first stage missed.
+    All are in percent. The ceiling is what a perfect order of the candidates gives by measures that count what the first stage
+    missed.
     """
     first, stage = result.task.first_stage, result.first_stage
     if first is None or stage is None:

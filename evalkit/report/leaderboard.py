@@ -48,7 +48,10 @@ class Standing:
 
 @dataclass(frozen=True)
 class Board:
-    """Systems on one task's data, or on average over the same tasks' data, the best first; `limit` and `part` are a task's."""
+    """Systems on one task's data, or on average over the same tasks' data, the best first.
+
+    `limit` is that of a task; `part` says which part of it, or of some of the tasks, the figures are of.
+    """
 
     tasks: tuple[str, ...]
     protocol: str
@@ -167,7 +170,7 @@ def _board(
         metric=metric,
         fingerprints=tuple(shared.of.fingerprint for shared in tasks),
         limit=tasks[0].of.limit if len(tasks) == 1 else None,
-        part=tasks[0].of.part if len(tasks) == 1 else "",
+        part=", ".join(dict.fromkeys(shared.of.part for shared in tasks if shared.of.part)),
         n_queries=sum(len(shared.values) for shared in tasks),
         standings=tuple(sorted(standings, key=lambda standing: -standing.value)),
     )

@@ -59,7 +59,7 @@ def board_title(report: Report, board: Board) -> str:
 def board_name(report: Report, board: Board) -> str:
     """Name a leaderboard by its task, or by the tasks that it is the average of."""
     if len(board.tasks) > 1:
-        return f"average of {len(board.tasks)} ({', '.join(board.tasks)})"
+        return f"average of {len(board.tasks)} ({', '.join(board.tasks)}){shared_queries.data_note(board.part, '')}"
     return board.tasks[0] + board_data_note(report, board.tasks[0], board.protocol, board.fingerprints[0], board.part)
 
 

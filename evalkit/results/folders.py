@@ -34,9 +34,18 @@ def result_folder(results_dir: Path, identity: ModelIdentity, experiment: str = 
     Where settings deviate from the model's and the task's own it is `experiments/<experiment>/` below that, so that a smoke
     run never replaces a real one. `experiment` is the result's, or what `experiment_slug` makes of such settings.
     """
-    model = file_name(identity.hub_id.replace("/", "__"))
+    model = _model_folder(identity.hub_id)
     folder = results_dir / model / file_name(identity.revision or NO_REVISION)
     return folder / EXPERIMENTS / experiment if experiment else folder
+
+
+def _model_folder(hub_id: str) -> str:
+    """Name a model's folder as mteb does, `<org>__<model>`; behind what several ids would be named, a hash tells them apart."""
+    organisation, *rest = hub_id.split("/")
+    # the first two underscores are where the slash was: so no other name may have some there
+    is_plain = (len(rest) == 1 and "__" not in f"{organisation}_") or (not rest and "__" not in hub_id)
+    name = hub_id.replace("/", "__")
+    return file_name(name) if is_plain else f"{file_name(name)}_{hashlib.sha256(hub_id.encode()).hexdigest()[:10]}"
 
 
 def experiment_of(path: Path) -> str:

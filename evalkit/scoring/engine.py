@@ -129,12 +129,31 @@ def score_task(model: RunnableModel, settings: ModelSettings, task: Task, kept: 
     """Return the model's score for every candidate of the task. Its weights are loaded only if a score is missing.
 
     Raises NonFiniteError, naming the texts, where a score or vector is not finite, and EvalkitError, with its ids, for a text
-    that a server refuses.
+    that a server refuses, or that fails a tokenizer since it holds half a character.
     """
     try:
         return _score(model, settings, task, kept)
     except RefusedTextError as error:
         raise EvalkitError(f"{error}{_places(task, error)}") from error
+    except (TypeError, UnicodeEncodeError) as error:  # as tokenizers and libraries raise them
+        if (place := _half_character(task)) is None:
+            raise
+        raise EvalkitError(
+            f"{place} of {task.name} holds half a surrogate pair, which is no character: {settings.name} can't read it; take it out"
+        ) from error
+
+
+def _half_character(task: Task) -> str | None:
+    """Return which text of the task can't be encoded, the first if there are several; None where all can."""
+    for request in task.requests:
+        named = [(f"query {request.query.query_id}", text) for text in request.query.texts]
+        named += [(f"document {candidate.doc_id}", candidate.text) for candidate in request.candidates]
+        for place, text in named:
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                return place
+    return None
 
 
 def _places(task: Task, refused: RefusedTextError) -> str:

@@ -20,7 +20,7 @@ UNIT = 2.0**-24
 Floats = NDArray[np.floating]
 
 
-def nearest(
+def nearest_documents(
     queries: NDArray[np.float32], documents: NDArray[np.float32], similarity: str, k: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Give for each query the numbers of its k nearest documents, and their similarities; shapes (queries, n), (documents, n).

@@ -156,11 +156,12 @@ def _sampled_mean(
     scale = most * (share + doubt * (1 - share))
     freedom = max(n - len(sizes), 1)
     quantile = stdtrit(freedom, (1 + level) / 2)
-    k = quantile**2 * scale
+    k = float(quantile**2 * scale)
     middle, half = 2 * mean + k, math.sqrt(k * (k + 4 * mean * (1 - mean)))
     detectable = float((quantile + stdtrit(freedom, power)) * math.sqrt(scale * mean * (1 - mean)))
-    ends = (middle - half) / (2 * (1 + k)), (middle + half) / (2 * (1 + k))
-    return mean, max(float(ends[0]), 0.0), min(float(ends[1]), 1.0), detectable if detectable > 0 else math.nan
+    low, high = (middle - half) / (2 * (1 + k)), (middle + half) / (2 * (1 + k))
+    # rounding must put no end beyond the estimate, or beyond the scale
+    return mean, max(min(low, mean), 0.0), min(max(high, mean), 1.0), detectable if detectable > 0 else math.nan
 
 
 def _resample_counts(n: int, seed: Seed, n_resamples: int) -> Iterator[Floats]:

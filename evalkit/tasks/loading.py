@@ -12,13 +12,13 @@ from typing import Any
 
 from evalkit.errors import EvalkitError
 from evalkit.published_statistics import mteb_task_names, published_statistics
-from evalkit.records import OTHER_DATA, SAMPLE_SEED, Finding, Request, Sample, Task
+from evalkit.records import OTHER_DATA, SAMPLE_SEED, Finding, Request, Task, TaskSample
 from evalkit.tasks.content import compare_with_published, fingerprint, has_both, task_statistics
 from evalkit.tasks.findings import Cell, FindingLog, log_findings
 from evalkit.tasks.first_stage import FirstStageRun, Retriever, read_first_stage
 from evalkit.tasks.layouts import corpus_of, requests_of
 from evalkit.tasks.layouts.reading import RawDataset
-from evalkit.tasks.sampling import draw_sample
+from evalkit.tasks.sampling import draw_queries
 from evalkit.tasks.settings import TOP_K, TaskSettings, read_settings, task_names
 from evalkit.tasks.sources import complete_task, read_source
 from evalkit.tasks.tables import data_stem
@@ -75,12 +75,12 @@ def read_task(
     if first_stage is not None and settings.type != "retrieval":  # whose candidates always are a first stage's
         differences += (f"the candidates of {first_stage.describe().name}",)
     scorable = _scorable(requests, source, first_stage)
-    drawn: Sample | None = None
+    drawn: TaskSample | None = None
     strata: tuple[int, ...] = ()
     if limit is not None:
         requests = scorable[:limit]
     elif sample is not None:
-        drawn, kept, strata = draw_sample(scorable, sample, sample_seed, len(requests) - len(scorable))
+        drawn, kept, strata = draw_queries(scorable, sample, sample_seed, len(requests) - len(scorable))
         requests = requests if drawn.is_whole else kept
     task = Task(
         name=name,

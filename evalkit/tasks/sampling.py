@@ -9,14 +9,14 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from evalkit.records import Request, Sample, Stratum
+from evalkit.records import Request, Stratum, TaskSample
 
 _BY_CANDIDATES, _BY_CHARACTERS = 3, 4  # parts, of which each holds about as many queries
 
 
-def draw_sample(
+def draw_queries(
     scorable: Sequence[Request], size: int, seed: int, unscorable: int
-) -> tuple[Sample, tuple[Request, ...], tuple[int, ...]]:
+) -> tuple[TaskSample, tuple[Request, ...], tuple[int, ...]]:
     """Draw `size` of the queries: what was drawn, the queries in their order, and of each the number of its stratum.
 
     Strata are thirds by the number of candidates, each cut into quarters by the characters of query and candidates; queries of
@@ -27,7 +27,7 @@ def draw_sample(
     Where there are no more than `size`, all are kept, and there are no strata. `unscorable` is only noted.
     """
     if size >= len(scorable):
-        return Sample(size, seed, len(scorable), unscorable), tuple(scorable), ()
+        return TaskSample(size, seed, len(scorable), unscorable), tuple(scorable), ()
     sizes = [_sizes(request) for request in scorable]
     strata = cut_strata(sizes)
     drawn: list[list[int]] = [[] for _ in strata]
@@ -47,7 +47,7 @@ def draw_sample(
         for number, members in enumerate(strata)
     )
     kept = sorted(chosen)
-    sample = Sample(size, seed, len(scorable), unscorable, described)
+    sample = TaskSample(size, seed, len(scorable), unscorable, described)
     return sample, tuple(scorable[query] for query in kept), tuple(chosen[query] for query in kept)
 
 

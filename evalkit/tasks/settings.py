@@ -117,7 +117,7 @@ def read_settings(name: str, folders: Sequence[Path] = ()) -> TaskSettings:
 
 
 def suite_settings(suite: TaskSettings, folders: Sequence[Path] = ()) -> tuple[TaskSettings, ...]:
-    """Return the tasks of a suite in its order, taken from the suite's `source` and with its first stage; a task stands for itself.
+    """Return the tasks of a suite in its order, with its `source` and its first stage; a single task stands for itself.
 
     `folders` are the user's own configs folders. Raises EvalkitError for settings that only a single task has.
     """

@@ -240,6 +240,16 @@ def test_what_is_no_multi_vector_model_is_refused_by_name(write: Any, said: str,
     assert said in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.parametrize("file", ["2_MultiVectorMask/config.json", "sentence_bert_config.json"])
+def test_an_unknown_key_of_a_module_is_named(file: str, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    odd.write_multi_vector(folder)
+    write_json(folder / file, {**json.loads((folder / file).read_text("utf-8")), "made_up": 1})
+    done = run(tmp_path, "model=auto", f"model.path={folder}", "model.kind=multi-vector")
+    assert done.code == 2, done.stderr
+    assert "made_up" in done.stderr.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("setting", "said"),
     [

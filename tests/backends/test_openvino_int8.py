@@ -62,14 +62,12 @@ def test_it_is_close_and_another_precision(
     with caplog.at_level(logging.INFO):
         found = scores(model)
     difference = np.abs(found - expected_scores(tiny_bert_reranker)).max()
-    assert 1e-3 < difference < 0.6
+    assert 1e-3 < difference < 0.3
     # NNCF's remarks and progress stay off the standard output, and a user's own loggers are as before
     assert capfd.readouterr().out == ""
-    assert [message.split(",")[0] for message in caplog.messages] == [
-        "quantising made to int8",
-        caplog.messages[1],
-    ]
-    assert caplog.messages[1].startswith("in int8 made loses 0.")
+    started, lost = caplog.messages
+    assert started == "quantising made to int8, on 120 inputs: this is done once"
+    assert 0 < float(lost.removeprefix("in int8 made loses ").removesuffix(" % of the variance of its outputs")) < 5
     assert logging.getLoggerClass() is before
 
 
@@ -148,7 +146,7 @@ def test_without_nncf(tiny_bert_reranker: Path, tmp_path: Path, monkeypatch: pyt
     assert done.code == 2
     says = 'dtype=int8 on backend=openvino needs an extra: pip install ".[int8]" in a clone of evalkit; backend=onnx has int8'
     assert done.stderr.splitlines()[-1].startswith(f"evalkit: {says}"), done.stderr
-    assert not (tmp_path / "results").exists()
+    assert not list((tmp_path / "results").rglob("*.json"))
     assert prepared("openvino", tiny_bert_reranker, tmp_path).description["dtype"] == "fp32"  # which does not need it
 
 

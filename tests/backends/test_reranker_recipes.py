@@ -58,6 +58,7 @@ INSTRUCTIONS = {
 }
 QWEN = ("Qwen3-Reranker-0.6B", "Qwen3-Reranker-4B", "Qwen3-Reranker-8B")
 MXBAI = ("mxbai-rerank-base-v2", "mxbai-rerank-large-v2")
+CTXL = "ctxl-rerank-v2-instruct-multilingual-1b"
 ZERANK = ("zerank-1-small", "zerank-1", "zerank-2")
 
 
@@ -115,6 +116,13 @@ def mxbai_ids(folder: Path, query: str, document: str, max_length: int) -> list[
 def zerank_ids(folder: Path, query: str, document: str) -> list[int]:
     """zeroentropy's modeling_zeranker.py, of texts that are not cut."""
     return chat_ids(folder, query.strip(), document.strip(), generation_prompt=True)
+
+
+def ctxl_ids(folder: Path, query: str, document: str) -> list[int]:
+    """ContextualAI's card, of texts that are not cut."""
+    text = "Check whether a given document contains information helpful to answer the query.\n"
+    ids: list[int] = tokenizer_of(folder)(f"{text}<Document> {document}\n<Query> {query} ??")["input_ids"]
+    return ids
 
 
 def last_logits(folder: Path, ids: list[int]) -> torch.Tensor:
@@ -224,6 +232,45 @@ def test_mxbai_scores_as_its_source(tiny_qwen2: Path, name: str, max_length: int
 @settings(max_examples=100, deadline=None)
 def test_zerank_makes_the_ids_of_its_source(tiny_qwen: Path, query: str, document: str) -> None:
     assert ids_of(inputs(ZERANK[0], tiny_qwen), query, document) == zerank_ids(tiny_qwen, query, document)
+
+
+@given(query=TEXTS, document=TEXTS)
+@settings(max_examples=100, deadline=None)
+def test_ctxl_makes_the_ids_of_its_card(tiny_qwen: Path, query: str, document: str) -> None:
+    assert ids_of(inputs(CTXL, tiny_qwen), query, document) == ctxl_ids(tiny_qwen, query, document)
+
+
+def test_ctxl_scores_as_its_card_and_behind_a_server_that_gives_logits(tiny_qwen: Path) -> None:
+    found, ours = scores(CTXL, tiny_qwen)
+    expected = [ctxl_ids(tiny_qwen, *pair) for pair in PAIRS]
+    assert found == expected
+    theirs = [float(last_logits(tiny_qwen, ids)[word(tiny_qwen, "!")]) for ids in expected]
+    assert np.ptp(theirs) > 0.01
+    np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=0)
+    server, _ = language_server(tiny_qwen, mode="raw_logits")
+    with server:
+        model = served("vllm", server.url, CTXL, recipe={"path": str(tiny_qwen)}, served_model="m")
+        scorer = model.runnable.scorer
+        assert isinstance(scorer, PairScorer)
+        np.testing.assert_allclose(scorer.score(PAIRS), theirs, atol=1e-4, rtol=0)
+    server, _ = language_server(tiny_qwen)
+    with server, pytest.raises(EvalkitError, match="is the logit of one word, '!'"):
+        _ = served("vllm", server.url, CTXL, recipe={"path": str(tiny_qwen)}, served_model="m").runnable.scorer
+
+
+def test_of_ctxls_texts_the_document_gives_way_and_no_ending_is_lost(tiny_qwen: Path) -> None:
+    builder = inputs(CTXL, tiny_qwen, max_length=256)
+    tokenizer = tokenizer_of(tiny_qwen)
+    between = tokenizer("\n")["input_ids"]
+    behind = tokenizer("<Query> 感冒 ??")["input_ids"]
+    whole = ctxl_ids(tiny_qwen, "感冒", "多喝水，" * 300)
+    ids = ids_of(builder, "感冒", "多喝水，" * 300)
+    kept = 256 - len(between) - len(behind)
+    assert ids == [*whole[:kept], *between, *behind]
+    both = ids_of(builder, "感冒了怎么办？" * 200, "多喝水，" * 300)
+    assert len(both) == 256
+    assert both[-len(tokenizer(" ??")["input_ids"]) :] == tokenizer(" ??")["input_ids"]
+    assert both[:20] == whole[:20]
 
 
 @pytest.mark.parametrize("name", ZERANK)

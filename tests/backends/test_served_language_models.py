@@ -381,6 +381,23 @@ def test_the_endpoint_says_nothing_to_others(tiny_qwen: Path) -> None:
             _ = served("openai", server.url, QWEN, recipe={"path": str(tiny_qwen)}, endpoint="score").runnable
 
 
+@pytest.mark.parametrize(
+    "words", [{"positive_word": "yes please"}, {"negative_word": "no!"}, {"positive_word": "感冒了"}]
+)
+def test_a_word_of_several_tokens_is_told_of(tiny_qwen: Path, words: dict[str, str]) -> None:
+    """On torch and behind a server."""
+    (word,) = words.values()
+    told = f"the word {word!r} is "
+    model = evalkit.load_model(QWEN, backend="torch", device="cpu", path=str(tiny_qwen), **words)
+    assert any(told in text for _, text in evalkit.evaluate(model, PLAIN, cache="off").remarks)
+    server, _ = language_server(tiny_qwen)
+    with server:
+        model = behind(server, QWEN, tiny_qwen, recipe=words)
+        assert any(told in text for _, text in evalkit.evaluate(model, PLAIN, cache="off").remarks)
+        plain = evalkit.evaluate(behind(server, QWEN, tiny_qwen), PLAIN, cache="off")
+        assert not [text for _, text in plain.remarks if "tokens to its tokenizer" in text]
+
+
 def test_two_words_of_one_token_are_refused(tiny_qwen: Path) -> None:
     server, _ = language_server(tiny_qwen)
     with server:

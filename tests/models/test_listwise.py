@@ -186,7 +186,18 @@ def test_no_block_is_longer_than_the_network_has_positions_for(folder: Path, tmp
     short = copied(folder, tmp_path)
     edit_json(short / "config.json", lambda config: config.update(max_position_embeddings=600))
     edit_json(short / "tokenizer_config.json", lambda config: config.update(model_max_length=10**30))
-    assert ranker(short).context == 600
+    assert ranker(short, max_length=100).context == 600
+
+
+def test_a_context_that_holds_no_two_documents_is_refused(folder: Path, tmp_path: Path) -> None:
+    short = copied(folder, tmp_path)
+    edit_json(short / "config.json", lambda config: config.update(max_position_embeddings=600))
+    recipes: list[dict[str, Any]] = [{}, {"max_length": 600}, {"max_length": 500}]
+    for recipe in recipes:
+        with pytest.raises(EvalkitError, match=r"reads 600 tokens, .* each document would be read without the others"):
+            ranker(short, **recipe)
+    with pytest.raises(EvalkitError, match=r"a block of \d+ documents has [\d,]+ tokens .* and the model reads 600"):
+        ranker(short, max_length=100, max_query_length=500).score_list(QUERY * 100, DOCUMENTS)
 
 
 def test_order_and_company_move_scores(folder: Path) -> None:

@@ -251,7 +251,7 @@ def test_other_data_are_refused(demo_results: Path, tmp_path: Path) -> None:
     whole = of(demo_results, "random")
     told = refused("compare", whole, limited)
     assert f"{whole} and {limited} are of different data of demo-zh2en (fingerprints " in told
-    assert "and limits none and 3); compare runs on the same data" in told
+    assert "; the whole task and limit 3); compare runs on the same data" in told
 
 
 def test_other_protocols_are_refused(demo_results: Path, tmp_path: Path) -> None:

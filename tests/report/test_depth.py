@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from command import run_here
+from model_folders import edit_json
 from staged_task import HANDED_ON, reranked
 
 import evalkit
@@ -66,6 +68,29 @@ def test_what_has_no_depth_is_named(corpus: tuple[Path, Path], tmp_path: Path) -
     both = run_here("report", str(folder), "--depth")
     assert both.code == 0
     assert "has no depths" in " ".join(both.stdout.split())
+
+
+def test_depths_of_a_run_are_refused_where_lists_made_it_and_doubted_where_that_is_not_known(
+    corpus: tuple[Path, Path], tmp_path: Path
+) -> None:
+    path = evalkit.save_result(reranked(corpus), tmp_path / "made")
+    run = path.with_name(f"{path.stem}.run.parquet")
+    task = evalkit.load_task(path=corpus[0], candidates=corpus[1])
+
+    def judged(run: Path) -> evalkit.Result:
+        return evalkit.evaluate(evalkit.load_model("run", path=str(run)), task, cache="off")
+
+    alone = shutil.copy(run, tmp_path / "alone.run.parquet")
+    for known in (judged(run), judged(Path(alone))):
+        assert depth_table(known, "run", None, 42).values
+    folder = tmp_path / "doubted"
+    evalkit.save_result(judged(Path(alone)), folder)
+    assert "what made the run is not known" in " ".join(run_here("report", str(folder), "--depth").stdout.split())
+    edit_json(path, lambda content: content["evalkit"]["model"].update(kind="listwise"))
+    again = judged(run)
+    assert again.backend["scored_by"] == "listwise"
+    with pytest.raises(EvalkitError, match="a listwise model scores other lists otherwise"):
+        depth_table(again, "run", None, 42)
 
 
 @pytest.mark.parametrize("name", ["csv", "latex", "model-index", "trec"])

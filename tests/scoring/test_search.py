@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
 from evalkit.scoring.engine import similarities
-from evalkit.scoring.search import nearest
+from evalkit.scoring.search import nearest_documents
 
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 Vectors = NDArray[np.float32]
@@ -45,7 +45,7 @@ def made(queries: int, documents: int, dimensions: int, kind: str) -> tuple[Vect
 def test_nearest_are_brute_force_s(similarity: str, kind: str, documents: int, k: int) -> None:
     left, right = made(20, documents, 24, kind)
     whole = brute_force(left, right, similarity)
-    found = list(nearest(left, right, similarity, k))
+    found = list(nearest_documents(left, right, similarity, k))
     assert len(found) == len(left)
     for number, (numbers, scores) in enumerate(found):
         every = np.stack([np.full(documents, number), np.arange(documents)], axis=1)
@@ -59,8 +59,8 @@ def test_nearest_are_brute_force_s(similarity: str, kind: str, documents: int, k
 def test_blocks_of_any_number_find_the_same() -> None:
     """More queries and documents than a block has, against the documents in the opposite order."""
     left, right = made(1_100, 40_000, 4, "twins")
-    there = list(nearest(left, right, "cosine", 7))
-    back = list(nearest(left, right[::-1], "cosine", 7))
+    there = list(nearest_documents(left, right, "cosine", 7))
+    back = list(nearest_documents(left, right[::-1], "cosine", 7))
     assert len(there) == len(back) == 1_100
     for (numbers, scores), (turned, same) in zip(there, back, strict=True):
         assert numbers.tolist() == (39_999 - turned[::-1]).tolist()
@@ -71,7 +71,7 @@ def test_memory_does_not_grow_with_what_is_compared() -> None:
     def peak(queries: int, documents: int) -> int:
         left, right = made(queries, documents, 8, "plain")
         tracemalloc.start()
-        for _ in nearest(left, right, "dot", 100):
+        for _ in nearest_documents(left, right, "dot", 100):
             pass
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
@@ -82,5 +82,5 @@ def test_memory_does_not_grow_with_what_is_compared() -> None:
 
 def test_a_query_s_block_is_smaller_where_it_holds_more() -> None:
     left, right = made(40, 3_000, 8, "plain")
-    found: list[Any] = list(nearest(left, right, "cosine", 10**9))
+    found: list[Any] = list(nearest_documents(left, right, "cosine", 10**9))
     assert [len(numbers) for numbers, _ in found] == [3_000] * 40

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +18,7 @@ from evalkit.output import numbers
 from evalkit.results.reading import read_json, read_result
 from evalkit.results.result import Result
 from evalkit.results.tables import StoredTables, lists_of_tables
+from evalkit.statistics import sampled_means
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,7 +67,12 @@ def own_findings(path: Path) -> list[AuditFinding]:
         return [AuditFinding("note", _RULE, "the result was not computed again", str(path), "", why, missing)]
     result = _OwnResult(path, stated, counts if isinstance(counts, dict) else {}, queries, run)
     try:
-        return [*_count_findings(result), *_mean_findings(result), *_value_findings(result)]
+        return [
+            *_count_findings(result),
+            *_mean_findings(result),
+            *_estimate_findings(result),
+            *_value_findings(result),
+        ]
     except (EvalkitError, LookupError, ValueError, TypeError, OverflowError) as error:
         # a table may hold anything in its columns
         return [result.finding("the tables' contents cannot be scored", "", f"{type(error).__name__}: {error}")]
@@ -136,6 +142,38 @@ def _mean_findings(result: _OwnResult) -> Iterator[AuditFinding]:
                 f"{measure.name} is not the mean of its queries",
                 f"scores.{measure.name}",
                 f"{score} stated, {mean} over {numbers.counted(int(result.queries[measure.column].notna().sum()), 'query')}",
+            )
+
+
+def _estimate_findings(result: _OwnResult) -> Iterator[AuditFinding]:
+    """Estimate the whole task's figures again from a sample's queries and strata."""
+    sample, stated = result.stated.task.sample, result.stated.estimates
+    if sample is None or sample.is_whole:
+        return
+    strata = result.queries["stratum"].to_numpy()
+    counts = np.bincount(strata, minlength=len(sample.strata)).tolist()
+    drawn = [stratum.drawn for stratum in sample.strata]
+    if (
+        counts != drawn
+        or sample.size != len(strata)
+        or sum(one.population for one in sample.strata) != sample.population
+    ):
+        yield result.finding(
+            "the strata are not those of the tables",
+            "evalkit.task.sample",
+            f"{drawn} drawn stated, {counts} in the tables",
+        )
+        return
+    measures = [measure for measure in _measures(result) if measure.name in stated]
+    values = result.queries[[measure.column for measure in measures]].to_numpy(np.float64)
+    found = sampled_means(values, strata.tolist(), [stratum.population for stratum in sample.strata])
+    for measure, again in zip(measures, found.tolist(), strict=True):
+        said = [*astuple(stated[measure.name])]
+        if not np.allclose(said, again, rtol=0, atol=_TOLERANCE, equal_nan=True):
+            yield result.finding(
+                f"the estimate of {measure.name} is not what the sample gives",
+                f"evalkit.estimates.{measure.name}",
+                f"{said[0]} ({said[1]} to {said[2]}) stated, {again[0]} ({again[1]} to {again[2]}) from the tables",
             )
 
 

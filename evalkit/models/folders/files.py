@@ -248,14 +248,23 @@ def _checked(kind: type[File], path: Path, content: Any, where: str) -> File:
 
 def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     """Return the shapes in the headers of the folder's safetensors. A damaged file is left to whoever loads it."""
+    return {name: shape for name, (shape, _) in _tensors(folder).items()}
+
+
+def tensor_types(folder: Path) -> set[str]:
+    """Return the types in the headers of the folder's safetensors, by these names: F32, BF16, I64 and others."""
+    return {kind for _, kind in _tensors(folder).values()}
+
+
+def _tensors(folder: Path) -> dict[str, tuple[tuple[int, ...], str]]:
     from safetensors import SafetensorError, safe_open
 
-    shapes: dict[str, tuple[int, ...]] = {}
+    found: dict[str, tuple[tuple[int, ...], str]] = {}
     for path in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(path, framework="numpy") as tensors:
-                names = tensors.keys()
-                shapes |= {name: tuple(tensors.get_slice(name).get_shape()) for name in names}
+                slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
+                found |= {name: (tuple(one.get_shape()), str(one.get_dtype())) for name, one in slices.items()}
         except (OSError, SafetensorError):
             continue
-    return shapes
+    return found

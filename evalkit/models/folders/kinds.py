@@ -77,8 +77,8 @@ def find_kind(files: FolderFiles) -> tuple[str, str]:
     if files.config.get("is_encoder_decoder") and _ends(architectures, "ForConditionalGeneration"):
         raise WrongWeightsError(
             f"{files.folder} is a {', '.join(architectures)}, an encoder with a decoder: evalkit runs none as a reranker "
-            "(KaLM-Reranker-V1, monoT5); where mteb's registry has the model, its own loader does: model=mteb model.name=ORG/NAME. "
-            "Its encoder alone as an embedder: model.kind=embedder"
+            "(KaLM-Reranker-V1, monoT5); where mteb's registry has the model, its own loader does: model=mteb model.name=ORG/NAME "
+            "(KaLM: and model.unverified_loader=true). Its encoder alone as an embedder: model.kind=embedder"
         )
     what = f"is a {', '.join(architectures)}" if architectures else "has no architecture in its config.json"
     raise EvalkitError(f"{files.folder} {what} and has no modules.json: its files don't say what it is for; {ASK}")

@@ -23,6 +23,7 @@ PYLATE_KEYS = frozenset({
     "query_length", "document_length", "query_expansion", "do_query_expansion", "attend_to_expansion_tokens",
     "attend_to_mask_tokens", "query_prefix", "document_prefix", "skiplist_words",
 })  # fmt: skip
+MASK_KEYS = frozenset({"skiplist_words", "skiplist_tasks", "keep_only_token_ids"})
 CANONICAL_LENGTH = 32
 Said = dict[str, tuple[Any, str]]
 
@@ -164,6 +165,10 @@ def _mask(files: FolderFiles, top: Mapping[str, Any]) -> Said:
         return {"skiplist": (tuple(string.punctuation if words is None else words), SETTINGS)}
     origin = f"{masks[-1].path}/config.json"
     config = read_object(files.folder / origin) or {}
+    if unknown := sorted(config.keys() - MASK_KEYS):
+        raise EvalkitError(
+            f"{files.folder / origin}: unknown {', '.join(unknown)}; a mask has {', '.join(sorted(MASK_KEYS))}"
+        )
     if config.get("keep_only_token_ids"):
         raise EvalkitError(
             f"{files.folder / origin}: keep_only_token_ids is for models that read images, which evalkit has none of"
