@@ -172,13 +172,13 @@ def mteb_task(task: Path) -> Any:
     from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
 
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-    from mteb_tasks import metadata
+    from mteb_tasks import metadata as made_metadata
 
     def rows(name: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (task / name).open(encoding="utf-8")]
 
     class Searched(AbsTaskRetrieval):
-        metadata = metadata("SearchedRetrieval", type="Retrieval", main_score="ndcg_at_10")
+        metadata = made_metadata("SearchedRetrieval", type="Retrieval", main_score="ndcg_at_10")
 
         def load_data(self, **_: Any) -> None:
             split = RetrievalSplitData(

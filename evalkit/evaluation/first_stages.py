@@ -7,6 +7,7 @@ other first stage's run is (tasks/first_stage.py).
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import math
@@ -175,6 +176,7 @@ class FirstStages:
             logger.warning("first stage %s: %s is not what was written there: it is made anew", name, path)
         run, facts = make()
         content = "".join(_lines(run)).encode()
+        del run  # millions of entries, which are read again in a moment
         corpus_facts = {"queries": len(corpus.queries), "documents": len(corpus.documents), "digest": corpus.digest}
         made = plain_json({"name": name, "top_k": top_k, "corpus": corpus_facts, **facts})
         made |= {"run": hashlib.sha256(content).hexdigest(), "key": key}
@@ -263,7 +265,8 @@ def _lines(run: RunDict) -> Iterator[str]:
 def _run_of(shown: Path, content: bytes, top_k: int, name: str, made: Mapping[str, Any]) -> FirstStageRun:
     """Read a run that evalkit wrote; a query for which nothing was found has no lines."""
     run: dict[str, dict[str, float]] = {}
-    for line in content.decode().split("\n")[:-1]:
-        query_id, _, doc_id, _, score, _ = line.split(" ")
-        run.setdefault(query_id, {})[doc_id] = float(score)
+    ids: dict[str, str] = {}  # a document's name is held once, however many queries find it
+    for line in io.BytesIO(content):
+        query_id, _, doc_id, _, score, _ = line.decode().split(" ")
+        run.setdefault(query_id, {})[ids.setdefault(doc_id, doc_id)] = float(score)
     return FirstStageRun(RunFile(shown, run, hashlib.sha256(content).hexdigest()), top_k, name, made)
