@@ -46,8 +46,6 @@ def reader(tiny_reranker: Path, tiny_bert_reranker: Path, tiny_qwen: Path, tmp_p
 
 PAGES = [(page, [line for _, line in lines]) for page, lines in groupby(LINES, key=lambda one: one[0])]
 ENGLISH = [(page, lines) for page, lines in PAGES if "zh" not in page]  # the Chinese ones hold the same commands
-    (page, [line for _, line in lines]) for page, lines in groupby(LINES, key=lambda one: one[0]) if ".zh" not in page
-]
 
 
 @pytest.mark.parametrize(("page", "lines"), ENGLISH, ids=[page for page, _ in ENGLISH])
