@@ -23,7 +23,9 @@ FAULTS = {
     "audit": "error",
 }
 # what a page's reader has done before
-TWO_RESULTS = [f"task=local task.path=data.jsonl model=./my-model results_dir={name}" for name in ("baseline", "candidate")]
+TWO_RESULTS = [
+    f"task=local task.path=data.jsonl model=./my-model results_dir={name}" for name in ("baseline", "candidate")
+]
 BEFORE = {
     "README.md": TWO_RESULTS,
     "docs/backends.md": ["task=local task.path=data.jsonl model=./my-model model.name=my-checkpoint"],
