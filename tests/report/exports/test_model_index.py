@@ -64,7 +64,10 @@ def test_a_part_of_the_queries_says_so(tmp_path: Path) -> None:
     assert run_here("task=demo-zh", "model=random", "limit=4", f"results_dir={tmp_path}").code == 0
     done = run_here("report", str(tmp_path), "--format", "model-index")
     (result,) = yaml.safe_load(done.stdout)["model-index"][0]["results"]
-    assert (result["dataset"]["name"], result["dataset"]["args"]) == ("demo-zh (limit 4)", {"limit": 4})
+    assert result["dataset"]["name"] == "demo-zh (limit 4)"
+    (remark,) = result["dataset"]["args"].pop("remarks")
+    assert remark.startswith("demo-zh: the first 4 queries that can be scored, which are no random sample")
+    assert result["dataset"]["args"] == {"limit": 4}
     assert "not demo-zh as it is (limit 4)" in done.stderr
 
 

@@ -94,6 +94,7 @@ def test_experiments_are_kept_apart(tmp_path: Path) -> None:
         "local__random/builtin/experiments/limit-4/EvalkitDemoZh.json",
         "local__random/builtin/experiments/limit-4/model_meta.json",
         "local__random/builtin/model_meta.json",
+        "remarks.txt",  # the first queries are no random sample
     ]
     (model,) = mteb.ResultCache(tmp_path).load_results(include_remote=False).model_results
     assert len(model.task_results) == 1
