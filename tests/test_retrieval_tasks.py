@@ -296,17 +296,19 @@ def test_pairs_of_ids_are_relevant(tmp_path: Path) -> None:
     folder = beir_folder(tmp_path / "own")
     run = tmp_path / "first.trec"
     candidates_of(folder, run)
-    graded = evalkit.load_task(path=folder, candidates=run)
+    graded = evalkit.load_task(path=folder, candidates=run, type="retrieval")
     file = folder / "qrels" / "test.tsv"
     rows = [line.split("\t") for line in file.read_text(encoding="utf-8").splitlines()]
     file.write_text("".join(f"{q}\t{d}\n" for q, d, _ in rows), encoding="utf-8")
-    pairs = evalkit.load_task(path=folder, candidates=run)
+    pairs = evalkit.load_task(path=folder, candidates=run, type="retrieval")
     assert pairs.fingerprint == graded.fingerprint
     assert any("every document that is named is relevant" in one.message for one in pairs.findings)
+    with pytest.raises(EvalkitError, match="no column score"):  # of a reranking task they may have lost it
+        evalkit.load_task(path=folder, candidates=run)
     for name in ("relevance", "grade", "label"):
         file.write_text("".join(f"{q}\t{d}\t{s if s != 'score' else name}\n" for q, d, s in rows), encoding="utf-8")
         with pytest.raises(EvalkitError, match="score"):
-            evalkit.load_task(path=folder, candidates=run)
+            evalkit.load_task(path=folder, candidates=run, type="retrieval")
 
 
 # --- candidates that hold a safeguard

@@ -143,7 +143,12 @@ class Report:
         missing = [note for shared in self.tasks for note in missing_slices(shared, self.choices.slices)]
         shown = self.results if self.choices.depth else ()
         without = [said(result) for result in shown for said in (no_depths, unknown_lists)]
-        return (*self.aside, *remark_lines(self.results), *missing, *filter(None, without))
+        return (
+            *self.aside,
+            *remark_lines(sorted(self.results, key=lambda result: result.model.name)),
+            *missing,
+            *filter(None, without),
+        )
 
     @property
     def aside(self) -> tuple[str, ...]:

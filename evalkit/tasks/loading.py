@@ -16,7 +16,7 @@ from evalkit.records import OTHER_DATA, SAMPLE_SEED, Finding, Request, Task, Tas
 from evalkit.tasks.content import compare_with_published, fingerprint, has_both, task_statistics
 from evalkit.tasks.findings import Cell, FindingLog, log_findings
 from evalkit.tasks.first_stage import FirstStageRun, Retriever, read_first_stage
-from evalkit.tasks.layouts import corpus_of, requests_of
+from evalkit.tasks.layouts import corpus_of, requests_of, with_scores
 from evalkit.tasks.layouts.reading import RawDataset
 from evalkit.tasks.sampling import draw_queries
 from evalkit.tasks.settings import TOP_K, TaskSettings, read_settings, task_names
@@ -52,6 +52,7 @@ def read_task(
     settings = complete_task(settings)
     _refuse_without_candidates(settings)
     raw, source, revision = read_source(settings, offline=offline)
+    raw = with_scores(raw) if settings.type == "retrieval" else raw
     _refuse_without_candidates(settings, raw)
     log = FindingLog()
     first_stage = _retrieved(settings, raw, retrieve, log) or first_stage

@@ -322,18 +322,18 @@ def test_function_of_texts_and_of_their_role() -> None:
 @pytest.mark.parametrize(
     ("answer", "found"),
     [
-        (lambda pairs: np.ones((len(pairs), 1)), r"numbers of shape \(5, 1\)"),
-        (lambda pairs: [1.0] * (len(pairs) - 1), r"numbers of shape \(4,\)"),
+        (lambda pairs: np.ones((len(pairs), 1)), r"numbers of shape \(3, 1\)"),
+        (lambda pairs: [1.0] * (len(pairs) - 1), r"numbers of shape \(2,\)"),
         (lambda pairs: 1.0, r"numbers of shape \(\)"),
         (lambda pairs: ["0.5"] * len(pairs), "a list of text"),
         (lambda pairs: None, "a NoneType of objects"),
         (lambda pairs: (1.0 for _ in pairs), "a generator of objects"),
-        (lambda pairs: [[1.0], [1.0, 2.0], [], [], []], "a list that is no table of numbers"),
+        (lambda pairs: [[1.0], [1.0, 2.0], []], "a list that is no table of numbers"),
         (lambda pairs: [{"score": 1.0}] * len(pairs), "a list of objects"),
     ],
 )
 def test_wrong_scores_are_refused(answer: Any, found: str) -> None:
-    expected = rf"lambda> was called with 5 pairs and gave {found}; expected: a number for each pair, of shape \(5,\)"
+    expected = rf"lambda> was called with 3 pairs and gave {found}; expected: a number for each pair, of shape \(3,\)"
     with pytest.raises(EvalkitError, match=expected):
         scores_of(evalkit.wrap(answer, kind="cross-encoder"))
 
@@ -343,13 +343,13 @@ def test_wrong_scores_are_refused(answer: Any, found: str) -> None:
     [
         (
             lambda texts: letters(texts)[:, 0],
-            r"2 texts \(query\) and gave numbers of shape \(2,\); .* \(2, dimensions\)",
+            r"3 texts \(document\) and gave numbers of shape \(3,\); .* \(3, dimensions\)",
         ),
-        (lambda texts: letters(texts)[1:], r"gave numbers of shape \(1, 7\)"),
-        (lambda texts: letters(texts)[:, :0], r"gave numbers of shape \(2, 0\)"),
+        (lambda texts: letters(texts)[1:], r"gave numbers of shape \(2, 7\)"),
+        (lambda texts: letters(texts)[:, :0], r"gave numbers of shape \(3, 0\)"),
         (
             lambda texts: letters(texts)[:, : len(texts)],
-            r"5 texts \(document\) and gave numbers of shape \(5, 5\); .* \(5, 2\)",
+            r"2 texts \(query\) and gave numbers of shape \(2, 2\); .* \(2, 3\)",
         ),
         (lambda texts: [b"x"] * len(texts), "a list of bytes"),
     ],

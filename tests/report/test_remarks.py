@@ -137,7 +137,7 @@ def test_published_figures_are_not_set_beside_other_data(tmp_path: Path) -> None
     path.write_text(json.dumps(content), encoding="utf-8")
     assert "67.28" in run_here("report", str(path), "--published").stdout  # the card's own row
     done = run_here("report", str(path), "--published")
-    assert "neither table has this task" in done.stdout + done.stderr
+    assert "no table has this task" in done.stdout + done.stderr
 
 
 def test_an_experiment_says_so_in_an_export(tmp_path: Path) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from evalkit.errors import EvalkitError
 from evalkit.output.numbers import counted
-from evalkit.records import Request
+from evalkit.records import Finding, Request
 from evalkit.tasks.findings import Cell, FindingLog
 from evalkit.tasks.first_stage import Corpus, FirstStageRun
 from evalkit.tasks.layouts.cmteb import requests_from_rows
@@ -43,6 +44,24 @@ def requests_of(
     log.raise_errors()
     _report_contents(requests, Cell(next(iter(raw.parts.values()))[0].file), log)
     return requests
+
+
+def with_scores(raw: RawDataset) -> RawDataset:
+    """Return a retrieval dataset in which judgements that are pairs of ids and nothing else say 1: all of them are relevant.
+
+    Only there do judgements name nothing but what is relevant: those of candidates may have lost their column of grades.
+    """
+    if raw.layout != "mteb":
+        return raw
+    tables, findings = [], []
+    for table in raw.parts["qrels"]:
+        if set(table.columns) == {"query-id", "corpus-id"} and table.rows:
+            rows = [{**row, "score": 1} for row in table.rows]
+            table = replace(table, columns=(*table.columns, "score"), rows=rows)
+            said = "there is no column score: every document that is named is relevant (1)"
+            findings.append(Finding("note", said, table.file))
+        tables.append(table)
+    return replace(raw, parts={**raw.parts, "qrels": tuple(tables)}, findings=(*raw.findings, *findings))
 
 
 def corpus_of(raw: RawDataset) -> Corpus:

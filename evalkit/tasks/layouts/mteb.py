@@ -116,12 +116,7 @@ def _require(parts: Mapping[str, tuple[Table, ...]], log: FindingLog) -> None:
     }
     for name, tables in parts.items():
         for table in tables:
-            only_relevant = name == "qrels" and _names_relevant_alone(table)
-            require_columns(table, columns[name][:2] if only_relevant else columns[name], log)
-            if only_relevant and table.rows:
-                log.add(
-                    "note", "there is no column score: every document that is named is relevant (1)", Cell(table.file)
-                )
+            require_columns(table, columns[name], log)
         require_rows(tables, log)
     for table in (*parts["queries"], *parts.get("instruction", ())):
         for column in table.columns:
@@ -130,11 +125,6 @@ def _require(parts: Mapping[str, tuple[Table, ...]], log: FindingLog) -> None:
                 message = f"instructions are not read: {filled} of {len(table.rows)} queries go without them"
                 log.add("warning", message, Cell(table.file, None, column))
     log.raise_errors()
-
-
-def _names_relevant_alone(table: Table) -> bool:
-    """Tell whether judgements are pairs of ids and nothing else, which a grade could be read from."""
-    return set(table.columns) == {"query-id", "corpus-id"}
 
 
 def _rows(tables: tuple[Table, ...]) -> Iterator[tuple[Row, Cell]]:
@@ -187,7 +177,6 @@ def _read_gains(parts: Mapping[str, tuple[Table, ...]], queries: Texts, corpus: 
         for name in ("queries", "corpus")
         if parts[name][0].file in {one.file for one in parts.get("top_ranked", ())}
     }
-    of_pairs = {table.file for table in parts["qrels"] if _names_relevant_alone(table)}
     gains: Gains = {}
     for row, cell in _rows(parts["qrels"]):
         found = []
@@ -201,9 +190,7 @@ def _read_gains(parts: Mapping[str, tuple[Table, ...]], queries: Texts, corpus: 
         judged = gains.setdefault(query_id, {})
         if doc_id in judged:
             log.add("warning", "judgement given twice for a query and document: the last one counts", cell)
-        # a table of pairs alone names what is relevant; a row without the score that the others have is an error
-        score = row.get("score") if cell.file not in of_pairs else 1
-        judged[doc_id] = gain_of(score, cell._replace(column="score"), log, in_qrels=True)
+        judged[doc_id] = gain_of(row.get("score"), cell._replace(column="score"), log, in_qrels=True)
     if of_candidates:
         gains = _report_not_offered(parts, gains, queries, corpus, log)
     return gains
