@@ -443,4 +443,76 @@ def test_texts_that_the_model_cut_are_counted(tmp_path: Path, e5_small: Path) ->
     folder = write_parts(tmp_path / "task", parts, "qrels.jsonl")
     task = evalkit.load_task(path=folder, first_stage="e5-here", config_dir=chosen, cache_dir=tmp_path / "cache")
     assert task.first_stage is not None
-    assert task.first_stage.made["truncated"] == {"e5-here": {"queries": 0, "documents": 1}}
+    (stage,) = task.first_stage.made["stages"]
+    assert stage["truncated"] == {"queries": 0, "documents": 1}
+
+
+def test_a_cut_through_a_tie_is_told(tmp_path: Path) -> None:
+    """The run holds no more than is handed on, so it is counted when it is made, and again when the kept one is taken."""
+    corpus = [
+        {"_id": f"d{place}", "title": "", "text": text} for place, text in enumerate(["天 地", "天 玄", "天 黄", "宇"])
+    ]
+    parts = {
+        "corpus": corpus,
+        "queries": [{"_id": "q", "text": "天"}],
+        "qrels": [{"query-id": "q", "corpus-id": "d2", "score": 1}],
+    }
+    folder = write_parts(tmp_path / "task", parts, "qrels.jsonl")
+    for top_k, tied in ((2, True), (2, True), (3, False)):
+        task = evalkit.load_task(path=folder, first_stage="bm25", top_k=top_k, cache_dir=tmp_path / "cache")
+        found = [one.message for one in task.findings if "tied scores on both sides" in one.message]
+        assert [text.split(" have")[0] for text in found] == ["1 of 1 query"] * tied
+
+
+def test_a_limit_leaves_no_answered_query_out(tmp_path: Path) -> None:
+    """A query for which nothing but its answer was found counts as 1, whatever the limit."""
+    corpus = [
+        {"_id": f"d{place}", "title": "", "text": text} for place, text in enumerate(["天 地", "玄 黄", "玄 宙", "洪"])
+    ]
+    judged = {"天": "d0", "玄": "d1", "黄": "d1", "洪": "d3"}
+    parts = {
+        "corpus": corpus,
+        "queries": [{"_id": f"q{place}", "text": text} for place, text in enumerate(judged)],
+        "qrels": [{"query-id": f"q{place}", "corpus-id": one, "score": 1} for place, one in enumerate(judged.values())],
+    }
+    folder = write_parts(tmp_path / "task", parts, "qrels.jsonl")
+    chosen: dict[str, Any] = {
+        "path": folder,
+        "first_stage": "bm25",
+        "type": "retrieval",
+        "cache_dir": tmp_path / "cache",
+    }
+    whole, limited, sampled, fewer = (
+        evalkit.evaluate("bm25", evalkit.load_task(**chosen, **more))
+        for more in ({}, {"limit": 100}, {"sample": 100}, {"limit": 3})
+    )
+    assert whole.scores == limited.scores == sampled.scores
+    assert len(fewer.queries) == 3
+    reranking = evalkit.load_task(**chosen | {"type": "reranking"}, limit=3)
+    assert [one.query.query_id for one in reranking.requests] == ["q0", "q1", "q2"]
+
+
+def test_a_text_that_a_row_repeats_is_missed_by_nobody(tmp_path: Path) -> None:
+    rows = [
+        {"query": "天", "positive": ["天 地", "天 地"], "negative": ["天 玄"]},
+        {"query": "黄", "positive": ["黄", "黄 宇"], "negative": ["黄 宙"]},
+    ]
+    path = write_jsonl(tmp_path / "rows.jsonl", rows)
+    result = evalkit.evaluate("oracle", evalkit.load_task(path=path, first_stage="bm25", cache_dir=tmp_path / "cache"))
+    assert result.scores["map_at_1000"] == 1
+    assert result.missed_documents == 0
+
+
+def test_a_folder_of_a_published_first_stages_name_is_not_that_stage(tmp_path: Path, tiny_bert_reranker: Path) -> None:
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = tmp_path / "Qwen3-Embedding-0.6B"
+    for part in (AutoModel, AutoTokenizer):
+        part.from_pretrained(tiny_bert_reranker).save_pretrained(folder)
+    task = write_parts(tmp_path / "task", corpus_parts(queries=2), "qrels.jsonl")
+    for stage, named in ((str(folder), "the user's own"), ("bm25", "bm25@100")):
+        loaded = evalkit.load_task(path=task, first_stage=stage, cache_dir=tmp_path / "cache")
+        assert evalkit.evaluate("bm25", loaded).stage == named
+    run = tmp_path / "mine.trec"
+    run.write_bytes(next((tmp_path / "cache" / FOLDER).glob("bm25*.trec")).read_bytes())
+    assert evalkit.evaluate("bm25", evalkit.load_task(path=task, candidates=run)).stage == "the user's own"

@@ -311,6 +311,14 @@ def test_pairs_of_ids_are_relevant(tmp_path: Path) -> None:
             evalkit.load_task(path=folder, candidates=run, type="retrieval")
 
 
+def test_the_only_split_that_is_there_is_told_where_another_was_asked_for(tmp_path: Path) -> None:
+    folder, run = beir_folder(tmp_path / "own"), tmp_path / "first.trec"
+    candidates_of(folder, run)
+    for split, told in (("dev", True), ("test", False)):
+        found = evalkit.load_task(path=folder, candidates=run, split=split).findings
+        assert any("task.split=dev: the data have one split, test" in one.message for one in found) == told
+
+
 # --- candidates that hold a safeguard
 
 

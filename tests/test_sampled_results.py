@@ -231,9 +231,13 @@ def test_dropped_queries_are_no_part_of_a_sample_and_said_where_they_count(tmp_p
     rows = [{"query": f"q{k}", "positive": [f"p{k}"] * (k % 3 > 0), "negative": [f"n{k}", f"m{k}"]} for k in range(90)]
     path = write_jsonl(tmp_path / "rows.jsonl", rows)
     words = (f"task.path={path}", "task=local", "model=random", "sample=40", f"results_dir={tmp_path / 'results'}")
-    assert "further quer" not in run_here(*words).stdout
-    told = run_here(*words, "protocol=mteb-v2").stdout
-    assert "mteb-v2 counts 30 further queries of the whole task" in told
+    said = "30 further queries of the whole task, without relevant or without other candidates, count in the measures of mteb-v2"
+    for more in ([], ["protocol=mteb-v2"]):
+        assert said in run_here(*words, *more, "measures=[AP@1000]").stdout
+    for result in evalkit.load_results(tmp_path / "results"):  # the others' population is another one
+        assert set(result.estimates) == {"map", "mrr"}
+    whole, limited = (evalkit.evaluate("random", evalkit.load_task(path=path, limit=limit)) for limit in (None, 60))
+    assert limited.scores == whole.scores
 
 
 def test_a_sample_reranks_a_first_stage_at_all_depths(folder: Path, tmp_path: Path) -> None:

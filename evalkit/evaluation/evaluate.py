@@ -475,10 +475,14 @@ def _estimates(task: Task, judged: QueryScores) -> dict[str, SampledMean]:
     """Return what a sampled task says of the whole one's means, by metric name; nothing where the task is whole or a head."""
     if task.sample is None or task.sample.is_whole:
         return {}
-    values = np.column_stack(list(judged.values.values()))
+    # queries that are no part of what was drawn from count in some measures' means
+    names = [name for name in judged.values if not task.sample.unscorable or find_measure(name).rules.needs_both_kinds]
+    if not names:
+        return {}
+    values = np.column_stack([judged.values[name] for name in names])
     found = sampled_means(values, task.strata, [stratum.population for stratum in task.sample.strata])
     rows = [[math.nan if math.isnan(number) else float(number) for number in row] for row in found.tolist()]
-    return {name: SampledMean(*row) for name, row in zip(judged.values, rows, strict=True)}
+    return {name: SampledMean(*row) for name, row in zip(names, rows, strict=True)}
 
 
 def _order_shown(settings: ModelSettings) -> tuple[str, ...]:

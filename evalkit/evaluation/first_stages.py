@@ -42,11 +42,12 @@ if TYPE_CHECKING:
     from evalkit.evaluation.evaluate import Model
 
 FOLDER = "first_stages"
-FORMAT = 1
+FORMAT = 2
 """The version of how runs are made: another one has other files."""
 RANK_CONSTANT = 60
 """Reciprocal rank fusion's: that of Cormack, Clarke and Büttcher (2009), as ranx takes it."""
 _SPACE = re.compile(r"\s")
+_HALF = re.compile("[\ud800-\udfff]")
 Found = tuple[NDArray[np.int64], NDArray[np.float32]]
 """The numbers of documents, and their scores."""
 logger = logging.getLogger("evalkit")
@@ -93,12 +94,13 @@ class FirstStages:
         def make() -> tuple[RunDict, Mapping[str, Any]]:
             started = time.monotonic()
             searched, truncated = self._found(model, runnable, corpus, top_k)
-            run = dict(zip(corpus.queries, (_cut(found, top_k) for found in searched), strict=True))
+            run, tied = _cut_all(zip(corpus.queries, searched, strict=True), top_k)
             seconds = time.monotonic() - started
             queries, documents = counted(len(corpus.queries), "query"), counted(len(corpus.documents), "document")
             logger.info("first stage %s: %s searched %s in %.0f s", name, queries, documents, seconds)
             return run, {
                 "stages": [{**_described(model, runnable), **truncated}],
+                "tied_at_cut": tied,
                 "findings": findings_of(model.recipe, runnable, model.backend, model.runtime, self.cache),
             }
 
@@ -136,14 +138,16 @@ class FirstStages:
         fusion = {"method": "reciprocal rank fusion", "k": RANK_CONSTANT}
 
         def make() -> tuple[RunDict, Mapping[str, Any]]:
-            fused: dict[str, dict[str, float]] = {}
+            scores: dict[str, dict[str, float]] = {}
             for query_id in corpus.queries:
                 parts: dict[str, list[float]] = {}
                 for run in runs:
                     for rank, doc_id in enumerate(run.ranked.get(query_id, ()), 1):
                         parts.setdefault(doc_id, []).append(1 / (RANK_CONSTANT + rank))
-                fused[query_id] = _cut({doc_id: math.fsum(own) for doc_id, own in parts.items()}, top_k)
+                scores[query_id] = {doc_id: math.fsum(own) for doc_id, own in parts.items()}
+            fused, tied = _cut_all(scores.items(), top_k)
             return fused, {
+                "tied_at_cut": tied,
                 "stages": [stage for run in runs for stage in run.made["stages"]],
                 "findings": list(dict.fromkeys(found for run in runs for found in run.made["findings"])),
                 "fusion": fusion,
@@ -191,10 +195,10 @@ def _refuse_ids(corpus: Corpus) -> None:
     own = (doc_id for ids in corpus.own_ids.values() for doc_id in ids.values())
     for what, ids in (("query", corpus.queries), ("document", corpus.documents), ("document", own)):
         for one in ids:
-            if not one or _SPACE.search(one):
+            if not one or _SPACE.search(one) or _HALF.search(one):
                 raise EvalkitError(
-                    f"task.first_stage: the {what} id {one!r} has white space in it or is empty, which the first stage's TREC run "
-                    "can't hold; give the data other ids"
+                    f"task.first_stage: the {what} id {one!r} has white space or half a character in it, or is empty, which the "
+                    "first stage's TREC run can't hold; give the data other ids"
                 )
     if not corpus.documents:
         raise EvalkitError("task.first_stage: the task has no documents to search")
@@ -231,9 +235,14 @@ def _of_query(
     return scores
 
 
-def _cut(scores: Mapping[str, float], top_k: int) -> dict[str, float]:
-    """Return the best documents, best first, in trec_eval's order."""
-    return {doc_id: scores[doc_id] for _, doc_id in best_first(scores)[:top_k]}
+def _cut_all(found: Iterable[tuple[str, Mapping[str, float]]], top_k: int) -> tuple[dict[str, dict[str, float]], int]:
+    """Return each query's best documents, best first, in trec_eval's order, and of how many queries the cut goes through a tie."""
+    run, tied = {}, 0
+    for query_id, scores in found:
+        order = best_first(scores)
+        run[query_id] = {doc_id: scores[doc_id] for _, doc_id in order[:top_k]}
+        tied += len(order) > top_k and order[top_k - 1][0] == order[top_k][0]
+    return run, tied
 
 
 def _truncated(queries: OutputTable, documents: OutputTable) -> dict[str, Any]:

@@ -87,6 +87,8 @@ def no_depths(result: Result) -> str:
     name = f"{result.model.name} on {result.task.name}"
     if result.task.first_stage is None:
         return f"{name} has no depths: its candidates are not a first stage's (task.candidates=RUN)"
+    if result.task.first_stage.made.get("fusion"):
+        return f"{name} has its own depth alone: each of the fused runs was cut at it; run it with task.top_k=K"
     if "listwise" in (result.model.kind, result.backend.get("scored_by")):
         return (
             f"{name} has its own depth alone: a listwise model scores other lists otherwise; run it with task.top_k=K"

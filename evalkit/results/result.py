@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 WITHOUT_MODEL = ("baseline", "run")
+OF_THE_USER = "the user's own"
 """Kinds that only read labels, dice or a file: their speed says nothing."""
 _FEWEST_ON_A_SIDE = 10
 """Whole queries' worth between a sampled mean and the end of the scale: with fewer, intervals cover too little or too much."""
@@ -220,11 +221,11 @@ class Result:
             return
         strata = f"{len(sample.strata)} strata of candidates and characters" if len(sample.strata) > 1 else "all alike"
         yield f"a sample of {sample.size:,} of the {population}, drawn by sample_seed={sample.seed} from {strata}"
-        if sample.unscorable and PROTOCOLS[self.protocol].counts_missed:
+        if sample.unscorable:
             more = counted(sample.unscorable, "further query")
             yield (
-                f"{self.protocol} counts {more} of the whole task, without relevant or without other candidates: estimates of its "
-                "figures are for the others alone"
+                f"{more} of the whole task, without relevant or without other candidates, count in the measures of mteb-v2 and "
+                "those asked for: a sample says nothing of the whole task's figures by these"
             )
 
     @property
@@ -377,11 +378,16 @@ class Result:
     def stage(self) -> str:
         """Whose candidates were reranked, as published figures name it: `Qwen3-Embedding-0.6B@100`, a config of the dataset's.
 
-        It is empty where the dataset has one list of candidates alone, and for a run that was given as a file: nobody knows whose.
+        It is empty where the dataset has one list of candidates alone. A run that was given as a file, and a model of the user's
+        own, are nobody's that is published.
         """
         first = self.task.first_stage
         if first is not None:
-            return f"{first.name}@{first.top_k}" if first.made else ""
+            searched = first.made.get("stages", ())
+            own = [
+                one for one in searched if str(one.get("hub_id")).startswith("local/") and one.get("kind") != "lexical"
+            ]
+            return f"{first.name}@{first.top_k}" if searched and not own else OF_THE_USER
         return str(self._task_settings.get("top_ranked") or "")
 
     @property

@@ -90,7 +90,7 @@ class FirstStageRun:
                     log.add("error", f"{problem}; take it out, or give the task's own ids", place)
             if self.top_k is not None and len(found) < self.top_k:
                 log.add("note", f"query with fewer than task.top_k={self.top_k} documents: all are taken", Cell(file))
-        if cut := self._queries_cut_in_a_tie(known):
+        if cut := self.made.get("tied_at_cut", 0) if self.made else self._queries_cut_in_a_tie(known):
             log.add(
                 "warning",
                 f"{cut:,} of {counted(len(known), 'query')} have tied scores on both sides of task.top_k={self.top_k}: "

@@ -67,6 +67,9 @@ def read_task(
         lambda: requests if first_stage is None else requests_of(raw, FindingLog(), None),
     )
     findings = log.findings()
+    if settings.path and raw.split not in ("", settings.split) and settings.split != TaskSettings.defaults()["split"]:
+        why = f"task.split={settings.split}: the data have one split, {raw.split}, and that is read"
+        findings += (Finding("warning", why, source),)
     if is_other:
         why = f"these data are not known to be {name}'s ({', '.join(differences)}): their figures are those of"
         name, mteb_name = f"{name} {OTHER_DATA}", f"{mteb_name} {OTHER_DATA}"
@@ -75,11 +78,11 @@ def read_task(
         findings += (Finding("warning", f"differs from the published dataset: {', '.join(differences)}", source),)
     if first_stage is not None and settings.type != "retrieval":  # whose candidates always are a first stage's
         differences += (f"the candidates of {first_stage.describe().name}",)
-    scorable = _scorable(requests, source, first_stage)
+    scorable = _scorable(requests, source, first_stage, is_retrieval=settings.type == "retrieval")
     drawn: TaskSample | None = None
     strata: tuple[int, ...] = ()
-    if limit is not None:
-        requests = scorable[:limit]
+    if limit is not None:  # of no fewer the task is whole, with the queries that only some protocols count
+        requests = scorable[:limit] if limit < len(scorable) else requests
     elif sample is not None:
         drawn, kept, strata = draw_queries(scorable, sample, sample_seed, len(requests) - len(scorable))
         requests = requests if drawn.is_whole else kept
@@ -187,6 +190,9 @@ def benchmarks() -> Mapping[str, TaskSettings]:
 
 
 def _refuse_cut(limit: int | None, sample: int | None, sample_seed: int) -> None:
+    for name, said in {"limit": limit, "sample": sample, "sample_seed": sample_seed}.items():
+        if (said is not None or name == "sample_seed") and (isinstance(said, bool) or not isinstance(said, int)):
+            raise EvalkitError(f"{name}={said!r}: a whole number")
     """Raise EvalkitError where it can't be told which queries to keep."""
     for name, number in (("limit", limit), ("sample", sample)):
         if number is not None and number < 1:
@@ -201,23 +207,34 @@ def _refuse_cut(limit: int | None, sample: int | None, sample_seed: int) -> None
         raise EvalkitError(f"sample_seed={sample_seed} has no effect without sample=N")
 
 
-def _scorable(requests: tuple[Request, ...], source: str, first_stage: FirstStageRun | None) -> tuple[Request, ...]:
+def _scorable(
+    requests: tuple[Request, ...], source: str, first_stage: FirstStageRun | None, *, is_retrieval: bool
+) -> tuple[Request, ...]:
     """Return the queries that can be scored. Raises EvalkitError where there is none.
 
-    A query whose relevant documents a first stage missed counts among these: leaving it out would flatter every figure.
+    A query whose relevant documents a first stage missed counts among these: leaving it out would flatter every figure. So does one
+    that has found nothing else: leaving it out would do the opposite. Of a retrieval task every query counts, as in mteb.
     """
     scorable = [request for request in requests if has_both(request)]
     if not scorable and first_stage is not None:
         raise EvalkitError(
             f"{first_stage.file.path}: for none of the {len(requests)} queries of {source} it has both a relevant and an "
-            "irrelevant document among those that are taken, so nothing can be scored; look at its ids, or raise task.top_k"
+            "irrelevant document among those that are taken, without which cmteb-v1 has no MAP and MRR; look at its ids, or "
+            "raise task.top_k"
         )
+    if is_retrieval and scorable:
+        return requests
     if not scorable:
         raise EvalkitError(
             f"{source}: none of its {len(requests)} queries has both a positive and a negative candidate, "
             "so nothing can be scored; add the documents that are missing (through top_ranked or task.candidates)"
         )
-    return tuple(one for one in requests if has_both(one) or any(one.unretrieved_gains))
+    counts = has_both if first_stage is None else _has_relevant
+    return tuple(one for one in requests if counts(one) or any(one.unretrieved_gains))
+
+
+def _has_relevant(request: Request) -> bool:
+    return any(request.unretrieved_gains) or any(candidate.gain > 0 for candidate in request.candidates)
 
 
 def _name_of(path: str | None) -> str:

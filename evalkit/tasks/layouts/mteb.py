@@ -91,7 +91,10 @@ def corpus_from_parts(parts: Mapping[str, tuple[Table, ...]], log: FindingLog) -
 
 
 def rerank_rows(requests: Sequence[Request], first_stage: FirstStageRun, log: FindingLog) -> tuple[Request, ...]:
-    """Return the requests of rows with a first stage's candidates in place of their own; all rows' documents are the corpus."""
+    """Return the requests of rows with a first stage's candidates in place of their own; all rows' documents are the corpus.
+
+    A text that a row repeats is one document there: its further copies are missed by nobody.
+    """
     corpus: Texts = {candidate.doc_id: (candidate.text,) for request in requests for candidate in request.candidates}
     query_ids = [request.query.query_id for request in requests]
     first_stage.check(set(query_ids), query_ids, corpus, log)
@@ -99,8 +102,14 @@ def rerank_rows(requests: Sequence[Request], first_stage: FirstStageRun, log: Fi
     place = Cell(str(first_stage.file.path))
     chosen = []
     for request in requests:
-        gains = {candidate.doc_id: candidate.gain for candidate in request.candidates}
         ranked = first_stage.ranked.get(request.query.query_id, [])
+        found = set(ranked)
+        there = {(candidate.text, candidate.gain) for candidate in request.candidates if candidate.doc_id in found}
+        gains: dict[str, int] = {}
+        for candidate in request.candidates:
+            if candidate.doc_id in found or (candidate.text, candidate.gain) not in there:
+                gains[candidate.doc_id] = candidate.gain
+                there.add((candidate.text, candidate.gain))
         chosen.append(_request(request.query, corpus, gains, ranked, first_stage))
         _note_oddities(chosen[-1], place, log)
     return tuple(chosen)
