@@ -67,7 +67,8 @@ def read_task(
         lambda: requests if first_stage is None else requests_of(raw, FindingLog(), None),
     )
     findings = log.findings()
-    if settings.path and raw.split not in ("", settings.split) and settings.split != TaskSettings.defaults()["split"]:
+    asked = settings.split != TaskSettings.defaults()["split"] and _is_folder(settings.path)
+    if asked and raw.split not in ("", settings.split):
         why = f"task.split={settings.split}: the data have one split, {raw.split}, and that is read"
         findings += (Finding("warning", why, source),)
     if is_other:
@@ -235,6 +236,10 @@ def _scorable(
 
 def _has_relevant(request: Request) -> bool:
     return any(request.unretrieved_gains) or any(candidate.gain > 0 for candidate in request.candidates)
+
+
+def _is_folder(path: str | None) -> bool:
+    return path is not None and Path(path).expanduser().is_dir()
 
 
 def _name_of(path: str | None) -> str:

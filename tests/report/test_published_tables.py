@@ -155,7 +155,13 @@ def test_parts_of_tasks_other_data_and_other_tasks_stay_out_and_it_is_said() -> 
     ]
 
 
-QWEN = FirstStage("Qwen3-Embedding-0.6B", "cache/run.trec", "d" * 64, 100, {"stages": []})
+QWEN = FirstStage(
+    "Qwen3-Embedding-0.6B",
+    "cache/run.trec",
+    "d" * 64,
+    100,
+    {"stages": [{"hub_id": "Qwen/Qwen3-Embedding-0.6B", "kind": "embedder"}]},
+)
 
 
 def retrieved(first: FirstStage | None, value: float = 0.7, model: str = "me/mine") -> list[Result]:
