@@ -218,7 +218,7 @@ def test_rows_of_tevatron_and_dpr(write: Any, rows: Rows, tmp_path: Path) -> Non
     if write is write_parquet and rows is TEVATRON:
         rows = [*rows[:1], {**rows[1], "negative_passages": passages(("", "plain"))}]  # one type a column
     path = write(tmp_path / f"train.{write.__name__.removeprefix('write_')}", rows)
-    task = load(tmp_path)
+    task = load(tmp_path, split="train")
     assert load(path).requests == task.requests
     assert texts(task) == [[("T a", 1), ("b", 1), ("U c", 0), ("d", 0)], [("T a", 1), ("plain", 0)]]
     told = [finding for finding in task.findings if "title, a space and its text" in finding.message]
