@@ -190,7 +190,9 @@ def test_own_entries_are_none_of_the_registrys() -> None:
 def test_every_repository_of_our_tasks_is_known() -> None:
     for name in option_names("task"):
         settings = read_settings(name)
-        if settings.mteb_name and not settings.bundled:
+        if name.startswith("NanoCMTEB"):  # one repository of eight tasks that mteb does not know: they have no mark
+            assert training._known_task(settings.mteb_name) is None
+        elif settings.mteb_name and not settings.bundled:
             for place in filter(None, (settings.cmteb, settings.mteb)):
                 kin = training._kin(training._known_task(settings.mteb_name) or "")
                 assert training._tasks_named(place.repo) & kin, place.repo
