@@ -17,6 +17,7 @@ from recipe_models import write_lists
 
 import evalkit
 from evalkit.errors import EvalkitError, WrongWeightsError
+from evalkit.models.findings import collecting
 from evalkit.models.listwise import ListRanker, block_ends, combine_blocks
 from evalkit.records import Task
 
