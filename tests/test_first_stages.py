@@ -443,8 +443,13 @@ def test_texts_that_the_model_cut_are_counted(tmp_path: Path, e5_small: Path) ->
     folder = write_parts(tmp_path / "task", parts, "qrels.jsonl")
     task = evalkit.load_task(path=folder, first_stage="e5-here", config_dir=chosen, cache_dir=tmp_path / "cache")
     assert task.first_stage is not None
-    (stage,) = task.first_stage.made["stages"]
-    assert stage["truncated"] == {"queries": 0, "documents": 1}
+    assert task.first_stage.made["truncated"] == {"e5-here": {"queries": 0, "documents": 1}}
+    # a suite's tasks are cut differently, and their results belong together
+    whole = write_parts(tmp_path / "whole", corpus_parts(queries=2), "qrels.jsonl")
+    other = evalkit.load_task(path=whole, first_stage="e5-here", config_dir=chosen, cache_dir=tmp_path / "cache")
+    assert other.first_stage is not None
+    assert other.first_stage.made["truncated"] == {"e5-here": {"queries": 0, "documents": 0}}
+    assert other.deviations["first_stage"] == task.deviations["first_stage"]
 
 
 def test_a_cut_through_a_tie_is_told(tmp_path: Path) -> None:

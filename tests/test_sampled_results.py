@@ -238,6 +238,7 @@ def test_dropped_queries_are_no_part_of_a_sample_and_said_where_they_count(tmp_p
         assert set(result.estimates) == {"map", "mrr"}
     whole, limited = (evalkit.evaluate("random", evalkit.load_task(path=path, limit=limit)) for limit in (None, 60))
     assert limited.scores == whole.scores
+    assert not [text for _, text in limited.remarks if "no random sample" in text]
 
 
 def test_a_sample_reranks_a_first_stage_at_all_depths(folder: Path, tmp_path: Path) -> None:

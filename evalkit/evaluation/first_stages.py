@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from evalkit.evaluation.evaluate import Model
 
 FOLDER = "first_stages"
-FORMAT = 2
+FORMAT = 3
 """The version of how runs are made: another one has other files."""
 RANK_CONSTANT = 60
 """Reciprocal rank fusion's: that of Cormack, Clarke and Büttcher (2009), as ranx takes it."""
@@ -99,7 +99,10 @@ class FirstStages:
             queries, documents = counted(len(corpus.queries), "query"), counted(len(corpus.documents), "document")
             logger.info("first stage %s: %s searched %s in %.0f s", name, queries, documents, seconds)
             return run, {
-                "stages": [{**_described(model, runnable), **truncated}],
+                "stages": [
+                    _described(model, runnable)
+                ],  # the same on every task, since a suite's results are kept under it
+                "truncated": {name: truncated} if truncated else {},
                 "tied_at_cut": tied,
                 "findings": findings_of(model.recipe, runnable, model.backend, model.runtime, self.cache),
             }
@@ -149,6 +152,7 @@ class FirstStages:
             return fused, {
                 "tied_at_cut": tied,
                 "stages": [stage for run in runs for stage in run.made["stages"]],
+                "truncated": {name: said for run in runs for name, said in run.made["truncated"].items()},
                 "findings": list(dict.fromkeys(found for run in runs for found in run.made["findings"])),
                 "fusion": fusion,
             }
@@ -250,7 +254,7 @@ def _truncated(queries: OutputTable, documents: OutputTable) -> dict[str, Any]:
     tables = {"queries": queries, "documents": documents}
     if any((table.tokens == NOT_COUNTED).any() for table in tables.values()):
         return {}
-    return {"truncated": {name: int(table.truncated.sum()) for name, table in tables.items()}}
+    return {name: int(table.truncated.sum()) for name, table in tables.items()}
 
 
 def _described(model: Model, runnable: RunnableModel) -> dict[str, Any]:

@@ -208,7 +208,7 @@ class Result:
     def _part_remarks(self) -> Iterator[str]:
         """Say which part of the task the figures are of, and what it is worth."""
         sample, queries = self.task.sample, self.task.statistics.queries
-        if self.limit is not None and queries >= self.limit:
+        if queries == self.limit:  # of no more than there are the task is whole
             yield (
                 f"the first {counted(queries, 'query')} that can be scored, which are no random sample: nothing says how far "
                 "off the whole task's figures are (sample=N draws queries, and gives an interval)"

@@ -191,10 +191,10 @@ def benchmarks() -> Mapping[str, TaskSettings]:
 
 
 def _refuse_cut(limit: int | None, sample: int | None, sample_seed: int) -> None:
+    """Raise EvalkitError where it can't be told which queries to keep."""
     for name, said in {"limit": limit, "sample": sample, "sample_seed": sample_seed}.items():
         if (said is not None or name == "sample_seed") and (isinstance(said, bool) or not isinstance(said, int)):
             raise EvalkitError(f"{name}={said!r}: a whole number")
-    """Raise EvalkitError where it can't be told which queries to keep."""
     for name, number in (("limit", limit), ("sample", sample)):
         if number is not None and number < 1:
             raise EvalkitError(f"{name}={number}: the number of queries to keep must be at least 1")
@@ -223,7 +223,7 @@ def _scorable(
             "irrelevant document among those that are taken, without which cmteb-v1 has no MAP and MRR; look at its ids, or "
             "raise task.top_k"
         )
-    if is_retrieval and scorable:
+    if is_retrieval:
         return requests
     if not scorable:
         raise EvalkitError(
